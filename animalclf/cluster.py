@@ -1,0 +1,43 @@
+"""Joining a Ray cluster, or starting a small one on this machine; what it has; keeping Ray's chatter off the screen."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+CPUS_FOR_DATA = 2  # logical CPUs that stay free for input tasks beside the training workers
+
+
+def ensure_ray(workers: int = 0) -> None:
+    """Connect to the running cluster (RAY_ADDRESS, or one on this machine), or start a local one with room for `workers` training workers and
+    the input tasks beside them. Does nothing where Ray is connected already.
+
+    A local start counts logical CPUs generously: on 2 cores a training worker and two input tasks must fit, or Ray Data waits for ever.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how soon the end of a run and a dead worker are seen; Ray's default is 2
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet()
+    options = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        ray.init(address="auto", **options)
+    except ConnectionError:
+        cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+
+
+def quiet() -> None:
+    """Ray's own progress and log lines go to its log files, not to the screen."""
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def gpus() -> int:
+    """GPUs of the connected cluster, as it is now."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))

@@ -1,0 +1,280 @@
+"""The experiment: one frozen dataclass tree, read from a YAML recipe and `--set key=value`; unknown keys are refused with the nearest valid one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+
+from animalclf import storage
+from animalclf.errors import UserError
+
+
+@dataclass(frozen=True)
+class Data:
+    """What `prepare` makes of the pictures. Every key here is part of the prepared set's fingerprint."""
+
+    stored_size: int = 144  # pixels; a little above the model's input, so that zooming in keeps detail
+    val: float = 0.2  # share of each class for validation
+    test: float = 0.0  # share of each class for a test split; 0 = none
+    folds: int = 0  # k folds instead of a share: fold number `fold` is the validation split
+    fold: int = 0
+    split_seed: int = 0
+    near_copies: bool = True  # False: only identical files count as copies
+    max_bad: float = 0.05  # share of unreadable pictures above which prepare refuses the set
+    max_pixels: int = 100_000_000  # larger pictures are set aside as decompression bombs
+    limit: int = 0  # use only so many pictures, spread over the classes; 0 = all
+    path_column: str = "path"  # for CSV and Parquet tables
+    label_column: str = "label"
+    split_column: str = "split"
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str = "big_cnn"  # see animalclf/models/__init__.py
+    input_size: int = 128  # pixels
+    dropout: float = 0.2
+    weights: str = "none"  # "none", "imagenet" (downloaded once, checked), or a path or s3:// URL of a state dict
+    trainable: tuple[str, ...] = ("all",)  # layer names by prefix, e.g. block5, block4_conv3, head
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The seed's warp (one affine map a picture, border replicated). All zero = none."""
+
+    rotation: float = 25.0  # degrees, uniform in +-
+    shift: float = 0.2  # share of the side, uniform in +-, x and y
+    zoom: tuple[float, float] = (0.6, 1.4)  # factor on the sampling grid as in Keras: below 1 zooms in; x and y drawn apart
+    flip: bool = True  # mirror half of the pictures
+
+
+@dataclass(frozen=True)
+class Optim:
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    eps: float = 1e-7  # Keras's Adam
+    momentum: float = 0.9  # sgd only
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: float = 0.0
+    clip_norm: float = 0.0  # gradient norm limit; 0 = none
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0 = none
+
+
+@dataclass(frozen=True)
+class Train:
+    epochs: int = 110
+    batch_size: int = 128  # pictures a step over all workers
+    accumulate: int = 1  # micro-batches a step on each worker: less memory, same arithmetic but for BatchNorm
+    balance: Literal["none", "class_weights", "sampling"] = "none"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes it natively
+    channels_last: bool = True
+    compile: bool = False
+    patience: int = 0  # epochs without a better score before stopping; 0 = never
+    monitor: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss"] = "balanced_accuracy"  # what selects the best checkpoint
+    threads: int = 0  # CPU threads a worker; 0 = the node's cores shared among its workers
+    max_failures: int = 3  # dead workers survived before giving up
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "experiment"
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    augment: Augment = field(default_factory=Augment)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("animalclf.recipes").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(recipe: str = "big_cnn", sets: typing.Sequence[str] = ()) -> Config:
+    """The configuration of `recipe` (a name, or the path or s3:// URL of a YAML file) with each `key=value` of `sets` laid over it.
+
+    Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
+    """
+    if recipe in recipe_names():
+        text = resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml").read_text()
+    elif recipe.endswith((".yaml", ".yml")):
+        try:
+            text = storage.read_bytes(recipe).decode()
+        except FileNotFoundError as error:
+            raise UserError(f"{recipe}: no such recipe file") from error
+    else:
+        raise UserError(
+            f"unknown recipe {recipe!r}{_nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
+        )
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{recipe}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{recipe}: a recipe is a mapping of keys to values")
+    for item in sets:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"--set {item}: write it as key=value, for example --set train.epochs=5")
+        node = tree
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set {item}: {parent!r} is a value, not a group of keys")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {item}: the value is not valid YAML: {error}") from error
+    return from_dict(tree)
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """A checked Config from plain data (a parsed recipe, or what `to_dict` gave)."""
+    config = _build(Config, tree, "")
+    _check(config)
+    return config
+
+
+def data_from_dict(tree: dict[str, Any]) -> Data:
+    """The Data settings that a prepared set keeps."""
+    return typing.cast(Data, _build(Data, tree, "data."))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain data (dicts, lists, numbers, text) that `from_dict` turns back into the same Config."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`key: old -> new` for every key that differs, in the order of the tree."""
+    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in after if before.get(key) != after.get(key)]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _nearest(word: str, choices: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _keys(cls: Any, prefix: str = "") -> list[str]:
+    hints = typing.get_type_hints(cls)
+    keys: list[str] = []
+    for f in dataclasses.fields(cls):
+        keys += _keys(hints[f.name], f"{prefix}{f.name}.") if dataclasses.is_dataclass(hints[f.name]) else [f"{prefix}{f.name}"]
+    return keys
+
+
+def _build(cls: Any, tree: Any, prefix: str) -> Any:
+    if not isinstance(tree, dict):
+        raise UserError(f"{prefix.rstrip('.')}: must be a group of keys, not {tree!r}")
+    hints = typing.get_type_hints(cls)
+    for key in tree:
+        if key not in hints:
+            raise UserError(f"unknown key {prefix}{key}{_nearest(f'{prefix}{key}', _keys(Config))}")
+    values = {}
+    for key, value in tree.items():
+        hint = hints[key]
+        values[key] = _build(hint, value, f"{prefix}{key}.") if dataclasses.is_dataclass(hint) else _convert(hint, value, f"{prefix}{key}")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the annotated type; YAML reads 1e-4 as text, so text is tried as a number where a number is wanted."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(next(a for a in arguments if a is not type(None)), value, key)
+    if origin is Literal:
+        value = "none" if value is None and "none" in arguments else value
+        if value not in arguments:
+            raise UserError(f"{key}: {value!r} is not one of {', '.join(map(str, arguments))}{_nearest(str(value), map(str, arguments))}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
+        if len(items) != len(kinds):
+            raise UserError(f"{key}: wants {len(kinds)} values, got {value!r}")
+        return tuple(_convert(kind, item, key) for kind, item in zip(kinds, items, strict=True))
+    if hint is str:
+        value = "none" if value is None else value
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return str(value)
+    elif hint is bool and isinstance(value, bool):
+        return value
+    elif hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+            if hint is float:
+                return number
+            if number == int(number):
+                return int(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
+    raise UserError(f"{key}: {value!r} is not {kind}")
+
+
+def _check(config: Config) -> None:
+    """Ranges, so that a wrong value stops before any work."""
+    data, model, augment, optim, train = config.data, config.model, config.augment, config.optim, config.train
+    rules = [
+        (
+            "data.stored_size",
+            data.stored_size >= model.input_size,
+            f"{data.stored_size} is below model.input_size {model.input_size}; pictures are stored at least as large as the model's input",
+        ),
+        ("data.val", 0 <= data.val < 1 and data.val + data.test < 1, "the validation and test shares must leave pictures to train on"),
+        ("data.test", 0 <= data.test < 1, "a share from 0 to below 1"),
+        ("data.folds", data.folds == 0 or data.folds >= 2, "0 for none, or at least 2"),
+        ("data.fold", 0 <= data.fold < max(data.folds, 1), f"a number from 0 to data.folds - 1 = {max(data.folds, 1) - 1}"),
+        ("data.max_bad", 0 <= data.max_bad <= 1, "a share from 0 to 1"),
+        ("data.limit", data.limit >= 0, "0 for all, or a number of pictures"),
+        ("data.max_pixels", data.max_pixels > 0, "above 0"),
+        ("model.input_size", model.input_size >= 32, "at least 32 pixels"),
+        ("model.dropout", 0 <= model.dropout < 1, "from 0 to below 1"),
+        ("augment.rotation", 0 <= augment.rotation <= 180, "degrees from 0 to 180"),
+        ("augment.shift", 0 <= augment.shift < 1, "a share from 0 to below 1"),
+        ("augment.zoom", 0 < augment.zoom[0] <= augment.zoom[1], "two factors above 0, the smaller first"),
+        ("optim.lr", optim.lr > 0, "above 0"),
+        ("optim.weight_decay", optim.weight_decay >= 0, "0 or more"),
+        ("optim.eps", optim.eps > 0, "above 0"),
+        ("optim.warmup_epochs", 0 <= optim.warmup_epochs <= train.epochs, "from 0 to train.epochs"),
+        ("optim.ema", 0 <= optim.ema < 1, "from 0 to below 1"),
+        ("optim.clip_norm", optim.clip_norm >= 0, "0 or more"),
+        ("optim.label_smoothing", 0 <= optim.label_smoothing < 1, "from 0 to below 1"),
+        ("train.epochs", train.epochs >= 1, "at least 1"),
+        ("train.batch_size", train.batch_size >= 1, "at least 1"),
+        ("train.accumulate", train.accumulate >= 1, "at least 1"),
+        ("train.patience", train.patience >= 0, "0 or more"),
+        ("train.threads", train.threads >= 0, "0 or more"),
+        ("train.max_failures", train.max_failures >= 0, "0 or more"),
+    ]
+    for key, holds, remedy in rules:
+        if not holds:
+            raise UserError(f"{key}: {remedy}")

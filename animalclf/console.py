@@ -1,0 +1,88 @@
+"""What people see while work goes on: one plan line, one live progress line, a line an epoch. Everything goes to standard error."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the form people read: 48 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class TrainingDisplay:
+    """Shows the events of a training: a live line where the terminal allows it, and one line for each finished epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.started, self.seconds = epochs, time.monotonic(), 0.0
+        self.first_step: float | None = None
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), console=console, transient=True
+        )
+        self.line: TaskID = self.progress.add_task("starting the workers", total=None, speed="")
+
+    def __enter__(self) -> TrainingDisplay:
+        if console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Take an event of training.train: {"row": a finished epoch} or {"phase", "done", "of", "seconds", "epoch"}."""
+        if "row" in event:
+            self._epoch(event["row"])
+            return
+        if self.first_step is None:
+            self.first_step = time.monotonic() - self.started
+        speed = event["done"] / max(event["seconds"], 1e-9)
+        name = {"features": "features of the frozen base", "val": "validating"}.get(event["phase"], "training")
+        where = f"epoch {event['epoch']}/{event['epochs']}  " if "epoch" in event else ""
+        left = (event["of"] - event["done"]) / max(speed, 1e-9)
+        text = f"{event['done']:,}/{event['of']:,}  {speed:,.0f} pictures/s  {duration(left)} left"
+        self.progress.update(self.line, description=f"{where}{name}", completed=event["done"], total=event["of"], speed=text)
+
+    def _epoch(self, row: dict[str, Any]) -> None:
+        self.seconds += row["seconds"]
+        parts = [f"epoch {row['epoch']:>3}/{self.epochs}", f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"]
+        if "val_loss" in row:
+            parts.append(f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f} balanced {row['val_balanced_accuracy']:.4f}")
+        waiting = f", {row['wait_share']:.0%} waiting for data" if row["wait_share"] >= 0.05 else ""
+        left = (self.epochs - row["epoch"]) * row["seconds"]
+        parts.append(f"{row['pictures_per_s']:,.0f} pictures/s{waiting}, {duration(left)} left")
+        console.print(" | ".join(parts), soft_wrap=True)
+
+
+def results_table(result: dict[str, Any]) -> Table:
+    """The end of a training in one table."""
+    table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for split in ("val", "test"):
+        if split in result:
+            found = result[split]
+            for name, title in (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro F1")):
+                low, high = found["intervals"][name]
+                table.add_row(f"{split} {title}", f"{found[name]:.4f}  (95 %: {low:.4f} to {high:.4f})")
+            table.add_row(f"{split} loss", f"{found['loss']:.4f}")
+            table.add_row(f"{split} calibration error", f"{found['ece']:.4f}")
+    table.add_row("best epoch", f"{result['best_epoch']} of {result['epochs']}")
+    table.add_row("rows", ", ".join(f"{split} {rows:,}" for split, rows in result["rows"].items() if rows))
+    table.add_row("time", f"{duration(result['seconds'])}, {result['pictures_per_s']:,.0f} pictures/s, {result['wait_share']:.1%} waiting for data")
+    table.add_row("workers", f"{result['workers']}, {result['precision']}")
+    table.add_row("run", result["run"])
+    return table

@@ -1,0 +1,126 @@
+"""The Ray Data edge of training: input tasks on any node make the batches of the plan from pictures cached in the object store.
+
+One execution serves all epochs of a run: its tasks are a list (epoch 0 train, epoch 0 val, epoch 1 train, ...), each making a few
+consecutive batches of one rank. So the first batch of an epoch is made while the last one ends, nothing is listed or read again, and
+which picture stands in which batch is the plan's business alone, the same as in `MemoryFeed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from animalclf.data import plan
+from animalclf.data.feed import Batch, Phase, Pictures, Schedule
+from animalclf.data.shards import Prepared, read_shard
+
+PICTURES_PER_TASK = 512  # a task's own cost (some ms) is spread over so many pictures
+AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A prepared set's pictures in the object store: one reference a shard."""
+
+    shards: list[ray.ObjectRef]
+    shard: np.ndarray
+    row: np.ndarray
+
+
+def cache(prepared: Prepared) -> Cache:
+    """Load the shards into the object store, in parallel on any node. Returns at once; who needs a shard first waits for it.
+
+    The references are made by tasks, so that Ray reads a shard again when the node that held it dies.
+    """
+
+    @ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
+    def load(path: str, size: int) -> np.ndarray:
+        return read_shard(path, size)[0]
+
+    refs = [load.remote(path, prepared.stored_size) for path in prepared.shard_paths()]
+    return Cache(refs, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy())
+
+
+@dataclass(frozen=True)
+class _Task:
+    phase: Phase
+    epoch: int
+    first: int  # step
+    last: int  # exclusive
+
+
+class RayFeed:
+    """The batches of one rank, made by Ray Data. Passes must be asked for in their order: train and val of `first_epoch`, of the next, ..."""
+
+    def __init__(self, schedule: Schedule, store: Cache, rank: int, world: int, passes: Sequence[tuple[Phase, int]]) -> None:
+        self.schedule, self.rank, self.world = schedule, rank, world
+        per_rank = max(1, schedule.batch_size // world)
+        stride = max(1, PICTURES_PER_TASK // per_rank)
+        self.tasks = []
+        for phase, epoch in passes:
+            cuts = plan.cuts(len(schedule.rows[phase]), schedule.batch_size, world)
+            spans = [(first, min(first + stride, len(cuts))) for first in range(0, len(cuts), stride)]
+            mine = cuts[:, rank + 1] - cuts[:, rank]  # a task without pictures (validation on more ranks than rows) would give no block
+            self.tasks += [_Task(phase, epoch, first, last) for first, last in spans if mine[first:last].sum()]
+        self.next_task = 0
+        self.blocks = _execute(self.tasks, schedule, store, rank, world)
+
+    def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
+        """The batches of one pass; the first call of the run starts the input tasks, later ones find their batches ready."""
+        rows = self.schedule.batch_rows(phase, epoch, self.rank, self.world)
+        while self.next_task < len(self.tasks) and (task := self.tasks[self.next_task]).phase == phase and task.epoch == epoch:
+            block = next(self.blocks)
+            self.next_task += 1
+            start = 0
+            for index in rows[task.first : task.last]:
+                batch = {name: column[start : start + len(index)] for name, column in block.items()}
+                start += len(index)
+                if not np.array_equal(batch["index"], index):
+                    raise RuntimeError(f"input pipeline out of step with the plan in {phase} of epoch {epoch}: this is a bug, please report it")
+                if len(index):
+                    yield batch
+
+
+def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, world: int) -> Iterator[dict[str, np.ndarray]]:
+    """One block of columns a task, in the order of `tasks`."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=AHEAD_BYTES)
+    context.execution_no_progress_timeout_s = -1  # a long validation or a slow step is no fault of the input
+    # Large arrays go to the store once, not into every task's description.
+    shared = ray.put((schedule, store.shard, store.row))
+
+    def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return _make(tasks[int(block["id"][0])], shared, store.shards, rank, world)
+
+    dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(work, batch_size=None, num_cpus=1)
+    yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+
+
+def _make(task: _Task, shared: Any, refs: list[ray.ObjectRef], rank: int, world: int) -> dict[str, np.ndarray]:
+    """In an input task: the batches of `task`, one after another in one block."""
+    import cv2
+
+    cv2.setNumThreads(1)  # the tasks are the parallelism
+    schedule, shard, row = _shared(shared)
+    pictures = Pictures(ray.get(refs), shard, row)
+    rows = schedule.batch_rows(task.phase, task.epoch, rank, world)[task.first : task.last]
+    return schedule.make(pictures, task.phase, task.epoch, np.concatenate(rows))
+
+
+_kept: dict[Any, Any] = {}
+
+
+def _shared(reference: Any) -> Any:
+    """The schedule, the same object for every task of this process, so that an epoch's order is computed once."""
+    if reference not in _kept:
+        _kept.clear()
+        _kept[reference] = ray.get(reference)
+    return _kept[reference]

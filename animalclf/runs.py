@@ -1,0 +1,163 @@
+"""The run folder (local or s3://): the only place that knows its file names. A run folder alone is enough to resume, predict and report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from animalclf import config as configuration
+from animalclf import storage
+from animalclf.config import Config
+from animalclf.errors import UserError
+
+STALE_SECONDS = 120  # a lock on another machine that was not renewed for so long is left over from a crash
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder by its URL. Reading raises UserError that names the missing file."""
+
+    root: str
+
+    def url(self, *parts: str) -> str:
+        return storage.join(self.root, *parts)
+
+    def checkpoint(self, which: str) -> str:
+        """The URL of the checkpoint `last` (all that resuming needs) or `best` (the model to use)."""
+        return self.url("checkpoints", f"{which}.pt")
+
+    def has_checkpoint(self, which: str) -> bool:
+        return storage.exists(self.checkpoint(which))
+
+    def exists(self) -> bool:
+        return storage.exists(self.url("config.yaml"))
+
+    def finished(self) -> bool:
+        return storage.exists(self.url("result.json"))
+
+    def config(self) -> Config:
+        return configuration.load(self._there("config.yaml"))
+
+    def environment(self) -> dict[str, Any]:
+        return dict(storage.read_json(self._there("environment.json")))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The history, one row an epoch; empty before the first epoch ended."""
+        try:
+            return [json.loads(line) for line in storage.read_bytes(self.url("metrics.jsonl")).decode().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def result(self) -> dict[str, Any]:
+        return dict(storage.read_json(self._there("result.json")))
+
+    def predictions(self, name: str) -> pd.DataFrame:
+        """Class probabilities a picture, as written by training (val, test), evaluate or predict."""
+        return pd.read_parquet(io.BytesIO(storage.read_bytes(self._there("predictions", f"{name}.parquet"))))
+
+    def _there(self, *parts: str) -> str:
+        url = self.url(*parts)
+        if not storage.exists(url):
+            hint = "the training did not end; continue it with --resume" if parts == ("result.json",) and self.exists() else "is it a run folder?"
+            raise UserError(f"{url}: not there ({hint})")
+        return url
+
+    def write_config(self, config: Config) -> None:
+        storage.write_bytes(self.url("config.yaml"), configuration.to_yaml(config).encode())
+
+    def write_environment(self, **facts: Any) -> None:
+        """Versions, hardware, git commit and command, with `facts` (data fingerprint, prepared set, workers, ...)."""
+        storage.write_json(self.url("environment.json"), {**environment(), **facts})
+
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        storage.write_bytes(self.url("metrics.jsonl"), "".join(json.dumps(row, allow_nan=False) + "\n" for row in history).encode())
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        storage.write_json(self.url("result.json"), result)
+
+    def write_predictions(self, name: str, table: pd.DataFrame) -> None:
+        sink = io.BytesIO()
+        table.to_parquet(sink, index=False)
+        storage.write_bytes(self.url("predictions", f"{name}.parquet"), sink.getvalue())
+
+    def lock(self) -> None:
+        """Claim the folder for this process; call again now and then while working. Raises UserError where another living process holds it."""
+        holder = self._holder()
+        if holder and (holder["host"], holder["pid"]) != (socket.gethostname(), os.getpid()):
+            alive = _alive(holder["pid"]) if holder["host"] == socket.gethostname() else time.time() - holder["time"] < STALE_SECONDS
+            if alive:
+                raise UserError(f"{self.root}: in use by process {holder['pid']} on {holder['host']}; wait for it, stop it, or choose another --out")
+        storage.write_json(self.url("running.json"), {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+
+    def unlock(self) -> None:
+        holder = self._holder()
+        if holder and (holder["host"], holder["pid"]) == (socket.gethostname(), os.getpid()):
+            storage.remove(self.url("running.json"))
+
+    def _holder(self) -> dict[str, Any] | None:
+        try:
+            return dict(storage.read_json(self.url("running.json")))
+        except FileNotFoundError:
+            return None
+
+
+def open_run(root: str) -> Run:
+    """An existing run folder. Raises UserError where there is none."""
+    run = Run(storage.absolute(root))
+    if not run.exists():
+        raise UserError(f"{root}: no run here (config.yaml is missing); `animalclf train` makes one")
+    return run
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def environment() -> dict[str, Any]:
+    """What this process runs on: versions, hardware, git commit of the working directory, command line."""
+    packages = ("animalclf", "ray", "torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "pillow")
+    return {
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        "git_commit": _git_commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str:
+    """The commit of the code, with `+changes` where the working tree differs; empty outside a checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        changed = subprocess.run(["git", "-C", here, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+changes" if changed.strip() else "")

@@ -1,0 +1,1 @@
+"""Training one model: the loop in plain PyTorch, Ray Train at its edge."""

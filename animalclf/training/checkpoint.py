@@ -1,0 +1,59 @@
+"""Checkpoints: tensors and plain data only, so that they load with `weights_only=True`; written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import torch
+
+from animalclf import config as configuration
+from animalclf import storage
+from animalclf.errors import UserError
+from animalclf.models import build
+from animalclf.models.classifier import Classifier
+from animalclf.runs import Run
+
+FORMAT = 1
+
+
+def save(url: str, content: dict[str, Any]) -> None:
+    """Write tensors and plain data. Raises UserError where the place cannot be written (a full disk, say)."""
+    sink = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, sink)
+    storage.write_bytes(url, sink.getvalue())
+
+
+def load(url: str, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read what `save` wrote. Raises UserError where there is no checkpoint, or none of ours."""
+    try:
+        content = torch.load(io.BytesIO(storage.read_bytes(url)), map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{url}: no checkpoint here") from error
+    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, torch.serialization.pickle.UnpicklingError) as error:
+        raise UserError(f"{url}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{url}: not a checkpoint of this version of animalclf (format {FORMAT})")
+    return content
+
+
+def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier, dict[str, Any]]:
+    """The best model of a run folder (or of a checkpoint file) in evaluation mode on `device`, and what is known of it:
+    config (dict), classes, epoch, metrics, prior (the class shares it was trained under).
+
+    Raises UserError where the weights do not fit the architecture that the configuration names.
+    """
+    url = run if run.endswith(".pt") else Run(storage.absolute(run)).checkpoint("best")
+    content = load(url, device)
+    model = build(configuration.from_dict(content["config"]).model, len(content["classes"]), load_weights=False)
+    load_weights(model, content["model"], url)
+    return model.to(device).eval(), {key: value for key, value in content.items() if key != "model"}
+
+
+def load_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Put `state` into `model`. Raises UserError, naming the first layers that differ, for a checkpoint of another architecture."""
+    own = model.state_dict()
+    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape] + [name for name in state if name not in own]
+    if wrong:
+        raise UserError(f"{origin}: checkpoint of another architecture; differing: {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
+    model.load_state_dict(state)

@@ -1,0 +1,86 @@
+"""The end of a training: the best checkpoint evaluated on validation and test, probabilities kept, result.json written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from animalclf.config import Config
+from animalclf.data.feed import Batch, Phase, Schedule
+from animalclf.data.shards import Prepared
+from animalclf.models.classifier import Classifier
+from animalclf.runs import Run
+from animalclf.training import checkpoint, loop, metrics
+from animalclf.training.ranks import Place, gather, together
+
+
+def finish(
+    config: Config, prepared: Prepared, schedule: Schedule, run: Run, make_feed: Callable[..., Any], place: Place, history: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluate the best checkpoint over all ranks, each row once. Returns the content of result.json, which rank 0 writes."""
+    bf16 = loop.choose_bf16(config.train.precision, place.device)
+    model, about = together(lambda: checkpoint.load_model(run.checkpoint("best"), place.device))
+    trained = sum(row["train_seconds"] for row in history)
+    result: dict[str, Any] = {
+        "run": run.root,
+        "recipe": config.name,
+        "seed": config.seed,
+        "epochs": history[-1]["epoch"],
+        "best_epoch": about["epoch"],
+        "classes": prepared.classes,
+        "workers": place.world,
+        "precision": "bf16" if bf16 else "fp32",
+        "rows": {split: len(rows) for split, rows in schedule.rows.items()},
+        "seconds": sum(row["seconds"] for row in history),
+        "pictures_per_s": float(np.median([row["pictures_per_s"] for row in history])),
+        "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in history) / trained,
+    }
+    splits: list[Phase] = [split for split in ("val", "test") if len(schedule.rows[split])]  # type: ignore[misc]
+    tables = {}
+    for split in splits:
+        mine = predict(model, make_feed(schedule, [(split, 0)]).batches(split, 0), place.device, bf16)
+        shares = gather(mine)
+        index, probabilities = np.concatenate([share[0] for share in shares]), np.concatenate([share[1] for share in shares])
+        order = np.argsort(index)
+        index, probabilities = index[order], probabilities[order]
+        if not np.array_equal(index, np.sort(schedule.rows[split])):
+            raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
+        result[split] = metrics.from_probabilities(probabilities, schedule.labels[index], prepared.classes)
+        tables[split] = predictions_table(prepared, index, probabilities)
+    if splits:
+        result |= {name: result[splits[0]][name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss")}
+
+    def write() -> None:
+        if place.rank == 0:
+            for split, table in tables.items():
+                run.write_predictions(split, table)
+            run.write_result(result)
+
+    together(write)
+    return result
+
+
+@torch.no_grad()
+def predict(model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Manifest rows int64 (N,) and class probabilities float32 (N, classes) of this rank's batches."""
+    indices, parts = [np.empty(0, np.int64)], [np.empty((0, model.classes), np.float32)]
+    for batch in batches:
+        ((image, _),) = loop.on_device([batch], device, loop.Clock())
+        with loop.autocast(device, bf16):
+            parts.append(model(image).float().softmax(1).cpu().numpy())
+        indices.append(np.array(batch["index"]))
+    return np.concatenate(indices), np.concatenate(parts)
+
+
+def predictions_table(prepared: Prepared, index: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """One row a picture: path, label, predicted, probability, p_<class> ..., status."""
+    best = probabilities.argmax(1)
+    names = np.array(prepared.classes, object)
+    table = pd.DataFrame({"path": prepared.manifest["path"].to_numpy()[index], "label": prepared.manifest["label"].to_numpy()[index]})
+    table["predicted"], table["probability"] = names[best], probabilities[np.arange(len(best)), best]
+    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in prepared.classes])
+    return pd.concat([table, columns], axis=1).assign(status="ok")

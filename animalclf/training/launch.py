@@ -1,0 +1,205 @@
+"""The driver's side of `train`: preparation, checks before the start, Ray Train, live progress, the result."""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from animalclf import config as configuration
+from animalclf import storage
+from animalclf.config import Config
+from animalclf.console import console
+from animalclf.data.shards import Prepared, is_prepared, open_prepared
+from animalclf.errors import UserError
+from animalclf.runs import Run
+
+Show = Callable[[dict[str, Any]], None]
+
+
+def claim(out: str, config: Config, resume: bool) -> Run:
+    """The run folder `out`, claimed for this process. Raises UserError for a folder in use, an existing run without `resume`, nothing to resume,
+    or a configuration that differs from the run's."""
+    run = Run(storage.absolute(out))
+    if run.exists():
+        if not resume:
+            raise UserError(f"{out}: there is a run here already; continue it with --resume, or choose another --out")
+        changed = configuration.differences(run.config(), config)
+        if changed:
+            raise UserError(f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}")
+    elif resume:
+        raise UserError(f"{out}: no run to resume here (config.yaml is missing); start it without --resume")
+    run.lock()
+    return run
+
+
+def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str]) -> tuple[Prepared, Config]:
+    """The prepared set that `data` is, or that is made of it (and found again) below `where`; and `config` with the set's own data settings.
+
+    Raises UserError where a prepared set contradicts the recipe: pictures stored too small, or a `data.` key in `explicit` (--set) that differs.
+    """
+    if is_prepared(data):
+        prepared = open_prepared(data)
+        stored = replace(configuration.data_from_dict(prepared.info["config"]), limit=config.data.limit)
+        if prepared.stored_size < config.model.input_size:
+            raise UserError(
+                f"{data}: pictures are stored at {prepared.stored_size} px, the recipe {config.name} reads {config.model.input_size} px; "
+                f"prepare them again with --recipe {config.name}"
+            )
+        asked = {item.partition("=")[0].strip() for item in explicit if item.startswith("data.")} - {"data.limit"}
+        changed = [text for text in configuration.differences(replace(config, data=stored), config) if text.partition(":")[0] in asked]
+        if changed:
+            raise UserError(f"{data}: was prepared with other settings ({'; '.join(changed)}); prepare it again, or leave out these --set")
+        return prepared, replace(config, data=stored)
+    from animalclf.data import sources
+    from animalclf.data.inspect import prepare
+
+    name = sources.inputs_hash(sources.find(data, config.data), config.data)[:12]
+    return prepare(data, storage.join(where, name), config.data), config
+
+
+def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool, local: bool, show: Show) -> dict[str, Any]:
+    """Say the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content of result.json."""
+    facts = {"prepared": prepared.root, "data": prepared.info["source"], "data_fingerprint": prepared.fingerprint}
+    counted = {split: len(prepared.rows(split)) for split in ("train", "val", "test")}
+    if counted["train"] < max(workers, 1):
+        raise UserError(f"{counted['train']} training pictures for {workers} workers; every worker needs at least one")
+    what = f"{config.name}: {counted['train']:,} training and {counted['val']:,} validation pictures, {len(prepared.classes)} classes"
+    if local:
+        place, use_gpu, workers = "in this process", False, 1
+    else:
+        from animalclf.cluster import ensure_ray, gpus
+
+        ensure_ray(workers)
+        use_gpu = not cpu and gpus() > 0
+        workers = workers or (gpus() if use_gpu else 1)
+        found = preflight(workers, use_gpu, [prepared.root, run.root])
+        place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found})"
+    fresh = not run.exists()
+    if fresh:
+        run.write_config(config)
+    if fresh or not storage.exists(run.url("environment.json")):
+        run.write_environment(**facts, workers=workers, gpu=use_gpu)
+    done = len(run.metrics())
+    console.print(f"{what}, {f'epochs {done + 1} to' if done else ''} {config.train.epochs} epochs {place}; run folder {run.root}", soft_wrap=True)
+    return train_here(config, prepared, run, show) if local else train_on_ray(config, prepared, run, workers, use_gpu, show)
+
+
+def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict[str, Any]:
+    """`--local`: the same training in this process, without Ray, so that breakpoints work."""
+    from animalclf.data.feed import MemoryFeed, load_pictures
+    from animalclf.training.ranks import Place
+    from animalclf.training.train import train
+
+    pictures = load_pictures(prepared)
+    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), Place(), lambda row: show({"row": row}), show)
+
+
+def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use_gpu: bool, show: Show) -> dict[str, Any]:
+    """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
+
+    Raises UserError for what the user can mend, and Ray's TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
+    """
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from animalclf.data.stream import cache
+    from animalclf.training.worker import Task, worker
+
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    task = Task(config, prepared.root, run.root, cache(prepared), mailbox)
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"task": task},
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=ray.train.RunConfig(
+            name=f"animalclf-{uuid.uuid4().hex[:12]}",
+            storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
+            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=5),
+            callbacks=[],
+        ),
+    )
+    outcome: queue.Queue[Any] = queue.Queue()
+
+    def fit() -> None:
+        try:
+            outcome.put(trainer.fit().return_value)
+        except ray.train.TrainingFailedError as error:
+            outcome.put(error)
+        except ray.exceptions.RayError as error:
+            outcome.put(error)
+
+    # In a thread of its own, so that Ctrl-C reaches this one and not Ray's handler.
+    threading.Thread(target=fit, daemon=True).start()
+    while True:
+        try:
+            result = outcome.get(timeout=0.4)
+        except queue.Empty:
+            result = None
+        for event in ray.get(mailbox.take.remote()):
+            show(event)
+        if result is None:
+            continue
+        if isinstance(result, BaseException):
+            raise result
+        if "error" in result:
+            raise UserError(result["error"])
+        return dict(result)
+
+
+class Mailbox:
+    """Progress from the workers to the driver (a Ray actor)."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def post(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def take(self) -> list[dict[str, Any]]:
+        events, self.events = self.events, []
+        return events
+
+
+def preflight(workers: int, use_gpu: bool, shared: list[str]) -> str:
+    """Check, before any long work, that the cluster can place the run and that every node sees the local paths `shared` (folders).
+
+    Returns what was found, in words for the plan line. Raises UserError that says what is there and what was asked.
+    """
+    import ray
+    from ray._private.state import state as cluster_state
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if workers < 1:
+        raise UserError(f"--workers {workers}: at least 1")
+    have = ray.cluster_resources()
+    ceiling = {name: max(have.get(name, 0), limit) for name, limit in (cluster_state.get_max_resources_from_cluster_config() or {}).items()} or have
+    cpus, gpus = int(ceiling.get("CPU", 0)), int(ceiling.get("GPU", 0))
+    if use_gpu and workers > gpus:
+        raise UserError(f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu")
+    needed = (0 if use_gpu else workers) + 1
+    if needed > cpus:
+        raise UserError(
+            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed}; ask for fewer workers"
+        )
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    local = [path for path in shared if not storage.is_remote(path)]
+    if len(nodes) > 1 and local:
+        # A zero-CPU task on every node looks for the folders: shared file systems pass, node-local paths do not.
+        look = ray.remote(num_cpus=0)(_missing)
+        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        found = ray.get([look.options(scheduling_strategy=strategy).remote(local) for strategy in there])
+        for node, missing in zip(nodes, found, strict=True):
+            if missing:
+                where = node["NodeManagerAddress"]
+                raise UserError(f"{missing[0]}: not visible on node {where}; use s3:// or a folder that all {len(nodes)} nodes share")
+    return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
+
+
+def _missing(paths: list[str]) -> list[str]:
+    return [path for path in paths if not storage.exists(path)]

@@ -1,0 +1,61 @@
+"""The ranks of a training run: who this process is, and the few things that all of them do together. One process is a world of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from animalclf.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among the ranks, and what it computes on."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def all_reduce(tensor: torch.Tensor) -> None:
+    """Sum over the ranks, in place; nothing in a single process."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+
+
+def gather(mine: Any) -> list[Any]:
+    """The values of all ranks (anything that pickles), in rank order, on every rank."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [mine]
+    shares: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(shares, mine)
+    return shares
+
+
+def together(action: Callable[[], T]) -> T:
+    """`action()` on every rank; a UserError on one of them is raised on all, so that no rank waits for another that has given up."""
+    value, problem = None, ""
+    try:
+        value = action()
+    except UserError as error:
+        problem = str(error)
+    problems = [text for text in gather(problem) if text]
+    if problems:
+        raise UserError(problems[0])
+    return value  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def average_statistics(model: torch.nn.Module) -> None:
+    """Make the BatchNorm statistics of all ranks their mean, so that every rank validates the same model."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= dist.get_world_size()

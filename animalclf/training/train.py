@@ -1,0 +1,208 @@
+"""One training from a configuration and a prepared set to a whole run folder. Plain PyTorch; every rank runs the same function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from animalclf import config as configuration
+from animalclf.config import Config
+from animalclf.data.augment import is_identity
+from animalclf.data.feed import Batch, Phase, Schedule, make_schedule
+from animalclf.data.shards import Prepared
+from animalclf.models import build
+from animalclf.models.classifier import Classifier
+from animalclf.runs import Run
+from animalclf.training import checkpoint, loop, metrics
+from animalclf.training.features import feature_feed
+from animalclf.training.final import finish
+from animalclf.training.optim import WeightAverage, make_optimizer
+from animalclf.training.ranks import Place, average_statistics, together
+
+Report = Callable[[dict[str, Any]], None]
+History = list[dict[str, Any]]
+
+
+class Feed(Protocol):
+    def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]: ...
+
+
+MakeFeed = Callable[[Schedule, Sequence[tuple[Phase, int]]], Feed]
+
+
+@dataclass
+class State:
+    """What an epoch changes, and a resume restores."""
+
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    history: History
+
+
+def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, place: Place, on_epoch: Report, on_progress: Report) -> dict[str, Any]:
+    """Train `config` on `prepared`, going on from the run folder's last finished epoch where it has one. Returns the content of result.json.
+
+    `make_feed(schedule, passes)` gives this rank's batches; `on_epoch` gets each finished row of metrics.jsonl (on every rank), `on_progress`
+    small dictionaries for a progress line. Only rank 0 writes. Raises UserError on all ranks or on none.
+    """
+    schedule, classes = make_schedule(prepared, config), prepared.classes
+    validating: list[Phase] = ["val"] if len(schedule.rows["val"]) else []
+    state = together(lambda: begin(config, run, len(classes), place))
+    first = len(state.history)
+    if first < config.train.epochs and not out_of_patience(state.history, config):
+        network: nn.Module = state.model
+        if state.model.frozen_features and is_identity(config.augment):
+            bf16 = loop.choose_bf16(config.train.precision, place.device)
+            feed: Feed = feature_feed(state.model, schedule, make_feed, place, bf16, on_progress)
+            network = state.model.head
+        else:
+            feed = make_feed(schedule, [(phase, epoch) for epoch in range(first, config.train.epochs) for phase in ("train", *validating)])
+        parallel = _parallel(network, config, place)
+        for epoch in range(first, config.train.epochs):
+            row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress)
+            together(lambda: _keep(config, schedule, classes, run, state, place))
+            if state.average:
+                state.average.restore(state.model)
+            on_epoch(row)
+            if out_of_patience(state.history, config):
+                break
+    return finish(config, prepared, schedule, run, make_feed, place, state.history)
+
+
+def begin(config: Config, run: Run, classes: int, place: Place) -> State:
+    """Model, optimizer, averaged weights and history as they were after the last finished epoch, or fresh ones."""
+    saved = checkpoint.load(run.checkpoint("last"), place.device) if run.has_checkpoint("last") else None
+    torch.manual_seed(config.seed)  # every rank initialises alike
+    model = build(config.model, classes, load_weights=saved is None).to(place.device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if saved:
+        checkpoint.load_weights(model, saved["model"], run.checkpoint("last"))
+    optimizer = make_optimizer(model.parameters(), config.optim)
+    average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
+    if saved:
+        optimizer.load_state_dict(saved["optimizer"])
+        if average:
+            average.state, average.updates = saved["average"]["state"], saved["average"]["updates"]
+    return State(model, optimizer, average, list(saved["history"]) if saved else [])
+
+
+def _parallel(network: nn.Module, config: Config, place: Place) -> nn.Module:
+    if config.train.compile:
+        network = torch.compile(network)  # type: ignore[assignment]
+    if place.world == 1:
+        return network
+    devices = [place.device] if place.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
+
+
+def _epoch(
+    config: Config, schedule: Schedule, classes: int, state: State, network: nn.Module, parallel: nn.Module, feed: Feed, epoch: int,
+    place: Place, on_progress: Report,
+) -> dict[str, Any]:  # fmt: skip
+    """Train and validate one epoch; the new row of the history. The averaged weights, where there are any, are left in the model."""
+    began = time.perf_counter()
+    torch.manual_seed(hash((config.seed, epoch, place.rank)) & 0x7FFFFFFF)  # dropout: the same after a resume as without one
+    state.model.train()
+    done = loop.train_epoch(
+        parallel,
+        feed.batches("train", epoch),
+        schedule.step_sizes("train"),
+        state.optimizer,
+        config.optim,
+        config.train,
+        epoch,
+        place=place,
+        class_weights=class_weights(config, schedule, classes, place.device),
+        after_step=(lambda: state.average.update(state.model)) if state.average else None,
+        progress=_ticker(on_progress, "train", epoch, config, len(schedule.rows["train"])),
+    )
+    loop.same_count("training", int(done["rows"]), len(schedule.rows["train"]))
+    average_statistics(state.model)
+    row: dict[str, Any] = {
+        "epoch": epoch + 1,
+        "lr": state.optimizer.param_groups[0]["lr"],
+        "train_loss": done["loss"],
+        "train_accuracy": done["accuracy"],
+        "train_rows": int(done["rows"]),
+        "train_seconds": done["seconds"],
+        "pictures_per_s": done["rows"] / done["seconds"],
+        "wait_share": done["wait"] / done["seconds"],
+    }
+    if state.average:
+        state.average.apply(state.model)
+    if len(schedule.rows["val"]):
+        tick = _ticker(on_progress, "val", epoch, config, len(schedule.rows["val"]))
+        bf16 = loop.choose_bf16(config.train.precision, place.device)
+        state.model.eval()
+        confusion, loss = loop.validate(network, feed.batches("val", epoch), classes, device=place.device, bf16=bf16, progress=tick)
+        loop.same_count("validation", int(confusion.sum()), len(schedule.rows["val"]))
+        found = metrics.from_confusion(confusion)
+        row |= {"val_loss": loss / int(confusion.sum()), "val_rows": int(confusion.sum())}
+        row |= {f"val_{name}": float(found[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+    row["seconds"] = time.perf_counter() - began
+    state.history.append(row)
+    return row
+
+
+def class_weights(config: Config, schedule: Schedule, classes: int, device: torch.device) -> torch.Tensor | None:
+    """The seed's weights n / (classes x n_class), float32 (classes,): a class of average size weighs 1. None without `class_weights`."""
+    if config.train.balance != "class_weights":
+        return None
+    counts = _counts(schedule, classes)
+    return torch.tensor(counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
+
+
+def _counts(schedule: Schedule, classes: int) -> np.ndarray:
+    return np.bincount(schedule.labels[schedule.rows["train"]], minlength=classes)
+
+
+def best_row(history: History, config: Config) -> dict[str, Any]:
+    """The epoch that `train.monitor` selects: the first with the best value; without a validation split the last one."""
+    key = f"val_{config.train.monitor}"
+    if not history or key not in history[-1]:
+        return history[-1] if history else {}
+    sign = -1 if config.train.monitor == "loss" else 1
+    return max(history, key=lambda row: sign * row[key])
+
+
+def out_of_patience(history: History, config: Config) -> bool:
+    return bool(config.train.patience and history) and history[-1]["epoch"] - best_row(history, config)["epoch"] >= config.train.patience
+
+
+def _keep(config: Config, schedule: Schedule, classes: list[str], run: Run, state: State, place: Place) -> None:
+    """Rank 0 writes what the epoch made: the best model where it is one, all that a resume needs, the history."""
+    if place.rank:
+        return
+    row, settings = state.history[-1], configuration.to_dict(config)
+    if best_row(state.history, config) is row:
+        counts = _counts(schedule, len(classes))
+        prior = counts / counts.sum() if config.train.balance == "none" else (counts > 0) / np.count_nonzero(counts)
+        model = {"config": settings, "classes": classes, "prior": prior.tolist(), "epoch": row["epoch"], "metrics": row}
+        checkpoint.save(run.checkpoint("best"), {**model, "model": state.model.state_dict()})
+    weights, average = state.model.state_dict(), None
+    if state.average:
+        weights, average = state.average.trained, {"state": state.average.state, "updates": state.average.updates}
+    resume = {"config": settings, "history": state.history, "model": weights, "optimizer": state.optimizer.state_dict(), "average": average}
+    checkpoint.save(run.checkpoint("last"), resume)
+    run.write_metrics(state.history)
+
+
+def _ticker(report: Report, phase: str, epoch: int, config: Config, rows: int) -> Callable[[int, float], None]:
+    """A progress callback that speaks at most twice a second."""
+    last = 0.0
+
+    def tick(done: int, seconds: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.5 or done >= rows:
+            last = time.monotonic()
+            report({"phase": phase, "epoch": epoch + 1, "epochs": config.train.epochs, "done": min(done, rows), "of": rows, "seconds": seconds})
+
+    return tick

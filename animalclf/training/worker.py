@@ -1,0 +1,69 @@
+"""What runs on each rank: the Ray Train side of `train`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from animalclf.config import Config
+from animalclf.data.feed import Phase, Schedule
+from animalclf.data.shards import open_prepared
+from animalclf.data.stream import Cache, RayFeed
+from animalclf.errors import UserError
+from animalclf.runs import Run
+from animalclf.training.ranks import Place
+from animalclf.training.train import train
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the driver sends to every rank."""
+
+    config: Config
+    prepared: str
+    run: str
+    cache: Cache
+    mailbox: Any  # actor handle of launch.Mailbox
+
+
+def worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """Ray Train's loop function: train on this rank, report every epoch. A UserError comes back as {"error": text}: a wrong
+    setting is no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
+    task: Task = settings["task"]
+    context = ray.train.get_context()
+    place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    set_threads(task.config.train.threads, context.get_local_world_size())
+
+    def make_feed(schedule: Schedule, passes: Sequence[tuple[Phase, int]]) -> RayFeed:
+        return RayFeed(schedule, task.cache, place.rank, place.world, passes)
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        if place.rank == 0:
+            task.mailbox.post.remote({"row": row})
+        ray.train.report(row)
+
+    def on_progress(event: dict[str, Any]) -> None:
+        if place.rank == 0:
+            task.mailbox.post.remote(event)
+
+    try:
+        return train(task.config, open_prepared(task.prepared), Run(task.run), make_feed, place, on_epoch, on_progress)
+    except UserError as error:
+        return {"error": str(error)}
+
+
+def set_threads(wanted: int, workers_here: int) -> None:
+    """CPU threads of this rank: as asked, or the node's physical cores shared among its ranks (Ray sets OMP_NUM_THREADS=1)."""
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores())
+    torch.set_num_threads(wanted or max(1, cores // workers_here))
+
+
+def _physical_cores() -> int:
+    return int(torch.cpu.get_capabilities().get("num_physical_cores") or os.cpu_count() or 1)

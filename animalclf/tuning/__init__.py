@@ -1,0 +1,1 @@
+"""Comparative runs: Ray Tune at the edge."""

@@ -1,0 +1,1 @@
+"""What `ray job submit -- python -m ray_jobs.X` runs; a few lines each."""
