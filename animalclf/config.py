@@ -40,6 +40,7 @@ class Model:
     name: str = "big_cnn"  # see animalclf/models/__init__.py
     input_size: int = 128  # pixels
     dropout: float = 0.2
+    batchnorm_momentum: float = 0.99  # of the big CNN, in Keras's sense: the share of the old statistics that stays at each step
     weights: str = "none"  # "none", "imagenet" (downloaded once, checked), or a path or s3:// URL of a state dict
     trainable: tuple[str, ...] = ("all",)  # layer names by prefix, e.g. block5, block4_conv3, head
 
@@ -258,6 +259,7 @@ def _check(config: Config) -> None:
         ("data.max_pixels", data.max_pixels > 0, "above 0"),
         ("model.input_size", model.input_size >= 32, "at least 32 pixels"),
         ("model.dropout", 0 <= model.dropout < 1, "from 0 to below 1"),
+        ("model.batchnorm_momentum", 0 <= model.batchnorm_momentum < 1, "from 0 to below 1"),
         ("augment.rotation", 0 <= augment.rotation <= 180, "degrees from 0 to 180"),
         ("augment.shift", 0 <= augment.shift < 1, "a share from 0 to below 1"),
         ("augment.zoom", 0 < augment.zoom[0] <= augment.zoom[1], "two factors above 0, the smaller first"),

@@ -108,7 +108,7 @@ class Run:
     def _holder(self) -> dict[str, Any] | None:
         try:
             return dict(storage.read_json(self.url("running.json")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
 

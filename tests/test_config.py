@@ -21,7 +21,9 @@ def test_a_written_configuration_is_a_recipe(tmp_path):
 
 
 def test_set_converts_to_the_keys_type():
-    config = configuration.load("big_cnn", ["optim.lr=1e-4", "train.epochs=7", "augment.zoom=[1, 1]", "train.channels_last=false", "model.weights=none"])
+    config = configuration.load(
+        "big_cnn", ["optim.lr=1e-4", "train.epochs=7", "augment.zoom=[1, 1]", "train.channels_last=false", "model.weights=none"]
+    )
     assert (config.optim.lr, config.train.epochs, config.augment.zoom) == (1e-4, 7, (1.0, 1.0))
     assert config.train.channels_last is False and config.model.weights == "none"
     assert configuration.load("big_cnn", ["model.trainable=head"]).model.trainable == ("head",)
@@ -42,7 +44,7 @@ def test_set_converts_to_the_keys_type():
         (["data.stored_size=64"], "data.stored_size: 64 is below model.input_size 128"),
         (["train.epochs"], "write it as key=value"),
         (["train=3"], "train: must be a group of keys"),
-        (["seed.x=3"], "'seed' is a value"),
+        (["seed.x=3"], "seed: {'x': 3} is not a whole number"),
         (["data.fold=1"], "data.fold"),
     ],
 )

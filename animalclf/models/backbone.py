@@ -1,0 +1,32 @@
+"""Any torchvision classification network as a base, with a linear head: a further model is a recipe, not code."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torchvision
+from torch import nn
+
+from animalclf import config
+from animalclf.models import weights
+from animalclf.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
+
+NAMES = ("convnext_tiny", "efficientnet_b0", "mobilenet_v3_large", "resnet18", "resnet34", "resnet50")
+
+
+def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
+    """`spec.name` of torchvision without its last dense layer, dropout, and a new dense layer for `classes`."""
+    network = torchvision.models.get_model(spec.name, weights=None)
+    if load_weights and spec.weights != "none":
+        state = weights.fetch(spec.name, spec.weights)
+        last = "fc." if hasattr(network, "fc") else f"classifier.{len(network.classifier) - 1}."
+        # The ImageNet classes' own layer is not used; a file that lacks it is as good.
+        own = {key: value for key, value in network.state_dict().items() if key.startswith(last)}
+        weights.put(network, {**state, **own}, spec.weights)
+    if hasattr(network, "fc"):
+        width, network.fc = network.fc.in_features, nn.Identity()
+    else:
+        width, network.classifier[-1] = network.classifier[-1].in_features, nn.Identity()
+    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=nn.Linear(width, classes)))
+    nn.init.zeros_(head.logits.bias)
+    return Classifier(network, head, IMAGENET_MEAN, IMAGENET_STD, spec.input_size, classes)

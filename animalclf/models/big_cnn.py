@@ -1,0 +1,51 @@
+"""The seed's big CNN: eight 3 x 3 convolutions without padding in four pairs, BatchNorm and max pooling after each pair, four dense layers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from animalclf import config
+from animalclf.errors import UserError
+from animalclf.models.classifier import Classifier, keras_initialise
+
+PAIRS = ((32, 64), (128, 256), (256, 512), (512, 1024))
+SMALLEST = 76  # pixels: below it the last pooling has nothing left
+
+
+def big_cnn(spec: config.Model, classes: int) -> Classifier:
+    """The layers of the seed's first table, from Glorot weights. Raises UserError for an input too small for four poolings, or for
+    pretrained weights, which do not exist."""
+    if spec.input_size < SMALLEST:
+        raise UserError(f"model.input_size: {spec.input_size} is too small for the big CNN; at least {SMALLEST}")
+    if spec.weights != "none":
+        raise UserError(f"model.weights: {spec.weights!r}: there are no pretrained weights for the big CNN; use none")
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    side, channels = spec.input_size, 3
+    for number, pair in enumerate(PAIRS, start=1):
+        for position, width in enumerate(pair, start=1):
+            layers[f"block{number}_conv{position}"] = nn.Conv2d(channels, width, 3)
+            layers[f"block{number}_relu{position}"] = nn.ReLU(inplace=True)
+            channels = width
+        # Keras's momentum 0.99 is torch's 0.01: torch names the share of the new value.
+        layers[f"block{number}_norm"] = nn.BatchNorm2d(channels, eps=1e-3, momentum=1 - spec.batchnorm_momentum)
+        layers[f"block{number}_pool"] = nn.MaxPool2d(2)
+        side = (side - 4) // 2
+    layers["flatten"] = nn.Flatten()
+    head = dense_head(side * side * channels, (512, 256), spec.dropout, 64, classes)
+    model = Classifier(nn.Sequential(layers), head, (0, 0, 0), (1, 1, 1), spec.input_size, classes)
+    keras_initialise(model)
+    return model
+
+
+def dense_head(inputs: int, before: tuple[int, ...], dropout: float, after: int, classes: int) -> nn.Sequential:
+    """Dense ReLU layers of widths `before`, dropout, one of width `after`, and the logits: the seed's heads."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, width in enumerate(before):
+        layers[f"dense{number}"], layers[f"relu{number}"] = nn.Linear(inputs, width), nn.ReLU(inplace=True)
+        inputs = width
+    layers["dropout"] = nn.Dropout(dropout)
+    layers[f"dense{len(before)}"], layers[f"relu{len(before)}"] = nn.Linear(inputs, after), nn.ReLU(inplace=True)
+    layers["logits"] = nn.Linear(after, classes)
+    return nn.Sequential(layers)

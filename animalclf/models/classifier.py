@@ -1,0 +1,143 @@
+"""A classifier: preprocessing, a base that makes features, a head that makes logits; which of its layers train; its table as Keras prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from animalclf.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Classifier(nn.Module):
+    """`head(features(images))` with the preprocessing inside, so that training, evaluation, prediction and export cannot disagree.
+
+    `mean` and `std` are of pixels in 0..1, RGB. `base` maps float (N, 3, S, S) to its features, `head` those to (N, classes).
+    """
+
+    def __init__(self, base: nn.Module, head: nn.Module, mean: Sequence[float], std: Sequence[float], input_size: int, classes: int) -> None:
+        super().__init__()
+        self.base, self.head = base, head
+        self.input_size, self.classes = input_size, classes
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("scale", 1 / (torch.tensor(std).view(1, 3, 1, 1) * 255), persistent=False)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """What the base makes of RGB pictures (N, S, S, 3), uint8 or float in 0..255."""
+        # Seen as (N, 3, S, S), NHWC pictures lie in memory as channels_last wants them: no copy.
+        pixels = images.permute(0, 3, 1, 2).float()
+        return self.base((pixels - self.mean) * self.scale)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits float32 (N, classes) of RGB pictures (N, S, S, 3), uint8 or float in 0..255."""
+        return self.head(self.features(images)).float()
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Training mode, but for frozen layers: their BatchNorm statistics and dropout stay as in evaluation."""
+        super().train(mode)
+        if mode:
+            if self.frozen_features:
+                self.base.eval()
+            for module in self.modules():
+                own = list(module.parameters(recurse=False))
+                if own and not any(parameter.requires_grad for parameter in own):
+                    module.eval()
+        return self
+
+    @property
+    def frozen_features(self) -> bool:
+        """True where nothing in the base trains, so that its features of a picture never change."""
+        return not any(parameter.requires_grad for parameter in self.base.parameters())
+
+
+def freeze_all_but(model: Classifier, trainable: Sequence[str]) -> None:
+    """Let only the layers train whose name begins with one of `trainable` ("all": every layer; "head": the head); see `layer_names`.
+
+    Frozen weights get requires_grad=False, so that autograd records nothing for them. Raises UserError for a name that no layer has.
+    """
+    names = layer_names(model)
+    for pattern in trainable:
+        if pattern not in ("all", "none") and not any(name.startswith(pattern) for name in names):
+            raise UserError(f"model.trainable: no layer is called {pattern!r}; layers: all, none, {', '.join(names)}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "all" in trainable or any(_plain(name).startswith(pattern) for pattern in trainable)
+
+
+def layer_names(model: Classifier) -> list[str]:
+    """The names that `model.trainable` can use, in order: layers of the base by their own name, those of the head with `head.` before it."""
+    names = [_plain(name).rpartition(".")[0] for name, _ in model.named_parameters()]
+    return list(dict.fromkeys(names))
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("base.")
+
+
+class Layer(NamedTuple):
+    """A row of Keras's summary: `shape` is channels last, without the batch axis; `params` counts BatchNorm's moving statistics too."""
+
+    name: str
+    shape: tuple[int, ...]
+    params: int
+
+
+_KERAS = {
+    nn.Conv2d: "Conv2D",
+    nn.BatchNorm2d: "BatchNormalization",
+    nn.MaxPool2d: "MaxPooling2D",
+    nn.Flatten: "Flatten",
+    nn.Linear: "Dense",
+    nn.Dropout: "Dropout",
+}
+
+
+def layer_table(model: Classifier) -> list[Layer]:
+    """The layers in order, as Keras's summary lists them (activations belong to their layer; a pretrained base is one row)."""
+    rows, seen, hooks = [Layer("InputLayer", (model.input_size, model.input_size, 3), 0)], dict.fromkeys(_KERAS.values(), 0), []
+    whole = getattr(model.base, "keras_name", None)
+
+    def record(name: str) -> object:
+        def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+            channels, *sides = output.shape[1:]
+            rows.append(Layer(name, (*sides, channels), count(module)))
+
+        return hook
+
+    for part in (model.base, model.head):
+        if part is model.base and whole:
+            hooks.append(part.register_forward_hook(record(whole)))  # type: ignore[arg-type]
+            continue
+        for module in part.children():
+            kind = _KERAS.get(type(module))  # type: ignore[call-overload]
+            if kind:
+                number, seen[kind] = seen[kind], seen[kind] + 1
+                hooks.append(module.register_forward_hook(record(f"{kind}_{number}" if number else kind)))
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, model.input_size, model.input_size, 3, dtype=torch.uint8))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return rows
+
+
+def count(module: nn.Module, trainable_only: bool = False) -> int:
+    """Parameters as Keras counts its "total params": BatchNorm's two moving statistics a channel included. With `trainable_only`,
+    those that the optimizer changes."""
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
+    statistics = sum(2 * m.num_features for m in module.modules() if isinstance(m, nn.BatchNorm2d))
+    return parameters if trainable_only else parameters + statistics
+
+
+def keras_initialise(module: nn.Module) -> None:
+    """Keras's defaults for convolutions and dense layers: Glorot uniform weights, zero biases (Glorot, Bengio 2010)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

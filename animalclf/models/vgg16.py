@@ -1,0 +1,73 @@
+"""VGG16 transfer: the seed's model (flattened features, three dense layers), and a pooled one for few pictures."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from animalclf import config
+from animalclf.errors import UserError
+from animalclf.models import weights
+from animalclf.models.big_cnn import dense_head
+from animalclf.models.classifier import Classifier, keras_initialise
+
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each block (Simonyan, Zisserman 2014)
+MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3  # what VGG16_Weights.IMAGENET1K_FEATURES expects: Keras's preprocess_input in RGB order
+
+
+def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
+    """The layers of the seed's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout, 128, logits."""
+    side = spec.input_size // 32
+    dense = dense_head(512 * side * side, (512, 256), spec.dropout, 128, classes)
+    head = nn.Sequential(OrderedDict([("flatten", nn.Flatten()), *dense.named_children()]))
+    return _initialise(Classifier(_convolutions(spec.input_size), head, MEAN, STD, spec.input_size, classes), spec, load_weights)
+
+
+def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
+    """The largest value of each of the 512 maps, scaled to length 1, and one dense layer: all that a few hundred pictures can train."""
+    base = _convolutions(spec.input_size)
+    base.add_module("pooling", MaxPoolNormalise())
+    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=nn.Linear(512, classes)))
+    return _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
+
+
+class MaxPoolNormalise(nn.Module):
+    """(N, C, H, W) to (N, C): global max pooling, then vectors of length sqrt(C), so that a feature is of the order of 1."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(maps.float().amax((2, 3)), dim=1) * math.sqrt(maps.shape[1])
+
+
+def _convolutions(input_size: int) -> nn.Sequential:
+    if input_size < 32:
+        raise UserError(f"model.input_size: {input_size} is too small for VGG16; at least 32")
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = 3
+    for number, (width, convolutions) in enumerate(BLOCKS, start=1):
+        for position in range(1, convolutions + 1):
+            layers[f"block{number}_conv{position}"] = nn.Conv2d(channels, width, 3, padding=1)
+            layers[f"block{number}_relu{position}"] = nn.ReLU(inplace=True)
+            channels = width
+        layers[f"block{number}_pool"] = nn.MaxPool2d(2)
+    base = nn.Sequential(layers)
+    base.keras_name = "vgg16 (Functional)"  # type: ignore[assignment]
+    return base
+
+
+def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Classifier:
+    keras_initialise(model)
+    if load_weights and spec.weights != "none":
+        state = weights.fetch("vgg16", spec.weights)
+        convolutions = [name for name, layer in model.base.named_children() if isinstance(layer, nn.Conv2d)]
+        # torchvision numbers the layers of `features`; in order they are our convolutions.
+        numbers = sorted({int(key.split(".")[-2]) for key in state if key.startswith("features.") or key[0].isdigit()})
+        ours = {str(number): name for name, number in zip(convolutions, numbers, strict=False)}
+        renamed = {}
+        for key, value in state.items():
+            number, _, part = key.removeprefix("features.").partition(".")
+            renamed[f"{ours.get(number, number)}.{part}"] = value
+        weights.put(model.base, renamed, spec.weights)
+    return model

@@ -1,0 +1,132 @@
+"""What the framework costs: `animalclf train` on Ray workers against the same loop in plain PyTorch, fed from memory, on the same pictures.
+
+    python -m benchmarks.overhead                       big CNN, 1 and 2 workers
+    python -m benchmarks.overhead --workers 1,2,4 --json overhead.json
+
+Steady state: the first epoch is left out of pictures/s. Start-up is split into its parts. The two sides alternate, --repeat times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PLAIN = """
+import json, sys, time
+from animalclf import config as configuration
+from animalclf.data.feed import MemoryFeed, load_pictures
+from animalclf.data.shards import open_prepared
+from animalclf.runs import Run
+from animalclf.training.ranks import Place
+from animalclf.training.train import train
+from animalclf.training.worker import set_threads
+data, out, sets = sys.argv[1], sys.argv[2], sys.argv[3:]
+config, prepared = configuration.load("big_cnn", sets), open_prepared(data)
+set_threads(0, 1)
+pictures = load_pictures(prepared)
+train(config, prepared, Run(out), lambda s, passes: MemoryFeed(s, pictures), Place(), lambda row: None, lambda event: None)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", default="1,2", help="numbers of Ray workers (default: 1,2)")
+    parser.add_argument("--pictures", type=int, default=160, help="demo pictures drawn (default: 160)")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--input-size", type=int, default=128)
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    arguments = parser.parse_args()
+    figures = measure(arguments)
+    show(figures)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(figures, file, indent=1)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the plain loop and the commands in turn; the figures of both."""
+    counts = [int(text) for text in arguments.workers.split(",")]
+    sets = [f"train.epochs={arguments.epochs}", f"train.batch_size={arguments.batch_size}", f"model.input_size={arguments.input_size}"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "animalclf.cli"]
+        run([*command, "demo", "--only-data", "--data", f"{folder}/demo", "--pictures", str(arguments.pictures), "--test-pictures", "10"])
+        run([*command, "prepare", "--data", f"{folder}/demo", "--out", f"{folder}/prepared"])
+        plain: list[dict[str, float]] = []
+        on_ray: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+        for turn in range(arguments.repeat):
+            out = f"{folder}/plain{turn}"
+            started = time.time()
+            run([sys.executable, "-c", PLAIN, f"{folder}/prepared", out, *sets])
+            plain.append(figures_of(out, time.time() - started))
+            for count in counts:
+                out = f"{folder}/ray{turn}-{count}"
+                flags = [flag for text in sets for flag in ("--set", text)]
+                started = time.time()
+                run([*command, "train", "--cpu", "--data", f"{folder}/prepared", "--out", out, "--workers", str(count), *flags])
+                on_ray[count].append(figures_of(out, time.time() - started))
+    base = statistics.median(each["pictures_per_s"] for each in plain)
+    rows = []
+    for count, each in on_ray.items():
+        row: dict[str, Any] = {name: statistics.median(one[name] for one in each) for name in each[0]}
+        rows.append(
+            {"workers": count, **row, "ratio": statistics.median(a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(each, plain, strict=True))}
+        )
+    return {
+        "pictures": arguments.pictures,
+        "epochs": arguments.epochs,
+        "plain": {"pictures_per_s": base, "seconds": plain[0]["seconds"]},
+        "ray": rows,
+    }
+
+
+def figures_of(out: str, seconds: float) -> dict[str, float]:
+    """Steady pictures/s and share of waiting (epochs after the first), and what the whole command took beside its epochs."""
+    with open(f"{out}/metrics.jsonl") as file:
+        history = [json.loads(line) for line in file]
+    steady = history[1:]
+    busy = sum(row["train_seconds"] for row in steady)
+    return {
+        "pictures_per_s": sum(row["train_rows"] for row in steady) / busy,
+        "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in steady) / busy,
+        "seconds": seconds,
+        "beside_epochs_s": seconds - sum(row["seconds"] for row in history),
+    }
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:6])} failed:\n{done.stderr[-3000:]}")
+
+
+def show(figures: dict[str, Any]) -> None:
+    table = Table(title="the whole `train` command against the same loop in plain PyTorch, fed from memory", title_justify="left")
+    for name in ("", "pictures/s", "against plain", "waiting for data", "command, s", "beside the epochs, s"):
+        table.add_column(name)
+    table.add_row("plain PyTorch, 1 process", f"{figures['plain']['pictures_per_s']:.1f}", "1.00", "", f"{figures['plain']['seconds']:.0f}", "")
+    for row in figures["ray"]:
+        name = f"animalclf train, {row['workers']} worker{'s' if row['workers'] > 1 else ''}"
+        cells = [
+            f"{row['pictures_per_s']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['wait_share']:.1%}",
+            f"{row['seconds']:.0f}",
+            f"{row['beside_epochs_s']:.0f}",
+        ]
+        table.add_row(name, *cells)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

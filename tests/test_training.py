@@ -1,0 +1,201 @@
+"""The training loop on CPU without Ray: learning, exactness, resume, faults in the configuration."""
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_config, tiny_prepared
+
+from animalclf import config as configuration
+from animalclf.data.feed import MemoryFeed, load_pictures, make_schedule
+from animalclf.errors import UserError
+from animalclf.runs import Run
+from animalclf.training import checkpoint, launch, loop
+from animalclf.training import train as training
+from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
+from animalclf.training.ranks import Place
+
+COUNTS = (20, 16, 8)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), COUNTS, size=92)
+
+
+def train_into(folder, config, prepared, stop_after=None):
+    """Train in this process; with `stop_after`, die after so many epochs as Ctrl-C would."""
+    run, rows = Run(str(folder)), []
+    pictures = load_pictures(prepared)
+
+    def on_epoch(row):
+        rows.append(row)
+        if len(rows) == stop_after:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        training.train(config, prepared, run, lambda s, passes: MemoryFeed(s, pictures), Place(), on_epoch, lambda event: None)
+    return run
+
+
+def without_times(rows):
+    return [{key: value for key, value in row.items() if key not in ("seconds", "train_seconds", "pictures_per_s", "wait_share")} for row in rows]
+
+
+def test_it_learns_and_fills_the_run_folder(tmp_path, prepared):
+    run = train_into(tmp_path, tiny_config(4, optim__lr="1e-3"), prepared)
+    result, history = run.result(), run.metrics()
+    assert len(history) == 4 and history[-1]["train_loss"] < history[0]["train_loss"]
+    assert result["rows"] == {"train": 33, "val": 11, "test": 0}
+    assert all(row["train_rows"] == 33 and row["val_rows"] == 11 for row in history)
+    table = run.predictions("val")
+    assert list(table["path"]) == sorted(table["path"]) and len(table) == 11
+    chances = table[[f"p_{name}" for name in prepared.classes]].to_numpy()
+    assert np.allclose(chances.sum(1), 1, atol=1e-5)
+    assert result["accuracy"] == pytest.approx((table["predicted"] == table["label"]).mean())
+    best = max(history, key=lambda row: row["val_balanced_accuracy"])
+    assert result["best_epoch"] == best["epoch"]
+    assert result["balanced_accuracy"] == pytest.approx(best["val_balanced_accuracy"])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
+    config = tiny_config(3, optim__ema=0.9, optim__schedule="cosine", optim__warmup_epochs=1)
+    whole = train_into(tmp_path / "whole", config, prepared)
+    train_into(tmp_path / "parts", config, prepared, stop_after=1)
+    assert len(Run(str(tmp_path / "parts")).metrics()) == 1
+    parts = train_into(tmp_path / "parts", config, prepared)
+    assert without_times(parts.metrics()) == without_times(whole.metrics())
+    for which in ("last", "best"):
+        one, other = checkpoint.load(whole.checkpoint(which)), checkpoint.load(parts.checkpoint(which))
+        assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
+    assert parts.predictions("val").equals(whole.predictions("val"))
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
+    runs = [train_into(tmp_path / str(i), tiny_config(1, seed=seed), prepared) for i, seed in enumerate([0, 0, 1])]
+    first, again, other = (without_times(run.metrics()) for run in runs)
+    assert first == again != other
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    torch.manual_seed(0)
+    image, label = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8), np.arange(12) % 3
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    grads = []
+    for pieces in (1, 3, 5):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(Scale(), torch.nn.Flatten(), torch.nn.Linear(48, 3))
+        config = tiny_config(1, train__accumulate=pieces, optim__name="sgd", optim__momentum=0, optim__lr=1.0)
+        before = net[2].weight.detach().clone()
+        batch = {"image": image, "label": label, "index": np.arange(12)}
+        optimizer = make_optimizer(net.parameters(), config.optim)
+        loop.train_epoch(net, [batch], np.array([12]), optimizer, config.optim, config.train, 0, place=Place(), class_weights=weights)
+        grads.append(before - net[2].weight.detach())
+    assert torch.allclose(grads[0], grads[1], atol=1e-6) and torch.allclose(grads[0], grads[2], atol=1e-6)
+
+
+class Scale(torch.nn.Module):
+    def forward(self, x):
+        return x.float() / 255
+
+
+def test_class_weights_are_the_seeds():
+    counts = {"cane": 4363, "cavallo": 2123, "elefante": 946, "farfalla": 1612, "gallina": 2598, "gatto": 1168, "mucca": 1366, "pecora": 1320}
+    counts |= {"ragno": 4321, "scoiattolo": 1362}
+    labels = np.repeat(np.arange(10), list(counts.values()))
+    config = configuration.load("big_cnn_balanced")
+    schedule = training.Schedule({"train": np.arange(len(labels))}, labels, 128, "class_weights", config.augment, 128, 0)
+    weights = training.class_weights(config, schedule, 10, torch.device("cpu"))
+    assert weights[0].item() == pytest.approx(0.485, abs=5e-4)
+    assert weights[2].item() == pytest.approx(2.24, abs=5e-3)
+
+
+def test_learning_rate_warms_up_and_decays():
+    spec = configuration.load("big_cnn", ["optim.lr=1", "optim.schedule=cosine", "optim.warmup_epochs=2", "train.epochs=10"]).optim
+    rates = [learning_rate(spec, step, 5, 10) for step in range(50)]
+    assert rates[0] == pytest.approx(1 / 11) and max(rates) == rates[10] == 1 and rates[-1] < 0.01
+    assert all(a < b for a, b in itertools.pairwise(rates[:11])) and all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_averaged_weights_lag_behind_and_restore():
+    net = torch.nn.Linear(2, 2)
+    average = WeightAverage(net, 0.5)
+    before = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight += 1
+    average.update(net)
+    average.apply(net)
+    assert (net.weight > before).all() and (net.weight < before + 1).all()
+    average.restore(net)
+    assert torch.allclose(net.weight, before + 1)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, prepared):
+    with pytest.raises(UserError, match=r"optim\.lr"):
+        train_into(tmp_path, tiny_config(2, optim__name="sgd", optim__lr="1e30"), prepared)
+
+
+def test_early_stopping(tmp_path, prepared):
+    run = train_into(tmp_path, tiny_config(9, train__patience=1, optim__lr="1e-12"), prepared)
+    assert len(run.metrics()) == 2 and run.result()["best_epoch"] == 1
+
+
+def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
+    run = train_into(tmp_path, tiny_config(1), prepared)
+    content = checkpoint.load(run.checkpoint("best"))
+    content["classes"] = ["a", "b"]
+    checkpoint.save(run.checkpoint("best"), {k: v for k, v in content.items() if k != "format"})
+    with pytest.raises(UserError, match="another architecture"):
+        checkpoint.load_model(run.root)
+    (tmp_path / "checkpoints" / "best.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        checkpoint.load_model(run.root)
+
+
+def test_claiming_a_run_folder(tmp_path):
+    config = tiny_config(2)
+    with pytest.raises(UserError, match="no run to resume"):
+        launch.claim(str(tmp_path), config, resume=True)
+    run = launch.claim(str(tmp_path), config, resume=False)
+    run.write_config(config)
+    with pytest.raises(UserError, match="--resume"):
+        launch.claim(str(tmp_path), config, resume=False)
+    with pytest.raises(UserError, match=r"train\.epochs: 2 -> 5"):
+        launch.claim(str(tmp_path), tiny_config(5), resume=True)
+    launch.claim(str(tmp_path), config, resume=True)
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        held = json.loads((tmp_path / "running.json").read_text()) | {"pid": sleeper.pid}
+        (tmp_path / "running.json").write_text(json.dumps(held))
+        with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
+            launch.claim(str(tmp_path), config, resume=True)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    launch.claim(str(tmp_path), config, resume=True)  # the holder is dead: the claim was left over
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_output(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written"):
+        launch.claim(str(tmp_path / "run"), tiny_config(1), resume=False)
+
+
+def test_output_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        launch.claim(str(tmp_path / "file" / "run"), tiny_config(1), resume=False)
+
+
+def test_limit_keeps_every_class(prepared):
+    config = tiny_config(1, data__limit=12)
+    schedule = make_schedule(prepared, config)
+    assert 10 <= sum(map(len, schedule.rows.values())) <= 15
+    assert set(schedule.labels[schedule.rows["train"]]) == {0, 1, 2}
