@@ -26,7 +26,7 @@ COUNTS = (20, 16, 8)
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return tiny_prepared(tmp_path_factory.mktemp("prepared"), COUNTS, size=92)
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), COUNTS, size=76)
 
 
 def train_into(folder, config, prepared, stop_after=None):

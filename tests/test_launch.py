@@ -1,0 +1,136 @@
+"""Training on Ray: ranks, faults, refusals before the start, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers import tiny_config, tiny_prepared
+
+from animalclf import storage
+from animalclf.cli import main
+from animalclf.errors import UserError
+from animalclf.runs import Run
+from animalclf.training import launch
+
+pytestmark = pytest.mark.ray
+SMALL = {"data__stored_size": 76, "model__input_size": 76}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (21, 16, 8), size=76)
+
+
+def on_ray(folder, config, prepared, workers, show=lambda event: None):
+    run = launch.claim(str(folder), config, resume=False)
+    run.write_config(config)
+    return run, launch.train_on_ray(config, prepared, run, workers, False, show)
+
+
+def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray_local, prepared):
+    config = tiny_config(1, **SMALL)
+    events = []
+    run, result = on_ray(tmp_path / "ray", config, prepared, 2, events.append)
+    (row,) = run.metrics()
+    assert (row["train_rows"], row["val_rows"]) == (33, 12) and result["workers"] == 2
+    assert list(run.predictions("val")["path"]) == list(prepared.manifest["path"][prepared.rows("val")])
+    assert any("row" in event for event in events) and any(event.get("phase") == "train" for event in events)
+    here = Run(str(tmp_path / "here"))
+    launch.train_here(config, prepared, here, lambda event: None)
+    (alone,) = here.metrics()
+    # The same global batches; only BatchNorm's statistics are of half a batch on each worker.
+    assert row["train_loss"] == pytest.approx(alone["train_loss"], rel=0.25)
+
+
+def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, prepared):
+    """The worker is killed by its process id in its second epoch; the run ends as one that nobody disturbed."""
+    config = tiny_config(3, **SMALL)
+    killed, rows = [], []
+
+    def show(event):
+        if "row" in event:
+            rows.append(event["row"]["epoch"])
+        if event.get("epoch") == 2 and not killed:
+            victims = [line for line in processes() if "RayTrainWorker" in line]
+            for line in victims:
+                killed.append(int(line.split()[0]))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    run, result = on_ray(tmp_path / "killed", config, prepared, 1, show)
+    assert killed, "no training worker was found to kill"
+    undisturbed = Run(str(tmp_path / "undisturbed"))
+    launch.train_here(config, prepared, undisturbed, lambda event: None)
+    assert rows in ([1, 2, 3], [1, 2, 2, 3])
+    times = ("seconds", "train_seconds", "pictures_per_s", "wait_share")
+    for one, other in zip(run.metrics(), undisturbed.metrics(), strict=True):
+        assert {k: v for k, v in one.items() if k not in times} == pytest.approx({k: v for k, v in other.items() if k not in times}, rel=1e-3)
+    assert result["epochs"] == 3
+
+
+def processes():
+    return subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_loss_that_is_no_number_ends_without_restarts(tmp_path, ray_local, prepared):
+    started = []
+    with pytest.raises(UserError, match=r"optim\.lr"):
+        on_ray(tmp_path / "nan", tiny_config(2, optim__name="sgd", optim__lr="1e30", **SMALL), prepared, 1, lambda event: started.append(event))
+    assert not any("row" in event for event in started)
+
+
+def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
+    with pytest.raises(UserError, match=r"--workers 50: the cluster has 4 CPUs"):
+        launch.preflight(50, False, [])
+    with pytest.raises(UserError, match=r"the cluster has 0 GPUs"):
+        launch.preflight(1, True, [])
+    with pytest.raises(UserError, match=r"at least 1"):
+        launch.preflight(-1, False, [])
+    assert launch.preflight(2, False, [str(tmp_path)]) == "1 node, 4 CPUs"
+
+
+def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
+    with pytest.raises(UserError, match=r"stored at 76 px.*--recipe big_cnn"):
+        launch.prepared_for(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "", [])
+    with pytest.raises(UserError, match=r"data\.val: 0\.2 -> 0\.3"):
+        launch.prepared_for(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val=0.3"])
+    found, config = launch.prepared_for(prepared.root, tiny_config(1, **SMALL), "", [])
+    assert found.fingerprint == prepared.fingerprint and config.data.stored_size == 76
+
+
+def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
+    """`animalclf train` is interrupted after its first epoch, then resumed: exit codes, history and JSON as promised."""
+    sets = ["model.input_size=76", "data.stored_size=76", "train.epochs=3", "train.batch_size=16", "train.precision=fp32", "optim.lr=1e-4"]
+    command = [sys.executable, "-m", "animalclf.cli", "train", "--local", "--json", "--data", prepared.root, "--out", str(tmp_path / "run")]
+    command += [flag for text in sets for flag in ("--set", text)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    watch = threading.Timer(240, process.kill)
+    watch.start()
+    while not storage.exists(str(tmp_path / "run" / "metrics.jsonl")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    watch.cancel()
+    assert process.returncode == 130, err
+    assert "--resume" in err and out == ""
+    run = Run(str(tmp_path / "run"))
+    assert 1 <= len(run.metrics()) < 3 and not run.finished()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 2 and "--resume" in again.stderr
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    answer = json.loads(resumed.stdout.splitlines()[-1])
+    assert answer["epochs"] == 3 and np.isfinite(answer["balanced_accuracy"])
+    assert [row["epoch"] for row in run.metrics()] == [1, 2, 3]
+
+
+def test_wrong_requests_exit_with_2(tmp_path, prepared, capsys):
+    assert main(["train", "--data", prepared.root, "--recipe", "big_cn", "--local"]) == 2
+    assert "did you mean 'big_cnn'" in capsys.readouterr().err
+    assert main(["train", "--data", prepared.root, "--resume", "--local"]) == 2
+    assert "--resume needs --out" in capsys.readouterr().err.replace("\n", " ")

@@ -1,0 +1,70 @@
+import json
+
+import numpy as np
+import pytest
+
+from animalclf.training import metrics
+
+CONFUSION = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
+
+
+def test_figures_by_hand():
+    found = metrics.from_confusion(CONFUSION)
+    assert found["rows"] == 14
+    assert found["accuracy"] == pytest.approx(11 / 14)
+    assert found["balanced_accuracy"] == pytest.approx((0.8 + 0.75) / 2)  # the class that does not occur does not count
+    assert found["per_class"]["precision"] == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]
+    assert found["per_class"]["recall"] == [pytest.approx(0.8), pytest.approx(0.75), None]
+    assert found["macro_f1"] == pytest.approx((16 / 19 + 6 / 9) / 2)
+    assert found["per_class"]["support"] == [10, 4, 0]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_class_predicted_but_absent_costs_precision_elsewhere_only():
+    found = metrics.from_confusion(np.array([[5, 0, 5], [0, 10, 0], [0, 0, 0]]))
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+    assert found["per_class"]["precision"][2] == 0.0
+
+
+def test_nothing_to_evaluate_is_an_error():
+    with pytest.raises(ValueError, match="no rows"):
+        metrics.from_confusion(np.zeros((2, 2), int))
+
+
+def test_full_evaluation_agrees_with_definitions():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 500)
+    logits = generator.normal(size=(500, 4)) + 2 * np.eye(4)[labels]
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = metrics.from_probabilities(chances, labels, list("abcd"))
+    predicted = chances.argmax(1)
+    assert found["accuracy"] == pytest.approx((predicted == labels).mean())
+    assert found["balanced_accuracy"] == pytest.approx(np.mean([(predicted[labels == c] == c).mean() for c in range(4)]))
+    assert found["loss"] == pytest.approx(-np.log(chances[np.arange(500), labels]).mean())
+    second = np.sort(chances, 1)[:, -2]
+    assert found["top2_accuracy"] == pytest.approx((chances[np.arange(500), labels] >= second).mean())
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        low, high = found["intervals"][name]
+        assert low < found[name] < high and 0.02 < high - low < 0.15
+    assert np.array(found["confusion"]).sum() == 500
+    json.dumps(found, allow_nan=False)
+    assert metrics.from_probabilities(chances, labels, list("abcd")) == found
+
+
+def test_calibration_error():
+    right = np.array([True] * 8 + [False] * 2)
+    bins, error = metrics.calibration(np.full(10, 0.8), right)
+    assert error == pytest.approx(0) and bins == [{"pictures": 10, "confidence": pytest.approx(0.8), "accuracy": 0.8}]
+    assert metrics.calibration(np.full(10, 1.0), right)[1] == pytest.approx(0.2)
+    _, mixed = metrics.calibration(np.array([1.0, 0.5]), np.array([True, False]))
+    assert mixed == pytest.approx(0.25)
+
+
+def test_wilson_against_the_published_example():
+    assert metrics.wilson(0, 10) == [0, pytest.approx(0.2775, abs=1e-3)]
+    assert metrics.wilson(5, 10) == [pytest.approx(0.2366, abs=1e-3), pytest.approx(0.7634, abs=1e-3)]
+
+
+def test_certain_and_wrong_is_finite():
+    found = metrics.from_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), ["a", "b"])
+    assert np.isfinite(found["loss"]) and found["balanced_accuracy"] == 0.5
