@@ -6,12 +6,15 @@ import json
 import os
 import posixpath
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from animalclf.errors import UserError
+
+T = TypeVar("T")
 
 
 def is_remote(url: str) -> bool:
@@ -72,6 +75,31 @@ def write_bytes(url: str, content: bytes) -> None:
             fs.pipe_file(path, content)
     except OSError as error:
         raise UserError(f"{url}: cannot be written ({error.strerror or error}); free space or choose another place") from error
+
+
+def explained(url: str, action: Callable[[], T]) -> T:
+    """`action()`, with what a bucket refuses turned into a UserError that says what to mend. FileNotFoundError of a file passes through."""
+    if not is_remote(url):
+        return action()
+    import botocore.exceptions
+
+    where = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws, or a role on this machine"
+    try:
+        return action()
+    except botocore.exceptions.NoCredentialsError as error:
+        raise UserError(f"{url}: no AWS credentials found; {where}") from error
+    except botocore.exceptions.EndpointConnectionError as error:
+        raise UserError(f"{url}: the storage server cannot be reached ({error}); check AWS_ENDPOINT_URL and the network") from error
+    except botocore.exceptions.ClientError as error:
+        raise UserError(f"{url}: refused by the storage server: {error}") from error
+    except PermissionError as error:
+        raise UserError(f"{url}: access denied ({error}); check the credentials' policy for this bucket and prefix, or {where}") from error
+    except FileNotFoundError as error:
+        if "bucket" in str(error).lower():
+            raise UserError(f"{url}: there is no such bucket; check its name and region") from error
+        raise
+    except OSError as error:
+        raise UserError(f"{url}: {error}; check the bucket's region, AWS_ENDPOINT_URL, and that the credentials have not expired") from error
 
 
 def read_json(url: str) -> Any:

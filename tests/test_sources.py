@@ -1,0 +1,214 @@
+import io
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from animalclf.config import Data
+from animalclf.data import sources
+from animalclf.errors import UserError
+
+
+def jpeg(seed=0):
+    sink = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)).save(sink, "JPEG")
+    return sink.getvalue()
+
+
+def tree(root, *paths, content=None):
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content or jpeg(number))
+    return str(root)
+
+
+def found(root, **options):
+    return sources.find(str(root), Data(), **options)
+
+
+def test_class_folders_of_every_spelling(tmp_path):
+    tree(
+        tmp_path,
+        "cane/a.jpg",
+        "cane/deep/er/b.JPEG",
+        "gatto nero/c d.PNG",
+        "Füchse/ö.webp",
+        "gatto nero/e.tiff",
+        "cane/notes.txt",
+        "cane/.hidden.jpg",
+    )
+    tree(tmp_path, "__MACOSX/cane/._a.jpg", ".git/x.jpg", "cane/Thumbs.db")
+    source = found(tmp_path)
+    assert source.kind == "class folders" and source.ignored == ["cane/notes.txt"]
+    rows = source.files
+    assert list(rows["path"]) == sorted(["cane/a.jpg", "cane/deep/er/b.JPEG", "gatto nero/c d.PNG", "Füchse/ö.webp", "gatto nero/e.tiff"])
+    assert dict(zip(rows["path"], rows["label"], strict=True))["cane/deep/er/b.JPEG"] == "cane"
+    assert set(rows["label"]) == {"cane", "gatto nero", "Füchse"} and (rows["bytes"] > 0).all() and (rows["split"] == "").all()
+
+
+def test_a_link_back_up_is_not_followed_for_ever(tmp_path):
+    tree(tmp_path, "a/1.jpg", "b/2.jpg")
+    os.symlink(tmp_path, tmp_path / "a" / "loop")
+    os.symlink(tmp_path / "nowhere.jpg", tmp_path / "b" / "dead.jpg")
+    assert list(found(tmp_path).files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
+
+
+def test_split_folders(tmp_path):
+    tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "validation/a/3.jpg", "test/b/4.jpg")
+    source = found(tmp_path)
+    assert list(source.files["split"]) == ["test", "train", "train", "val"] and list(source.files["label"]) == ["b", "a", "b", "a"]
+
+
+@pytest.mark.parametrize("deeper", ["", "train_images/"])
+def test_the_competition_folder(tmp_path, deeper):
+    test = "test_images/" if deeper else ""
+    tree(
+        tmp_path, f"train_images/{deeper}cane/1.jpeg", f"train_images/{deeper}ragno/2.jpeg", f"test_images/{test}0.jpeg", f"test_images/{test}10.jpeg"
+    )
+    (tmp_path / "sample.csv").write_text("id,category\n0.jpeg,cane\n10.jpeg,cane\n")
+    source = found(tmp_path)
+    assert (
+        source.kind == "kaggle" and list(source.files["path"]) == ["cane/1.jpeg", "ragno/2.jpeg"] and list(source.files["label"]) == ["cane", "ragno"]
+    )
+    assert source.root == str(tmp_path / f"train_images/{deeper}").rstrip("/") and source.sample_submission == str(tmp_path / "sample.csv")
+    unlabelled = found(tmp_path, labelled=False)
+    assert list(unlabelled.files["path"]) == ["0.jpeg", "10.jpeg"] and unlabelled.sample_submission == str(tmp_path / "sample.csv")
+
+
+def test_an_unlabelled_folder(tmp_path):
+    tree(tmp_path, "x.jpg", "deep/y.png")
+    assert list(found(tmp_path, labelled=False).files["path"]) == ["deep/y.png", "x.jpg"]
+
+
+@pytest.mark.parametrize(
+    "paths, message",
+    [
+        ([], "no such folder"),
+        (["a/readme.md"], "no pictures in it .but 1 other files, such as a/readme.md"),
+        (["a/1.jpg", "2.jpg"], "outside any class folder, such as 2.jpg"),
+        (["a/1.jpg", "a/2.jpg"], "only one class, 'a'"),
+        (["a/1.jpg", "b/2.jpg", "c/x.txt"], "class folders without pictures: c"),
+        (["test_images/1.jpg"], "no pictures in train_images"),
+    ],
+)
+def test_wrong_layouts_are_explained(tmp_path, paths, message):
+    root = tmp_path / "data"
+    tree(root, *paths)
+    with pytest.raises(UserError, match=message):
+        found(root)
+
+
+def test_empty_folder_and_archive(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures in it"):
+        found(tmp_path / "empty")
+    (tmp_path / "archive.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match="unpack it"):
+        found(tmp_path / "archive.zip")
+
+
+def table(tmp_path, text, encoding="utf-8", name="labels.csv"):
+    tree(tmp_path, "pics/a.jpg", "pics/b.jpg", "pics/c.jpg")
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    return str(tmp_path / name)
+
+
+def test_tables(tmp_path):
+    path = table(tmp_path, "\ufeffpath,label,split\npics/b.jpg,x,train\npics/a.jpg,y,valid\npics/c.jpg,x,\n")
+    source = sources.find(path, Data())
+    assert list(source.files["path"]) == ["pics/a.jpg", "pics/b.jpg", "pics/c.jpg"] and source.root == str(tmp_path)
+    assert list(source.files["label"]) == ["y", "x", "x"] and list(source.files["split"]) == ["val", "train", ""]
+    frame = pd.DataFrame({"file": [str(tmp_path / "pics" / f"{n}.jpg") for n in "ab"], "kind": ["001", "NA"]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    source = sources.find(str(tmp_path / "t.parquet"), Data(path_column="file", label_column="kind"))
+    assert list(source.files["label"]) == ["001", "NA"]
+    assert [os.path.join(source.root, p) for p in source.files["path"]] == list(frame["file"])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("file,label\npics/a.jpg,x\n", "no column 'path', only 'file', 'label'.*data.path_column"),
+        ("path,labels\npics/a.jpg,x\n", "did you mean 'labels'"),
+        ("path,label\npics/a.jpg,x\npics/z.jpg,y\n", "1 of 2 files do not exist, such as .*z.jpg"),
+        ("path,label\npics/a.jpg,x\npics/a.jpg,x\n", "1 rows name a picture that an earlier row names.*line 3"),
+        ("path,label\npics/a.jpg,x\npics/b.jpg,\n", "1 rows have no label: line 3"),
+        ("path,label\n,x\npics/b.jpg,y\n", "1 rows have no path: line 2"),
+        ("path,label,split\npics/a.jpg,x,train\npics/b.jpg,y,dev\n", "other than train, val, test: line 3"),
+        ("path,label\npics/a.jpg,x\npics/b.jpg,x\n", "only one class, 'x'"),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_wrong_tables_name_the_row(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        sources.find(table(tmp_path, text), Data())
+
+
+def test_unknown_encoding(tmp_path):
+    path = table(tmp_path, "path,label\npics/a.jpg,übel\npics/b.jpg,gut\n", "latin-1")
+    with pytest.raises(UserError, match="not UTF-8"):
+        sources.find(path, Data())
+    with pytest.raises(UserError, match="no such table"):
+        sources.find(str(tmp_path / "other.csv"), Data())
+
+
+def test_the_inputs_hash_changes_with_any_file_or_setting(tmp_path):
+    tree(tmp_path, "a/1.jpg", "b/2.jpg")
+    first = sources.inputs_hash(found(tmp_path), Data())
+    assert first == sources.inputs_hash(found(tmp_path), Data())
+    assert first != sources.inputs_hash(found(tmp_path), Data(val=0.3))
+    os.utime(tmp_path / "a" / "1.jpg", ns=(1, 1))
+    assert first != sources.inputs_hash(found(tmp_path), Data())
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket on a real S3 server of this machine."""
+    import boto3
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="pictures")
+    yield client
+    server.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_bucket_like_a_folder(bucket, tmp_path):
+    for name in ("set/a/1.jpg", "set/b b/ü.PNG", "set/b b/notes.txt"):
+        bucket.put_object(Bucket="pictures", Key=name, Body=jpeg())
+    source = sources.find("s3://pictures/set/", Data())
+    assert (
+        source.root == "s3://pictures/set" and list(source.files["path"]) == ["a/1.jpg", "b b/ü.PNG"] and list(source.files["label"]) == ["a", "b b"]
+    )
+    assert source.ignored == ["b b/notes.txt"] and source.files["stamp"].nunique() >= 1
+    bucket.put_object(Bucket="pictures", Key="labels.csv", Body=b"path,label\nset/a/1.jpg,x\ns3://pictures/set/b b/\xc3\xbc.PNG,y\n")
+    assert list(sources.find("s3://pictures/labels.csv", Data()).files["label"]) == ["x", "y"]
+    before = sources.inputs_hash(source, Data())
+    bucket.put_object(Bucket="pictures", Key="set/a/1.jpg", Body=jpeg(5))
+    assert before != sources.inputs_hash(sources.find("s3://pictures/set/", Data()), Data())
+
+
+def test_bucket_errors_are_explained(bucket, monkeypatch):
+    import s3fs
+
+    with pytest.raises(UserError, match="no such"):
+        sources.find("s3://nowhere/set", Data())
+    with pytest.raises(UserError, match="no such folder"):
+        sources.find("s3://pictures/nothing", Data())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match="cannot be reached"):
+        sources.find("s3://pictures/set", Data())
+    with pytest.raises(UserError, match="not supported"):
+        sources.find("bogus://pictures/set", Data())
