@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 
+from animalclf.errors import UserError
+
 CPUS_FOR_DATA = 2  # logical CPUs that stay free for input tasks beside the training workers
 
 
 def ensure_ray(workers: int = 0) -> None:
-    """Connect to the running cluster (RAY_ADDRESS, or one on this machine), or start a local one with room for `workers` training workers and
-    the input tasks beside them. Does nothing where Ray is connected already.
+    """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` made on this machine), or start a local one with room for
+    `workers` training workers and the input tasks beside them. Does nothing where Ray is connected already.
 
     A local start counts logical CPUs generously: on 2 cores a training worker and two input tasks must fit, or Ray Data waits for ever.
     """
@@ -23,11 +25,18 @@ def ensure_ray(workers: int = 0) -> None:
         return
     quiet()
     options = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        ray.init(address="auto", **options)
-    except ConnectionError:
-        cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+    # Not address="auto": that would also join, and die with, the private cluster of another program on this machine.
+    address = os.environ.get("RAY_ADDRESS") or ray._private.utils.read_ray_address()
+    if address:
+        try:
+            ray.init(address=address, **options)
+        except ConnectionError as error:
+            raise UserError(
+                f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` and an empty RAY_ADDRESS"
+            ) from error
+        return
+    cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
 
 
 def quiet() -> None:

@@ -55,6 +55,14 @@ def test_a_link_back_up_is_not_followed_for_ever(tmp_path):
     assert list(found(tmp_path).files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    tree(tmp_path, "a/1.jpg", "b/2.jpg")
+    with open(os.fsencode(tmp_path / "b") + b"/\xff.jpg", "wb") as file:
+        file.write(jpeg())
+    with pytest.raises(UserError, match=r"not readable text.*rename"):
+        found(tmp_path)
+
+
 def test_split_folders(tmp_path):
     tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "validation/a/3.jpg", "test/b/4.jpg")
     source = found(tmp_path)

@@ -103,6 +103,8 @@ def _list_local(root: str) -> list[tuple[str, int, str]]:
         for entry in entries:
             if _hidden(entry.name):
                 continue
+            if not entry.name.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in entry.name):
+                raise UserError(f"{folder}: holds a file whose name is not readable text, {entry.name!r}; rename it")
             if entry.is_dir():
                 waiting.append((entry.path, f"{prefix}{entry.name}/"))
             else:

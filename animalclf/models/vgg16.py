@@ -27,18 +27,23 @@ def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classi
 
 
 def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
-    """The largest value of each of the 512 maps, scaled to length 1, and one dense layer: all that a few hundred pictures can train."""
+    """The largest and the mean value of each of the 512 maps, scaled to a common length, and one dense layer: all that a few hundred pictures can
+    train. The dense layer starts at zero: it is a logistic regression, and random weights only add noise that few pictures do not remove."""
     base = _convolutions(spec.input_size)
-    base.add_module("pooling", MaxPoolNormalise())
-    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=nn.Linear(512, classes)))
-    return _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
+    base.add_module("pooling", PoolNormalise())
+    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=nn.Linear(1024, classes)))
+    model = _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
+    nn.init.zeros_(head.logits.weight)
+    return model
 
 
-class MaxPoolNormalise(nn.Module):
-    """(N, C, H, W) to (N, C): global max pooling, then vectors of length sqrt(C), so that a feature is of the order of 1."""
+class PoolNormalise(nn.Module):
+    """(N, C, H, W) to (N, 2C): global max and mean pooling, each scaled to vectors of length sqrt(C), so that a feature is of the order of 1."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return nn.functional.normalize(maps.float().amax((2, 3)), dim=1) * math.sqrt(maps.shape[1])
+        maps = maps.float()
+        pooled = (maps.amax((2, 3)), maps.mean((2, 3)))
+        return torch.cat([nn.functional.normalize(vector, dim=1) for vector in pooled], 1) * math.sqrt(maps.shape[1])
 
 
 def _convolutions(input_size: int) -> nn.Sequential:

@@ -1,0 +1,228 @@
+"""`prepare`: the Ray Data job that reads every picture once and leaves a prepared set. The driver sees what was measured, never the pixels.
+
+Each task takes a chunk of files, drawn at random so that every shard is a random sample of the set, and writes them as one shard itself. A repeated
+task writes the same file again, whole. `dataset.json` comes last: without it nothing here looks finished.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from fnmatch import fnmatch
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from rich.progress import BarColumn, Progress, TextColumn
+
+from animalclf import storage
+from animalclf.config import Data
+from animalclf.console import console, duration
+from animalclf.data import copies, sources
+from animalclf.data import manifest as tables
+from animalclf.data.manifest import SHEET, summary
+from animalclf.data.measure import Job, measure, picture, shard_name
+from animalclf.data.shards import INFO, MANIFEST, Prepared, open_prepared
+from animalclf.data.split import split
+from animalclf.errors import UserError
+
+__all__ = ["prepare", "summary"]
+
+OURS = (INFO, MANIFEST, SHEET, "shard-*.parquet", "*.tmp")  # in the order of removal: without INFO it is no finished set
+CHUNK_PICTURES = (32, 2048)
+CHUNK_BYTES = 128 * 2**20  # of stored pictures; a task holds about three times as much
+CHUNKS_PER_CPU = 4
+SECONDS_BETWEEN_LINES = 5.0
+
+Show = Callable[[str, int], None]  # what is being done, and how many pictures are through
+
+
+def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = False, progress: bool = True) -> Prepared:
+    """The prepared set of the pictures `data` in the folder or prefix `out`: made now, or found there unchanged (then Ray is not started).
+
+    `limit`: use so many pictures only, in proportion to the classes and at least two of each. `force`: make it anew, whatever set is in `out`.
+    Raises UserError for pictures that cannot be found or used, another set or other files in `out`, and an `out` without space or permission; then,
+    and after Ctrl-C, no half of a set is left.
+    """
+    started = time.monotonic()
+    config = replace(config, limit=limit or config.limit)
+    out = storage.absolute(out)
+    source = sources.find(data, config)
+    if source.kind != "table" and f"{out}/".startswith(f"{source.root}/"):
+        raise UserError(f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside")
+    inputs = sources.inputs_hash(source, config)
+    there = _listed(out)
+    if INFO in there and not force:
+        found = open_prepared(out)
+        if found.info["inputs"] != inputs:
+            what = tables.changes(found, source, config)
+            raise UserError(f"{out}: holds a set prepared of other pictures or settings ({what}); choose another folder, or replace it with --force")
+        missing = sorted({shard["file"] for shard in found.info["shards"]} - set(there))
+        if missing:
+            raise UserError(f"{out}: the prepared set is damaged, {missing[0]} is missing; make it anew with --force")
+        return found
+    files = _limited(source.files.sort_values("path", ignore_index=True), config)
+    _claim(out, len(files) * config.stored_size**2 * 3)
+    whole = False
+    try:
+        if progress:
+            found_there = f"{len(files):,} pictures of {files['label'].nunique()} classes in {source.root} ({source.kind})"
+            console.print(f"preparing {found_there}, stored at {config.stored_size} px in {out}", markup=False, soft_wrap=True)
+        with _display(len(files), progress) as show:
+            manifest, signatures = _read(files, source.root, out, config, show)
+            tables.check_readable(manifest, config.max_bad)
+            show("looking for copies", len(files))
+            examples = tables.add_groups(manifest, signatures, config.near_copies)
+            manifest["split"] = split(manifest, config)
+            if examples:
+                show("drawing copies", len(files))
+                storage.write_bytes(storage.join(out, SHEET), copies.contact_sheet(examples, partial(picture, source.root, config.max_pixels)))
+        names = _number_shards(manifest, out)
+        sink = io.BytesIO()
+        manifest.to_parquet(sink)
+        storage.write_bytes(storage.join(out, MANIFEST), sink.getvalue())
+        info = tables.describe(manifest, source, config, inputs, names, time.monotonic() - started)
+        storage.write_json(storage.join(out, INFO), info)
+        whole = True
+    finally:
+        if not whole:
+            _clear(out)
+    return open_prepared(out)
+
+
+def _limited(files: pd.DataFrame, config: Data) -> pd.DataFrame:
+    """`config.limit` of the files, in their order: those that come first when every class is dealt out evenly from its first picture to its last."""
+    if not 0 < config.limit < len(files):
+        return files
+    shuffled = files.iloc[np.random.default_rng(config.split_seed).permutation(len(files))]
+    rank = shuffled.groupby("label").cumcount()
+    turn = ((rank + 0.5) / shuffled.groupby("label")["label"].transform("size")).where(rank >= 2, 0)  # at least two, so that it can be split
+    count = max(config.limit, int((turn == 0).sum()))
+    return shuffled.loc[turn.sort_values(kind="stable").index[:count]].sort_index(ignore_index=True)
+
+
+# ------------------------------------------------------------------------------------------------------------------- the folder `out`
+
+
+def _listed(out: str) -> list[str]:
+    fs, path = storage.filesystem(out)
+    fs.invalidate_cache()
+    try:
+        found = storage.explained(out, lambda: fs.ls(path, detail=False))
+        return [os.path.basename(name.rstrip("/")) for name in found if name.rstrip("/") != path]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _clear(out: str) -> None:
+    """Remove what `prepare` writes, and nothing else."""
+    names = _listed(out)
+    for pattern in OURS:
+        for name in names:
+            if fnmatch(name, pattern):
+                storage.remove(storage.join(out, name))
+
+
+def _claim(out: str, size: int) -> None:
+    """Make sure that `out` can take `size` bytes, and remove what an interrupted or replaced preparation left there."""
+    foreign = [name for name in _listed(out) if not name.startswith(".") and not any(fnmatch(name, pattern) for pattern in OURS)]
+    if foreign:
+        raise UserError(f"{out}: holds other files ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}); choose an empty or a new folder")
+    probe = storage.join(out, "probe.tmp")
+    storage.write_bytes(probe, b"")
+    storage.remove(probe)
+    _clear(out)
+    free = size if storage.is_remote(out) else shutil.disk_usage(out).free
+    if size > free:
+        raise UserError(
+            f"{out}: the prepared pictures need {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "free space, choose another place, or store them smaller with --set data.stored_size=..."
+        )
+
+
+def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
+    """Number the shards that exist from 0 in the manifest; returns number -> file name. Raises UserError where one did not arrive."""
+    chunks = np.unique(manifest.loc[manifest["shard"] >= 0, "shard"])
+    names = {number: shard_name(chunk) for number, chunk in enumerate(chunks)}
+    missing = sorted(set(names.values()) - set(_listed(out)))
+    if missing:
+        raise UserError(f"{out}: {missing[0]} was written and is gone; is another `prepare` at work there, or is the folder not shared by all nodes?")
+    place = np.searchsorted(chunks, manifest["shard"])
+    manifest["shard"] = np.where(manifest["shard"] >= 0, place, -1).astype(np.int32)
+    return names
+
+
+# ------------------------------------------------------------------------------------------------------------------------ the Ray job
+
+
+def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show) -> tuple[pd.DataFrame, np.ndarray]:
+    """Run the job. Returns the manifest so far (path, label, given split, what was measured) and the signatures uint8 (rows, K)."""
+    from animalclf.cluster import ensure_ray, quiet
+
+    show("starting Ray", 0)
+    ensure_ray()
+    import ray.data
+
+    quiet()  # importing ray.data set its logger up anew
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = -1  # a chunk of huge pictures may take long
+    few, many = CHUNK_PICTURES
+    even = -(-len(files) // max(1, CHUNKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1))))
+    size = min(max(few, even), many, max(1, CHUNK_BYTES // (config.stored_size**2 * 3)))
+    order = np.random.default_rng(config.split_seed).permutation(len(files))
+    chunks = [
+        pd.DataFrame({"index": rows, "path": files["path"].to_numpy()[rows], "bytes": files["bytes"].to_numpy()[rows], "shard": number})
+        for number, rows in enumerate(np.split(order, range(size, len(order), size)))
+    ]
+    job = Job(root, out, config.stored_size, config.max_pixels)
+    blocks = ray.data.from_pandas(chunks).map_batches(partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1)
+    found: list[dict[str, np.ndarray]] = []
+    done = 0
+    show("reading pictures", done)
+    for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):
+        failed = block.pop("failed")[0]
+        if failed:
+            raise UserError(failed)
+        found.append(block)
+        done += len(block["index"])
+        show("reading pictures", done)
+    columns = {name: np.concatenate([block[name] for block in found]) for name in found[0]}
+    place = np.argsort(columns.pop("index"))
+    if len(place) != len(files):
+        raise RuntimeError(f"{len(place)} of {len(files)} pictures came back from the tasks: this is a bug, please report it")
+    signatures = columns.pop("signature")[place]
+    given = files[["path", "label", "split"]].reset_index(drop=True)
+    return pd.concat([given, pd.DataFrame({name: column[place] for name, column in columns.items()})], axis=1), signatures
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def _display(total: int, wanted: bool) -> Iterator[Show]:
+    """Progress on standard error: a live line on a terminal, a plain line every few seconds elsewhere."""
+    bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), console=console, transient=True)
+    line = bar.add_task("", total=total, speed="")
+    live = wanted and console.is_terminal
+    begun = said = 0.0
+
+    def show(what: str, done: int) -> None:
+        nonlocal begun, said
+        now = time.monotonic()
+        begun, said = (begun, said) if done else (now, now)
+        speed = done / max(now - begun, 1e-9)
+        text = f"{done:,}/{total:,}" + (f"  {speed:,.0f} pictures/s  {duration((total - done) / speed)} left" if 0 < done < total else "")
+        bar.update(line, description=what, completed=done, speed=text)
+        if wanted and not live and now - said >= SECONDS_BETWEEN_LINES:
+            console.print(f"{what}  {text}", soft_wrap=True)
+            said = now
+
+    with bar if live else nullcontext():
+        yield show

@@ -1,0 +1,139 @@
+"""One chunk of files: read, verified by decoding, measured, hashed, resized and written as a shard. Plain Python, what a task of `prepare` does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from animalclf import storage
+from animalclf.data import copies
+from animalclf.data.decode import BadPicture, decode, resize
+from animalclf.data.shards import write_shard
+from animalclf.errors import UserError
+
+READ_FILES, READ_BYTES = 64, 64 * 2**20  # read together: this many requests are on their way to S3, and about so much is in memory twice
+RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """The same for every chunk: data root, prepared set, side of the stored pictures, and the limit on pixels."""
+
+    root: str
+    out: str
+    size: int
+    max_pixels: int
+
+
+def shard_name(chunk: int) -> str:
+    return f"shard-{chunk:05d}.parquet"
+
+
+def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
+    """Write the readable pictures of `chunk` (columns index, path, bytes, shard; one number in shard) as a shard, and return what was found.
+
+    Columns: index, shard, row (-1, -1 for what is set aside), width, height, bytes, sha256, phash, status, note, signature uint8 (rows, K), and
+    `failed`: "", or in a single row of no other column why the whole job must stop (a UserError's text, which would come wrapped out of a task).
+    """
+    cv2.setNumThreads(1)  # the tasks are the parallelism
+    for folder in (job.root, job.out):
+        if not storage.is_remote(folder) and not os.path.exists(folder):
+            return _failed(f"{folder}: not visible on node {socket.gethostname()}; use s3:// or a folder that all nodes share")
+    images = np.empty((len(chunk), job.size, job.size, 3), np.uint8)
+    count = 0
+    rows = []
+    no_signature = copies.signature(np.zeros((1, 1, 3), np.uint8))  # of what is set aside
+    try:
+        for path, data in zip(chunk["path"], _contents(job.root, chunk), strict=True):
+            row, image = _one(path, data, job)
+            rows.append({"row": -1, "signature": no_signature, **row})
+            if image is not None:
+                images[count], rows[-1]["row"] = image, count
+                count += 1
+        table = pd.DataFrame(rows)
+        good = (table["row"] >= 0).to_numpy()
+        if count:
+            write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), images[:count], chunk["index"].to_numpy(np.int64)[good])
+    except UserError as error:
+        return _failed(str(error))
+    return {
+        "index": chunk["index"].to_numpy(np.int64),
+        "bytes": table["bytes"].to_numpy(np.int64),
+        "shard": np.where(good, chunk["shard"], -1).astype(np.int32),
+        **{name: table[name].to_numpy(np.int32) for name in ("row", "width", "height")},
+        **{name: table[name].to_numpy(object) for name in ("sha256", "phash", "status", "note")},
+        "signature": np.stack(table["signature"].to_list()),
+        "failed": np.full(len(table), "", object),
+    }
+
+
+def picture(root: str, max_pixels: int, path: str) -> np.ndarray:
+    """One picture uint8 (H, W, 3) of the data root."""
+    return decode(storage.read_bytes(storage.join(root, path)), name=path, max_pixels=max_pixels).image
+
+
+def _failed(message: str) -> dict[str, np.ndarray]:
+    return {"failed": np.array([message], object)}
+
+
+def _one(path: str, data: bytes | str, job: Job) -> tuple[dict[str, Any], np.ndarray | None]:
+    """What the manifest says of one file, and its stored picture uint8 (S, S, 3). `data` is a text where it could not be read: the reason."""
+    row: dict[str, Any] = {"width": 0, "height": 0, "bytes": 0, "sha256": "", "phash": "", "status": data, "note": ""}
+    if isinstance(data, str):
+        return row, None
+    row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    try:
+        found = decode(data, name=path, max_pixels=job.max_pixels)
+    except BadPicture as error:
+        return row | {"status": str(error)}, None
+    height, width = found.image.shape[:2]
+    signature = copies.signature(found.image)
+    row |= {"width": width, "height": height, "phash": copies.phash_hex(signature), "signature": signature, "status": "ok", "note": found.note}
+    return row, resize(found.image, job.size)
+
+
+def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:
+    """The content of every file, or why it cannot be read. The next files are on their way while these are decoded."""
+    paths = chunk["path"].to_list()
+    full = np.arange(len(paths)) // READ_FILES + np.cumsum(chunk["bytes"].to_numpy(np.int64)) // READ_BYTES
+    edges = [0, *(np.flatnonzero(np.diff(full)) + 1), len(paths)]
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(_fetch, root, paths[: edges[1]])
+        for start, stop in zip(edges[1:], [*edges[2:], None], strict=True):
+            contents = ahead.result()
+            if stop is not None:
+                ahead = reader.submit(_fetch, root, paths[start:stop])
+            yield from contents
+
+
+def _fetch(root: str, paths: Sequence[str]) -> list[bytes | str]:
+    """Read files together. A file that is gone or closed is a bad file; a network that fails is tried again, and in the end a UserError."""
+    fs, base = storage.filesystem(root)
+    contents: dict[str, bytes | str] = {}
+    for attempt in range(RETRIES + 1):
+        left = [path for path in paths if path not in contents]
+        # cat_ranges takes names as they are, where cat would read "[1]" as a pattern
+        for path, content in zip(left, fs.cat_ranges([storage.join(base, path) for path in left], None, None, on_error="return"), strict=True):
+            if isinstance(content, bytes):
+                contents[path] = content
+            elif isinstance(content, FileNotFoundError):
+                contents[path] = "not there any more"
+            elif isinstance(content, OSError) and not storage.is_remote(root):
+                contents[path] = f"cannot be read: {(content.strerror or str(content)).lower()}"
+            elif attempt == RETRIES:
+                what = f"{storage.join(root, path)}: cannot be read after {RETRIES + 1} attempts ({type(content).__name__}: {content})"
+                raise UserError(f"{what}; check network, region and credentials, then run the same command again")
+        if len(contents) == len(set(paths)):
+            break
+        time.sleep(2**attempt)
+    return [contents[path] for path in paths]

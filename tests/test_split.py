@@ -1,0 +1,174 @@
+"""The split: shares, groups, seeds, folds, given splits, and the classes that cannot be split."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from animalclf.config import Data
+from animalclf.data.split import split, straddling
+from animalclf.errors import UserError
+
+
+def manifest(labels: list[str], group: list[int] | None = None, given: list[str] | None = None) -> pd.DataFrame:
+    digests = [hashlib.sha256(f"{label}{number}".encode()).hexdigest() for number, label in enumerate(labels)]
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "group": range(len(labels)) if group is None else group,
+            "status": "ok",
+            "split": [""] * len(labels) if given is None else given,
+            "sha256": digests,
+        }
+    )
+
+
+def counts(table: pd.DataFrame, result: np.ndarray) -> dict[tuple[str, str], int]:
+    return dict(Counter(zip(table["label"], result, strict=True)))
+
+
+def test_shares_are_met_in_every_class() -> None:
+    table = manifest(["a"] * 100 + ["b"] * 37 + ["c"] * 2)
+    found = counts(table, split(table, Data(val=0.2, test=0.1)))
+    assert found == {
+        ("a", "train"): 70,
+        ("a", "val"): 20,
+        ("a", "test"): 10,
+        ("b", "train"): 26,
+        ("b", "val"): 7,
+        ("b", "test"): 4,
+        ("c", "train"): 1,
+        ("c", "val"): 1,
+    }
+
+
+def test_the_order_of_the_rows_and_a_moved_file_do_not_matter_and_the_seed_does() -> None:
+    table = manifest(["a"] * 60 + ["b"] * 40, group=[number // 3 for number in range(60)] + list(range(100, 140)))
+    result = split(table, Data())
+    shuffled = table.sample(frac=1, random_state=5)
+    again = split(shuffled.assign(group=shuffled["group"] * 7 % 1009), Data())
+    assert list(again) == list(result[shuffled.index])
+    assert list(split(table, Data())) == list(result)
+    assert list(split(table, Data(split_seed=1))) != list(result)
+
+
+def test_a_larger_validation_share_contains_the_smaller_one() -> None:
+    table = manifest(["a"] * 100)
+    small, large = split(table, Data(val=0.1)) == "val", split(table, Data(val=0.2)) == "val"
+    assert (large | ~small).all() and small.sum() == 10 and large.sum() == 20
+
+
+def test_groups_stay_whole_and_shares_hold_within_one_group() -> None:
+    generator = np.random.default_rng(0)
+    sizes = np.concatenate([[50, 20], generator.integers(1, 6, 60)])
+    table = manifest(["a"] * int(sizes.sum()), group=np.repeat(np.arange(62), sizes).tolist())
+    for seed in range(5):
+        config = Data(val=0.25, test=0.15, split_seed=seed)
+        table["split"] = ""
+        table["split"] = split(table, config)
+        assert (table.groupby("group")["split"].nunique() == 1).all() and len(straddling(table)) == 0
+        for name, share in (("val", 0.25), ("test", 0.15)):
+            assert abs((table["split"] == name).sum() - share * len(table)) <= 5
+
+
+def test_one_giant_group_does_not_empty_a_split() -> None:
+    table = manifest(["a"] * 51, group=[0] * 50 + [1])
+    assert set(split(table, Data(val=0.2))) == {"train", "val"}
+    table = manifest(["a"] * 3)
+    assert counts(table, split(table, Data(val=0.9))) == {("a", "train"): 1, ("a", "val"): 2}
+
+
+def test_contradictory_labels_stay_on_one_side() -> None:
+    table = manifest(["a"] * 10 + ["b"] * 10, group=[*range(8), 90, 90, 90, *range(11, 19), 8])
+    for seed in range(8):
+        result = split(table, Data(split_seed=seed, val=0.5))
+        assert len(set(result[[8, 9, 10]])) == 1
+
+
+def test_rows_set_aside_get_no_split_and_do_not_count() -> None:
+    table = manifest(["a"] * 10 + ["b"] * 2)
+    table.loc[[0, 1, 2, 3, 4], "status"] = "empty file"
+    result = split(table, Data(val=0.4))
+    assert list(result[:5]) == [""] * 5 and (result[5:10] == "val").sum() == 2
+
+
+def test_folds_partition_the_data_and_every_class_is_in_each() -> None:
+    table = manifest(["a"] * 23 + ["b"] * 5 + ["c"] * 40, group=[*range(28), *(30 + number // 4 for number in range(40))])
+    seen = np.zeros(len(table), int)
+    for fold in range(5):
+        result = split(table, Data(folds=5, fold=fold))
+        assert {label for (label, name), _ in counts(table, result).items() if name == "val"} == {"a", "b", "c"}
+        assert 4 <= ((result == "val") & (table["label"] == "a")).sum() <= 5
+        seen += result == "val"
+    assert (seen == 1).all()
+
+
+def test_folds_leave_the_test_split_alone() -> None:
+    table = manifest(["a"] * 50 + ["b"] * 50)
+    tests = [split(table, Data(folds=4, fold=fold, test=0.2)) == "test" for fold in range(4)]
+    assert tests[0].sum() == 20 and all((other == tests[0]).all() for other in tests)
+
+
+def test_given_splits_are_kept() -> None:
+    given = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    table = manifest(["a"] * 10 + ["b"] * 10, given=given * 2)
+    assert list(split(table, Data(val=0.5, test=0.3))) == given * 2
+
+
+def test_without_a_given_validation_it_is_taken_from_train() -> None:
+    table = manifest(["a"] * 20 + ["b"] * 20, given=(["train"] * 15 + ["test"] * 5) * 2)
+    result = split(table, Data(val=0.2, test=0.5))
+    assert list(result[table["split"] == "test"]) == ["test"] * 10
+    assert counts(table, result) == {(label, name): n for label in "ab" for name, n in (("train", 12), ("val", 3), ("test", 5))}
+
+
+def test_a_free_copy_joins_the_given_side_and_given_contradictions_are_found() -> None:
+    table = manifest(["a"] * 8 + ["b"] * 4, group=[0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9], given=["test", "", "train", "test", *[""] * 8])
+    table["split"] = split(table, Data(val=0.3))
+    assert list(table["split"][:4]) == ["test", "test", "train", "test"]
+    assert straddling(table).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("table", "config", "text"),
+    [
+        (manifest(["a", "a", "lone"]), Data(), "class 'lone' has only one picture"),
+        (manifest(["a", "a", "same", "same"], group=[0, 1, 2, 2]), Data(), r"class 'same' has only copies of one picture \(2 files\)"),
+        (manifest(["a"] * 9 + ["b"] * 2), Data(folds=3), "class 'b' has only 2 different pictures.*lower data.folds"),
+        (manifest(["a", "a", "b"], group=[0, 1, 1]), Data(val=0), "class 'b' has no picture to train on"),
+        (manifest(["a", "a", "b", "b"], given=["train", "val", "val", "test"]), Data(), "class 'b' has no picture to train on"),
+        (manifest(["a"] * 4, given=["train", "train", "val", "val"]), Data(folds=2), "'split' names the validation pictures already"),
+        (manifest(["a"] * 4, given=["train", "train", "dev", "val"]), Data(), "'dev' is not a split"),
+    ],
+)
+def test_what_cannot_be_split_is_named_with_the_remedy(table: pd.DataFrame, config: Data, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        split(table, config)
+
+
+def test_without_validation_one_picture_is_enough() -> None:
+    table = manifest(["a", "a", "lone"])
+    assert set(split(table, Data(val=0))) == {"train"}
+    assert split(table, Data(val=0, test=0.6))[2] == "train"
+
+
+def test_many_rows_take_seconds() -> None:
+    count = 200_000
+    table = pd.DataFrame(
+        {
+            "label": np.arange(count) % 500,
+            "group": np.arange(count) // 2,
+            "status": "ok",
+            "split": "",
+            "sha256": [f"{number:064x}" for number in range(count)],
+        }
+    )
+    table["label"] = (table["group"] % 500).astype(str)
+    started = time.process_time()
+    result = split(table, Data())
+    assert time.process_time() - started < 10 and (result == "val").mean() == pytest.approx(0.2, abs=0.005)
