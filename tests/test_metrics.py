@@ -68,3 +68,25 @@ def test_wilson_against_the_published_example():
 def test_certain_and_wrong_is_finite():
     found = metrics.from_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), ["a", "b"])
     assert np.isfinite(found["loss"]) and found["balanced_accuracy"] == 0.5
+
+
+def test_intervals_agree_with_a_bootstrap_of_the_pictures():
+    labels, predicted = np.repeat([0, 1, 2], [60, 30, 12]), np.repeat([0, 1, 1, 0, 2, 1], [50, 10, 25, 5, 8, 4])
+    found = metrics.from_probabilities(np.eye(3)[predicted] * 0.8 + 0.1, labels, list("abc"))
+    generator, drawn = np.random.default_rng(1), []
+    for _ in range(2000):
+        rows = np.concatenate([generator.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in range(3)])
+        confusion = np.zeros((3, 3), int)
+        np.add.at(confusion, (labels[rows], predicted[rows]), 1)
+        drawn.append([metrics.from_confusion(confusion)[name] for name in ("balanced_accuracy", "macro_f1")])
+    wanted = np.quantile(drawn, [0.025, 0.975], axis=0).T
+    assert found["intervals"]["balanced_accuracy"] == pytest.approx(wanted[0], abs=0.02)
+    assert found["intervals"]["macro_f1"] == pytest.approx(wanted[1], abs=0.02)
+
+
+def test_right_among_the_first_three():
+    chances = np.array([[0.4, 0.3, 0.2, 0.1]] * 4)
+    found = metrics.from_probabilities(chances, np.arange(4), list("abcd"))
+    assert [found[name] for name in ("accuracy", "top2_accuracy", "top3_accuracy")] == [0.25, 0.5, 0.75]
+    ties = metrics.from_probabilities(np.full((4, 4), 0.25), np.arange(4), list("abcd"))
+    assert [ties[name] for name in ("accuracy", "top2_accuracy", "top3_accuracy")] == [0.25, 0.5, 0.75]

@@ -1,0 +1,138 @@
+"""What predictions are written as: a table of class probabilities, and submission.csv as the competition wants it (`id,category`, the id being
+the file name), checked against a sample and scored against answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from animalclf import storage
+from animalclf.errors import UserError
+from animalclf.training import metrics
+
+COLUMNS = ("id", "category")
+OK = "ok"  # the status of a picture that could be read
+
+
+def predictions_table(
+    paths: Sequence[str], classes: Sequence[str], probabilities: np.ndarray, status: Sequence[str], labels: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """One row a picture, in the order given: id (file name), path, label where it is known, predicted, probability (of the predicted class),
+    p_<class> float32 of every class, status ("ok", or why the picture could not be read). `probabilities`: float (N, C)."""
+    best = probabilities.argmax(1)  # the first of equals, as the classes are ordered
+    table = pd.DataFrame({"id": [path.rsplit("/", 1)[-1] for path in paths], "path": list(paths)}, dtype=str)
+    if labels is not None:
+        table["label"] = list(labels)
+    table["predicted"] = np.array(classes, object)[best]
+    table["probability"] = probabilities[np.arange(len(best)), best].astype(np.float32)
+    chances = pd.DataFrame(probabilities.astype(np.float32), columns=[f"p_{name}" for name in classes])
+    return pd.concat([table, chances], axis=1).assign(status=list(status))
+
+
+def unreadable(paths: Sequence[str], status: Sequence[str]) -> list[dict[str, str]]:
+    """The pictures whose status is not "ok", as [{"path", "reason"}]."""
+    return [{"path": path, "reason": reason} for path, reason in zip(paths, status, strict=True) if reason != OK]
+
+
+def write_table(url: str, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, whole or not at all."""
+    sink = io.BytesIO()
+    table.to_parquet(sink, index=False)
+    storage.write_bytes(url, sink.getvalue())
+
+
+def ids_of(paths: Iterable[str]) -> list[str]:
+    """The id of every picture: its file name with extension. Raises UserError where two folders hold the same name."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        name = path.rsplit("/", 1)[-1]
+        if name in seen:
+            raise UserError(
+                f"{seen[name]} and {path} have the same file name, so the id {name!r} is ambiguous; rename one, or predict the folders apart"
+            )
+        seen[name] = path
+    return list(seen)
+
+
+def natural(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sorting key that counts numbers as numbers: 2.jpeg before 10.jpeg."""
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)
+
+
+def write(url: str, ids: Sequence[str], classes_predicted: Sequence[str], columns: Sequence[str] = COLUMNS) -> None:
+    """Write one row a picture in the natural order of the ids. Raises UserError for an id that occurs twice or an unwritable place."""
+    _once(ids, url)
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(columns)
+    predicted = dict(zip(ids, classes_predicted, strict=True))
+    writer.writerows((name, predicted[name]) for name in sorted(ids, key=natural))
+    storage.write_bytes(url, sink.getvalue().encode())
+
+
+def read(url: str) -> pd.DataFrame:
+    """A CSV of two columns, id and class (called as they like), every value as text. Raises UserError where it is none."""
+    try:
+        table = pd.read_csv(io.BytesIO(storage.read_bytes(url)), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{url}: no such file") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{url}: not a CSV file in UTF-8 ({error})") from error
+    if table.shape[1] != 2:
+        raise UserError(f"{url}: a submission has two columns, id and class; this has {', '.join(map(str, table.columns))}")
+    return table
+
+
+def same_ids(ids: Iterable[str], wanted: Iterable[str], origin: str) -> None:
+    """Raises UserError, naming the first few, where `ids` and the ids `wanted` by the file `origin` are not the same, each once."""
+    listed, known = list(wanted), list(ids)
+    _once(listed, origin)
+    missing, extra = sorted(set(listed) - set(known), key=natural), sorted(set(known) - set(listed), key=natural)
+    if missing or extra:
+        parts = [f"{len(missing):,} of its ids have no picture ({_some(missing)})"] if missing else []
+        parts += [f"{len(extra):,} pictures are not in it ({_some(extra)})"] if extra else []
+        raise UserError(f"{origin}: other ids than the pictures': {'; '.join(parts)}; predict the folder that the file belongs to, without --limit")
+
+
+def check(submission: str, sample: str, classes: Sequence[str]) -> None:
+    """Compare a submission file with a sample: the same header and ids, every id once, known classes. Raises UserError naming the first offenders."""
+    ours, wanted = read(submission), read(sample)
+    if list(ours.columns) != list(wanted.columns):
+        raise UserError(f"{submission}: the header is {','.join(ours.columns)}, the sample's is {','.join(wanted.columns)}")
+    _once(ours.iloc[:, 0], submission)
+    same_ids(ours.iloc[:, 0], wanted.iloc[:, 0], sample)
+    unknown = ours[~ours.iloc[:, 1].isin(list(classes))]
+    if len(unknown):
+        rows = [f"{name}: {category!r}" for name, category in zip(unknown.iloc[:, 0], unknown.iloc[:, 1], strict=True)]
+        raise UserError(f"{submission}: {len(unknown):,} rows name no known class ({_some(rows)}); classes: {', '.join(classes)}")
+
+
+def score(submission: str, answers: str) -> dict[str, Any]:
+    """What a submission would have scored: rows, accuracy and balanced_accuracy against a CSV of the true classes with the same ids."""
+    ours, truth = read(submission), read(answers)
+    _once(ours.iloc[:, 0], submission)
+    same_ids(ours.iloc[:, 0], truth.iloc[:, 0], answers)
+    claimed = dict(zip(ours.iloc[:, 0], ours.iloc[:, 1], strict=True))
+    names = {name: number for number, name in enumerate(sorted({*truth.iloc[:, 1], *claimed.values()}))}
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    for picture, name in zip(truth.iloc[:, 0], truth.iloc[:, 1], strict=True):
+        confusion[names[name], names[claimed[picture]]] += 1
+    found = metrics.from_confusion(confusion)
+    return {name: found[name] for name in ("rows", "accuracy", "balanced_accuracy")}
+
+
+def _once(ids: Iterable[str], origin: str) -> None:
+    counted = pd.Series(list(ids), dtype=str).value_counts()
+    twice = sorted(counted.index[counted > 1], key=natural)
+    if twice:
+        raise UserError(f"{origin}: {len(twice):,} ids occur more than once ({_some(twice)})")
+
+
+def _some(names: Sequence[str], show: int = 5) -> str:
+    return ", ".join(names[:show]) + (", ..." if len(names) > show else "")

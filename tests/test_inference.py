@@ -1,0 +1,349 @@
+import dataclasses
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import tiny_config, tiny_prepared
+from PIL import Image
+from rich.console import Console, Group
+
+from animalclf import config as configuration
+from animalclf import storage
+from animalclf.errors import UserError
+from animalclf.inference import prior as priors
+from animalclf.inference.evaluate import confused, evaluate, table
+from animalclf.models import build
+from animalclf.runs import Run
+from animalclf.training import checkpoint, metrics
+
+CLASSES = ["class0", "class1", "class2"]
+PRIOR = [0.5, 0.3, 0.2]
+CONFIG = tiny_config(model__input_size=76, data__stored_size=80)
+
+
+def make_run(root, classes=CLASSES, config=CONFIG, saved=None, **facts):
+    """A run folder as training leaves it, with an untrained model; `saved` is the configuration that the checkpoint claims."""
+    torch.manual_seed(0)
+    run, model = Run(str(root)), build(config.model, len(classes), load_weights=False)
+    with torch.no_grad():
+        list(model.head.parameters())[-2].mul_(100)  # an untrained model would be undecided everywhere
+    run.write_config(config)
+    run.write_environment(**facts)
+    about = {"config": configuration.to_dict(saved or config), "classes": list(classes), "prior": PRIOR, "epoch": 3, "metrics": {}}
+    checkpoint.save(run.checkpoint("best"), {**about, "model": model.state_dict()})
+    return run.root
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (12, 8, 4), size=80)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, prepared):
+    return make_run(tmp_path_factory.mktemp("run"), prepared=prepared.root, data_fingerprint=prepared.fingerprint)
+
+
+def picture(seed, size=(90, 70)):
+    generator = np.random.default_rng(seed)
+    small = Image.fromarray(generator.integers(0, 255, (6, 6, 3), np.uint8))
+    sink = io.BytesIO()
+    small.resize(size, Image.Resampling.BICUBIC).save(sink, "JPEG", quality=90)
+    return sink.getvalue()
+
+
+def directly(run, contents):
+    """Probabilities of encoded pictures, by the shortest way."""
+    from animalclf.data.augment import evaluation_view
+    from animalclf.data.decode import decode, resize
+
+    model, _ = checkpoint.load_model(run)
+    images = evaluation_view(np.stack([resize(decode(content).image, 80) for content in contents]), 76)
+    with torch.no_grad():
+        return model(torch.from_numpy(images)).softmax(1).numpy()
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- prior
+
+
+def test_adjust_by_hand():
+    found = priors.adjust(np.array([[0.6, 0.4], [0.0, 1.0]]), np.array([0.75, 0.25]), np.array([0.5, 0.5]))
+    assert found[0] == pytest.approx([0.6 / 0.75 / (0.6 / 0.75 + 0.4 / 0.25), 0.4 / 0.25 / (0.6 / 0.75 + 0.4 / 0.25)])
+    assert found[1] == pytest.approx([0, 1]) and found.dtype == np.float32
+    same = priors.adjust(found, np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    assert same == pytest.approx(found)
+
+
+def test_a_class_that_cannot_occur_is_never_predicted():
+    found = priors.adjust(np.array([[1.0, 0.0, 0.0]]), np.full(3, 1 / 3), np.array([0, 0.75, 0.25]))
+    assert found[0] == pytest.approx([0, 0.75, 0.25])
+
+
+def test_priors_as_people_write_them(tmp_path):
+    assert priors.parse_prior("train", CLASSES) == "train"
+    assert priors.parse_prior("uniform", CLASSES) == pytest.approx([1 / 3] * 3)
+    assert priors.parse_prior("class1=0.33, class0=0.33,class2=0.33", CLASSES) == pytest.approx([1 / 3] * 3)
+    (tmp_path / "prior.yaml").write_text("no: 0.25\n1: 0.75\n")
+    assert priors.parse_prior(str(tmp_path / "prior.yaml"), ["1", "no"]) == pytest.approx([0.75, 0.25])
+    (tmp_path / "prior.json").write_text('{"a": 0, "b": 1}')
+    assert priors.parse_prior(str(tmp_path / "prior.json"), ["a", "b"]) == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("class0=0.5,clas1=0.5,class2=0", r"no class 'clas1' \(did you mean 'class1'\?\)"),
+        ("class0=0.5,class1=0.5", "no share for class2"),
+        ("class0=0.5,class1=0.5,class2=0.5", "sum to 1.5"),
+        ("class0=0.5,class1=-0.5,class2=1", "class1: '-0.5' is not a share"),
+        ("class0=0.5,class1=nan,class2=0.5", "class1: 'nan' is not a share"),
+        ("class0=0.5,class0=0.5,class2=0", "class0 is named twice"),
+        ("equal", "write train, uniform"),
+        ("nowhere.yaml", "no such file"),
+    ],
+)
+def test_wrong_priors_are_named(text, wanted):
+    with pytest.raises(UserError, match=wanted):
+        priors.parse_prior(text, CLASSES)
+
+
+def test_a_class_without_training_pictures_cannot_be_corrected_for():
+    with pytest.raises(UserError, match="no training pictures of class2"):
+        priors.parse_prior("uniform", CLASSES, [0.5, 0.5, 0.0])
+    assert priors.parse_prior("class0=0.2,class1=0.8,class2=0", CLASSES, [0.5, 0.5, 0.0]) == pytest.approx([0.2, 0.8, 0])
+
+
+def test_the_shares_of_the_pictures_are_found_from_their_probabilities():
+    generator = np.random.default_rng(0)
+    labels = generator.choice(3, 4000, p=[0.1, 0.2, 0.7])
+    seen = generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]  # class c adds 2 to measurement c, so that log p(x|c) = 2 x_c + const
+    trained = np.array([0.6, 0.3, 0.1])
+    chances = np.exp(2 * seen) * trained
+    chances /= chances.sum(1, keepdims=True)
+    assert priors.estimate(chances, trained) == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
+    corrected, _ = priors.apply(chances, trained, "estimate")
+    assert (corrected.argmax(1) == labels).mean() > (chances.argmax(1) == labels).mean() + 0.05
+    assert priors.estimate(chances[:0], trained) == pytest.approx(trained)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- evaluate
+
+
+def test_the_runs_own_validation_split(run, prepared):
+    found = evaluate(run)
+    rows = prepared.rows("val")
+    from animalclf.data.augment import evaluation_view
+    from animalclf.data.feed import load_pictures
+
+    model, _ = checkpoint.load_model(run)
+    with torch.no_grad():
+        chances = model(torch.from_numpy(evaluation_view(load_pictures(prepared).views(rows), 76))).softmax(1).numpy()
+    expected = metrics.from_probabilities(chances, prepared.labels[rows], CLASSES)
+    assert found["rows"] == len(rows) == 6 and found["split"] == "val" and found["confusion"] == expected["confusion"]
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    kept = pd.read_parquet(found["predictions"])
+    assert (
+        kept["path"].tolist() == prepared.manifest["path"].iloc[rows].tolist()
+        and kept["label"].tolist() == prepared.manifest["label"].iloc[rows].tolist()
+    )
+    assert kept[[f"p_{name}" for name in CLASSES]].to_numpy() == pytest.approx(chances, abs=1e-4)
+    with open(found["predictions"].replace(".parquet", ".json")) as file:
+        assert json.load(file) == found
+
+
+def test_the_prior_changes_the_probabilities_and_keeps_the_other_evaluation(run, tmp_path):
+    plain, uniform = evaluate(run), evaluate(run, prior="uniform")
+    assert plain["predictions"] != uniform["predictions"] and uniform["prior_shares"] == pytest.approx(dict.fromkeys(CLASSES, 1 / 3))
+    before, after = (pd.read_parquet(found["predictions"])[[f"p_{name}" for name in CLASSES]].to_numpy() for found in (plain, uniform))
+    assert after == pytest.approx(priors.adjust(before, np.array(PRIOR), np.full(3, 1 / 3)), abs=1e-6)
+    elsewhere = evaluate(run, split="train", out=str(tmp_path / "out"))
+    assert elsewhere["predictions"] == str(tmp_path / "out" / "evaluate-train.parquet") and elsewhere["rows"] == 18
+
+
+def test_other_class_lists_are_refused(run, tmp_path):
+    other = tiny_prepared(tmp_path / "two", (6, 6), size=80)
+    with pytest.raises(UserError, match="other classes than the model's: known to the model only: class2"):
+        evaluate(run, data=other.root)
+    more = tiny_prepared(tmp_path / "four", (4, 4, 4, 4), size=80)
+    with pytest.raises(UserError, match="unknown to the model: class3"):
+        evaluate(run, data=more.root)
+
+
+def test_a_prepared_set_that_does_not_fit_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match=r"no pictures in split 'test'; there are train \(18\), val \(6\)"):
+        evaluate(run, split="test")
+    with pytest.raises(UserError, match="stored at 40 px, the model reads 76 px"):
+        evaluate(run, data=tiny_prepared(tmp_path / "small", (4, 4, 4), size=40).root)
+    changed = tiny_prepared(tmp_path / "changed", (4, 4, 4), size=80, seed=1)
+    with pytest.raises(UserError, match="changed since the training"):
+        evaluate(make_run(tmp_path / "run", prepared=changed.root, data_fingerprint="tiny-0"))
+    with pytest.raises(UserError, match="names no prepared set"):
+        evaluate(make_run(tmp_path / "bare"))
+    with pytest.raises(UserError, match="no run here"):
+        evaluate(str(tmp_path / "nothing"))
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
+    from animalclf.inference.predict import predict
+
+    other = configuration.load("big_cnn", ["model.input_size=120", "data.stored_size=120"])
+    broken = make_run(tmp_path / "run", saved=other, prepared=prepared.root, data_fingerprint=prepared.fingerprint)
+    with pytest.raises(UserError, match="another architecture"):
+        evaluate(broken)
+    with pytest.raises(UserError, match="another architecture"):
+        predict(broken, str(tmp_path), str(tmp_path / "out"))
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(run):
+    found = evaluate(run) | {"unreadable": [{"path": "a/[b].jpg", "reason": "empty file"}], "notes": ["something"]}
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(Group(*table(found)))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for expected in ("balanced accuracy", "class2", "a/[b].jpg: empty file", "note: something", f"{found['accuracy']:.4f}"):
+        assert expected in text
+    assert "…" not in text
+
+
+def test_the_most_confused_pairs():
+    pairs = confused([[8, 2, 0], [5, 3, 2], [0, 0, 4]], CLASSES)
+    assert pairs == [("class1", "class0", 5, 0.5), ("class0", "class1", 2, 0.2), ("class1", "class2", 2, 0.2)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- predict
+
+
+@pytest.fixture()
+def pictures(tmp_path):
+    """Nine pictures in two folders, one of them a text, and what they hold by path."""
+    contents = {f"{'deep/er/' if number % 2 else ''}{number}.jpeg": picture(number, (80 + number, 60)) for number in (0, 1, 2, 3, 7, 9, 10, 11)}
+    contents["bad.jpeg"] = b"this is no picture"
+    for path, content in contents.items():
+        file = tmp_path / "pictures" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return str(tmp_path / "pictures"), contents
+
+
+@pytest.mark.ray
+def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
+    from animalclf.inference.predict import predict
+
+    folder, contents = pictures
+    names = [path.rsplit("/")[-1] for path in contents]
+    (tmp_path / "sample.csv").write_text("Id,Class\n" + "".join(f"{name},class0\n" for name in names))
+    prior = {"class0": 0.1, "class1": 0.6, "class2": 0.3}
+    spoken = ",".join(f"{name}={share}" for name, share in prior.items())
+    found = predict(run, folder, str(tmp_path / "out"), prior=spoken, batch_size=4, sample_submission=str(tmp_path / "sample.csv"), progress=False)
+    rows = pd.read_parquet(found["predictions"]).set_index("path")
+    assert sorted(rows.index) == sorted(contents) and found["pictures"] == 9 and rows["id"].is_unique
+
+    good = [path for path in contents if path != "bad.jpeg"]
+    expected = priors.adjust(directly(run, [contents[path] for path in good]), np.array(PRIOR), np.array(list(prior.values())))
+    assert rows.loc[good, [f"p_{name}" for name in CLASSES]].to_numpy() == pytest.approx(expected, abs=1e-4)
+    assert rows.loc[good, "predicted"].tolist() == [CLASSES[best] for best in expected.argmax(1)] and (rows.loc[good, "status"] == "ok").all()
+    assert len(set(rows.loc[good, "p_class0"])) > 4  # the pictures are told apart
+
+    bad = rows.loc["bad.jpeg"]
+    assert bad["predicted"] == "class1" and bad["status"] != "ok" and bad["p_class1"] == pytest.approx(0.6)
+    assert found["unreadable"] == [{"path": "bad.jpeg", "reason": bad["status"]}]
+    lines = Path(found["submission"]).read_text().splitlines()
+    assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == [f"{n}.jpeg" for n in (0, 1, 2, 3, 7, 9, 10, 11)] + ["bad.jpeg"]
+    assert dict(line.split(",") for line in lines[1:]) == dict(zip(rows["id"], rows["predicted"], strict=True))
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.ray
+def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepared, tmp_path, ray_local):
+    from animalclf.data.feed import load_pictures
+
+    rows = prepared.rows("val")
+    for row, image in zip(rows, load_pictures(prepared).views(rows), strict=True):
+        file = tmp_path / "photos" / prepared.manifest["path"][row].replace(".jpg", ".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    (tmp_path / "photos" / "class0" / "broken.png").write_bytes(b"")
+    stored, files = evaluate(run), evaluate(run, data=str(tmp_path / "photos"))
+    assert files["rows"] == stored["rows"] == 6 and files["pictures"] == 7 and files["unreadable"][0]["path"] == "class0/broken.png"
+    assert files["confusion"] == stored["confusion"] and files["loss"] == pytest.approx(stored["loss"], rel=1e-4)
+    assert files["predictions"].endswith("evaluate-photos.parquet") and not files["notes"]
+
+    (tmp_path / "photos" / "class2").rename(tmp_path / "elsewhere")
+    fewer = evaluate(run, data=str(tmp_path / "photos"))
+    assert "no pictures of class2" in fewer["notes"][0] and fewer["per_class"]["recall"][2] is None
+    (tmp_path / "elsewhere").rename(tmp_path / "photos" / "wolf")
+    with pytest.raises(UserError, match="unknown to the model: wolf; known to the model only: class2"):
+        evaluate(run, data=str(tmp_path / "photos"))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("survivable", [True, False])
+def test_a_copy_of_the_model_that_dies(run, pictures, tmp_path, ray_local, monkeypatch, survivable):
+    from animalclf.inference import predict
+
+    mark, original = tmp_path / "died", predict._Copy
+
+    class Dying(original):  # defined here, so that Ray sends its code along
+        def __call__(self, block):
+            if not survivable or (block["index"][0] == 3 and not mark.exists()):
+                mark.touch()
+                os._exit(1)
+            return original.__call__(self, block)
+
+    monkeypatch.setattr(predict, "_Copy", Dying)
+    model, _ = checkpoint.load_model(run)
+    settings = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, max_failures=1))
+    paths = [path for path in pictures[1] if path != "bad.jpeg"]
+    if survivable:
+        chances, status = predict.classify(model, settings, pictures[0], paths, batch_size=3, progress=False)
+        assert mark.exists() and status == ["ok"] * 8
+        assert chances == pytest.approx(directly(run, [pictures[1][path] for path in paths]), abs=1e-4)
+    else:
+        with pytest.raises(UserError, match="died 2 times"):
+            predict.classify(model, settings, pictures[0], paths, batch_size=3, progress=False)
+
+
+def test_a_file_that_goes_is_a_row_and_a_store_that_refuses_stops_everything(pictures, monkeypatch):
+    from animalclf.inference import predict
+
+    folder, contents = pictures
+    block = predict._pictures(folder, [*contents, "gone.jpeg"], 5, CONFIG)
+    assert block["status"].tolist()[-1] == "not there any more" and block["status"].tolist().count("ok") == 8 and set(block["failed"]) == {""}
+    assert block["index"].tolist() == list(range(5, 15)) and block["image"].shape == (10, 76, 76, 3)
+
+    def refused(url, action):
+        raise UserError(f"{url}: access denied")
+
+    monkeypatch.setattr(storage, "explained", refused)
+    assert "access denied" in predict._pictures(folder, list(contents), 0, CONFIG)["failed"][0]
+
+
+@pytest.mark.ray
+def test_more_workers_than_the_cluster_has_are_refused(run, pictures, tmp_path, ray_local):
+    from animalclf.inference.predict import predict
+
+    with pytest.raises(UserError, match="the cluster has 4 CPUs"):
+        predict(run, pictures[0], str(tmp_path / "out"), workers=9, batch_size=1, progress=False)
+
+
+def test_what_cannot_become_a_submission_stops_before_the_work(run, pictures, tmp_path):
+    from animalclf.inference.predict import predict
+
+    folder, contents = pictures
+    (tmp_path / "sample.csv").write_text("id,category\n0.jpeg,class0\n55.jpeg,class0\n")
+    with pytest.raises(UserError, match=r"1 of its ids have no picture \(55\.jpeg\); 8 pictures are not in it"):
+        predict(run, folder, str(tmp_path / "out"), sample_submission=str(tmp_path / "sample.csv"))
+    with pytest.raises(UserError, match="no class 'wolf'"):
+        predict(run, folder, str(tmp_path / "out"), prior="wolf=1")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        predict(run, folder, str(tmp_path / "file" / "out"))
+    (tmp_path / "pictures" / "deep" / "0.jpeg").write_bytes(contents["0.jpeg"])
+    with pytest.raises(UserError, match=r"0\.jpeg.*ambiguous"):
+        predict(run, folder, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
