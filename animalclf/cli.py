@@ -14,13 +14,19 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
 
+UNREADABLE = 3  # exit code
 DATA_HELP = (
     "class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, a CSV or Parquet table, or a prepared set; a local path or s3://"
 )
 
+PRIOR_HELP = (
+    "class shares of these pictures, to correct for: train (no change), uniform, estimate (from the predictions), cane=0.2,gatto=0.8, or a file"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit code 0 only on full success, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run one command. Exit code 0 only on full success, 2 for what the user can mend, 3 where the work is done but some pictures could not be
+    read, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     from animalclf.console import console
 
@@ -34,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         _leave_ray()
+    code = int(answer.pop("exit_code", 0))
     if arguments.json:
         print(json.dumps(answer, allow_nan=False, ensure_ascii=False), flush=True)
-    return int(answer.get("exit_code", 0))
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,7 +118,7 @@ def _prepare(arguments: argparse.Namespace) -> dict[str, Any]:
 
     prepared = prepare(arguments.data, arguments.out, _config(arguments).data, force=arguments.force)
     console.print(summary(prepared))
-    return {**prepared.info, "root": prepared.root}
+    return {**prepared.info, "root": prepared.root, "exit_code": UNREADABLE if prepared.info["bad"] else 0}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------ train
@@ -177,7 +184,7 @@ def _evaluate_parser(commands: Any) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run folder")
     parser.add_argument("--data", help="labelled pictures; default: the run's own prepared set")
     parser.add_argument("--split", default="val", choices=["train", "val", "test"], help="which split of the prepared set (default: val)")
-    parser.add_argument("--prior", default="train", help="class shares to correct for: train (no change), uniform, or cane=0.2,gatto=0.8")
+    parser.add_argument("--prior", default="train", help=PRIOR_HELP)
 
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -203,7 +210,7 @@ def _predict_parser(commands: Any) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run folder")
     parser.add_argument("--data", required=True, help="a folder of pictures of any depth, or a Kaggle competition folder (its test pictures)")
     parser.add_argument("--out", help="where predictions.parquet and submission.csv go (default: RUN/predictions/<data>)")
-    parser.add_argument("--prior", default="train", help="class shares of these pictures: train (no change), uniform, or cane=0.2,gatto=0.8")
+    parser.add_argument("--prior", default="train", help=PRIOR_HELP)
     parser.add_argument("--sample-submission", help="check the submission's ids and classes against this CSV")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="copies of the model (default: one a GPU, or 1 on CPUs)")
@@ -230,7 +237,9 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     for picture in found["unreadable"][:20]:
         console.print(f"[yellow]unreadable:[/] {_escape(picture['path'])}: {_escape(picture['reason'])}; predicted as the most frequent class")
     console.print(f"{found['pictures']:,} pictures, {found['pictures_per_s']:,.0f} pictures/s: {found['predictions']}, {found['submission']}")
-    return found
+    if found["ignored"]:
+        console.print(f"left alone, being no pictures by their names: {len(found['ignored'])} files, such as {_escape(found['ignored'][0])}")
+    return {**found, "exit_code": UNREADABLE if found["unreadable"] else 0}
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- demo
@@ -277,7 +286,7 @@ def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
     scored = score(predicted["submission"], storage.join(arguments.data, "answers.csv"))
     console.print(f"submission scored against the answer key: accuracy {scored['accuracy']:.4f} (chance: {1 / len(drawn['classes']):.2f})")
     console.print(f"the run: {out}")
-    return {**result, "submission": predicted["submission"], "test_accuracy": scored["accuracy"]}
+    return {**result, "submission": predicted["submission"], "test_accuracy": scored["accuracy"], "exit_code": predicted["exit_code"]}
 
 
 def _escape(text: str) -> str:

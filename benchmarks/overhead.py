@@ -26,9 +26,8 @@ from animalclf import config as configuration
 from animalclf.data.feed import MemoryFeed, load_pictures
 from animalclf.data.shards import open_prepared
 from animalclf.runs import Run
-from animalclf.training.ranks import Place
+from animalclf.training.ranks import Place, set_threads
 from animalclf.training.train import train
-from animalclf.training.worker import set_threads
 data, out, sets = sys.argv[1], sys.argv[2], sys.argv[3:]
 config, prepared = configuration.load("big_cnn", sets), open_prepared(data)
 set_threads(0, 1)

@@ -22,7 +22,10 @@ def close(one, other, limit=4.0):
     return one.shape == other.shape and np.abs(one.astype(int) - other).mean() < limit
 
 
-@pytest.mark.parametrize("kind, options", [("JPEG", {"quality": 95}), ("JPEG", {"quality": 95, "progressive": True}), ("PNG", {}), ("WEBP", {"quality": 95}), ("BMP", {}), ("TIFF", {})])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, options",
+    [("JPEG", {"quality": 95}), ("JPEG", {"quality": 95, "progressive": True}), ("PNG", {}), ("WEBP", {"quality": 95}), ("BMP", {}), ("TIFF", {})],
+)
 def test_formats_give_the_picture(kind, options):
     found = decode(encoded(picture(), kind, **options), name=f"a.{kind.lower()}")
     assert found.image.dtype == np.uint8 and found.format == kind and found.note == "" and close(found.image, picture())

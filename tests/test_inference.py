@@ -13,7 +13,6 @@ from PIL import Image
 from rich.console import Console, Group
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.errors import UserError
 from animalclf.inference import prior as priors
 from animalclf.inference.evaluate import confused, evaluate, table
@@ -316,10 +315,10 @@ def test_a_file_that_goes_is_a_row_and_a_store_that_refuses_stops_everything(pic
     assert block["status"].tolist()[-1] == "not there any more" and block["status"].tolist().count("ok") == 8 and set(block["failed"]) == {""}
     assert block["index"].tolist() == list(range(5, 15)) and block["image"].shape == (10, 76, 76, 3)
 
-    def refused(url, action):
-        raise UserError(f"{url}: access denied")
+    def refused(root, paths):
+        raise UserError(f"{root}: access denied")
 
-    monkeypatch.setattr(storage, "explained", refused)
+    monkeypatch.setattr(predict, "read_files", refused)
     assert "access denied" in predict._pictures(folder, list(contents), 0, CONFIG)["failed"][0]
 
 

@@ -108,15 +108,15 @@ def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:
     full = np.arange(len(paths)) // READ_FILES + np.cumsum(chunk["bytes"].to_numpy(np.int64)) // READ_BYTES
     edges = [0, *(np.flatnonzero(np.diff(full)) + 1), len(paths)]
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(_fetch, root, paths[: edges[1]])
+        ahead = reader.submit(read_files, root, paths[: edges[1]])
         for start, stop in zip(edges[1:], [*edges[2:], None], strict=True):
             contents = ahead.result()
             if stop is not None:
-                ahead = reader.submit(_fetch, root, paths[start:stop])
+                ahead = reader.submit(read_files, root, paths[start:stop])
             yield from contents
 
 
-def _fetch(root: str, paths: Sequence[str]) -> list[bytes | str]:
+def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
     """Read files together. A file that is gone or closed is a bad file; a network that fails is tried again, and in the end a UserError."""
     fs, base = storage.filesystem(root)
     contents: dict[str, bytes | str] = {}

@@ -6,7 +6,6 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,13 @@ from animalclf.config import Config
 from animalclf.console import console
 from animalclf.data import decode, sources
 from animalclf.data.augment import evaluation_view
+from animalclf.data.measure import read_files
 from animalclf.errors import UserError
 from animalclf.inference import prior as priors
 from animalclf.inference import submission
 from animalclf.inference.evaluate import bf16
 from animalclf.models.classifier import Classifier
 from animalclf.training import checkpoint, final
-
-READERS = 16  # files read at a time by one task: an object store answers after tens of milliseconds
 
 Block = dict[str, np.ndarray]
 
@@ -208,19 +206,18 @@ def _pictures(root: str, paths: Sequence[str], start: int, settings: Config) -> 
     cv2.setNumThreads(1)  # the tasks are the parallelism
     size, failed = settings.data.stored_size, ""
     stored, status = np.zeros((len(paths), size, size, 3), np.uint8), [submission.OK] * len(paths)
-    with ThreadPoolExecutor(READERS) as pool:
-        contents = pool.map(_content, [storage.join(root, path) for path in paths])
+    try:
+        contents = read_files(root, paths)
+    except UserError as error:
+        contents, failed = [], str(error)
+    for row, (path, content) in enumerate(zip(paths, contents, strict=not failed)):
+        if isinstance(content, str):
+            status[row] = content
+            continue
         try:
-            for row, (path, content) in enumerate(zip(paths, contents, strict=True)):
-                if isinstance(content, str):
-                    status[row] = content
-                    continue
-                try:
-                    stored[row] = decode.resize(decode.decode(content, name=path, max_pixels=settings.data.max_pixels).image, size)
-                except decode.BadPicture as error:
-                    status[row] = str(error)
-        except UserError as error:
-            failed = str(error)
+            stored[row] = decode.resize(decode.decode(content, name=path, max_pixels=settings.data.max_pixels).image, size)
+        except decode.BadPicture as error:
+            status[row] = str(error)
     return {
         "index": np.arange(start, start + len(paths)),
         "image": evaluation_view(stored, settings.model.input_size),
@@ -229,21 +226,11 @@ def _pictures(root: str, paths: Sequence[str], start: int, settings: Config) -> 
     }
 
 
-def _content(url: str) -> bytes | str:
-    """The bytes of a file, or why it cannot be had. Raises UserError where an object store cannot be reached or refuses."""
-    try:
-        return storage.explained(url, lambda: storage.read_bytes(url))
-    except FileNotFoundError:
-        return "not there any more"
-    except OSError as error:
-        return f"cannot be read: {(error.strerror or str(error)).lower()}"
-
-
 class _Copy:
     """One copy of the model, in an actor of its own."""
 
     def __init__(self, weights: ray.ObjectRef, settings: Config, use_gpu: bool, copies_here: int) -> None:
-        from animalclf.training.worker import set_threads
+        from animalclf.training.ranks import set_threads
 
         set_threads(0, copies_here)
         self.device = torch.device("cuda" if use_gpu else "cpu")

@@ -27,6 +27,7 @@ def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Cla
         width, network.fc = network.fc.in_features, nn.Identity()
     else:
         width, network.classifier[-1] = network.classifier[-1].in_features, nn.Identity()
-    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=nn.Linear(width, classes)))
-    nn.init.zeros_(head.logits.bias)
+    logits = nn.Linear(width, classes)
+    nn.init.zeros_(logits.bias)
+    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
     return Classifier(network, head, IMAGENET_MEAN, IMAGENET_STD, spec.input_size, classes)

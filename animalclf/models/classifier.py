@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,9 @@ class Classifier(nn.Module):
 
     `mean` and `std` are of pixels in 0..1, RGB. `base` maps float (N, 3, S, S) to its features, `head` those to (N, classes).
     """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, base: nn.Module, head: nn.Module, mean: Sequence[float], std: Sequence[float], input_size: int, classes: int) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ def layer_table(model: Classifier) -> list[Layer]:
     rows, seen, hooks = [Layer("InputLayer", (model.input_size, model.input_size, 3), 0)], dict.fromkeys(_KERAS.values(), 0), []
     whole = getattr(model.base, "keras_name", None)
 
-    def record(name: str) -> object:
+    def record(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
         def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
             channels, *sides = output.shape[1:]
             rows.append(Layer(name, (*sides, channels), count(module)))
@@ -109,10 +112,10 @@ def layer_table(model: Classifier) -> list[Layer]:
 
     for part in (model.base, model.head):
         if part is model.base and whole:
-            hooks.append(part.register_forward_hook(record(whole)))  # type: ignore[arg-type]
+            hooks.append(part.register_forward_hook(record(whole)))
             continue
         for module in part.children():
-            kind = _KERAS.get(type(module))  # type: ignore[call-overload]
+            kind = _KERAS.get(type(module))
             if kind:
                 number, seen[kind] = seen[kind], seen[kind] + 1
                 hooks.append(module.register_forward_hook(record(f"{kind}_{number}" if number else kind)))

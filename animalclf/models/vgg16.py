@@ -31,9 +31,10 @@ def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) ->
     train. The dense layer starts at zero: it is a logistic regression, and random weights only add noise that few pictures do not remove."""
     base = _convolutions(spec.input_size)
     base.add_module("pooling", PoolNormalise())
-    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=nn.Linear(1024, classes)))
+    logits = nn.Linear(1024, classes)
+    head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
     model = _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
-    nn.init.zeros_(head.logits.weight)
+    nn.init.zeros_(logits.weight)
     return model
 
 

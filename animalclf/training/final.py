@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from animalclf.config import Config
 from animalclf.data.feed import Batch, Phase, Schedule
 from animalclf.data.shards import Prepared
+from animalclf.inference.submission import predictions_table
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, metrics
@@ -39,7 +39,7 @@ def finish(
         "pictures_per_s": float(np.median([row["pictures_per_s"] for row in history])),
         "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in history) / trained,
     }
-    splits: list[Phase] = [split for split in ("val", "test") if len(schedule.rows[split])]  # type: ignore[misc]
+    splits: list[Phase] = [split for split in ("val", "test") if len(schedule.rows[split])]
     tables = {}
     for split in splits:
         mine = predict(model, make_feed(schedule, [(split, 0)]).batches(split, 0), place.device, bf16)
@@ -50,7 +50,8 @@ def finish(
         if not np.array_equal(index, np.sort(schedule.rows[split])):
             raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
         result[split] = metrics.from_probabilities(probabilities, schedule.labels[index], prepared.classes)
-        tables[split] = predictions_table(prepared, index, probabilities)
+        rows = prepared.manifest.iloc[index]
+        tables[split] = predictions_table(list(rows["path"]), prepared.classes, probabilities, ["ok"] * len(rows), list(rows["label"]))
     if splits:
         result |= {name: result[splits[0]][name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss")}
 
@@ -74,13 +75,3 @@ def predict(model: Classifier, batches: Iterator[Batch], device: torch.device, b
             parts.append(model(image).float().softmax(1).cpu().numpy())
         indices.append(np.array(batch["index"]))
     return np.concatenate(indices), np.concatenate(parts)
-
-
-def predictions_table(prepared: Prepared, index: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """One row a picture: path, label, predicted, probability, p_<class> ..., status."""
-    best = probabilities.argmax(1)
-    names = np.array(prepared.classes, object)
-    table = pd.DataFrame({"path": prepared.manifest["path"].to_numpy()[index], "label": prepared.manifest["label"].to_numpy()[index]})
-    table["predicted"], table["probability"] = names[best], probabilities[np.arange(len(best)), best]
-    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in prepared.classes])
-    return pd.concat([table, columns], axis=1).assign(status="ok")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -59,3 +60,13 @@ def average_statistics(model: torch.nn.Module) -> None:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= dist.get_world_size()
+
+
+def set_threads(wanted: int, workers_here: int) -> None:
+    """CPU threads of this rank: as asked, or the node's physical cores shared among its ranks (Ray sets OMP_NUM_THREADS=1)."""
+    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores())
+    torch.set_num_threads(wanted or max(1, cores // workers_here))
+
+
+def _physical_cores() -> int:
+    return int(torch.cpu.get_capabilities().get("num_physical_cores") or os.cpu_count() or 1)

@@ -82,7 +82,7 @@ def begin(config: Config, run: Run, classes: int, place: Place) -> State:
     torch.manual_seed(config.seed)  # every rank initialises alike
     model = build(config.model, classes, load_weights=saved is None).to(place.device)
     if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if saved:
         checkpoint.load_weights(model, saved["model"], run.checkpoint("last"))
     optimizer = make_optimizer(model.parameters(), config.optim)
@@ -108,7 +108,7 @@ def _epoch(
     place: Place, on_progress: Report,
 ) -> dict[str, Any]:  # fmt: skip
     """Train and validate one epoch; the new row of the history. The averaged weights, where there are any, are left in the model."""
-    began = time.perf_counter()
+    began, average = time.perf_counter(), state.average
     torch.manual_seed(hash((config.seed, epoch, place.rank)) & 0x7FFFFFFF)  # dropout: the same after a resume as without one
     state.model.train()
     done = loop.train_epoch(
@@ -121,7 +121,7 @@ def _epoch(
         epoch,
         place=place,
         class_weights=class_weights(config, schedule, classes, place.device),
-        after_step=(lambda: state.average.update(state.model)) if state.average else None,
+        after_step=(lambda: average.update(state.model)) if average else None,
         progress=_ticker(on_progress, "train", epoch, config, len(schedule.rows["train"])),
     )
     loop.same_count("training", int(done["rows"]), len(schedule.rows["train"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-import torch
 
 from animalclf.config import Config
 from animalclf.data.feed import Phase, Schedule
@@ -18,7 +16,7 @@ from animalclf.data.shards import open_prepared
 from animalclf.data.stream import Cache, RayFeed
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.ranks import Place
+from animalclf.training.ranks import Place, set_threads
 from animalclf.training.train import train
 
 
@@ -57,13 +55,3 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
         return train(task.config, open_prepared(task.prepared), Run(task.run), make_feed, place, on_epoch, on_progress)
     except UserError as error:
         return {"error": str(error)}
-
-
-def set_threads(wanted: int, workers_here: int) -> None:
-    """CPU threads of this rank: as asked, or the node's physical cores shared among its ranks (Ray sets OMP_NUM_THREADS=1)."""
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores())
-    torch.set_num_threads(wanted or max(1, cores // workers_here))
-
-
-def _physical_cores() -> int:
-    return int(torch.cpu.get_capabilities().get("num_physical_cores") or os.cpu_count() or 1)
