@@ -151,7 +151,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf.console import TrainingDisplay, console, results_table
     from animalclf.training import launch
 
-    config = _config(arguments)
+    config = launch.with_weights(_config(arguments))
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out: the run folder to continue")
     out = storage.absolute(arguments.out or f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -193,7 +193,7 @@ def test_the_animal_is_in_the_picture(name: str) -> None:
         image = np.zeros((225, 300, 3), np.uint8)
         mask = animals.draw_animal(name, image, scene._placing(225, 300, animals.ANIMALS[name].small, rng), rng)
         assert 0.02 < (mask > 127).mean() < 0.9
-        assert image[mask == 255].std() > 5 and not image[mask == 0].any()
+        assert image[mask == 255].std() > 5
 
 
 def test_large_pictures_are_possible() -> None:

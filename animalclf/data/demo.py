@@ -49,12 +49,13 @@ TRAIN, TEST, PLANTED = 0, 1, 2
 
 
 def train_labels(pictures: int) -> list[str]:
-    """Class of each training picture: at every length as near to the seed's shares as can be, with at least `FEW` of each class (from 30 on)."""
+    """Class of each training picture: first `FEW` of each class, from there on at every length as near to the seed's shares as can be."""
     shares = np.array(list(SEED_COUNTS.values())) / sum(SEED_COUNTS.values())
     have = np.zeros(len(CLASSES))
     labels = []
     for number in range(pictures):
-        chosen = int(np.argmax(np.maximum(shares * (number + 1), FEW) - have))
+        lacking = np.where(have < FEW, pictures + FEW - have, shares * (number + 1) - have)
+        chosen = int(np.argmax(lacking))
         have[chosen] += 1
         labels.append(CLASSES[chosen])
     return labels

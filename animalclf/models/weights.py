@@ -34,6 +34,20 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
+def check(architecture: str, source: str) -> None:
+    """Raise UserError where `fetch` would, without reading a file: it exists, or the download is in the cache or can be made."""
+    if source == "imagenet":
+        if not torchvision_file(architecture).exists():
+            _download(architecture)
+    elif not storage.exists(source):
+        raise UserError(f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none")
+
+
+def torchvision_file(architecture: str) -> Path:
+    """Where the download of an architecture's ImageNet weights is kept on this machine."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / _choice(architecture).url.rpartition("/")[2]
+
+
 def put(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
     """Load `state` into `module`. Raises UserError naming the first tensors that are missing, unexpected or of another shape."""
     own = module.state_dict()
@@ -50,11 +64,15 @@ def put(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
     module.load_state_dict(state, strict=False)
 
 
-def _download(architecture: str) -> dict[str, torch.Tensor]:
+def _choice(architecture: str) -> torchvision.models.WeightsEnum:
+    """For VGG16 the original Oxford weights, which Keras has too (the seed's); for others torchvision's best."""
+    architecture = "vgg16" if architecture == "vgg16_pooled" else architecture
     choices = torchvision.models.get_model_weights(architecture)
-    # For VGG16 the original Oxford weights, which Keras has too (the seed's); for others torchvision's best.
-    choice = choices.IMAGENET1K_FEATURES if architecture == "vgg16" else choices.DEFAULT
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return choices.IMAGENET1K_FEATURES if architecture == "vgg16" else choices.DEFAULT
+
+
+def _download(architecture: str) -> dict[str, torch.Tensor]:
+    choice, folder = _choice(architecture), torchvision_file(architecture).parent
     try:
         with _one_at_a_time(architecture):
             state = torch.hub.load_state_dict_from_url(choice.url, map_location="cpu", check_hash=True, weights_only=True, progress=False)

@@ -37,6 +37,19 @@ def claim(out: str, config: Config, resume: bool) -> Run:
     return run
 
 
+def with_weights(config: Config) -> Config:
+    """`config` with the path of pretrained weights made absolute (workers run elsewhere). Raises UserError now, before any long work, where the
+    weights cannot be had: a file that is not there, or a download that fails."""
+    source = config.model.weights
+    if source == "none":
+        return config
+    from animalclf.models import weights
+
+    weights.check(config.model.name, source)
+    path = source if source == "imagenet" else storage.absolute(source)
+    return replace(config, model=replace(config.model, weights=path))
+
+
 def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str]) -> tuple[Prepared, Config]:
     """The prepared set that `data` is, or that is made of it (and found again) below `where`; and `config` with the set's own data settings.
 
@@ -77,7 +90,8 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
         ensure_ray(workers)
         use_gpu = not cpu and gpus() > 0
         workers = workers or (gpus() if use_gpu else 1)
-        found = preflight(workers, use_gpu, [prepared.root, run.root])
+        weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
+        found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
         place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found})"
     fresh = not run.exists()
     if fresh:
@@ -85,7 +99,10 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
     if fresh or not storage.exists(run.url("environment.json")):
         run.write_environment(**facts, workers=workers, gpu=use_gpu)
     done = len(run.metrics())
-    console.print(f"{what}, {f'epochs {done + 1} to' if done else ''} {config.train.epochs} epochs {place}; run folder {run.root}", soft_wrap=True)
+    console.print(
+        f"{what}, {f'epochs {done + 1} to {config.train.epochs}' if done else f'{config.train.epochs} epochs'} {place}; run folder {run.root}",
+        soft_wrap=True,
+    )
     return train_here(config, prepared, run, show) if local else train_on_ray(config, prepared, run, workers, use_gpu, show)
 
 

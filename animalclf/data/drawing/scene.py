@@ -60,7 +60,7 @@ def _polygon(image: np.ndarray, points: np.ndarray, colour: np.ndarray) -> None:
 def _thing(image: np.ndarray, x: float, y: float, size: float, rng: np.random.Generator) -> None:
     """A tree, bush, stone, box, post or ball at (x, y), `size` pixels high, in any colour an animal may have."""
     kind = rng.integers(6)
-    colour = OBJECTS[rng.integers(len(OBJECTS))] * rng.uniform(0.7, 1.1)
+    colour = OBJECTS[rng.integers(len(OBJECTS))] * rng.uniform(0.7, 1.04)
     if kind == 0:
         _polygon(image, limb((x, y, size * 0.06), (x + rng.normal(0, size * 0.05), y - size, size * 0.04)), OBJECTS[4] * 0.8)
         for _ in range(5):
@@ -114,7 +114,7 @@ def background(height: int, width: int, near: bool, rng: np.random.Generator) ->
 
 def _placing(height: int, width: int, small: bool, rng: np.random.Generator) -> np.ndarray:
     """Where the animal stands: the map (2, 3) from its units to pixels."""
-    scale = min(width / 1.5, height / 1.15) * rng.uniform(0.7, 1.1)
+    scale = min(width / 1.5, height / 1.15) * rng.uniform(0.7, 1.04)
     closeup = rng.random() < 0.12
     if closeup:
         scale *= rng.uniform(1.15, 1.45)
@@ -123,7 +123,7 @@ def _placing(height: int, width: int, small: bool, rng: np.random.Generator) -> 
     sx, sy = scale * rng.uniform(0.88, 1.14), scale * rng.uniform(0.92, 1.08)
     c, s = np.cos(angle), np.sin(angle)
     turn = np.array([[c * sx * mirror, -s * sy], [s * sx * mirror, c * sy]])
-    middle = np.array((0.0, 0.0) if small else (0.3, -0.58) if closeup else (0.05, -0.47))
+    middle = np.array((0.0, 0.0) if small else (0.3, -0.58) if closeup else (0.1, -0.47))
     place = np.array((width * rng.uniform(0.4, 0.6), height * rng.uniform(0.45, 0.6)))
     return np.hstack([turn, (place - turn @ middle)[:, None]])
 
