@@ -29,14 +29,14 @@ class Clock:
 
 
 def choose_bf16(precision: str, device: torch.device) -> bool:
-    """True where the step computes in bfloat16: asked for, or "auto" on hardware that does so natively (there it is faster: 28.5 against
-    13.4 pictures/s for the big CNN on an AVX512-BF16 CPU)."""
+    """True where the step computes in bfloat16: asked for, or "auto" on hardware where that is faster (see benchmarks/step.py)."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    # Intel's AVX512-BF16 without AMX multiplies no faster than fp32; AMD's does so twice as fast.
+    return bool(abilities.get("amx_bf16") or (abilities.get("avx512_bf16") and "Intel" not in str(abilities.get("cpu_name"))))
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[object]:
