@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from animalclf import cluster
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("stopped by Ctrl-C; nothing half-written is left. Continue a training with the same command and --resume.")
         return 130
     finally:
-        _leave_ray()
+        cluster.leave_ray()
     code = int(answer.pop("exit_code", 0))
     if arguments.json:
         print(json.dumps(answer, allow_nan=False, ensure_ascii=False), flush=True)
@@ -164,7 +165,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
             result = launch.start(config, prepared, run, arguments.workers, arguments.cpu, arguments.local, display.show)
     finally:
         run.unlock()
-    console.print(results_table(result))
+    console.print(results_table(result, display.first_step))
     return result
 
 
@@ -293,12 +294,6 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def _leave_ray() -> None:
-    """Stop what this process started, without importing Ray where nothing did."""
-    if "ray" in sys.modules and hasattr(sys.modules["ray"], "shutdown"):
-        sys.modules["ray"].shutdown()
 
 
 if __name__ == "__main__":

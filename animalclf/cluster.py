@@ -7,6 +7,7 @@ import os
 
 from animalclf.errors import UserError
 
+_joined = False
 CPUS_FOR_DATA = 2  # logical CPUs that stay free for input tasks beside the training workers
 
 
@@ -23,6 +24,8 @@ def ensure_ray(workers: int = 0) -> None:
 
     if ray.is_initialized():
         return
+    global _joined
+    _joined = True
     quiet()
     options = {"logging_level": logging.ERROR, "log_to_driver": False}
     # Not address="auto": that would also join, and die with, the private cluster of another program on this machine.
@@ -37,6 +40,16 @@ def ensure_ray(workers: int = 0) -> None:
         return
     cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+
+
+def leave_ray() -> None:
+    """Disconnect from the cluster that `ensure_ray` joined or started; a Ray that the caller had before stays."""
+    global _joined
+    if _joined:
+        import ray
+
+        ray.shutdown()
+        _joined = False
 
 
 def quiet() -> None:

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -21,6 +22,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def since_process_start() -> float:
+    """Seconds since this process began, its own start-up and imports included."""
+    return time.time() - psutil.Process().create_time()
 
 
 class TrainingDisplay:
@@ -48,7 +54,7 @@ class TrainingDisplay:
             self._epoch(event["row"])
             return
         if self.first_step is None:
-            self.first_step = time.monotonic() - self.started
+            self.first_step = since_process_start()
         speed = event["done"] / max(event["seconds"], 1e-9)
         name = {"features": "features of the frozen base", "val": "validating"}.get(event["phase"], "training")
         where = f"epoch {event['epoch']}/{event['epochs']}  " if "epoch" in event else ""
@@ -67,8 +73,8 @@ class TrainingDisplay:
         console.print(" | ".join(parts), soft_wrap=True)
 
 
-def results_table(result: dict[str, Any]) -> Table:
-    """The end of a training in one table."""
+def results_table(result: dict[str, Any], first_step: float | None = None) -> Table:
+    """The end of a training in one table; `first_step`: seconds from the command's start to the first training step."""
     table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
@@ -82,7 +88,10 @@ def results_table(result: dict[str, Any]) -> Table:
             table.add_row(f"{split} calibration error", f"{found['ece']:.4f}")
     table.add_row("best epoch", f"{result['best_epoch']} of {result['epochs']}")
     table.add_row("rows", ", ".join(f"{split} {rows:,}" for split, rows in result["rows"].items() if rows))
-    table.add_row("time", f"{duration(result['seconds'])}, {result['pictures_per_s']:,.0f} pictures/s, {result['wait_share']:.1%} waiting for data")
+    speed = f"{result['pictures_per_s']:,.0f} pictures/s, {result['wait_share']:.1%} waiting for data"
+    table.add_row("epochs took", f"{duration(result['seconds'])}, {speed}")
+    if first_step is not None:
+        table.add_row("start to first step", duration(first_step))
     table.add_row("workers", f"{result['workers']}, {result['precision']}")
     table.add_row("run", result["run"])
     return table

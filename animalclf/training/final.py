@@ -19,7 +19,14 @@ from animalclf.training.ranks import Place, gather, together
 
 
 def finish(
-    config: Config, prepared: Prepared, schedule: Schedule, run: Run, make_feed: Callable[..., Any], place: Place, history: list[dict[str, Any]]
+    config: Config,
+    prepared: Prepared,
+    schedule: Schedule,
+    run: Run,
+    make_feed: Callable[..., Any],
+    place: Place,
+    history: list[dict[str, Any]],
+    trained_for: float,
 ) -> dict[str, Any]:
     """Evaluate the best checkpoint over all ranks, each row once. Returns the content of result.json, which rank 0 writes."""
     bf16 = loop.choose_bf16(config.train.precision, place.device)
@@ -36,6 +43,7 @@ def finish(
         "precision": "bf16" if bf16 else "fp32",
         "rows": {split: len(rows) for split, rows in schedule.rows.items()},
         "seconds": sum(row["seconds"] for row in history),
+        "seconds_this_time": trained_for,  # this process, with features of a frozen base and without the final evaluation
         "pictures_per_s": float(np.median([row["pictures_per_s"] for row in history])),
         "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in history) / trained,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import queue
 import tempfile
 import threading
@@ -87,6 +88,8 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
     else:
         from animalclf.cluster import ensure_ray, gpus
 
+        # Importing PyTorch takes seconds, and so does starting Ray, which mostly waits: both at once.
+        threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
         ensure_ray(workers)
         use_gpu = not cpu and gpus() > 0
         workers = workers or (gpus() if use_gpu else 1)

@@ -52,6 +52,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     `make_feed(schedule, passes)` gives this rank's batches; `on_epoch` gets each finished row of metrics.jsonl (on every rank), `on_progress`
     small dictionaries for a progress line. Only rank 0 writes. Raises UserError on all ranks or on none.
     """
+    started = time.time()
     schedule, classes = make_schedule(prepared, config), prepared.classes
     validating: list[Phase] = ["val"] if len(schedule.rows["val"]) else []
     state = together(lambda: begin(config, run, len(classes), place))
@@ -73,7 +74,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
             on_epoch(row)
             if out_of_patience(state.history, config):
                 break
-    return finish(config, prepared, schedule, run, make_feed, place, state.history)
+    return finish(config, prepared, schedule, run, make_feed, place, state.history, time.time() - started)
 
 
 def begin(config: Config, run: Run, classes: int, place: Place) -> State:
