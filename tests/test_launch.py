@@ -91,7 +91,9 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
         launch.preflight(1, True, [])
     with pytest.raises(UserError, match=r"at least 1"):
         launch.preflight(-1, False, [])
-    assert launch.preflight(2, False, [str(tmp_path)]) == "1 node, 4 CPUs"
+    with pytest.raises(UserError, match=r"take 90\.0 GB.*data\.stored_size"):
+        launch.preflight(1, False, [], 90_000_000_000)
+    assert launch.preflight(2, False, [str(tmp_path)], 1000) == "1 node, 4 CPUs"
 
 
 def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
@@ -127,6 +129,15 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     answer = json.loads(resumed.stdout.splitlines()[-1])
     assert answer["epochs"] == 3 and np.isfinite(answer["balanced_accuracy"])
     assert [row["epoch"] for row in run.metrics()] == [1, 2, 3]
+
+
+def test_a_resume_on_other_pictures_is_refused(tmp_path, prepared, capsys):
+    config = tiny_config(1, **SMALL)
+    run = launch.claim(str(tmp_path / "run"), config, resume=False)
+    launch.start(config, prepared, run, 0, True, True, lambda event: None)
+    other = tiny_prepared(tmp_path / "other", (21, 16, 8), size=76, seed=9)
+    with pytest.raises(UserError, match=r"trained on other pictures.*tiny-0.*tiny-9"):
+        launch.start(config, other, run, 0, True, True, lambda event: None)
 
 
 def test_wrong_requests_exit_with_2(tmp_path, prepared, capsys):

@@ -42,6 +42,11 @@ class Prepared:
     def fingerprint(self) -> str:
         return str(self.info["fingerprint"])
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of all stored pictures together."""
+        return sum(shard["rows"] for shard in self.info["shards"]) * self.stored_size**2 * 3
+
     def shard_paths(self) -> list[str]:
         return [storage.join(self.root, shard["file"]) for shard in self.info["shards"]]
 

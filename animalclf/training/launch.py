@@ -6,6 +6,7 @@ import importlib
 import queue
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from animalclf.config import Config
 from animalclf.console import console
 from animalclf.data.shards import Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
-from animalclf.runs import Run
+from animalclf.runs import STALE_SECONDS, Run
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -94,13 +95,17 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
         use_gpu = not cpu and gpus() > 0
         workers = workers or (gpus() if use_gpu else 1)
         weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
-        found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
+        found = preflight(workers, use_gpu, [prepared.root, run.root, *weights], prepared.pixel_bytes)
         place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found})"
-    fresh = not run.exists()
-    if fresh:
-        run.write_config(config)
-    if fresh or not storage.exists(run.url("environment.json")):
+    if not run.exists():
         run.write_environment(**facts, workers=workers, gpu=use_gpu)
+        run.write_config(config)  # last: it makes the folder a run
+    elif run.environment()["data_fingerprint"] != prepared.fingerprint:
+        was = run.environment()
+        raise UserError(
+            f"{run.root}: was trained on other pictures ({was['prepared']}, fingerprint {was['data_fingerprint'][:12]}; now {prepared.root}, "
+            f"{prepared.fingerprint[:12]}); resume with the same pictures, or start a new run"
+        )
     done = len(run.metrics())
     console.print(
         f"{what}, {f'epochs {done + 1} to {config.train.epochs}' if done else f'{config.train.epochs} epochs'} {place}; run folder {run.root}",
@@ -136,7 +141,8 @@ def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use
     trainer = TorchTrainer(
         worker,
         train_loop_config={"task": task},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        # CPU workers one a node first, since each uses all cores that it finds; GPU workers close together.
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu, placement_strategy="PACK" if use_gpu else "SPREAD"),
         run_config=ray.train.RunConfig(
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
             storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
@@ -156,7 +162,11 @@ def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use
 
     # In a thread of its own, so that Ctrl-C reaches this one and not Ray's handler.
     threading.Thread(target=fit, daemon=True).start()
+    renewed = time.monotonic()
     while True:
+        if time.monotonic() - renewed > STALE_SECONDS / 4:
+            renewed = time.monotonic()
+            run.lock()
         try:
             result = outcome.get(timeout=0.4)
         except queue.Empty:
@@ -186,8 +196,9 @@ class Mailbox:
         return events
 
 
-def preflight(workers: int, use_gpu: bool, shared: list[str]) -> str:
-    """Check, before any long work, that the cluster can place the run and that every node sees the local paths `shared` (folders).
+def preflight(workers: int, use_gpu: bool, shared: list[str], cached: int = 0) -> str:
+    """Check, before any long work, that the cluster can place the run, that every node sees the local paths `shared`, and that `cached` bytes of
+    pictures fit into every node's object store with room for batches.
 
     Returns what was found, in words for the plan line. Raises UserError that says what is there and what was asked.
     """
@@ -208,6 +219,12 @@ def preflight(workers: int, use_gpu: bool, shared: list[str]) -> str:
             f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed}; ask for fewer workers"
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
+    room = min(node["Resources"].get("object_store_memory", 0) for node in nodes) * 0.7  # the rest is for batches on their way
+    if cached > room:
+        raise UserError(
+            f"the prepared pictures take {cached / 1e9:.1f} GB, the smallest node's object store has room for {room / 1e9:.1f} GB; "
+            "store them smaller (--set data.stored_size=...), use --limit, or start Ray with a larger --object-store-memory"
+        )
     local = [path for path in shared if not storage.is_remote(path)]
     if len(nodes) > 1 and local:
         # A zero-CPU task on every node looks for the folders: shared file systems pass, node-local paths do not.
