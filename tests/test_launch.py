@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import tiny_config, tiny_prepared
 
+from animalclf import config as configuration
 from animalclf import storage
 from animalclf.cli import main
 from animalclf.errors import UserError
@@ -71,6 +72,19 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
     for one, other in zip(run.metrics(), undisturbed.metrics(), strict=True):
         assert {k: v for k, v in one.items() if k not in times} == pytest.approx({k: v for k, v in other.items() if k not in times}, rel=1e-3)
     assert result["epochs"] == 3
+
+
+def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
+    small = tiny_prepared(tmp_path / "prepared", (21, 16, 8))
+    sets = ["model.weights=none", "model.input_size=32", "data.stored_size=40", "train.epochs=3", "train.batch_size=8", "train.precision=fp32"]
+    config = configuration.load("vgg16_pooled", sets)
+    run, result = on_ray(tmp_path / "ray", config, small, 2)
+    here = Run(str(tmp_path / "here"))
+    alone = launch.train_here(config, small, here, lambda event: None)
+    # No BatchNorm here: two workers compute what one process does.
+    for one, other in zip(run.metrics(), here.metrics(), strict=True):
+        assert (one["train_loss"], one["val_loss"]) == pytest.approx((other["train_loss"], other["val_loss"]), rel=1e-3)
+    assert result["balanced_accuracy"] == pytest.approx(alone["balanced_accuracy"])
 
 
 def processes():

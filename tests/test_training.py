@@ -105,6 +105,22 @@ class Scale(torch.nn.Module):
         return x.float() / 255
 
 
+def pooled(epochs, **sets):
+    base = {"model.weights": "none", "model.input_size": 32, "data.stored_size": 40, "train.epochs": epochs, "train.precision": "fp32"}
+    base |= {"train.batch_size": 8} | {key.replace("__", "."): value for key, value in sets.items()}
+    return configuration.load("vgg16_pooled", [f"{key}={value}" for key, value in base.items()])
+
+
+def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_path, monkeypatch):
+    prepared = tiny_prepared(tmp_path / "prepared", COUNTS)
+    kept = train_into(tmp_path / "kept", pooled(3), prepared)
+    monkeypatch.setattr(training, "is_identity", lambda augment: False)
+    again = train_into(tmp_path / "again", pooled(3), prepared)
+    for one, other in zip(without_times(kept.metrics()), without_times(again.metrics()), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    assert kept.result()["loss"] == pytest.approx(again.result()["loss"], rel=1e-4)
+
+
 def test_class_weights_are_the_seeds():
     counts = {"cane": 4363, "cavallo": 2123, "elefante": 946, "farfalla": 1612, "gallina": 2598, "gatto": 1168, "mucca": 1366, "pecora": 1320}
     counts |= {"ragno": 4321, "scoiattolo": 1362}
