@@ -91,6 +91,7 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.target_max_block_size = None  # a task's batches stay one block, however large
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=AHEAD_BYTES)
     context.execution_no_progress_timeout_s = -1  # a long validation or a slow step is no fault of the input
