@@ -1,12 +1,16 @@
 """Models against the seed's tables, freezing, weights, any number of classes."""
 
+import threading
+
 import pytest
 import torch
+import torchvision
 
 from animalclf import config as configuration
+from animalclf import storage
 from animalclf.config import Model
 from animalclf.errors import UserError
-from animalclf.models import build, names
+from animalclf.models import build, names, weights
 from animalclf.models.classifier import count, layer_names, layer_table
 
 # The seed's two tables, row by row: layer, output shape without the batch axis, parameters.
@@ -99,14 +103,39 @@ def test_preprocessing_belongs_to_the_model():
     assert torch.allclose(seen[2], pictures.permute(0, 3, 1, 2) - mean, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["big_cnn", "vgg16", "vgg16_pooled", "resnet18", "mobilenet_v3_large", "convnext_tiny"])
-@pytest.mark.parametrize("classes", [2, 20])
+def test_the_memory_order_that_is_asked_for():
+    model = build(Model(name="big_cnn", input_size=76), 3).eval()
+    pictures, orders = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8), []
+    model.base.block1_conv1.register_forward_hook(
+        lambda module, inputs, output: orders.append(output.is_contiguous(memory_format=torch.channels_last))
+    )
+    expected = model(pictures)
+    model.channels_last = False
+    assert torch.allclose(model(pictures), expected, atol=1e-5) and orders == [True, False]
+
+
+def test_float32_logits_under_autocast_with_and_without_the_base():
+    model = build(Model(name="vgg16_pooled", input_size=32, trainable=("head",)), 3).eval()
+    pictures = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.features(pictures)
+        assert model(pictures).dtype == model.head(features).dtype == torch.float32
+    assert torch.equal(model(pictures), model.head(model.features(pictures)))
+
+
+@pytest.mark.parametrize(("name", "classes"), [(name, 2 + 18 * (number % 2)) for number, name in enumerate(names())])
 def test_a_step_on_any_number_of_classes(name, classes):
     model = build(Model(name=name, input_size=76, trainable=("head",)), classes)
     logits = model(torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8))
     assert logits.shape == (2, classes) and logits.dtype == torch.float32
     logits.sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    drops = [layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+    assert [p for p in drops if p] == [0.2]  # the recipe's, not also torchvision's own
+    other = build(Model(name=name, input_size=76), classes)
+    other.load_state_dict(model.state_dict())
+    pictures = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8)
+    assert torch.equal(other.eval()(pictures), model.eval()(pictures))
 
 
 def test_frozen_layers_stay_as_they_are():
@@ -117,6 +146,18 @@ def test_frozen_layers_stay_as_they_are():
     assert changed and all("layer4" in name for name in changed)  # BatchNorm statistics of the part that trains, and no other
     assert not model.frozen_features
     assert build(Model(name="resnet18", input_size=64, trainable=("head",)), 3).frozen_features
+
+
+def test_nothing_random_in_a_frozen_part():
+    model = build(Model(name="efficientnet_b0", input_size=64, trainable=("features.7", "head")), 3).train()
+    drawing = [name for name, layer in model.base.named_modules() if isinstance(layer, torchvision.ops.StochasticDepth) and layer.training]
+    assert drawing == ["features.7.0.stochastic_depth"]
+
+
+def test_a_number_in_a_layers_name_counts_whole():
+    model = build(Model(name="mobilenet_v3_large", input_size=64, trainable=("features.1", "head")), 3)
+    assert {name.split(".")[2] for name, p in model.base.named_parameters(prefix="base") if p.requires_grad} == {"1"}
+    assert count(build(Model(name="vgg16", input_size=32, trainable=("block1_conv",)), 3), trainable_only=True) == 1792 + 36928
 
 
 def test_no_autograd_below_the_last_block():
@@ -133,6 +174,10 @@ def test_wrong_names_are_refused_with_the_right_ones():
         build(Model(name="vgg_16"), 10)
     with pytest.raises(UserError, match="block5_conv1"):
         build(Model(name="vgg16", input_size=64, trainable=("block6",)), 10)
+    with pytest.raises(UserError, match="no layer is called ''"):
+        build(Model(name="vgg16", input_size=64, trainable=("",)), 10)
+    with pytest.raises(UserError, match=r"model\.input_size: 16 is too small"):
+        build(Model(name="vgg16", input_size=16), 10)
     with pytest.raises(UserError, match=r"model\.input_size: 64 is too small"):
         build(Model(name="big_cnn", input_size=64), 10)
     with pytest.raises(UserError, match="no pretrained weights"):
@@ -140,16 +185,28 @@ def test_wrong_names_are_refused_with_the_right_ones():
     assert "big_cnn" in names() and "head.logits" in layer_names(build(Model(input_size=76), 2))
 
 
+@pytest.fixture(scope="module")
+def oxford():
+    """Weights as torchvision names them, float16."""
+    features = torchvision.models.vgg16(weights=None).features
+    return {f"features.{name}": value.half() for name, value in features.state_dict().items()}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty folder of downloads."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "hub" / "checkpoints"
+
+
 @pytest.mark.parametrize("prefix", ["features.", ""])
-def test_weights_from_a_file(tmp_path, prefix):
-    donor = build(Model(name="vgg16", input_size=32), 2)
-    convolutions = [m for m in donor.base if isinstance(m, torch.nn.Conv2d)]
-    state = {f"{prefix}{3 * i}.{part}": getattr(c, part).detach().half() for i, c in enumerate(convolutions) for part in ("weight", "bias")}
+def test_weights_from_a_file(tmp_path, oxford, prefix):
+    state = {f"{prefix}{name.removeprefix('features.')}": value for name, value in oxford.items()}
     path = tmp_path / "vgg.pth"
     torch.save(state, path)
     model = build(Model(name="vgg16_pooled", input_size=32, weights=str(path)), 5)
-    assert torch.equal(model.base.block5_conv3.weight, convolutions[-1].weight.half().float())
-    assert not torch.equal(build(Model(name="vgg16_pooled", input_size=32), 5).base.block1_conv1.weight, convolutions[0].weight.half().float())
+    loaded = [p for layer in model.base if isinstance(layer, torch.nn.Conv2d) for p in (layer.weight, layer.bias)]
+    assert len(loaded) == 26 and all(torch.equal(ours, theirs.float()) for ours, theirs in zip(loaded, state.values(), strict=True))
     del state[f"{prefix}0.bias"]
     torch.save(state, path)
     with pytest.raises(UserError, match=r"block1_conv1\.bias missing"):
@@ -159,15 +216,87 @@ def test_weights_from_a_file(tmp_path, prefix):
         build(Model(name="vgg16", input_size=32, weights=str(path)), 5)
     with pytest.raises(UserError, match="no such file"):
         build(Model(name="vgg16", input_size=32, weights=str(tmp_path / "none.pth")), 5)
+    with pytest.raises(UserError, match="cannot be read"):
+        build(Model(name="vgg16", input_size=32, weights=str(tmp_path)), 5)
+    torch.save({"features.norm0.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="does not fit this architecture"):
+        build(Model(name="vgg16", input_size=32, weights=str(path)), 5)
 
 
-def test_a_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
+def test_the_file_that_torchvision_offers_loads_by_its_path_too(tmp_path, oxford):
+    path = tmp_path / "vgg16_features-amdegroot-88682ab5.pth"  # it holds a classifier as well, of NaN
+    torch.save({**oxford, "classifier.0.weight": torch.full((2, 2), torch.nan), "classifier.0.bias": torch.full((2,), torch.nan)}, path)
+    model = build(Model(name="vgg16", input_size=32, weights=str(path)), 5)
+    assert torch.equal(model.base.block5_conv3.weight, oxford["features.28.weight"].float())
+
+
+def test_a_backbones_weights_fit_any_number_of_classes(tmp_path):
+    donor = torchvision.models.resnet18(weights=None)
+    torch.save(donor.state_dict(), tmp_path / "resnet18.pth")
+    model = build(Model(name="resnet18", input_size=32, weights=str(tmp_path / "resnet18.pth")), 7)
+    assert torch.equal(model.base.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
+    assert model(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape == (2, 7)
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch, hub):
     def refuse(*arguments, **named):
         raise OSError("network is unreachable")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    with pytest.raises(UserError, match=r"vgg16_features-.*\.pth.*model\.weights=PATH.*model\.weights=none"):
+    for action in (lambda: build(Model(name="vgg16", input_size=32, weights="imagenet"), 5), lambda: weights.check("vgg16", "imagenet")):
+        with pytest.raises(UserError, match=rf"https://.*vgg16_features-.*\.pth.*{hub}.*model\.weights=PATH.*model\.weights=none"):
+            action()
+
+
+def test_one_process_downloads_and_the_others_wait(monkeypatch, hub, oxford):
+    calls = []
+
+    def download(url, **named):
+        calls.append((url, named["check_hash"], named["weights_only"]))
+        torch.save(oxford, hub / url.rpartition("/")[2])
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    ranks = [threading.Thread(target=weights.check, args=("vgg16_pooled", "imagenet")) for _ in range(4)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert calls == [(torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES.url, True, True)]
+    model = build(Model(name="vgg16_pooled", input_size=32, weights="imagenet"), 3)
+    assert torch.equal(model.base.block1_conv1.bias, oxford["features.0.bias"].float())
+
+
+def test_a_damaged_download_is_named(hub):
+    hub.mkdir(parents=True)
+    weights.torchvision_file("vgg16").write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match=rf"{hub}/vgg16_features-.*not a readable file of weights"):
         build(Model(name="vgg16", input_size=32, weights="imagenet"), 5)
+
+
+def test_what_is_wrong_with_weights_is_said_before_any_work(tmp_path):
+    for architecture, source, message in (
+        ("big_cnn", "imagenet", "no pretrained weights for big_cnn"),
+        ("resnet_18", "imagenet", "did you mean 'resnet18'"),
+        ("vgg16", str(tmp_path), "a folder"),
+        ("vgg16", str(tmp_path / "absent.pth"), "no such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            weights.check(architecture, source)
+
+
+def test_a_remote_file_is_fetched_once_a_version(hub, oxford, tmp_path, monkeypatch):
+    url, reads = "memory://models/weights/vgg.pth", []
+    read = storage.read_bytes
+    monkeypatch.setattr(storage, "read_bytes", lambda source: (reads.append(source), read(source))[1])
+    for bias, expected in ((0.0, 1), (0.0, 1), (1.0, 2)):
+        if expected != len(reads):
+            torch.save({**oxford, "features.0.bias": torch.full((64,), bias)}, tmp_path / "vgg.pth")
+            storage.write_bytes(url, (tmp_path / "vgg.pth").read_bytes())
+        assert weights.fetch("vgg16", url)["features.0.bias"].unique().tolist() == [bias]
+        assert len(reads) == expected
+    weights.check("vgg16", url)
+    with pytest.raises(UserError, match="no such file"):
+        weights.check("vgg16", "memory://models/weights/absent.pth")
 
 
 @pytest.mark.sample
@@ -181,7 +310,10 @@ def test_the_real_weights_make_real_features(sample_data):
         for path in sorted(glob.glob(f"{sample_data}/animals10_sample/{label}/*"))[:12]:
             pictures.append(cv2.resize(cv2.imread(path)[:, :, ::-1], (128, 128), interpolation=cv2.INTER_AREA))
             labels.append(label)
-    model = build(Model(name="vgg16_pooled", input_size=128, weights=f"{sample_data}/vgg16_imagenet_features.pth", trainable=("head",)), 2).eval()
+    path = f"{sample_data}/vgg16_imagenet_features.pth"
+    model = build(Model(name="vgg16_pooled", input_size=128, weights=path, trainable=("head",)), 2).eval()
+    stored = torch.load(path, weights_only=True)
+    assert torch.equal(model.base.block3_conv2.weight, stored["features.12.weight"].float())
     import numpy as np
 
     features = model.features(torch.from_numpy(np.stack(pictures))).detach()

@@ -17,22 +17,27 @@ def names() -> list[str]:
     return ["big_cnn", "vgg16", "vgg16_pooled", *backbone.NAMES]
 
 
+def check_name(name: str) -> None:
+    """Raise UserError, with the nearest name, where `model.name` can not be `name`."""
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1)
+        raise UserError(f"model.name: {name!r} is unknown{f' (did you mean {close[0]!r}?)' if close else ''}; models: {', '.join(names())}")
+
+
 def build(spec: config.Model, classes: int, *, load_weights: bool = True) -> Classifier:
     """The model that `spec` names, for `classes` classes, on the CPU, with only `spec.trainable` left to train.
 
     `load_weights=False` leaves pretrained weights out, for a model whose weights come from a checkpoint.
     Raises UserError for an unknown name, an input size that does not fit, unknown layers, or weights that cannot be had.
     """
+    check_name(spec.name)
     if spec.name == "big_cnn":
         model = big_cnn(spec, classes)
     elif spec.name == "vgg16":
         model = vgg16(spec, classes, load_weights)
     elif spec.name == "vgg16_pooled":
         model = vgg16_pooled(spec, classes, load_weights)
-    elif spec.name in backbone.NAMES:
-        model = backbone.backbone(spec, classes, load_weights)
     else:
-        close = difflib.get_close_matches(spec.name, names(), n=1)
-        raise UserError(f"model.name: {spec.name!r} is unknown{f' (did you mean {close[0]!r}?)' if close else ''}; models: {', '.join(names())}")
+        model = backbone.backbone(spec, classes, load_weights)
     freeze_all_but(model, spec.trainable)
     return model

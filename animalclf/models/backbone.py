@@ -27,6 +27,9 @@ def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Cla
         width, network.fc = network.fc.in_features, nn.Identity()
     else:
         width, network.classifier[-1] = network.classifier[-1].in_features, nn.Identity()
+        for layer in network.classifier:
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0  # the head's dropout, which the recipe sets, takes its place
     logits = nn.Linear(width, classes)
     nn.init.zeros_(logits.bias)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))

@@ -16,14 +16,17 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Classifier(nn.Module):
     """`head(features(images))` with the preprocessing inside, so that training, evaluation, prediction and export cannot disagree.
 
-    `mean` and `std` are of pixels in 0..1, RGB. `base` maps float (N, 3, S, S) to its features, `head` those to (N, classes).
+    `mean` and `std` are of pixels in 0..1, RGB. `base` maps float (N, 3, S, S) to its features, `head` those to float32 (N, classes), also
+    under bf16 autocast. `channels_last=False` makes the base compute in NCHW order, at the price of a copy of the pictures.
     """
 
+    channels_last = True
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, base: nn.Module, head: nn.Module, mean: Sequence[float], std: Sequence[float], input_size: int, classes: int) -> None:
+    def __init__(self, base: nn.Module, head: nn.Sequential, mean: Sequence[float], std: Sequence[float], input_size: int, classes: int) -> None:
         super().__init__()
+        head.add_module("float32", Float32())  # in the head, because a head on kept features is trained without `forward`
         self.base, self.head = base, head
         self.input_size, self.classes = input_size, classes
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -32,29 +35,33 @@ class Classifier(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the base makes of RGB pictures (N, S, S, 3), uint8 or float in 0..255."""
         # Seen as (N, 3, S, S), NHWC pictures lie in memory as channels_last wants them: no copy.
-        pixels = images.permute(0, 3, 1, 2).float()
-        return self.base((pixels - self.mean) * self.scale)
+        pixels = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        return self.base(pixels if self.channels_last else pixels.contiguous())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float32 (N, classes) of RGB pictures (N, S, S, 3), uint8 or float in 0..255."""
-        return self.head(self.features(images)).float()
+        return self.head(self.features(images))
 
     def train(self, mode: bool = True) -> Classifier:
-        """Training mode, but for frozen layers: their BatchNorm statistics and dropout stay as in evaluation."""
+        """Training mode, but for frozen layers: their BatchNorm statistics, dropout and stochastic depth stay as in evaluation."""
         super().train(mode)
-        if mode:
-            if self.frozen_features:
-                self.base.eval()
-            for module in self.modules():
-                own = list(module.parameters(recurse=False))
-                if own and not any(parameter.requires_grad for parameter in own):
-                    module.eval()
+        for module in self.modules() if mode else ():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()  # and all within it, such as the dropout of a frozen block, which has no parameters of its own
         return self
 
     @property
     def frozen_features(self) -> bool:
         """True where nothing in the base trains, so that its features of a picture never change."""
         return not any(parameter.requires_grad for parameter in self.base.parameters())
+
+
+class Float32(nn.Module):
+    """Its input as float32: the last step of a head, for the loss to be exact under autocast."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.float()
 
 
 def freeze_all_but(model: Classifier, trainable: Sequence[str]) -> None:
@@ -64,16 +71,22 @@ def freeze_all_but(model: Classifier, trainable: Sequence[str]) -> None:
     """
     names = layer_names(model)
     for pattern in trainable:
-        if pattern not in ("all", "none") and not any(name.startswith(pattern) for name in names):
+        if pattern not in ("all", "none") and not any(_begins(name, pattern) for name in names):
             raise UserError(f"model.trainable: no layer is called {pattern!r}; layers: all, none, {', '.join(names)}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = "all" in trainable or any(_plain(name).startswith(pattern) for pattern in trainable)
+        parameter.requires_grad = "all" in trainable or any(_begins(_plain(name), pattern) for pattern in trainable)
 
 
 def layer_names(model: Classifier) -> list[str]:
     """The names that `model.trainable` can use, in order: layers of the base by their own name, those of the head with `head.` before it."""
     names = [_plain(name).rpartition(".")[0] for name, _ in model.named_parameters()]
     return list(dict.fromkeys(names))
+
+
+def _begins(name: str, pattern: str) -> bool:
+    """True where `name` begins with `pattern`; a number counts whole, so that features.1 does not stand for features.10."""
+    goes_on = pattern[-1:].isdigit() and name[len(pattern) :][:1].isdigit()
+    return bool(pattern) and name.startswith(pattern) and not goes_on
 
 
 def _plain(name: str) -> str:
@@ -122,7 +135,7 @@ def layer_table(model: Classifier) -> list[Layer]:
     training = model.training
     model.eval()
     with torch.no_grad():
-        model(torch.zeros(1, model.input_size, model.input_size, 3, dtype=torch.uint8))
+        model(torch.zeros(1, model.input_size, model.input_size, 3, dtype=torch.uint8, device=model.mean.device))
     model.train(training)
     for hook in hooks:
         hook.remove()

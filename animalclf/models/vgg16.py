@@ -20,10 +20,10 @@ MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3  # what VGG16_Weights.IM
 
 def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """The layers of the seed's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout, 128, logits."""
-    side = spec.input_size // 32
+    base, side = _convolutions(spec.input_size), spec.input_size // 32
     dense = dense_head(512 * side * side, (512, 256), spec.dropout, 128, classes)
     head = nn.Sequential(OrderedDict([("flatten", nn.Flatten()), *dense.named_children()]))
-    return _initialise(Classifier(_convolutions(spec.input_size), head, MEAN, STD, spec.input_size, classes), spec, load_weights)
+    return _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
 
 
 def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
@@ -68,12 +68,12 @@ def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Cl
     if load_weights and spec.weights != "none":
         state = weights.fetch("vgg16", spec.weights)
         convolutions = [name for name, layer in model.base.named_children() if isinstance(layer, nn.Conv2d)]
-        # torchvision numbers the layers of `features`; in order they are our convolutions.
-        numbers = sorted({int(key.split(".")[-2]) for key in state if key.startswith("features.") or key[0].isdigit()})
-        ours = {str(number): name for name, number in zip(convolutions, numbers, strict=False)}
+        # torchvision numbers the layers of `features`, ReLU and pooling too, as our base does; a whole network's classifier is not used.
+        ours = {str(number): name for number, (name, _) in enumerate(model.base.named_children()) if name in convolutions}
         renamed = {}
         for key, value in state.items():
-            number, _, part = key.removeprefix("features.").partition(".")
-            renamed[f"{ours.get(number, number)}.{part}"] = value
+            number, dot, part = key.removeprefix("features.").partition(".")
+            if number != "classifier":
+                renamed[f"{ours.get(number, number)}{dot}{part}"] = value
         weights.put(model.base, renamed, spec.weights)
     return model

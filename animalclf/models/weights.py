@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import os
-import tempfile
-from collections.abc import Iterator
+import posixpath
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import TypeVar
 
 import torch
 import torchvision
@@ -16,36 +20,38 @@ from torch import nn
 from animalclf import storage
 from animalclf.errors import UserError
 
+T = TypeVar("T")
+
 
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
     """The state dict that `source` names ("imagenet", or a path or URL), float32. Raises UserError that says how to get the file by hand."""
-    if source == "imagenet":
-        return _download(architecture)
-    try:
-        content = storage.read_bytes(source)
-    except FileNotFoundError as error:
-        raise UserError(f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none") from error
+    file = str(_downloaded(architecture)) if source == "imagenet" else source
+    content = _kept(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, torch.serialization.pickle.UnpicklingError) as error:
-        raise UserError(f"model.weights: {source}: not a readable file of weights ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, EOFError, LookupError, ValueError, AssertionError, struct.error, UnpicklingError) as error:  # as damaged files gave
+        reason = str(error).partition(". ")[0].partition("\n")[0]
+        raise UserError(f"model.weights: {file}: not a readable file of weights ({reason}); get it again or remove it") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"model.weights: {source}: holds no state dict (names to tensors)")
+        raise UserError(f"model.weights: {file}: holds no state dict (names to tensors)")
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def check(architecture: str, source: str) -> None:
     """Raise UserError where `fetch` would, without reading a file: it exists, or the download is in the cache or can be made."""
+    from animalclf.models import check_name  # the registry imports this module
+
+    check_name(architecture)
+    _choice(architecture)
     if source == "imagenet":
-        if not torchvision_file(architecture).exists():
-            _download(architecture)
-    elif not storage.exists(source):
-        raise UserError(f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none")
+        _downloaded(architecture)
+    else:
+        _explained(source, lambda: _version(source))
 
 
 def torchvision_file(architecture: str) -> Path:
     """Where the download of an architecture's ImageNet weights is kept on this machine."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / _choice(architecture).url.rpartition("/")[2]
+    return _folder() / posixpath.basename(_choice(architecture).url)
 
 
 def put(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
@@ -67,33 +73,74 @@ def put(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
 def _choice(architecture: str) -> torchvision.models.WeightsEnum:
     """For VGG16 the original Oxford weights, which Keras has too (the seed's); for others torchvision's best."""
     architecture = "vgg16" if architecture == "vgg16_pooled" else architecture
-    choices = torchvision.models.get_model_weights(architecture)
+    try:
+        choices = torchvision.models.get_model_weights(architecture)
+    except ValueError as error:
+        raise UserError(f"model.weights: there are no pretrained weights for {architecture}; use none") from error
     return choices.IMAGENET1K_FEATURES if architecture == "vgg16" else choices.DEFAULT
 
 
-def _download(architecture: str) -> dict[str, torch.Tensor]:
-    choice, folder = _choice(architecture), torchvision_file(architecture).parent
+def _folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _downloaded(architecture: str) -> Path:
+    """The file of an architecture's ImageNet weights. One that is there already, also by hand, needs neither a network nor a writable folder."""
+    path, url = torchvision_file(architecture), _choice(architecture).url
+    if path.exists():
+        return path
     try:
-        with _one_at_a_time(architecture):
-            state = torch.hub.load_state_dict_from_url(choice.url, map_location="cpu", check_hash=True, weights_only=True, progress=False)
-    except (OSError, RuntimeError) as error:
+        with _one_at_a_time(path):  # the ranks of a node: the first downloads, the others then find the file
+            if not path.exists():
+                torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True, progress=False)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
-            f"model.weights: the ImageNet weights could not be downloaded ({error}). Get {choice.url} on a machine with access and put it into "
-            f"{folder} on every node, or name the file with --set model.weights=PATH, or train without with --set model.weights=none"
+            f"model.weights: the ImageNet weights could not be downloaded ({error}). Get {url} on a machine with access and put it into "
+            f"{path.parent} on every node, or name the file with --set model.weights=PATH, or train without with --set model.weights=none"
         ) from error
-    if architecture == "vgg16":
-        return {name: value for name, value in state.items() if name.startswith("features.")}
-    return dict(state)
+    return path
+
+
+def _kept(url: str) -> bytes:
+    """The content of a remote file, fetched once a node for each version of it."""
+    version = _explained(url, lambda: _version(url))
+    copy = _folder() / f"{version[:16]}-{posixpath.basename(url)}"
+    try:
+        with _one_at_a_time(copy):
+            if not copy.exists():
+                storage.write_bytes(str(copy), _explained(url, lambda: storage.read_bytes(url)))
+            return copy.read_bytes()
+    except OSError as error:
+        raise UserError(f"model.weights: {copy}: cannot be written ({error}); choose another folder with the variable TORCH_HOME") from error
+
+
+def _version(source: str) -> str:
+    """Hex digits that change with the file (in a bucket: with its ETag). Raises FileNotFoundError, and UserError for a folder."""
+    fs, path = storage.filesystem(source)
+    fs.invalidate_cache()
+    if fs.info(path)["type"] == "directory":
+        raise UserError(f"model.weights: {source}: a folder; give the path of a state dict")
+    return str(fs.ukey(path))
+
+
+def _explained(source: str, action: Callable[[], T]) -> T:
+    try:
+        return storage.explained(source, action)
+    except FileNotFoundError as error:
+        raise UserError(f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"model.weights: {source}: cannot be read ({error.strerror}); give the path of a state dict") from error
 
 
 @contextlib.contextmanager
-def _one_at_a_time(name: str) -> Iterator[None]:
-    """Several ranks on a node: the first downloads, the others then find the file."""
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """Held by one process of this machine at a time, for one file; the lock lies beside it, where its user may write."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     if os.name != "posix":
         yield
         return
     import fcntl
 
-    with open(os.path.join(tempfile.gettempdir(), f"animalclf-weights-{name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with open(f"{file}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield

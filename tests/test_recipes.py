@@ -1,0 +1,78 @@
+"""Every recipe that comes with the package: it opens with its command, loads, builds its model and makes a training step."""
+
+from dataclasses import replace
+from importlib import resources
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from animalclf import config as configuration
+from animalclf.errors import UserError
+from animalclf.models import build, names
+from animalclf.models.classifier import count, layer_names
+from animalclf.training.optim import make_optimizer
+
+RECIPES = configuration.recipe_names()
+SEEDS = {"big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook"}
+
+
+def opening(name):
+    text = resources.files("animalclf.recipes").joinpath(f"{name}.yaml").read_text()
+    lines = text.splitlines()
+    assert all(len(line) <= 150 for line in lines)
+    return [line for line in lines if line.startswith("#")]
+
+
+def test_the_recipes_that_are_promised():
+    assert SEEDS | {"vgg16_pooled", "resnet18"} <= set(RECIPES)
+    with pytest.raises(UserError, match="did you mean 'vgg16_pooled'"):
+        configuration.load("vgg16_poled")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_opens_with_its_command(name):
+    lines = opening(name)
+    command = next(line for line in lines if line.startswith("# Run:"))
+    assert f"animalclf {'demo' if name == 'demo' else f'train --recipe {name} --data PICTURES --out runs/{name}'}" in command
+    assert name not in SEEDS or any(line.startswith("# Seed:") for line in lines)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("classes", [2, 20])
+def test_a_recipe_makes_a_step(name, classes):
+    spec = configuration.load(name)
+    assert spec.name == name and spec.model.name in names()
+    small = replace(spec.model, input_size=76 if spec.model.name == "big_cnn" else 32, weights="none")
+    torch.manual_seed(0)
+    model = build(small, classes).train()
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    optimizer = make_optimizer(model.parameters(), spec.optim)
+    pictures, labels = torch.randint(0, 256, (4, model.input_size, model.input_size, 3), dtype=torch.uint8), torch.arange(4) % classes
+    F.cross_entropy(model(pictures), labels, label_smoothing=spec.optim.label_smoothing).backward()
+    optimizer.step()
+    after = dict(model.named_parameters())
+    assert all(value.requires_grad or torch.equal(value, before[key]) for key, value in after.items())
+    assert not torch.equal(after["head.logits.weight"], before["head.logits.weight"])
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_the_seeds_settings():
+    cnn, balanced, vgg, notebook = (configuration.load(name) for name in ("big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook"))
+    assert (cnn.optim.name, cnn.optim.lr, cnn.optim.eps, cnn.optim.schedule, cnn.train.batch_size) == ("adam", 1e-3, 1e-7, "constant", 128)
+    assert configuration.differences(cnn, balanced) == ["name: big_cnn -> big_cnn_balanced", "train.balance: none -> class_weights"]
+    assert (vgg.optim.lr, vgg.model.input_size, vgg.data.stored_size, vgg.model.dropout, vgg.train.epochs) == (1e-4, 224, 252, 0.1, 20)
+    assert vgg.model.weights == "imagenet" and vgg.model.trainable == ("block5", "head") and vgg.train.balance == "class_weights"
+    assert [line.partition(":")[0] for line in configuration.differences(vgg, notebook)] == ["name", "model.trainable"]
+    for recipe in (cnn, vgg):
+        augment = recipe.augment
+        assert (augment.rotation, augment.shift, augment.zoom, augment.flip) == (25, 0.2, (0.6, 1.4), True)
+
+
+def test_vgg16_pooled_trains_the_head_on_kept_features():
+    spec = configuration.load("vgg16_pooled")
+    model = build(replace(spec.model, input_size=64, weights="none"), 10)
+    assert model.frozen_features and count(model, trainable_only=True) == 1024 * 10 + 10 and "head.logits" in layer_names(model)
+    features = model.features(torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8))
+    assert torch.allclose(features.view(3, 2, 512).norm(dim=2), torch.full((3, 2), 512**0.5), rtol=1e-4)
+    assert not model.head.logits.weight.any() and not features.requires_grad
