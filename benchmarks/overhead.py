@@ -26,11 +26,11 @@ from animalclf import config as configuration
 from animalclf.data.feed import MemoryFeed, load_pictures
 from animalclf.data.shards import open_prepared
 from animalclf.runs import Run
-from animalclf.training.ranks import Place, set_threads
+from animalclf.training.ranks import Place, set_up_cpu
 from animalclf.training.train import train
 data, out, sets = sys.argv[1], sys.argv[2], sys.argv[3:]
 config, prepared = configuration.load("big_cnn", sets), open_prepared(data)
-set_threads(0, 1)
+set_up_cpu(0, 1)
 pictures = load_pictures(prepared)
 train(config, prepared, Run(out), lambda s, passes: MemoryFeed(s, pictures), Place(), lambda row: None, lambda event: None)
 """

@@ -5,6 +5,7 @@
     python -m benchmarks.step --model vgg16 --compile --json step.json
 
 All variants are timed in turn, --repeat rounds of --steps steps each; the median round counts, so that a machine whose speed drifts is fair to all.
+In every round a large matrix product is timed too, fp32 and bf16: what the device can do at most, and the share of it that a step reaches.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
 from animalclf import config as configuration
 from animalclf.models import build
 from animalclf.training.loop import autocast, choose_bf16
 from animalclf.training.optim import make_optimizer
-from animalclf.training.ranks import set_threads
+from animalclf.training.ranks import set_up_cpu
 
 KERAS = """
 import os, sys, time
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    set_threads(0, 1)
+    set_up_cpu(0, 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = configuration.load(arguments.model, [] if arguments.model == "big_cnn" else ["model.weights=none"])
     variants: dict[str, Callable[[], float]] = {}
@@ -86,20 +88,28 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if keras:
         variants["Keras on TensorFlow fp32"] = lambda: ask(keras)
     rounds: dict[str, list[float]] = {name: [] for name in variants}
+    peaks: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for _ in range(arguments.repeat):
         for name, run in variants.items():
             rounds[name].append(run())
+        for precision, each in peaks.items():
+            each.append(matrix_flops(device, torch.float32 if precision == "fp32" else torch.bfloat16))
     if keras:
         keras.kill()
     speeds = {name: statistics.median(each) for name, each in rounds.items()}
     chosen = f"torch {'bf16' if choose_bf16('auto', device) else 'fp32'} channels_last"
     against = speeds.get("Keras on TensorFlow fp32")
+    peak = {precision: statistics.median(each) for precision, each in peaks.items()}
+    flops = step_flops(spec)
     return {
         "model": arguments.model,
         "batch_size": arguments.batch_size,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else str(torch.cpu.get_capabilities().get("cpu_name")),
         "threads": torch.get_num_threads(),
         "pictures_per_s": speeds,
+        "flops_per_picture": flops,
+        "matrix_flops_per_s": peak,
+        "share_of_peak": {name: speed * flops / peak["bf16" if "bf16" in name else "fp32"] for name, speed in speeds.items()},
         "default": chosen,
         "ratio_keras": speeds[chosen] / against if against else None,
     }
@@ -136,6 +146,28 @@ def variant(
     return run
 
 
+def step_flops(spec: configuration.Config) -> int:
+    """Floating-point operations of a training step a picture (multiplications and additions of convolutions and matrix products)."""
+    model = build(spec.model, 10).train()
+    image = torch.zeros(2, spec.model.input_size, spec.model.input_size, 3, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        model(image).sum().backward()
+    return int(counter.get_total_flops()) // len(image)
+
+
+def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product, the most that a step could reach; the best of three."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        product = left @ right
+        float(product[0, 0])  # waits for a GPU
+        times.append(time.perf_counter() - started)
+    return 2 * side**3 / min(times[1:])
+
+
 def keras_process(arguments: argparse.Namespace, size: int) -> subprocess.Popen[str] | None:
     """The same layers in Keras, in a process of its own that trains a round for every line it reads; None where Keras is not installed."""
     if subprocess.run([arguments.keras_python, "-c", "import keras, tensorflow"], capture_output=True).returncode:
@@ -155,13 +187,18 @@ def ask(process: subprocess.Popen[str]) -> float:
 def show(figures: dict[str, Any]) -> None:
     title = f"training steps of {figures['model']}, batch {figures['batch_size']}, {figures['threads']} threads, {figures['device']}"
     table = Table(title=title, title_justify="left")
-    for name in ("", "pictures/s", "against Keras"):
+    for name in ("", "pictures/s", "against Keras", "share of matrix peak"):
         table.add_column(name)
     keras = figures["pictures_per_s"].get("Keras on TensorFlow fp32")
     for name, speed in figures["pictures_per_s"].items():
         mark = "  (the default here)" if name == figures["default"] else ""
-        table.add_row(name + mark, f"{speed:.1f}", f"{speed / keras:.2f}" if keras else "")
+        table.add_row(name + mark, f"{speed:.1f}", f"{speed / keras:.2f}" if keras else "", f"{figures['share_of_peak'][name]:.0%}")
     Console(width=100).print(table)
+    peak = figures["matrix_flops_per_s"]
+    Console(width=100).print(
+        f"{figures['flops_per_picture'] / 1e9:.1f} GFLOP a picture; matrix products reach {peak['fp32'] / 1e9:,.0f} GFLOP/s in fp32, "
+        f"{peak['bf16'] / 1e9:,.0f} in bf16"
+    )
     if keras is None:
         Console(width=100).print("Keras on TensorFlow was not measured: not installed in --keras-python")
 

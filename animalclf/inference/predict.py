@@ -25,9 +25,9 @@ from animalclf.data.measure import read_files
 from animalclf.errors import UserError
 from animalclf.inference import prior as priors
 from animalclf.inference import submission
-from animalclf.inference.evaluate import bf16
+from animalclf.inference.evaluate import bf16, chances_of
 from animalclf.models.classifier import Classifier
-from animalclf.training import checkpoint, final
+from animalclf.training import checkpoint
 
 Block = dict[str, np.ndarray]
 
@@ -43,13 +43,15 @@ def predict(
     device: str = "auto",
     sample_submission: str | None = None,
     limit: int = 0,
+    flips: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Classify the pictures of `data` (a folder, or a competition folder's test pictures) with the best model of the run folder `run`.
 
     Writes `predictions.parquet` (see submission.predictions_table) and `submission.csv` into `out`. `prior`: see prior.parse_prior. `workers`: copies
-    of the model, 0 = one a GPU, or one a node. `limit`: only the first so many pictures. A picture that cannot be read gets a row all the same:
-    the prior as its probabilities, the prior's most likely class, the reason as its status; it is listed under "unreadable".
+    of the model, 0 = one a GPU, or one a node. `limit`: only the first so many pictures. `flips`: the mean over each picture and its mirror image.
+    A picture that cannot be read gets a row all the same: the prior as its probabilities, the prior's most likely class, the reason as its status;
+    it is listed under "unreadable".
 
     Returns what was done, as plain data ("ignored": files that are no pictures by their names). Raises UserError, before any long work, for
     whatever the user can mend.
@@ -70,7 +72,9 @@ def predict(
     probe = storage.join(storage.absolute(out), ".writable")
     storage.write_bytes(probe, b"")  # a place that cannot be written shows now, not after the work
     storage.remove(probe)
-    chances, status = classify(model, settings, source.root, paths, batch_size=batch_size, workers=workers, device=device, progress=progress)
+    chances, status = classify(
+        model, settings, source.root, paths, batch_size=batch_size, workers=workers, device=device, flips=flips, progress=progress
+    )
     readable = np.array([reason == submission.OK for reason in status])
     corrected, shares = priors.apply(chances[readable], about["prior"], wanted)
     chances[readable], chances[~readable] = corrected, shares
@@ -104,10 +108,12 @@ def classify(
     batch_size: int,
     workers: int = 0,
     device: str = "auto",
+    flips: bool = False,
     progress: bool = True,
 ) -> tuple[np.ndarray, list[str]]:
     """Class probabilities float32 (N, C) of the pictures `paths` below `root`, in their order, and each one's status: "ok", or why it could not
-    be read (its probabilities then mean nothing). The pictures are decoded and resized exactly as `prepare` and the evaluation do it.
+    be read (its probabilities then mean nothing). The pictures are decoded and resized exactly as `prepare` and the evaluation do it. `flips`: the
+    mean over each picture and its mirror image.
 
     Raises UserError where the cluster has too little for `workers` or `device` ("auto", "cpu", "cuda"), a node cannot see `root`, or the
     model gives no numbers.
@@ -130,7 +136,7 @@ def classify(
     columns = (TextColumn("classifying"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not (progress and console.is_terminal)) as bar:
         line, started, done = bar.add_task("", total=len(paths), speed=""), time.perf_counter(), 0
-        for block in _execute(model, settings, root, list(paths), batch_size, copies, use_gpu):
+        for block in _execute(model, settings, root, list(paths), batch_size, copies, use_gpu, flips):
             chances[block["index"]], status[block["index"]] = block["chances"], block["status"]
             done += len(block["index"])
             bar.update(line, completed=done, speed=f"{done:,}/{len(paths):,}  {done / (time.perf_counter() - started):,.0f} pictures/s")
@@ -141,7 +147,9 @@ def classify(
     return chances, status.tolist()
 
 
-def _execute(model: Classifier, settings: Config, root: str, paths: list[str], batch_size: int, copies: int, use_gpu: bool) -> Iterator[Block]:
+def _execute(
+    model: Classifier, settings: Config, root: str, paths: list[str], batch_size: int, copies: int, use_gpu: bool, flips: bool
+) -> Iterator[Block]:
     """Blocks with the columns index, chances, status; one block a batch, as they get ready. A batch always has the same pictures, so that the
     figures do not depend on the timing. Batches lost with a copy that died are done again; Ray's own restarts would go on for ever where a batch
     is too large for the memory."""
@@ -149,7 +157,7 @@ def _execute(model: Classifier, settings: Config, root: str, paths: list[str], b
     left, deaths = set(range(math.ceil(len(paths) / batch_size))), 0
     while left:
         try:
-            for block in _pass(shared, weights, settings, root, sorted(left), batch_size, copies, use_gpu):
+            for block in _pass(shared, weights, settings, root, sorted(left), batch_size, copies, use_gpu, flips):
                 failures = [text for text in block["failed"] if text]
                 if failures:
                     raise UserError(failures[0])
@@ -162,8 +170,9 @@ def _execute(model: Classifier, settings: Config, root: str, paths: list[str], b
 
 
 def _pass(
-    shared: ray.ObjectRef, weights: ray.ObjectRef, settings: Config, root: str, batches: list[int], batch_size: int, copies: int, use_gpu: bool
-) -> Iterator[Block]:
+    shared: ray.ObjectRef, weights: ray.ObjectRef, settings: Config, root: str, batches: list[int], batch_size: int, copies: int, use_gpu: bool,
+    flips: bool,
+) -> Iterator[Block]:  # fmt: skip
     """One execution over the batches with these numbers."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -182,7 +191,7 @@ def _pass(
         warnings.simplefilter("ignore", RayDeprecationWarning)  # of ray_remote_args_fn, which Ray 2.64 takes away
         dataset = dataset.map_batches(
             _Copy,
-            fn_constructor_args=(weights, settings, use_gpu, here),
+            fn_constructor_args=(weights, settings, use_gpu, here, flips),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=copies),
             # Such a function also keeps Ray Data from fusing the stages: the next pictures are decoded while the model works.
@@ -229,16 +238,16 @@ def _pictures(root: str, paths: Sequence[str], start: int, settings: Config) -> 
 class _Copy:
     """One copy of the model, in an actor of its own."""
 
-    def __init__(self, weights: ray.ObjectRef, settings: Config, use_gpu: bool, copies_here: int) -> None:
-        from animalclf.training.ranks import set_threads
+    def __init__(self, weights: ray.ObjectRef, settings: Config, use_gpu: bool, copies_here: int, flips: bool) -> None:
+        from animalclf.training.ranks import set_up_cpu
 
-        set_threads(0, copies_here)
+        set_up_cpu(0, copies_here)
         self.device = torch.device("cuda" if use_gpu else "cpu")
         self.model = ray.get(weights).to(self.device).eval()
-        self.bf16 = bf16(settings, self.device)
+        self.bf16, self.flips = bf16(settings, self.device), flips
 
     def __call__(self, block: Block) -> Block:
         index = block["index"]
         batch = {"image": block.pop("image"), "label": index, "index": index}
-        _, chances = final.predict(self.model, iter([batch]), self.device, self.bf16)
+        _, chances = chances_of(self.model, iter([batch]), self.device, self.bf16, self.flips)
         return {**block, "chances": chances}

@@ -117,9 +117,10 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
 def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict[str, Any]:
     """`--local`: the same training in this process, without Ray, so that breakpoints work."""
     from animalclf.data.feed import MemoryFeed, load_pictures
-    from animalclf.training.ranks import Place
+    from animalclf.training.ranks import Place, set_up_cpu
     from animalclf.training.train import train
 
+    set_up_cpu(config.train.threads, 1)
     pictures = load_pictures(prepared)
     return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), Place(), lambda row: show({"row": row}), show)
 

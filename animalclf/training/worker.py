@@ -16,7 +16,7 @@ from animalclf.data.shards import open_prepared
 from animalclf.data.stream import Cache, RayFeed
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.ranks import Place, set_threads
+from animalclf.training.ranks import Place, set_up_cpu
 from animalclf.training.train import train
 
 
@@ -37,7 +37,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     task: Task = settings["task"]
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    set_threads(task.config.train.threads, context.get_local_world_size())
+    set_up_cpu(task.config.train.threads, context.get_local_world_size())
 
     def make_feed(schedule: Schedule, passes: Sequence[tuple[Phase, int]]) -> RayFeed:
         return RayFeed(schedule, task.cache, place.rank, place.world, passes)
