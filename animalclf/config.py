@@ -21,6 +21,7 @@ class Data:
     """What `prepare` makes of the pictures. Every key here is part of the prepared set's fingerprint."""
 
     stored_size: int = 144  # pixels; a little above the model's input, so that zooming in keeps detail
+    store: Literal["pixels", "jpeg"] = "pixels"  # jpeg: a fifth of the disk or less, decoded when training starts, quality 95
     val: float = 0.2  # share of each class for validation
     test: float = 0.0  # share of each class for a test split; 0 = none
     folds: int = 0  # k folds instead of a share: fold number `fold` is the validation split
@@ -47,12 +48,21 @@ class Model:
 
 @dataclass(frozen=True)
 class Augment:
-    """The seed's warp (one affine map a picture, border replicated). All zero = none."""
+    """The seed's warp (one affine map a picture, border replicated), and what recipes since then add to it. All zero = none."""
 
     rotation: float = 25.0  # degrees, uniform in +-
     shift: float = 0.2  # share of the side, uniform in +-, x and y
     zoom: tuple[float, float] = (0.6, 1.4)  # factor on the sampling grid as in Keras: below 1 zooms in; x and y drawn apart
     flip: bool = True  # mirror half of the pictures
+    crop: tuple[float, float] = (1.0, 1.0)  # random resized crop: share of the area, uniform; sides 3:4 to 4:3. (1, 1) = none
+    brightness: float = 0.0  # colour jitter: factor uniform in 1 +-
+    contrast: float = 0.0  # about mid-grey
+    saturation: float = 0.0
+    trivial: bool = False  # TrivialAugment: one operation a picture, of random strength
+    erase: float = 0.0  # share of the pictures of which a random rectangle is greyed out
+    mixup: float = 0.0  # alpha of mixup, on the training device; 0 = none
+    cutmix: float = 0.0  # alpha of CutMix; with both, each step takes one or the other
+    on: Literal["auto", "data", "device"] = "auto"  # who augments: Ray Data tasks, or the training device (auto: a GPU where there is one)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Train:
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes it natively
     channels_last: bool = True
     compile: bool = False
+    cache: Literal["auto", "memory", "disk"] = "auto"  # where the pictures wait: Ray's object store, or the nodes' disks (auto: as it fits)
     patience: int = 0  # epochs without a better score before stopping; 0 = never
     monitor: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss"] = "balanced_accuracy"  # what selects the best checkpoint
     threads: int = 0  # CPU threads a worker; 0 = the node's cores shared among its workers
@@ -263,6 +274,13 @@ def _check(config: Config) -> None:
         ("augment.rotation", 0 <= augment.rotation <= 180, "degrees from 0 to 180"),
         ("augment.shift", 0 <= augment.shift < 1, "a share from 0 to below 1"),
         ("augment.zoom", 0 < augment.zoom[0] <= augment.zoom[1], "two factors above 0, the smaller first"),
+        ("augment.crop", 0 < augment.crop[0] <= augment.crop[1] <= 1, "two shares above 0 and up to 1, the smaller first"),
+        ("augment.brightness", 0 <= augment.brightness <= 1, "from 0 to 1"),
+        ("augment.contrast", 0 <= augment.contrast <= 1, "from 0 to 1"),
+        ("augment.saturation", 0 <= augment.saturation <= 1, "from 0 to 1"),
+        ("augment.erase", 0 <= augment.erase <= 1, "a share from 0 to 1"),
+        ("augment.mixup", augment.mixup >= 0, "0 or more"),
+        ("augment.cutmix", augment.cutmix >= 0, "0 or more"),
         ("optim.lr", optim.lr > 0, "above 0"),
         ("optim.weight_decay", optim.weight_decay >= 0, "0 or more"),
         ("optim.eps", optim.eps > 0, "above 0"),

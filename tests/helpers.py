@@ -14,9 +14,10 @@ from animalclf.data import shards
 
 
 def tiny_prepared(
-    root: Path, counts: tuple[int, ...] = (30, 20, 10), size: int = 40, val: float = 0.25, seed: int = 0, shard_rows: int = 16
+    root: Path, counts: tuple[int, ...] = (30, 20, 10), size: int = 40, val: float = 0.25, seed: int = 0, shard_rows: int = 16, store: str = "pixels"
 ) -> shards.Prepared:
     """A prepared set of noisy squares: class c is a bright square in its own corner on noise, so that a small net learns it."""
+    root.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     total = len(labels)
@@ -32,7 +33,7 @@ def tiny_prepared(
     for number, start in enumerate(range(0, total, shard_rows)):
         rows = place[start : start + shard_rows]
         shard[rows], row[rows] = number, np.arange(len(rows))
-        shards.write_shard(str(root / f"shard-{number:05d}.parquet"), images[rows], rows)
+        shards.write_shard(str(root / f"shard-{number:05d}.parquet"), images[rows], rows, store)
         listed.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     manifest = pd.DataFrame(
         {
@@ -47,9 +48,9 @@ def tiny_prepared(
     sink = io.BytesIO()
     manifest.to_parquet(sink)
     storage.write_bytes(str(root / shards.MANIFEST), sink.getvalue())
-    settings = configuration.to_dict(configuration.Data(stored_size=size))
+    settings = configuration.to_dict(configuration.Data(stored_size=size, store=store))
     info = {
-        "format": 1,
+        "format": shards.FORMAT,
         "classes": names,
         "stored_size": size,
         "fingerprint": f"tiny-{seed}",

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,9 +107,16 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
         launch.preflight(1, True, [])
     with pytest.raises(UserError, match=r"at least 1"):
         launch.preflight(-1, False, [])
-    with pytest.raises(UserError, match=r"take 90\.0 GB.*data\.stored_size"):
-        launch.preflight(1, False, [], 90_000_000_000)
-    assert launch.preflight(2, False, [str(tmp_path)], 1000) == "1 node, 4 CPUs"
+    assert launch.preflight(2, False, [str(tmp_path)]) == "1 node, 4 CPUs"
+
+
+def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared):
+    large = replace(prepared, info={**prepared.info, "shards": [{"file": "shard-00000.parquet", "rows": 10_000_000}]})
+    assert launch.choose_cache("auto", prepared)[0] and not launch.choose_cache("disk", prepared)[0]
+    memory, said = launch.choose_cache("auto", large)
+    assert not memory and re.fullmatch(r"pictures \S+ GB from disk \(memory has room for \S+ GB\)", said)
+    with pytest.raises(UserError, match=r"train\.cache=memory: .* take .* GB.*data\.stored_size"):
+        launch.choose_cache("memory", large)
 
 
 def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):

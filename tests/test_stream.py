@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import tiny_prepared
 
 from animalclf import config as configuration
-from animalclf.data.feed import MemoryFeed, Schedule, load_pictures
+from animalclf.data.feed import MemoryFeed, Pictures, Schedule, load_pictures
+from animalclf.data.local import LocalShards
+from animalclf.data.shards import PixelFile
+from animalclf.errors import UserError
 
 PASSES = [("train", 0), ("val", 0), ("train", 1), ("val", 1)]
 
@@ -71,3 +76,62 @@ def test_more_ranks_than_validation_rows(tmp_path, ray_local):
     store = stream.cache(prepared)
     seen = [b["index"] for rank in range(5) for b in stream.RayFeed(schedule, store, rank, 5, [("val", 0)]).batches("val", 0)]
     assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows("val"))
+
+
+@pytest.mark.parametrize("store", ["pixels", "jpeg"])
+def test_pictures_from_disk_are_those_from_memory(tmp_path, monkeypatch, store):
+    monkeypatch.setenv("ANIMALCLF_CACHE", str(tmp_path / "cache"))
+    prepared = tiny_prepared(tmp_path / "set", counts=(300, 200, 100), size=24, shard_rows=320, store=store)
+    everything, index = load_pictures(prepared), np.random.default_rng(0).permutation(600)
+    local = LocalShards(prepared)
+    direct = Pictures(local, everything.shard, everything.row)
+    assert np.array_equal(np.stack(direct.views(index)), np.stack(everything.views(index)))
+    assert (tmp_path / "cache").exists() == (store == "jpeg")  # decoded pictures on this disk are read in place
+    if store == "jpeg":
+        bytes_of = [sum(path.stat().st_size for path in folder.glob("*.parquet")) for folder in (tmp_path / "set", tmp_path / "cache" / "tiny-0")]
+        assert bytes_of[0] < bytes_of[1]
+        monkeypatch.setattr("animalclf.data.local.read_shard", None)  # the copies are found again
+        assert np.array_equal(LocalShards(prepared)[0][5], local[0][5])
+
+
+def test_a_jpeg_set_is_nearly_the_decoded_one(tmp_path):
+    pixels, jpeg = (tiny_prepared(tmp_path / store, size=24, store=store) for store in ("pixels", "jpeg"))
+    one, other = (np.stack(load_pictures(prepared).views(np.arange(60))).astype(int) for prepared in (pixels, jpeg))
+    assert 0 < np.abs(one - other).mean() < 4
+
+
+def test_a_shard_cut_short_or_of_another_kind_is_named(tmp_path):
+    prepared = tiny_prepared(tmp_path, shard_rows=60)
+    path = prepared.shard_paths()[0]
+    whole = PixelFile(path, 40)
+    with pytest.raises(UserError, match=r"shard-00000\.parquet.*prepare the set again"):
+        PixelFile(path, 41)
+    with open(path, "r+b") as file:
+        file.truncate(100_000)
+    whole[0]
+    with pytest.raises(OSError, match=r"shard-00000\.parquet.*ends within picture 59"):
+        whole[59]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("store", ["pixels", "jpeg"])
+def test_ray_data_gives_the_same_batches_from_disk(tmp_path, ray_local, monkeypatch, store):
+    from animalclf.data import stream
+
+    prepared = tiny_prepared(tmp_path / "set", store=store)
+    # The workers of this Ray have their environment already: their copies of this set lie in the default folder, under a name of its own.
+    prepared = replace(prepared, info={**prepared.info, "fingerprint": f"{tmp_path.name}-{store}"})
+    schedule, pictures = schedule_of(prepared, "sampling"), load_pictures(prepared)
+    streamed, direct = stream.RayFeed(schedule, stream.cache(prepared, memory=False), 0, 1, PASSES), MemoryFeed(schedule, pictures)
+    for phase, epoch in PASSES:
+        for one, other in zip(streamed.batches(phase, epoch), direct.batches(phase, epoch), strict=True):
+            assert all(np.array_equal(one[name], other[name]) for name in ("image", "label", "index"))
+
+
+def test_balanced_sampling_keeps_every_repeated_row(tmp_path):
+    prepared = tiny_prepared(tmp_path, counts=(40, 4))
+    schedule, pictures = schedule_of(prepared, "sampling"), load_pictures(prepared)
+    seen = np.concatenate([batch["index"] for batch in MemoryFeed(schedule, pictures).batches("train", 0)])
+    rows = prepared.rows("train")
+    counts = np.bincount(prepared.labels[seen])
+    assert len(seen) == len(rows) and abs(counts[0] - counts[1]) <= 1 and np.bincount(seen).max() >= 4

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ import torch
 from helpers import tiny_config, tiny_prepared
 
 from animalclf import config as configuration
+from animalclf.config import Augment
 from animalclf.data.feed import MemoryFeed, load_pictures, make_schedule
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training import checkpoint, launch, loop
 from animalclf.training import train as training
+from animalclf.training.mixup import Mixed, mix
 from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
 from animalclf.training.ranks import Place
 
@@ -45,7 +48,7 @@ def train_into(folder, config, prepared, stop_after=None):
 
 
 def without_times(rows):
-    return [{key: value for key, value in row.items() if key not in ("seconds", "train_seconds", "pictures_per_s", "wait_share")} for row in rows]
+    return [{key: row[key] for key in row if not key.endswith("seconds") and key not in ("pictures_per_s", "wait_share")} for row in rows]
 
 
 def test_it_learns_and_fills_the_run_folder(tmp_path, prepared):
@@ -215,3 +218,51 @@ def test_limit_keeps_every_class(prepared):
     schedule = make_schedule(prepared, config)
     assert 10 <= sum(map(len, schedule.rows.values())) <= 15
     assert set(schedule.labels[schedule.rows["train"]]) == {0, 1, 2}
+
+
+def test_augmenting_on_the_device_trains_alike(tmp_path, prepared):
+    settings = {"model__input_size": 76, "data__stored_size": 76, "optim__name": "sgd", "train__epochs": 1}
+    rows = [train_into(tmp_path / on, tiny_config(1, augment__on=on, **settings), prepared).metrics()[0] for on in ("data", "device")]
+    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=1e-3)
+    assert rows[0]["augment_seconds"] > 0 and rows[1]["handover_seconds"] > rows[0]["handover_seconds"]
+    assert all(row["wait_seconds"] + row["handover_seconds"] + row["step_seconds"] == pytest.approx(row["train_seconds"]) for row in rows)
+
+
+@pytest.mark.parametrize("spec", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_mixing_keeps_the_shares_of_the_pictures_and_labels(spec):
+    image = torch.arange(6).view(6, 1, 1, 1).expand(6, 20, 20, 3).to(torch.uint8) * 10
+    label = torch.arange(6)
+    kinds = set()
+    for step in range(20):
+        mixed = mix(replace(Augment(), **spec), 0, 0, step, image, label)
+        assert 0.5 <= mixed.share <= 1 and torch.equal(mixed.other, label.roll(1))
+        expected = mixed.share * 10 * label + (1 - mixed.share) * 10 * mixed.other
+        assert torch.allclose(mixed.image.float().mean((1, 2, 3)), expected, atol=0.05)
+        kinds.add(mixed.image.dtype)
+    assert len(kinds) == len(spec)
+
+
+def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
+    logits, label = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+    fixed = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    image = torch.zeros(4, 2, 2, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        fixed[1].bias.copy_(logits[0])
+    config = tiny_config(1, optim__name="sgd", optim__momentum=0, optim__lr=1e-9)
+    batch = {"image": image.numpy(), "label": label.numpy(), "index": np.arange(4)}
+
+    class Float(torch.nn.Module):
+        def forward(self, x):
+            return fixed(x.float())
+
+    def run(**named):
+        optimizer = torch.optim.SGD(fixed.parameters(), lr=0)
+        found, _ = loop.train_epoch(Float(), [batch], np.array([4]), optimizer, config.optim, config.train, 0, place=Place(), **named)
+        return found["loss"]
+
+    def mixing(image, label, step):
+        return Mixed(image, label, label.roll(1), 0.7)
+
+    plain = torch.nn.functional.cross_entropy
+    expected = 0.7 * plain(logits[[0] * 4], label) + 0.3 * plain(logits[[0] * 4], label.roll(1))
+    assert run(mix=mixing) == pytest.approx(float(expected), rel=1e-5) and run() == pytest.approx(float(plain(logits[[0] * 4], label)), rel=1e-5)

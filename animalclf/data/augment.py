@@ -1,4 +1,7 @@
-"""The seed's augmentation: one composed affine warp a picture on uint8 batches, its parameters a pure function of (seed, epoch, index)."""
+"""Augmentation of uint8 batches: one composed affine warp a picture, then colours; its parameters are a pure function of (seed, epoch, index).
+
+Here the parameters, and their use by OpenCV; data/device.py uses the same parameters on the training device.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ import cv2
 import numpy as np
 
 from animalclf.config import Augment
+from animalclf.data import colour
 
 Pictures = np.ndarray | Sequence[np.ndarray]  # uint8 (N, S, S, 3), or N views of uint8 (S, S, 3)
 _DRAWS = 6  # random numbers a picture: angle, shift x, shift y, zoom x, zoom y, flip
+_CROP, _TRIVIAL, _COLOUR = 0x63726F70, 0x74726976, 0x636F6C72  # each purpose has random numbers of its own
 
 
 def uniform(seed: int, epoch: int, index: np.ndarray, draws: int) -> np.ndarray:
@@ -32,7 +37,8 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 def is_identity(augment: Augment) -> bool:
     """True where no picture would be changed."""
-    return augment.rotation == 0 and augment.shift == 0 and augment.zoom == (1.0, 1.0) and not augment.flip
+    still = augment.rotation == 0 and augment.shift == 0 and augment.zoom == (1.0, 1.0) and not augment.flip and augment.crop == (1.0, 1.0)
+    return still and not colour.wanted(augment) and not augment.trivial
 
 
 def matrices(augment: Augment, seed: int, epoch: int, index: np.ndarray, stored_size: int, input_size: int) -> np.ndarray:
@@ -55,7 +61,37 @@ def matrices(augment: Augment, seed: int, epoch: int, index: np.ndarray, stored_
     moved = np.stack([cos * dx - sin * dy, sin * dx + cos * dy], -1)
     centre_out, centre_in = (input_size - 1) / 2, (stored_size - 1) / 2
     offset = moved + centre_in - linear @ np.array([centre_out, centre_out])
-    return np.concatenate([linear, offset[..., None]], -1)
+    affine = np.concatenate([linear, offset[..., None]], -1)
+    if augment.crop != (1.0, 1.0):
+        affine = _after(affine, _crop(augment, uniform(seed ^ _CROP, epoch, index, 4), input_size))
+    if augment.trivial:
+        affine = _after(affine, colour.trivial_warp(*trivial_draws(seed, epoch, index), input_size))
+    return affine
+
+
+def _after(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
+    """The warps float64 (N, 2, 3) that show what `outer` makes of what `inner` shows: a place goes through `outer`, then through `inner`."""
+    linear = inner[:, :, :2] @ outer[:, :, :2]
+    offset = (inner[:, :, :2] @ outer[:, :, 2:]) + inner[:, :, 2:]
+    return np.concatenate([linear, offset], -1)
+
+
+def _crop(augment: Augment, draws: np.ndarray, size: int) -> np.ndarray:
+    """Random resized crops (Szegedy et al. 2014; as torchvision draws them, but a side longer than the picture is cut to it)."""
+    area, shape, place_x, place_y = draws.T
+    share, ratio = augment.crop[0] + (augment.crop[1] - augment.crop[0]) * area, np.exp(np.log(4 / 3) * (2 * shape - 1))
+    width, height = np.minimum(np.sqrt(share * ratio), 1), np.minimum(np.sqrt(share / ratio), 1)
+    affine = np.zeros((len(draws), 2, 3))
+    # The pixels of the output are spread over the crop: edges on edges, not centres on centres.
+    for axis, (side, place) in enumerate(((width, place_x), (height, place_y))):
+        affine[:, axis, axis], affine[:, axis, 2] = side, (side - 1) / 2 + place * (1 - side) * size
+    return affine
+
+
+def trivial_draws(seed: int, epoch: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """TrivialAugment's choice a picture: number of the operation int64 (N,), and its signed strength float64 (N,) in -1 to 1."""
+    choice, strength = uniform(seed ^ _TRIVIAL, epoch, index, 2).T
+    return (choice * len(colour.TRIVIAL)).astype(np.int64), 2 * strength - 1
 
 
 def warp(images: Pictures, affine: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -73,7 +109,16 @@ def augment_batch(images: Pictures, index: np.ndarray, augment: Augment, seed: i
     """The training view of stored pictures uint8 (N, S, S, 3) with manifest rows `index`: uint8 (N, input_size, input_size, 3)."""
     if is_identity(augment):
         return evaluation_view(images, input_size)
-    return warp(images, matrices(augment, seed, epoch, index, len(images[0]), input_size), input_size)
+    out = warp(images, matrices(augment, seed, epoch, index, len(images[0]), input_size), input_size)
+    if colour.wanted(augment) or augment.trivial:
+        colour.apply(out, look(augment, seed, epoch, index, input_size))
+    return out
+
+
+def look(augment: Augment, seed: int, epoch: int, index: np.ndarray, size: int) -> colour.Look:
+    """What happens to the colours of the warped pictures `index` (int64 (N,)) of `size` px."""
+    trivial = trivial_draws(seed, epoch, index) if augment.trivial else None
+    return colour.look(augment, uniform(seed ^ _COLOUR, epoch, index, colour.DRAWS), trivial, size)
 
 
 def evaluation_view(images: Pictures, input_size: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,22 +13,24 @@ import numpy as np
 from animalclf.config import Augment, Config
 from animalclf.data import plan
 from animalclf.data.augment import augment_batch, evaluation_view
+from animalclf.data.local import LocalShards
 from animalclf.data.shards import Prepared, read_shard
 
 Phase = Literal["train", "val", "test"]
-Batch = dict[str, np.ndarray]  # image uint8 (N, H, W, 3) RGB, label int64 (N,), index int64 (N,)
+# image uint8 (N, H, W, 3) RGB, label int64 (N,), index int64 (N,); seconds float32 (N, 2): what each picture took to read and to augment
+Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Stored pictures by manifest row: shard arrays uint8 (n, S, S, 3), and for every manifest row its shard and its row there."""
+    """Stored pictures by manifest row: the shards, and for every manifest row its shard and its row there."""
 
-    shards: Sequence[np.ndarray]
+    shards: Sequence[np.ndarray] | LocalShards
     shard: np.ndarray
     row: np.ndarray
 
     def views(self, index: np.ndarray) -> list[np.ndarray]:
-        """The pictures `index` as views uint8 (S, S, 3), without a copy."""
+        """The pictures `index`, each uint8 (S, S, 3), without a copy where the shards are in memory."""
         return [self.shards[s][r] for s, r in zip(self.shard[index], self.row[index], strict=True)]
 
 
@@ -42,6 +45,7 @@ class Schedule:
     augment: Augment
     input_size: int
     seed: int
+    augment_later: bool = False  # training batches hold the stored pictures, and the training device augments them (data/device.py)
 
     def order(self, phase: Phase, epoch: int) -> np.ndarray:
         """Manifest rows of the phase in the order they are seen (int64)."""
@@ -61,12 +65,17 @@ class Schedule:
 
     def make(self, pictures: Pictures, phase: Phase, epoch: int, index: np.ndarray) -> Batch:
         """The batch of the manifest rows `index`: augmented in training, plain otherwise."""
+        started = time.perf_counter()
         views = pictures.views(index)
-        if phase == "train":
-            image = augment_batch(views, index, self.augment, self.seed, epoch, self.input_size)
-        else:
+        read = time.perf_counter()
+        if phase != "train":
             image = evaluation_view(views, self.input_size)
-        return {"image": image, "label": self.labels[index], "index": index}
+        elif self.augment_later:
+            image = np.stack(views)
+        else:
+            image = augment_batch(views, index, self.augment, self.seed, epoch, self.input_size)
+        each = np.array([read - started, time.perf_counter() - read], np.float32) / max(len(index), 1)
+        return {"image": image, "label": self.labels[index], "index": index, "seconds": np.tile(each, (len(index), 1))}
 
 
 @lru_cache(maxsize=2)
@@ -75,13 +84,14 @@ def _train_order(schedule: Schedule, epoch: int) -> np.ndarray:
     return plan.epoch_order(rows, schedule.labels[rows], schedule.balance, schedule.seed, epoch)
 
 
-def make_schedule(prepared: Prepared, config: Config) -> Schedule:
+def make_schedule(prepared: Prepared, config: Config, augment_later: bool = False) -> Schedule:
     """The schedule of a training on a prepared set; with `data.limit`, of that many pictures spread over splits and classes."""
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
     limit, total = config.data.limit, sum(map(len, rows.values()))
     if 0 < limit < total:
         rows = {split: plan.spread(mine, prepared.labels[mine], round(limit * len(mine) / total), config.seed) for split, mine in rows.items()}
-    return Schedule(rows, prepared.labels, config.train.batch_size, config.train.balance, config.augment, config.model.input_size, config.seed)
+    train, size = config.train, config.model.input_size
+    return Schedule(rows, prepared.labels, train.batch_size, train.balance, config.augment, size, config.seed, augment_later)
 
 
 def load_pictures(prepared: Prepared) -> Pictures:

@@ -181,7 +181,7 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show) ->
         pd.DataFrame({"index": rows, "path": files["path"].to_numpy()[rows], "bytes": files["bytes"].to_numpy()[rows], "shard": number})
         for number, rows in enumerate(np.split(order, range(size, len(order), size)))
     ]
-    job = Job(root, out, config.stored_size, config.max_pixels)
+    job = Job(root, out, config.stored_size, config.max_pixels, config.store)
     blocks = ray.data.from_pandas(chunks).map_batches(partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1)
     found: list[dict[str, np.ndarray]] = []
     done = 0

@@ -27,12 +27,13 @@ RETRIES = 3
 
 @dataclass(frozen=True)
 class Job:
-    """The same for every chunk: data root, prepared set, side of the stored pictures, and the limit on pixels."""
+    """The same for every chunk: data root, prepared set, side of the stored pictures, limit on pixels, and how they are stored."""
 
     root: str
     out: str
     size: int
     max_pixels: int
+    store: str = "pixels"
 
 
 def shard_name(chunk: int) -> str:
@@ -63,7 +64,7 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
         table = pd.DataFrame(rows)
         good = (table["row"] >= 0).to_numpy()
         if count:
-            write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), images[:count], chunk["index"].to_numpy(np.int64)[good])
+            write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), images[:count], chunk["index"].to_numpy(np.int64)[good], job.store)
     except UserError as error:
         return _failed(str(error))
     return {

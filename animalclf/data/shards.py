@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import simplejpeg
 
 from animalclf import storage
 from animalclf.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.parquet"
 INFO = "dataset.json"  # written last: its presence says that the set is whole
 ROWS_PER_GROUP = 256
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def open_prepared(root: str) -> Prepared:
     except FileNotFoundError as error:
         raise UserError(f"{root}: no prepared set here ({INFO} is missing); make one with: animalclf prepare --data PICTURES --out {root}") from error
     if info.get("format") != FORMAT:
-        raise UserError(f"{root}: prepared set of format {info.get('format')}, this version reads {FORMAT}; prepare it again")
+        raise UserError(f"{root}: prepared set of format {info.get('format')}, this version reads {FORMAT}; make it anew: animalclf prepare --force")
     manifest = pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(root, MANIFEST))))
     return Prepared(root, info, manifest)
 
@@ -79,24 +82,40 @@ def is_prepared(root: str) -> bool:
     return storage.exists(storage.join(root, INFO))
 
 
-def write_shard(url: str, images: np.ndarray, index: np.ndarray) -> None:
-    """Write uint8 pictures (N, S, S, 3) and their manifest rows int64 (N,) as one Parquet file, whole or not at all."""
-    count = len(images)
-    width = int(np.prod(images.shape[1:]))
-    pixels = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(np.ascontiguousarray(images))])
-    table = pa.table({"index": pa.array(index, pa.int64()), "image": pixels})
+def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "pixels") -> None:
+    """Write uint8 pictures (N, S, S, 3) and their manifest rows int64 (N,) as one Parquet file, whole or not at all: decoded, or (`store`
+    "jpeg") as JPEG of high quality, a fifth of the size or less and no longer exactly the same pictures."""
+    if store == "jpeg":
+        encoded = [simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in np.ascontiguousarray(images)]
+        kind, pictures = pa.large_binary(), pa.array(encoded, pa.large_binary())
+    else:
+        kind = pa.binary(int(np.prod(images.shape[1:])))
+        pictures = pa.FixedSizeBinaryArray.from_buffers(kind, len(images), [None, pa.py_buffer(np.ascontiguousarray(images))])
+    schema = pa.schema([pa.field("index", pa.int64(), nullable=False), pa.field("image", kind, nullable=False)])
+    table = pa.table([pa.array(index, pa.int64()), pictures], schema=schema)
     sink = io.BytesIO()
-    # Decoded pictures hardly compress, and plain pages can be read without a copy.
-    pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, compression="none", use_dictionary=False, write_statistics=False)
+    # Pictures hardly compress further. One plain page a row group: it can be read without a copy, and one picture at a time (`PixelFile`).
+    layout: dict[str, Any] = {"row_group_size": ROWS_PER_GROUP, "write_batch_size": ROWS_PER_GROUP, "data_page_size": 2**31 - 1}
+    pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False, **layout)
     storage.write_bytes(url, sink.getvalue())
 
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard."""
+    """Pictures uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
     fs, path = storage.filesystem(url)
     with fs.open(path, "rb") as file:
         table = pq.read_table(file).combine_chunks()
-    return pixels_of(table["image"], size), table["index"].to_numpy()
+    index, column = table["index"].to_numpy(), table["image"]
+    if not is_jpeg(column.type):
+        return pixels_of(column, size), index
+    images = np.empty((len(column), size, size, 3), np.uint8)
+    for image, data in zip(images, column, strict=True):
+        simplejpeg.decode_jpeg(np.frombuffer(data.as_buffer(), np.uint8), buffer=image)
+    return images, index
+
+
+def is_jpeg(kind: pa.DataType) -> bool:
+    return not pa.types.is_fixed_size_binary(kind)
 
 
 def pixels_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
@@ -104,3 +123,38 @@ def pixels_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
     parts = [np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * size * size * 3, chunk.offset * size * size * 3) for chunk in column.chunks]
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.uint8)
     return flat.reshape(-1, size, size, 3)
+
+
+class PixelFile:
+    """A local shard of decoded pictures, read one picture at a time: `PixelFile(path, size)[row]` is uint8 (size, size, 3).
+
+    Nothing stays in memory but the places of the row groups, and no file stays open, so that a set of any size can be read at random.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path, self.size = path, size
+        metadata = pq.read_metadata(path)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        # The one page of a row group is a short header and then the pictures.
+        self.starts = [
+            column.data_page_offset + column.total_compressed_size - group.num_rows * self._bytes
+            for group, column in ((group, group.column(1)) for group in groups)
+        ]
+        if not all(0 < start - group.column(1).data_page_offset < 200 for start, group in zip(self.starts, groups, strict=True)):
+            raise UserError(f"{path}: is no shard of decoded pictures of {size} px; prepare the set again")
+
+    @property
+    def _bytes(self) -> int:
+        return self.size * self.size * 3
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        group, within = divmod(int(row), ROWS_PER_GROUP)
+        image = np.empty((self.size, self.size, 3), np.uint8)
+        file = os.open(self.path, os.O_RDONLY)
+        try:
+            read = os.preadv(file, [image.data], self.starts[group] + within * self._bytes)
+        finally:
+            os.close(file)
+        if read != self._bytes:
+            raise OSError(f"{self.path}: ends within picture {row}; was it changed or cut during the run?")
+        return image

@@ -1,4 +1,4 @@
-"""The Ray Data edge of training: input tasks on any node make the batches of the plan from pictures cached in the object store.
+"""The Ray Data edge of training: input tasks on any node make the batches of the plan from pictures in the object store or on disk.
 
 One execution serves all epochs of a run: its tasks are a list (epoch 0 train, epoch 0 val, epoch 1 train, ...), each making a few
 consecutive batches of one rank. So the first batch of an epoch is made while the last one ends, nothing is listed or read again, and
@@ -8,31 +8,39 @@ which picture stands in which batch is the plan's business alone, the same as in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from animalclf.data import plan
 from animalclf.data.feed import Batch, Phase, Pictures, Schedule
+from animalclf.data.local import LocalShards, readable_in_place
 from animalclf.data.shards import Prepared, read_shard
 
 PICTURES_PER_TASK = 512  # a task's own cost (some ms) is spread over so many pictures
 AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cache:
-    """A prepared set's pictures in the object store: one reference a shard."""
+    """Where the input tasks find a prepared set's pictures: in the object store (`refs`, one a shard), or in files on their own node's disk."""
 
-    shards: list[ray.ObjectRef]
+    prepared: Prepared
+    refs: list[ray.ObjectRef]
     shard: np.ndarray
     row: np.ndarray
 
+    def pictures(self) -> Pictures:
+        """The pictures, to be read in this process."""
+        return Pictures(ray.get(self.refs) if self.refs else LocalShards(self.prepared), self.shard, self.row)
 
-def cache(prepared: Prepared) -> Cache:
-    """Load the shards into the object store, in parallel on any node. Returns at once; who needs a shard first waits for it.
+
+def cache(prepared: Prepared, memory: bool = True) -> Cache:
+    """Load the shards into the object store, or (`memory` False) see to it that they lie decoded on the nodes' disks, in parallel on any node.
+    Returns at once; who needs a shard first waits for it.
 
     The references are made by tasks, so that Ray reads a shard again when the node that held it dies.
     """
@@ -41,8 +49,17 @@ def cache(prepared: Prepared) -> Cache:
     def load(path: str, size: int) -> np.ndarray:
         return read_shard(path, size)[0]
 
-    refs = [load.remote(path, prepared.stored_size) for path in prepared.shard_paths()]
-    return Cache(refs, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy())
+    @ray.remote(num_cpus=1)
+    def fetch(number: int) -> None:
+        LocalShards(prepared)[number]
+
+    refs = [load.remote(path, prepared.stored_size) for path in prepared.shard_paths()] if memory else []
+    if not memory and not readable_in_place(prepared):
+        for node in (node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")):
+            there = fetch.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
+            for number in range(len(prepared.shard_paths())):
+                there.remote(number)
+    return Cache(prepared, refs, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy())
 
 
 @dataclass(frozen=True)
@@ -95,11 +112,11 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=AHEAD_BYTES)
     context.execution_no_progress_timeout_s = -1  # a long validation or a slow step is no fault of the input
-    # Large arrays go to the store once, not into every task's description.
-    shared = ray.put((schedule, store.shard, store.row))
+    # Large arrays go to the store once, not into every task's description; the references travel apart, so that Ray knows who holds them.
+    shared, refs = ray.put((schedule, replace(store, refs=[]))), store.refs
 
     def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return _make(tasks[int(block["id"][0])], shared, store.shards, rank, world)
+        return _make(tasks[int(block["id"][0])], shared, refs, rank, world)
 
     dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(work, batch_size=None, num_cpus=1)
     yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
@@ -110,18 +127,13 @@ def _make(task: _Task, shared: Any, refs: list[ray.ObjectRef], rank: int, world:
     import cv2
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
-    schedule, shard, row = _shared(shared)
-    pictures = Pictures(ray.get(refs), shard, row)
+    if shared not in _kept:  # once a process: an epoch's order is computed once, and a shard's file looked into once
+        _kept.clear()
+        schedule, store = ray.get(shared)
+        _kept[shared] = schedule, replace(store, refs=refs).pictures()
+    schedule, pictures = _kept[shared]
     rows = schedule.batch_rows(task.phase, task.epoch, rank, world)[task.first : task.last]
-    return schedule.make(pictures, task.phase, task.epoch, np.concatenate(rows))
+    return dict(schedule.make(pictures, task.phase, task.epoch, np.concatenate(rows)))
 
 
 _kept: dict[Any, Any] = {}
-
-
-def _shared(reference: Any) -> Any:
-    """The schedule, the same object for every task of this process, so that an epoch's order is computed once."""
-    if reference not in _kept:
-        _kept.clear()
-        _kept[reference] = ray.get(reference)
-    return _kept[reference]

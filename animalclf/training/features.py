@@ -38,11 +38,15 @@ def feature_feed(
     parts, indices = [], []
     clock, started = loop.Clock(), time.perf_counter()
     model.eval()
-    for batch in make_feed(once, [("val", 0)]).batches("val", 0):
-        ((image, _),) = loop.on_device([batch], place.device, clock)
+
+    def noted() -> Iterator[Batch]:
+        for batch in make_feed(once, [("val", 0)]).batches("val", 0):
+            indices.append(np.array(batch["index"]))
+            yield batch
+
+    for image, _ in loop.on_device(noted(), place.device, clock):
         with loop.autocast(place.device, bf16):
             parts.append(model.features(image).float().cpu().numpy())
-        indices.append(np.array(batch["index"]))
         done = min(clock.pictures * place.world, len(rows))
         on_progress({"phase": "features", "done": done, "of": len(rows), "seconds": time.perf_counter() - started})
     pairs = [pair for share in gather(list(zip(indices, parts, strict=True))) for pair in share]

@@ -77,9 +77,13 @@ def finish(
 def predict(model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool) -> tuple[np.ndarray, np.ndarray]:
     """Manifest rows int64 (N,) and class probabilities float32 (N, classes) of this rank's batches."""
     indices, parts = [np.empty(0, np.int64)], [np.empty((0, model.classes), np.float32)]
-    for batch in batches:
-        ((image, _),) = loop.on_device([batch], device, loop.Clock())
+
+    def noted() -> Iterator[Batch]:
+        for batch in batches:
+            indices.append(np.array(batch["index"]))
+            yield batch
+
+    for image, _ in loop.on_device(noted(), device, loop.Clock()):
         with loop.autocast(device, bf16):
             parts.append(model(image).float().softmax(1).cpu().numpy())
-        indices.append(np.array(batch["index"]))
     return np.concatenate(indices), np.concatenate(parts)

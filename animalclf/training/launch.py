@@ -16,7 +16,7 @@ from animalclf import config as configuration
 from animalclf import storage
 from animalclf.config import Config
 from animalclf.console import console
-from animalclf.data.shards import Prepared, is_prepared, open_prepared
+from animalclf.data.shards import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
 
@@ -73,7 +73,7 @@ def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str])
     from animalclf.data import sources
     from animalclf.data.inspect import prepare
 
-    name = sources.inputs_hash(sources.find(data, config.data), config.data)[:12]
+    name = f"{sources.inputs_hash(sources.find(data, config.data), config.data)[:12]}-{FORMAT}"
     return prepare(data, storage.join(where, name), config.data), config
 
 
@@ -95,8 +95,9 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
         use_gpu = not cpu and gpus() > 0
         workers = workers or (gpus() if use_gpu else 1)
         weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
-        found = preflight(workers, use_gpu, [prepared.root, run.root, *weights], prepared.pixel_bytes)
-        place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found})"
+        found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
+        in_memory, kept = choose_cache(config.train.cache, prepared)
+        place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found}), {kept}"
     if not run.exists():
         run.write_environment(**facts, workers=workers, gpu=use_gpu)
         run.write_config(config)  # last: it makes the folder a run
@@ -111,7 +112,9 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
         f"{what}, {f'epochs {done + 1} to {config.train.epochs}' if done else f'{config.train.epochs} epochs'} {place}; run folder {run.root}",
         soft_wrap=True,
     )
-    return train_here(config, prepared, run, show) if local else train_on_ray(config, prepared, run, workers, use_gpu, show)
+    if local:
+        return train_here(config, prepared, run, show)
+    return train_on_ray(config, prepared, run, workers, use_gpu, show, in_memory)
 
 
 def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict
     return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), Place(), lambda row: show({"row": row}), show)
 
 
-def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use_gpu: bool, show: Show) -> dict[str, Any]:
+def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use_gpu: bool, show: Show, in_memory: bool = True) -> dict[str, Any]:
     """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
 
     Raises UserError for what the user can mend, and Ray's TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
@@ -138,7 +141,7 @@ def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use
     from animalclf.training.worker import Task, worker
 
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    task = Task(config, prepared.root, run.root, cache(prepared), mailbox)
+    task = Task(config, prepared.root, run.root, cache(prepared, in_memory), mailbox)
     trainer = TorchTrainer(
         worker,
         train_loop_config={"task": task},
@@ -197,9 +200,8 @@ class Mailbox:
         return events
 
 
-def preflight(workers: int, use_gpu: bool, shared: list[str], cached: int = 0) -> str:
-    """Check, before any long work, that the cluster can place the run, that every node sees the local paths `shared`, and that `cached` bytes of
-    pictures fit into every node's object store with room for batches.
+def preflight(workers: int, use_gpu: bool, shared: list[str]) -> str:
+    """Check, before any long work, that the cluster can place the run, and that every node sees the local paths `shared`.
 
     Returns what was found, in words for the plan line. Raises UserError that says what is there and what was asked.
     """
@@ -220,12 +222,6 @@ def preflight(workers: int, use_gpu: bool, shared: list[str], cached: int = 0) -
             f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed}; ask for fewer workers"
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    room = min(node["Resources"].get("object_store_memory", 0) for node in nodes) * 0.7  # the rest is for batches on their way
-    if cached > room:
-        raise UserError(
-            f"the prepared pictures take {cached / 1e9:.1f} GB, the smallest node's object store has room for {room / 1e9:.1f} GB; "
-            "store them smaller (--set data.stored_size=...), use --limit, or start Ray with a larger --object-store-memory"
-        )
     local = [path for path in shared if not storage.is_remote(path)]
     if len(nodes) > 1 and local:
         # A zero-CPU task on every node looks for the folders: shared file systems pass, node-local paths do not.
@@ -237,6 +233,28 @@ def preflight(workers: int, use_gpu: bool, shared: list[str], cached: int = 0) -
                 where = node["NodeManagerAddress"]
                 raise UserError(f"{missing[0]}: not visible on node {where}; use s3:// or a folder that all {len(nodes)} nodes share")
     return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
+
+
+def choose_cache(choice: str, prepared: Prepared) -> tuple[bool, str]:
+    """Whether the pictures wait in Ray's object store (or on the nodes' disks), and that in words for the plan line.
+
+    A node's store holds all of them beside batches on their way, so "auto" takes it where they fill at most 70 % of the smallest store. Raises
+    UserError for "memory" where they do not fit.
+    """
+    import ray
+
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
+    size, room = prepared.pixel_bytes, min(stores) * 0.7
+    what = f"pictures {size / 1e9:.2g} GB"
+    if size <= room and choice != "disk":
+        return True, f"{what} in memory"
+    if choice == "memory":
+        raise UserError(
+            f"train.cache=memory: the prepared pictures take {size / 1e9:.2g} GB, the smallest node's object store has room for {room / 1e9:.2g} GB; "
+            "leave train.cache at auto (they are then read from disk), store them smaller (--set data.stored_size=...), or start Ray with a "
+            "larger --object-store-memory"
+        )
+    return False, f"{what} from disk" + ("" if choice == "disk" else f" (memory has room for {room / 1e9:.2g} GB)")
 
 
 def _missing(paths: list[str]) -> list[str]:

@@ -15,15 +15,22 @@ from torch import nn
 from animalclf.config import Optim, Train
 from animalclf.data.feed import Batch
 from animalclf.errors import UserError
+from animalclf.training.mixup import Mixed
 from animalclf.training.optim import learning_rate
 from animalclf.training.ranks import Place, all_reduce
+
+View = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 
 
 @dataclass
 class Clock:
-    """Where the time of a pass went, in seconds, and the pictures of this rank."""
+    """Where the time of this rank's pass went, in seconds, and its pictures. `read` and `augment` are spent by input tasks beside the steps;
+    `wait` (blocked on the input) and `handover` (copies to the device) are part of `total`, the rest of which is the steps."""
 
+    read: float = 0.0
+    augment: float = 0.0
     wait: float = 0.0
+    handover: float = 0.0
     total: float = 0.0
     pictures: int = 0
 
@@ -43,21 +50,25 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
-def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(image, label) on `device`. On a GPU the copy is pinned and asynchronous and the next batch is fetched while this one is computed;
-    the time blocked on the input is added to `clock.wait`."""
+def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock, view: View | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(image, label) on `device`. On a GPU the copy is pinned and asynchronous and the next batch is fetched while this one is computed.
+    `view(image, index)` is what the device then makes of the stored pictures. The time that each part takes is added to `clock`."""
 
     def fetch(iterator: Iterator[Batch]) -> tuple[torch.Tensor, torch.Tensor] | None:
         started = time.perf_counter()
         batch = next(iterator, None)
-        clock.wait += time.perf_counter() - started
+        arrived = time.perf_counter()
+        clock.wait += arrived - started
         if batch is None:
             return None
-        # The arrays lie read-only in shared memory; torch wants its own.
-        image, label = torch.from_numpy(np.array(batch["image"])), torch.from_numpy(np.array(batch["label"]))
+        if "seconds" in batch:
+            read, augment = batch["seconds"].sum(0, dtype=np.float64)
+            clock.read, clock.augment = clock.read + float(read), clock.augment + float(augment)
+        image, label = _moved(batch["image"], device), _moved(batch["label"], device)
+        if view:
+            image = view(image, batch["index"])
         clock.pictures += len(label)
-        if device.type == "cuda":
-            return image.pin_memory().to(device, non_blocking=True), label.pin_memory().to(device, non_blocking=True)
+        clock.handover += time.perf_counter() - arrived
         return image, label
 
     iterator = iter(batches)
@@ -72,6 +83,13 @@ def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock) -> I
             ahead = fetch(iterator)
 
 
+def _moved(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):  # on the device already
+        return values
+    tensor = torch.from_numpy(np.array(values))  # the arrays lie read-only in shared memory; torch wants its own
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def train_epoch(
     network: nn.Module,
     batches: Iterable[Batch],
@@ -83,38 +101,44 @@ def train_epoch(
     *,
     place: Place,
     class_weights: torch.Tensor | None = None,
+    view: View | None = None,
+    mix: Callable[[torch.Tensor, torch.Tensor, int], Mixed] | None = None,
     after_step: Callable[[], None] | None = None,
     progress: Callable[[int, float], None] | None = None,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Clock]:
     """One pass over `batches`, an optimizer step each. `step_sizes`: pictures of each step over all ranks, int64 (steps,).
 
     The loss of a step is the mean over the *global* batch (class weights multiply a picture's loss, as Keras's class_weight does), so ranks with
-    one picture more count right and the gradient is that of a single process. Returns sums over all ranks: loss, accuracy, rows,
-    and this rank's wait and total seconds. Raises UserError where the loss is no longer a number.
+    one picture more count right and the gradient is that of a single process. `view` augments on the device, `mix` is mixup or CutMix.
+    Returns loss, accuracy (of mixed pictures: by the label of the larger share) and rows over all ranks, and this rank's clock.
+    Raises UserError where the loss is no longer a number.
     """
     network.train()
     device, world = place.device, place.world
     clock, bf16, started = Clock(), choose_bf16(train.precision, device), time.perf_counter()
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, rows; read once, at the end: no synchronisation in a step
     step = -1
-    for step, (image, label) in enumerate(on_device(batches, device, clock)):
+    for step, (image, label) in enumerate(on_device(batches, device, clock, view)):
         rate = learning_rate(spec, epoch * len(step_sizes) + step, len(step_sizes), train.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        pieces = list(zip(image.tensor_split(train.accumulate), label.tensor_split(train.accumulate), strict=True))
-        for position, (piece, target) in enumerate(pieces):
+        mixed = mix(image, label, step) if mix else Mixed(image, label, None, 1.0)
+        pieces = list(_pieces(mixed, train.accumulate))
+        for position, piece in enumerate(pieces):
             last = position == len(pieces) - 1
             # Gradients travel once a step, with the last piece.
             quiet = contextlib.nullcontext() if last or world == 1 else network.no_sync()  # type: ignore[operator]
             with quiet:
                 with autocast(device, bf16):
-                    logits = network(piece)
-                losses = F.cross_entropy(logits, target, reduction="none", label_smoothing=spec.label_smoothing)
-                weighted = losses if class_weights is None else losses * class_weights[target]
-                (weighted.sum() * (world / int(step_sizes[step]))).backward()
+                    logits = network(piece.image)
+                loss = piece.share * _loss(logits, piece.label, class_weights, spec.label_smoothing)
+                if piece.other is not None:
+                    loss = loss + (1 - piece.share) * _loss(logits, piece.other, class_weights, spec.label_smoothing)
+                (loss * (world / int(step_sizes[step]))).backward()
             with torch.no_grad():
-                sums += torch.stack([weighted.sum(), (logits.argmax(1) == target).sum(), torch.tensor(len(target), device=device)]).double()
+                rows = torch.tensor(len(piece.label), device=device)
+                sums += torch.stack([loss, (logits.argmax(1) == piece.label).sum(), rows]).double()
         if spec.clip_norm:
             nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
         optimizer.step()
@@ -125,11 +149,23 @@ def train_epoch(
     if step + 1 != len(step_sizes):
         raise RuntimeError(f"epoch {epoch} gave {step + 1} steps, the plan has {len(step_sizes)}: this is a bug, please report it")
     all_reduce(sums)
-    loss, correct, rows = sums.tolist()
-    if not np.isfinite(loss):
+    total_loss, correct, seen = sums.tolist()
+    if not np.isfinite(total_loss):
         raise UserError(f"the training loss is no longer a number in epoch {epoch + 1}; lower optim.lr (now {spec.lr:g}) or set optim.clip_norm=1")
     clock.total = time.perf_counter() - started
-    return {"loss": loss / rows, "accuracy": correct / rows, "rows": rows, "wait": clock.wait, "seconds": clock.total}
+    return {"loss": total_loss / seen, "accuracy": correct / seen, "rows": seen}, clock
+
+
+def _loss(logits: torch.Tensor, target: torch.Tensor, class_weights: torch.Tensor | None, smoothing: float) -> torch.Tensor:
+    """Summed cross-entropy, a picture's multiplied by the weight of its class."""
+    losses = F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+    return (losses if class_weights is None else losses * class_weights[target]).sum()
+
+
+def _pieces(mixed: Mixed, count: int) -> Iterator[Mixed]:
+    others = mixed.other.tensor_split(count) if mixed.other is not None else [None] * count
+    for image, label, other in zip(mixed.image.tensor_split(count), mixed.label.tensor_split(count), others, strict=True):
+        yield Mixed(image, label, other, mixed.share)
 
 
 @torch.no_grad()

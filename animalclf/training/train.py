@@ -13,6 +13,7 @@ from torch import nn
 
 from animalclf import config as configuration
 from animalclf.config import Config
+from animalclf.data import device
 from animalclf.data.augment import is_identity
 from animalclf.data.feed import Batch, Phase, Schedule, make_schedule
 from animalclf.data.shards import Prepared
@@ -22,6 +23,7 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, metrics
 from animalclf.training.features import feature_feed
 from animalclf.training.final import finish
+from animalclf.training.mixup import mix
 from animalclf.training.optim import WeightAverage, make_optimizer
 from animalclf.training.ranks import Place, average_statistics, together
 
@@ -53,7 +55,8 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     small dictionaries for a progress line. Only rank 0 writes. Raises UserError on all ranks or on none.
     """
     started = time.time()
-    schedule, classes = make_schedule(prepared, config), prepared.classes
+    later = device.on_device(config.augment.on, place.device) and not is_identity(config.augment)
+    schedule, classes = make_schedule(prepared, config, augment_later=later), prepared.classes
     validating: list[Phase] = ["val"] if len(schedule.rows["val"]) else []
     state = together(lambda: begin(config, run, len(classes), place))
     first = len(state.history)
@@ -112,7 +115,8 @@ def _epoch(
     began, average = time.perf_counter(), state.average
     torch.manual_seed(hash((config.seed, epoch, place.rank)) & 0x7FFFFFFF)  # dropout: the same after a resume as without one
     state.model.train()
-    done = loop.train_epoch(
+    augment, seed = config.augment, config.seed
+    done, clock = loop.train_epoch(
         parallel,
         feed.batches("train", epoch),
         schedule.step_sizes("train"),
@@ -122,6 +126,8 @@ def _epoch(
         epoch,
         place=place,
         class_weights=class_weights(config, schedule, classes, place.device),
+        view=(lambda image, index: device.augment_batch(image, index, schedule, epoch)) if schedule.augment_later else None,
+        mix=(lambda image, label, step: mix(augment, seed, epoch, step, image, label)) if augment.mixup or augment.cutmix else None,
         after_step=(lambda: average.update(state.model)) if average else None,
         progress=_ticker(on_progress, "train", epoch, config, len(schedule.rows["train"])),
     )
@@ -133,12 +139,19 @@ def _epoch(
         "train_loss": done["loss"],
         "train_accuracy": done["accuracy"],
         "train_rows": int(done["rows"]),
-        "train_seconds": done["seconds"],
-        "pictures_per_s": done["rows"] / done["seconds"],
-        "wait_share": done["wait"] / done["seconds"],
+        "train_seconds": clock.total,
+        "pictures_per_s": done["rows"] / clock.total,
+        "wait_share": clock.wait / clock.total,
+        # Where rank 0's time went: in input tasks beside the steps, and in the loop itself.
+        "read_seconds": clock.read,
+        "augment_seconds": clock.augment,
+        "wait_seconds": clock.wait,
+        "handover_seconds": clock.handover,
+        "step_seconds": clock.total - clock.wait - clock.handover,
     }
     if state.average:
         state.average.apply(state.model)
+    trained = time.perf_counter()
     if len(schedule.rows["val"]):
         tick = _ticker(on_progress, "val", epoch, config, len(schedule.rows["val"]))
         bf16 = loop.choose_bf16(config.train.precision, place.device)
@@ -148,6 +161,7 @@ def _epoch(
         found = metrics.from_confusion(confusion)
         row |= {"val_loss": loss / int(confusion.sum()), "val_rows": int(confusion.sum())}
         row |= {f"val_{name}": float(found[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+    row["validate_seconds"] = time.perf_counter() - trained
     row["seconds"] = time.perf_counter() - began
     state.history.append(row)
     return row

@@ -11,13 +11,14 @@ import ray.train
 import ray.train.torch
 
 from animalclf.config import Config
+from animalclf.data.device import DeviceFeed, fits
 from animalclf.data.feed import Phase, Schedule
 from animalclf.data.shards import open_prepared
 from animalclf.data.stream import Cache, RayFeed
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training.ranks import Place, set_up_cpu
-from animalclf.training.train import train
+from animalclf.training.train import Feed, train
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,15 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     set_up_cpu(task.config.train.threads, context.get_local_world_size())
 
-    def make_feed(schedule: Schedule, passes: Sequence[tuple[Phase, int]]) -> RayFeed:
+    prepared = open_prepared(task.prepared)
+    kept: list[DeviceFeed] = []
+
+    def make_feed(schedule: Schedule, passes: Sequence[tuple[Phase, int]]) -> Feed:
+        if fits(schedule, prepared.stored_size**2 * 3, place.device):
+            # The evaluation at the end sees the same pictures as the epochs; the features of a frozen base are another selection.
+            if not kept or kept[0].schedule is not schedule:
+                kept[:] = [DeviceFeed(schedule, task.cache.pictures(), place.device, place.rank, place.world)]
+            return kept[0]
         return RayFeed(schedule, task.cache, place.rank, place.world, passes)
 
     def on_epoch(row: dict[str, Any]) -> None:
@@ -52,6 +61,6 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
             task.mailbox.post.remote(event)
 
     try:
-        return train(task.config, open_prepared(task.prepared), Run(task.run), make_feed, place, on_epoch, on_progress)
+        return train(task.config, prepared, Run(task.run), make_feed, place, on_epoch, on_progress)
     except UserError as error:
         return {"error": str(error)}

@@ -1,0 +1,112 @@
+"""The same picture from OpenCV in an input task and from torch on the training device. The device here is the CPU."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_prepared
+
+from animalclf import config as configuration
+from animalclf.config import Augment
+from animalclf.data import augment, colour, device
+from animalclf.data.feed import MemoryFeed, Schedule, load_pictures
+
+STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
+CPU = torch.device("cpu")
+
+
+def photographs(count=48, size=72):
+    """Smooth pictures with edges, as photographs have them."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (count, 9, 9, 3), np.uint8)
+    return np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in coarse])
+
+
+def both(spec, stored=72, size=64):
+    images, index = photographs(size=stored), np.arange(1000, 1048)
+    schedule = Schedule({}, index, 8, "none", spec, size, 5)
+    ours = augment.augment_batch(images, index, spec, 5, 3, size)
+    theirs = device.augment_batch(torch.from_numpy(images), index, schedule, 3).numpy()
+    assert ours.shape == theirs.shape == (48, size, size, 3) and theirs.dtype == np.uint8
+    assert not np.array_equal(ours, augment.evaluation_view(images, size))
+    return np.abs(ours.astype(int) - theirs)
+
+
+@pytest.mark.parametrize(
+    "spec, most, mean",
+    [
+        (Augment(), 2, 0.1),
+        (replace(STILL, crop=(0.2, 0.9)), 2, 0.1),
+        (replace(STILL, brightness=0.4, contrast=0.4, saturation=0.6), 3, 0.3),
+        (replace(Augment(), crop=(0.3, 1), erase=0.7), 2, 0.1),
+    ],
+)
+def test_the_device_makes_the_pictures_of_the_input_tasks(spec, most, mean):
+    distance = both(spec)
+    assert distance.max() <= most and distance.mean() < mean
+
+
+def test_trivial_augment_differs_only_where_rounding_crosses_a_threshold():
+    assert (both(replace(Augment(), trivial=True)) > 3).mean() < 0.002
+
+
+@pytest.mark.parametrize("stored, size", [(72, 64), (64, 64), (100, 41)])
+def test_the_evaluation_view_is_the_same(stored, size):
+    images = photographs(8, stored)
+    ours, theirs = augment.evaluation_view(images, size), device.evaluation_view(torch.from_numpy(images), size).numpy()
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_crops_lie_within_the_picture_and_have_the_asked_areas():
+    affine = augment.matrices(replace(STILL, crop=(0.25, 0.5)), 0, 0, np.arange(2000), 64, 64)
+    area = affine[:, 0, 0] * affine[:, 1, 1]
+    assert 0.25 - 1e-9 <= area.min() < 0.27 and 0.48 < area.max() <= 0.5 + 1e-9
+    ratio = affine[:, 0, 0] / affine[:, 1, 1]
+    assert ratio.min() >= 0.75 - 1e-9 and ratio.max() <= 4 / 3 + 1e-9 and ratio.min() < 0.8 and ratio.max() > 1.25
+    corners = np.array([[-0.5, -0.5, 1], [63.5, 63.5, 1]])
+    places = affine @ corners.T
+    assert places.min() >= -0.5 - 1e-9 and places.max() <= 63.5 + 1e-9 and places.min() < -0.3 and places.max() > 63.3
+
+
+def test_jitter_by_hand():
+    images = np.full((1, 4, 4, 3), (200, 100, 50), np.uint8)
+    draws = np.full((1, colour.DRAWS), 0.5)
+    draws[0, :3] = (0.75, 1.0, 0.0)  # brightness 1 + 0.5 x 0.4, contrast 1.5, saturation 0.5
+    spec = replace(STILL, brightness=0.4, contrast=0.5, saturation=0.5)
+    colour.apply(images, colour.look(spec, draws, None, 4))
+    grey = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+    expected = [1.2 * (1.5 * ((value + grey) / 2 - 128) + 128) for value in (200, 100, 50)]
+    assert np.abs(images[0, 0, 0] - np.clip(expected, 0, 255)).max() <= 1
+
+
+def test_erasing_hits_the_asked_share_of_pictures_and_areas():
+    boxes = colour.look(replace(STILL, erase=0.3), np.random.default_rng(0).random((4000, colour.DRAWS)), None, 100).box
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    assert 0.27 < (area > 0).mean() < 0.33 and boxes.min() >= 0 and boxes.max() <= 100
+    assert area[area > 0].min() > 150 and area.max() < 3400
+
+
+def test_every_trivial_operation_occurs_and_only_one_at_a_time():
+    spec, index = replace(STILL, trivial=True), np.arange(3000)
+    operation, _ = augment.trivial_draws(0, 0, index)
+    assert np.bincount(operation, minlength=len(colour.TRIVIAL)).min() > 200
+    images = np.repeat(photographs(1, 48), 3000, 0)
+    changed = (augment.augment_batch(images, index, spec, 0, 0, 48) != images).any((1, 2, 3))
+    assert not changed[operation == 0].any() and changed[operation != 0].mean() > 0.95
+
+
+def test_a_set_in_device_memory_gives_the_batches_of_the_plan(tmp_path):
+    prepared = tiny_prepared(tmp_path)
+    rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
+    schedule = Schedule(rows, prepared.labels, 8, "none", configuration.Augment(), 32, 5)
+    later, pictures = replace(schedule, augment_later=True), load_pictures(prepared)
+    for rank in range(2):
+        feed, expected = device.DeviceFeed(later, pictures, CPU, rank, 2), MemoryFeed(schedule, pictures, rank, 2)
+        for one, other in zip(feed.batches("train", 1), expected.batches("train", 1), strict=True):
+            seen = device.augment_batch(one["image"], one["index"], later, 1).numpy().astype(int)
+            assert np.array_equal(one["index"], other["index"]) and np.array_equal(one["label"], other["label"])
+            assert np.abs(seen - other["image"]).mean() < 0.1
+        for one, other in zip(feed.batches("val", 1), expected.batches("val", 1), strict=True):
+            assert np.abs(one["image"].numpy().astype(int) - other["image"]).max() <= 1
