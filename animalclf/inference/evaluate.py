@@ -103,8 +103,9 @@ def own_prepared(run: Run) -> Prepared:
     return prepared
 
 
-def on_prepared(model: Classifier, classes: Sequence[str], settings: Config, prepared: Prepared, split: str) -> Classified:
-    """The model on the rows of `split` (those that `settings` trains with, where it has a limit), on this machine, without Ray."""
+def on_prepared(model: Classifier, classes: Sequence[str], settings: Config, prepared: Prepared, split: str, flips: bool = False) -> Classified:
+    """The model on the rows of `split` (those that `settings` trains with, where it has a limit), on this machine, without Ray. `flips`: see
+    `chances_of`."""
     missing, extra = [c for c in classes if c not in prepared.classes], [c for c in prepared.classes if c not in classes]
     if list(classes) != prepared.classes:
         raise UserError(f"{prepared.root}: other classes than the model's: {_differing(missing, extra)}; evaluate on a set of the same classes")
@@ -117,7 +118,7 @@ def on_prepared(model: Classifier, classes: Sequence[str], settings: Config, pre
         there = [f"{name} ({len(prepared.rows(name)):,})" for name in ("train", "val", "test") if len(prepared.rows(name))]
         raise UserError(f"{prepared.root}: no pictures in split {split!r}; there are {', '.join(there)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    index, probabilities = final.predict(model.to(device), _batches(prepared, rows, model.input_size), device, bf16(settings, device))
+    index, probabilities = chances_of(model.to(device), _batches(prepared, rows, model.input_size), device, bf16(settings, device), flips)
     order = np.argsort(index)
     if not np.array_equal(index[order], rows):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
@@ -148,6 +149,20 @@ def on_pictures(model: Classifier, classes: Sequence[str], settings: Config, dat
         notes.append(f"its own split is not used: all {len(paths):,} pictures are evaluated")
     probabilities, status = classify(model, settings, source.root, paths, batch_size=BATCH)
     return Classified(paths, labels, probabilities, status, notes)
+
+
+def chances_of(model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool, flips: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows int64 (N,) and class probabilities float32 (N, C), as final.predict gives them; with `flips` the rows ascend, and each has the mean over
+    the picture and its mirror image."""
+    if not flips:
+        return final.predict(model, batches, device, bf16)
+    index, chances = final.predict(model, (view for batch in batches for view in (batch, _mirrored(batch))), device, bf16)
+    order = np.argsort(index, kind="stable")  # brings each row's two views together
+    return index[order][::2], chances[order].reshape(-1, 2, chances.shape[1]).mean(1)
+
+
+def _mirrored(batch: Batch) -> Batch:
+    return {**batch, "image": np.ascontiguousarray(batch["image"][:, :, ::-1])}
 
 
 def bf16(settings: Config, device: torch.device) -> bool:

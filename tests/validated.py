@@ -1,0 +1,48 @@
+"""Finished run folders made by code, with the validation probabilities that a test wants: for leaderboards and ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animalclf import config as configuration
+from animalclf.inference.submission import predictions_table
+from animalclf.runs import Run
+from animalclf.training import metrics
+
+CLASSES = ["ape", "bee", "cow"]
+
+
+def finished_run(
+    root: Path,
+    chances: np.ndarray,
+    labels: np.ndarray,
+    *,
+    sets: Sequence[str] = (),
+    recipe: str = "vgg16_pooled",
+    classes: Sequence[str] = CLASSES,
+    paths: Sequence[str] | None = None,
+    **result: Any,
+) -> Run:
+    """A run folder as training leaves it, without checkpoints: three epochs of 10, 11 and 12 s, the second the best. `chances` float (N, C)."""
+    run, config = Run(str(root)), configuration.load(recipe, sets)
+    names = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)] if paths is None else list(paths)
+    found = metrics.from_probabilities(chances, labels, classes)
+    run.write_config(config)
+    run.write_environment()
+    run.write_metrics([{"epoch": number, "seconds": 9.0 + number} for number in (1, 2, 3)])
+    run.write_predictions("val", predictions_table(names, classes, chances, ["ok"] * len(labels), [classes[label] for label in labels]))
+    facts = {"run": run.root, "recipe": config.name, "seed": config.seed, "classes": list(classes), "best_epoch": 2, "epochs": 3}
+    run.write_result({**facts, "workers": 2, "pictures_per_s": 100.0, "val": found, "balanced_accuracy": found["balanced_accuracy"], **result})
+    return run
+
+
+def guesses(labels: np.ndarray, share: float, generator: np.random.Generator, classes: int = 3, sure: float = 0.8) -> np.ndarray:
+    """Probabilities (N, C) of a model that is right with the chance `share` a picture, and always as sure as `sure`."""
+    named = np.where(generator.random(len(labels)) < share, labels, (labels + generator.integers(1, classes, len(labels))) % classes)
+    chances = np.full((len(labels), classes), (1 - sure) / (classes - 1), np.float32)
+    chances[np.arange(len(labels)), named] = sure
+    return chances
