@@ -122,7 +122,7 @@ def test_signature_of_any_size_and_hash() -> None:
     image = texture(1)
     for height, width in ((1, 1), (7, 900), (3000, 2000)):
         assert copies.signature(cv2.resize(image, (width, height))).shape == (1600,)
-    hashes = [copies.phash_hex(copies.signature(picture)) for picture in (image, gain(image, 0.6), texture(2))]
+    hashes = copies.phashes(np.stack([copies.signature(picture) for picture in (image, gain(image, 0.6), texture(2))]))
     distance = [bin(int(hashes[0], 16) ^ int(other, 16)).count("1") for other in hashes]
     assert [len(digits) for digits in hashes] == [16] * 3
     assert distance[1] <= 4 and distance[2] >= 12

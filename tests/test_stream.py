@@ -51,7 +51,7 @@ def test_a_picture_looks_the_same_in_any_batch(tmp_path):
 def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, world, monkeypatch):
     from animalclf.data import stream
 
-    monkeypatch.setattr(stream, "PICTURES_PER_TASK", 12)  # several tasks an epoch, several steps a task
+    monkeypatch.setattr(stream, "TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
     prepared = tiny_prepared(tmp_path)
     schedule, pictures = schedule_of(prepared, balance), load_pictures(prepared)
     store = stream.cache(prepared)

@@ -44,14 +44,14 @@ WHOLE, MIDDLE = 5, 0  # places in PARTS
 
 def signature(image: np.ndarray) -> np.ndarray:
     """Grey thumbnail of a picture uint8 (H, W, 3) RGB of any size, as uint8 (1600,)."""
-    small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).ravel()
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # first: to shrink one channel takes a third of the time
+    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
 
 
-def phash_hex(signature: np.ndarray) -> str:
-    """Perceptual hash of a signature, 16 hex digits: which of the 64 lowest frequencies lie above their median."""
-    spectrum = _spectra(signature[None], PARTS[WHOLE])[:, :, 0, 0].reshape(-1)
-    return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
+def phashes(signatures: np.ndarray) -> list[str]:
+    """Perceptual hashes of signatures uint8 (N, 1600), 16 hex digits each: which of the 64 lowest frequencies lie above their median."""
+    spectra = _spectra(signatures, PARTS[WHOLE]).transpose(2, 3, 0, 1, 4).reshape(-1, 64)[: len(signatures)]
+    return [np.packbits(spectrum > np.median(spectrum)).tobytes().hex() for spectrum in spectra]
 
 
 def find_copies(sha256: Sequence[str], signatures: np.ndarray) -> pd.DataFrame:

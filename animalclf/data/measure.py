@@ -63,6 +63,8 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
                 count += 1
         table = pd.DataFrame(rows)
         good = (table["row"] >= 0).to_numpy()
+        signatures = np.stack(table["signature"].to_list())
+        table.loc[good, "phash"] = copies.phashes(signatures[good])
         if count:
             write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), images[:count], chunk["index"].to_numpy(np.int64)[good], job.store)
     except UserError as error:
@@ -73,7 +75,7 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
         "shard": np.where(good, chunk["shard"], -1).astype(np.int32),
         **{name: table[name].to_numpy(np.int32) for name in ("row", "width", "height")},
         **{name: table[name].to_numpy(object) for name in ("sha256", "phash", "status", "note")},
-        "signature": np.stack(table["signature"].to_list()),
+        "signature": signatures,
         "failed": np.full(len(table), "", object),
     }
 
@@ -99,7 +101,7 @@ def _one(path: str, data: bytes | str, job: Job) -> tuple[dict[str, Any], np.nda
         return row | {"status": str(error)}, None
     height, width = found.image.shape[:2]
     signature = copies.signature(found.image)
-    row |= {"width": width, "height": height, "phash": copies.phash_hex(signature), "signature": signature, "status": "ok", "note": found.note}
+    row |= {"width": width, "height": height, "signature": signature, "status": "ok", "note": found.note}
     return row, resize(found.image, job.size)
 
 

@@ -20,7 +20,8 @@ from animalclf.data.feed import Batch, Phase, Pictures, Schedule
 from animalclf.data.local import LocalShards, readable_in_place
 from animalclf.data.shards import Prepared, read_shard
 
-PICTURES_PER_TASK = 512  # a task's own cost (some ms) is spread over so many pictures
+TASK_BYTES = 48 * 2**20  # of the pictures that one task makes: its own cost (some ms) is spread over about a thousand of 128 px
+TASK_CPUS = 0.5  # two tasks a core: while one hands over its batches, the other computes
 AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
 
 
@@ -76,7 +77,7 @@ class RayFeed:
     def __init__(self, schedule: Schedule, store: Cache, rank: int, world: int, passes: Sequence[tuple[Phase, int]]) -> None:
         self.schedule, self.rank, self.world = schedule, rank, world
         per_rank = max(1, schedule.batch_size // world)
-        stride = max(1, PICTURES_PER_TASK // per_rank)
+        stride = max(1, TASK_BYTES // (3 * schedule.input_size**2) // per_rank)
         self.tasks = []
         for phase, epoch in passes:
             cuts = plan.cuts(len(schedule.rows[phase]), schedule.batch_size, world)
@@ -118,7 +119,7 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
     def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return _make(tasks[int(block["id"][0])], shared, refs, rank, world)
 
-    dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(work, batch_size=None, num_cpus=1)
+    dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(work, batch_size=None, num_cpus=TASK_CPUS)
     yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
 
 
