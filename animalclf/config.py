@@ -92,6 +92,7 @@ class Train:
     patience: int = 0  # epochs without a better score before stopping; 0 = never
     monitor: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss"] = "balanced_accuracy"  # what selects the best checkpoint
     threads: int = 0  # CPU threads a worker; 0 = the node's cores shared among its workers
+    profile: bool = False  # write a trace of a few steps into the run folder (--profile)
     max_failures: int = 3  # dead workers survived before giving up
 
 

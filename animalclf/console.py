@@ -73,6 +73,9 @@ class TrainingDisplay:
         console.print(" | ".join(parts), soft_wrap=True)
 
 
+IN_THE_LOOP = {"step": "in steps", "validate": "validating", "wait": "waiting for pictures", "handover": "handing them over"}
+
+
 def results_table(result: dict[str, Any], first_step: float | None = None) -> Table:
     """The end of a training in one table; `first_step`: seconds from the command's start to the first training step."""
     table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left", show_header=False)
@@ -90,6 +93,10 @@ def results_table(result: dict[str, Any], first_step: float | None = None) -> Ta
     table.add_row("rows", ", ".join(f"{split} {rows:,}" for split, rows in result["rows"].items() if rows))
     speed = f"{result['pictures_per_s']:,.0f} pictures/s, {result['wait_share']:.1%} waiting for data"
     table.add_row("epochs took", f"{duration(result['seconds'])}, {speed}")
+    parts = result.get("time", {})
+    if parts:
+        inside = ", ".join(f"{duration(parts[name])} {text}" for name, text in IN_THE_LOOP.items())
+        table.add_row("of that", f"{inside}; input tasks beside: {duration(parts['read'])} reading, {duration(parts['augment'])} augmenting")
     if first_step is not None:
         table.add_row("start to first step", duration(first_step))
     table.add_row("workers", f"{result['workers']}, {result['precision']}")

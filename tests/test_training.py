@@ -1,6 +1,7 @@
 """The training loop on CPU without Ray: learning, exactness, resume, faults in the configuration."""
 
 import contextlib
+import gzip
 import itertools
 import json
 import os
@@ -266,3 +267,10 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
     plain = torch.nn.functional.cross_entropy
     expected = 0.7 * plain(logits[[0] * 4], label) + 0.3 * plain(logits[[0] * 4], label.roll(1))
     assert run(mix=mixing) == pytest.approx(float(expected), rel=1e-5) and run() == pytest.approx(float(plain(logits[[0] * 4], label)), rel=1e-5)
+
+
+def test_a_trace_of_a_few_steps_opens_as_json(tmp_path, prepared):
+    run = train_into(tmp_path, tiny_config(1, train__batch_size=4, train__profile="true"), prepared)
+    with gzip.open(run.url("profile", "trace.json.gz")) as file:
+        names = {event.get("name") for event in json.load(file)["traceEvents"]}
+    assert any("conv" in str(name) for name in names) and any("Adam" in str(name) for name in names)

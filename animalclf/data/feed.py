@@ -87,9 +87,9 @@ def _train_order(schedule: Schedule, epoch: int) -> np.ndarray:
 def make_schedule(prepared: Prepared, config: Config, augment_later: bool = False) -> Schedule:
     """The schedule of a training on a prepared set; with `data.limit`, of that many pictures spread over splits and classes."""
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
-    limit, total = config.data.limit, sum(map(len, rows.values()))
+    limit, total, seed = config.data.limit, sum(map(len, rows.values())), config.data.split_seed  # the same pictures for all seeds of training
     if 0 < limit < total:
-        rows = {split: plan.spread(mine, prepared.labels[mine], round(limit * len(mine) / total), config.seed) for split, mine in rows.items()}
+        rows = {split: plan.spread(mine, prepared.labels[mine], round(limit * len(mine) / total), seed) for split, mine in rows.items()}
     train, size = config.train, config.model.input_size
     return Schedule(rows, prepared.labels, train.batch_size, train.balance, config.augment, size, config.seed, augment_later)
 

@@ -17,6 +17,8 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, metrics
 from animalclf.training.ranks import Place, gather, together
 
+PARTS = ("read", "augment", "wait", "handover", "step", "validate")  # of an epoch's time, as metrics.jsonl has them; see train.py
+
 
 def finish(
     config: Config,
@@ -45,6 +47,7 @@ def finish(
         "seconds": sum(row["seconds"] for row in history),
         "seconds_this_time": trained_for,  # this process, with features of a frozen base and without the final evaluation
         "pictures_per_s": float(np.median([row["pictures_per_s"] for row in history])),
+        "time": {part: sum(row.get(f"{part}_seconds", 0.0) for row in history) for part in PARTS},
         "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in history) / trained,
     }
     splits: list[Phase] = [split for split in ("val", "test") if len(schedule.rows[split])]

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from animalclf import config as configuration
 from animalclf import storage
@@ -19,6 +19,9 @@ from animalclf.console import console
 from animalclf.data.shards import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
+
+if TYPE_CHECKING:
+    from animalclf.data.stream import Cache
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -30,7 +33,7 @@ def claim(out: str, config: Config, resume: bool) -> Run:
     if run.exists():
         if not resume:
             raise UserError(f"{out}: there is a run here already; continue it with --resume, or choose another --out")
-        changed = configuration.differences(run.config(), config)
+        changed = [text for text in configuration.differences(run.config(), config) if not text.startswith("train.profile:")]
         if changed:
             raise UserError(f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}")
     elif resume:
@@ -79,7 +82,6 @@ def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str])
 
 def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool, local: bool, show: Show) -> dict[str, Any]:
     """Say the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content of result.json."""
-    facts = {"prepared": prepared.root, "data": prepared.info["source"], "data_fingerprint": prepared.fingerprint}
     counted = {split: len(prepared.rows(split)) for split in ("train", "val", "test")}
     if counted["train"] < max(workers, 1):
         raise UserError(f"{counted['train']} training pictures for {workers} workers; every worker needs at least one")
@@ -98,15 +100,7 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
         found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
         in_memory, kept = choose_cache(config.train.cache, prepared)
         place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found}), {kept}"
-    if not run.exists():
-        run.write_environment(**facts, workers=workers, gpu=use_gpu)
-        run.write_config(config)  # last: it makes the folder a run
-    elif run.environment()["data_fingerprint"] != prepared.fingerprint:
-        was = run.environment()
-        raise UserError(
-            f"{run.root}: was trained on other pictures ({was['prepared']}, fingerprint {was['data_fingerprint'][:12]}; now {prepared.root}, "
-            f"{prepared.fingerprint[:12]}); resume with the same pictures, or start a new run"
-        )
+    record(config, prepared, run, workers=workers, gpu=use_gpu)
     done = len(run.metrics())
     console.print(
         f"{what}, {f'epochs {done + 1} to {config.train.epochs}' if done else f'{config.train.epochs} epochs'} {place}; run folder {run.root}",
@@ -114,7 +108,22 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
     )
     if local:
         return train_here(config, prepared, run, show)
-    return train_on_ray(config, prepared, run, workers, use_gpu, show, in_memory)
+    from animalclf.data.stream import cache
+
+    return train_on_ray(config, prepared, run, workers, use_gpu, show, cache(prepared, in_memory))
+
+
+def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
+    """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on other pictures."""
+    if not run.exists():
+        run.write_environment(prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **facts)
+        run.write_config(config)  # last: it makes the folder a run
+    elif run.environment()["data_fingerprint"] != prepared.fingerprint:
+        was = run.environment()
+        raise UserError(
+            f"{run.root}: was trained on other pictures ({was['prepared']}, fingerprint {was['data_fingerprint'][:12]}; now {prepared.root}, "
+            f"{prepared.fingerprint[:12]}); resume with the same pictures, or start a new run"
+        )
 
 
 def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict[str, Any]:
@@ -128,8 +137,11 @@ def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict
     return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), Place(), lambda row: show({"row": row}), show)
 
 
-def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use_gpu: bool, show: Show, in_memory: bool = True) -> dict[str, Any]:
+def train_on_ray(
+    config: Config, prepared: Prepared, run: Run, workers: int, use_gpu: bool, show: Show, store: Cache | None = None, callbacks: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
+    `store`: where the pictures wait, possibly for several trainings; default: in the object store, for this one. `callbacks`: Ray Train's.
 
     Raises UserError for what the user can mend, and Ray's TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
     """
@@ -141,7 +153,7 @@ def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use
     from animalclf.training.worker import Task, worker
 
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    task = Task(config, prepared.root, run.root, cache(prepared, in_memory), mailbox)
+    task = Task(config, prepared.root, run.root, store or cache(prepared), mailbox)
     trainer = TorchTrainer(
         worker,
         train_loop_config={"task": task},
@@ -151,7 +163,7 @@ def train_on_ray(config: Config, prepared: Prepared, run: Run, workers: int, use
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
             storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
             failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=5),
-            callbacks=[],
+            callbacks=list(callbacks),
         ),
     )
     outcome: queue.Queue[Any] = queue.Queue()
@@ -235,8 +247,9 @@ def preflight(workers: int, use_gpu: bool, shared: list[str]) -> str:
     return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
 
 
-def choose_cache(choice: str, prepared: Prepared) -> tuple[bool, str]:
-    """Whether the pictures wait in Ray's object store (or on the nodes' disks), and that in words for the plan line.
+def choose_cache(choice: str, prepared: Prepared, beside: int = 0) -> tuple[bool, str]:
+    """Whether the pictures wait in Ray's object store (or on the nodes' disks), and that in words for the plan line. `beside`: bytes of other
+    sets that lie there too.
 
     A node's store holds all of them beside batches on their way, so "auto" takes it where they fill at most 70 % of the smallest store. Raises
     UserError for "memory" where they do not fit.
@@ -244,7 +257,7 @@ def choose_cache(choice: str, prepared: Prepared) -> tuple[bool, str]:
     import ray
 
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    size, room = prepared.pixel_bytes, min(stores) * 0.7
+    size, room = prepared.pixel_bytes, max(min(stores) * 0.7 - beside, 0)
     what = f"pictures {size / 1e9:.2g} GB"
     if size <= room and choice != "disk":
         return True, f"{what} in memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from animalclf.models import build
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, metrics
+from animalclf.training.events import write_events
 from animalclf.training.features import feature_feed
 from animalclf.training.final import finish
 from animalclf.training.mixup import mix
 from animalclf.training.optim import WeightAverage, make_optimizer
+from animalclf.training.profile import traced
 from animalclf.training.ranks import Place, average_statistics, together
 
 Report = Callable[[dict[str, Any]], None]
@@ -69,14 +72,22 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
         else:
             feed = make_feed(schedule, [(phase, epoch) for epoch in range(first, config.train.epochs) for phase in ("train", *validating)])
         parallel = _parallel(network, config, place)
-        for epoch in range(first, config.train.epochs):
-            row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress)
-            together(lambda: _keep(config, schedule, classes, run, state, place))
-            if state.average:
-                state.average.restore(state.model)
-            on_epoch(row)
-            if out_of_patience(state.history, config):
-                break
+        tracing = config.train.profile and place.rank == 0
+        with traced(run, place.device) if tracing else contextlib.nullcontext(lambda: None) as mark:
+
+            def after_step() -> None:
+                if state.average:
+                    state.average.update(state.model)
+                mark()
+
+            for epoch in range(first, config.train.epochs):
+                row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress, after_step)
+                together(lambda: _keep(config, schedule, classes, run, state, place))
+                if state.average:
+                    state.average.restore(state.model)
+                on_epoch(row)
+                if out_of_patience(state.history, config):
+                    break
     return finish(config, prepared, schedule, run, make_feed, place, state.history, time.time() - started)
 
 
@@ -109,10 +120,10 @@ def _parallel(network: nn.Module, config: Config, place: Place) -> nn.Module:
 
 def _epoch(
     config: Config, schedule: Schedule, classes: int, state: State, network: nn.Module, parallel: nn.Module, feed: Feed, epoch: int,
-    place: Place, on_progress: Report,
+    place: Place, on_progress: Report, after_step: Callable[[], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Train and validate one epoch; the new row of the history. The averaged weights, where there are any, are left in the model."""
-    began, average = time.perf_counter(), state.average
+    began = time.perf_counter()
     torch.manual_seed(hash((config.seed, epoch, place.rank)) & 0x7FFFFFFF)  # dropout: the same after a resume as without one
     state.model.train()
     augment, seed = config.augment, config.seed
@@ -128,7 +139,7 @@ def _epoch(
         class_weights=class_weights(config, schedule, classes, place.device),
         view=(lambda image, index: device.augment_batch(image, index, schedule, epoch)) if schedule.augment_later else None,
         mix=(lambda image, label, step: mix(augment, seed, epoch, step, image, label)) if augment.mixup or augment.cutmix else None,
-        after_step=(lambda: average.update(state.model)) if average else None,
+        after_step=after_step,
         progress=_ticker(on_progress, "train", epoch, config, len(schedule.rows["train"])),
     )
     loop.same_count("training", int(done["rows"]), len(schedule.rows["train"]))
@@ -208,6 +219,7 @@ def _keep(config: Config, schedule: Schedule, classes: list[str], run: Run, stat
     resume = {"config": settings, "history": state.history, "model": weights, "optimizer": state.optimizer.state_dict(), "average": average}
     checkpoint.save(run.checkpoint("last"), resume)
     run.write_metrics(state.history)
+    write_events(run, state.history)
 
 
 def _ticker(report: Report, phase: str, epoch: int, config: Config, rows: int) -> Callable[[int, float], None]:

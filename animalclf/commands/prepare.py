@@ -1,0 +1,34 @@
+"""`animalclf prepare`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, config_of, recipe_arguments
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "prepare",
+        run,
+        "Read every picture once: verify, measure, find copies, split, and store them decoded and resized.",
+        """  animalclf prepare --data photos/ --out prepared/
+  animalclf prepare --data labels.csv --out s3://bucket/prepared --set data.label_column=species
+  animalclf prepare --data photos/ --out prepared/ --recipe vgg16        (stored large enough for VGG16's 224 px)
+  animalclf prepare --data photos/ --out prepared/ --set data.folds=5 --set data.fold=0""",
+    )
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--out", required=True, help="folder or s3:// prefix for the prepared set")
+    parser.add_argument("--force", action="store_true", help="replace a prepared set of other pictures or settings")
+    recipe_arguments(parser, "big_cnn")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from animalclf.console import console
+    from animalclf.data.inspect import prepare, summary
+
+    prepared = prepare(arguments.data, arguments.out, config_of(arguments).data, force=arguments.force)
+    console.print(summary(prepared))
+    return {**prepared.info, "root": prepared.root, "exit_code": UNREADABLE if prepared.info["bad"] else 0}

@@ -1,0 +1,57 @@
+"""`animalclf train`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import Any
+
+from animalclf.commands.common import DATA_HELP, add_command, config_of, recipe_arguments
+from animalclf.errors import UserError
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "train",
+        run,
+        "Train one recipe and evaluate its best epoch.",
+        """  animalclf train --data photos/ --recipe big_cnn
+  animalclf train --data photos/ --recipe vgg16_pooled --set model.weights=vgg16_features.pth --set data.val=0.25
+  animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
+  animalclf train --data photos/ --out runs/a --resume         (after Ctrl-C, a crash or a lost machine)
+  animalclf train --data photos/ --local --limit 200 --set train.epochs=1      (in this process: breakpoints work)""",
+    )
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--out", help="run folder or s3:// prefix (default: runs/<recipe>-<time>)")
+    parser.add_argument("--prepared", help="where the prepared set is kept (default: beside the run folder, named by its fingerprint)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="training workers (default: one a GPU, or 1 on CPUs)")
+    parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
+    parser.add_argument("--local", action="store_true", help="train in this process, without Ray Train")
+    parser.add_argument("--profile", action="store_true", help="write profile/trace.json.gz of a few steps; ui.perfetto.dev shows it")
+    recipe_arguments(parser, "big_cnn")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from animalclf import storage
+    from animalclf.console import TrainingDisplay, console, results_table
+    from animalclf.training import launch
+
+    arguments.set += ["train.profile=true"] if arguments.profile else []
+    config = launch.with_weights(config_of(arguments))
+    if arguments.resume and not arguments.out:
+        raise UserError("--resume needs --out: the run folder to continue")
+    out = storage.absolute(arguments.out or f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    prepared, config = launch.prepared_for(
+        arguments.data, config, arguments.prepared or storage.join(os.path.dirname(out), "prepared"), arguments.set
+    )
+    folder = launch.claim(out, config, arguments.resume)
+    try:
+        with TrainingDisplay(config.train.epochs) as display:
+            result = launch.start(config, prepared, folder, arguments.workers, arguments.cpu, arguments.local, display.show)
+    finally:
+        folder.unlock()
+    console.print(results_table(result, display.first_step))
+    return result

@@ -1,0 +1,38 @@
+"""A finished run for MLflow, where the environment names a tracking server (MLFLOW_TRACKING_URI)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from animalclf import config as configuration
+from animalclf.errors import UserError
+from animalclf.runs import Run
+from animalclf.training.events import TAGS
+
+
+def wanted() -> bool:
+    """Whether runs are to be logged. Raises UserError, before any work, where MLFLOW_TRACKING_URI is set and MLflow is not installed."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return False
+    try:
+        importlib.import_module("mlflow")
+    except ImportError as error:
+        raise UserError("MLFLOW_TRACKING_URI is set, but MLflow is not installed; pip install 'animalclf[mlflow]', or unset it") from error
+    return True
+
+
+def log_run(run: Run) -> bool:
+    """Log the configuration, every epoch and the result of a finished run; False where none is `wanted`."""
+    if not wanted():
+        return False
+    mlflow = importlib.import_module("mlflow")
+    config, result = run.config(), run.result()
+    with mlflow.start_run(run_name=f"{config.name}, seed {config.seed}"):
+        mlflow.set_tags({"run": run.root, "data_fingerprint": run.environment()["data_fingerprint"]})
+        mlflow.log_params(configuration._flat(configuration.to_dict(config)))
+        for row in run.metrics():
+            mlflow.log_metrics({tag: row[key] for key, tag in TAGS.items() if key in row}, step=row["epoch"])
+        last = {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
+        mlflow.log_metrics({f"result/{name}": value for name, value in last.items()})
+    return True
