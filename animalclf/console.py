@@ -34,7 +34,7 @@ class TrainingDisplay:
 
     def __init__(self, epochs: int) -> None:
         self.epochs, self.started, self.seconds = epochs, time.monotonic(), 0.0
-        self.first_step: float | None = None
+        self.moments: dict[str, float] = {}  # what began or was ready when, in seconds after this process began
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), console=console, transient=True
         )
@@ -49,18 +49,28 @@ class TrainingDisplay:
         self.progress.stop()
 
     def show(self, event: dict[str, Any]) -> None:
-        """Take an event of training.train: {"row": a finished epoch} or {"phase", "done", "of", "seconds", "epoch"}."""
+        """Take an event of training.train: {"row": a finished epoch}, {"moment": name}, or {"phase", "done", "of", "seconds", "epoch"}."""
         if "row" in event:
             self._epoch(event["row"])
             return
-        if self.first_step is None:
-            self.first_step = since_process_start()
+        self.moments.setdefault(event.get("moment", "first step"), since_process_start())
+        if "moment" in event:
+            return
         speed = event["done"] / max(event["seconds"], 1e-9)
         name = {"features": "features of the frozen base", "val": "validating"}.get(event["phase"], "training")
         where = f"epoch {event['epoch']}/{event['epochs']}  " if "epoch" in event else ""
         left = (event["of"] - event["done"]) / max(speed, 1e-9)
         text = f"{event['done']:,}/{event['of']:,}  {speed:,.0f} pictures/s  {duration(left)} left"
         self.progress.update(self.line, description=f"{where}{name}", completed=event["done"], total=event["of"], speed=text)
+
+    def startup(self) -> dict[str, float]:
+        """Seconds of each part of the start, in their order, and `total`: from the process's beginning to the end of the first step."""
+        names = {"pictures": "pictures ready", "ray": "ray ready", "workers": "workers ready", "first step": "first step"}
+        parts, before = {}, 0.0
+        for name, moment in names.items():
+            if moment in self.moments:
+                parts[name], before = self.moments[moment] - before, self.moments[moment]
+        return {**parts, "total": before}
 
     def _epoch(self, row: dict[str, Any]) -> None:
         self.seconds += row["seconds"]
@@ -76,8 +86,8 @@ class TrainingDisplay:
 IN_THE_LOOP = {"step": "in steps", "validate": "validating", "wait": "waiting for pictures", "handover": "handing them over"}
 
 
-def results_table(result: dict[str, Any], first_step: float | None = None) -> Table:
-    """The end of a training in one table; `first_step`: seconds from the command's start to the first training step."""
+def results_table(result: dict[str, Any]) -> Table:
+    """The end of a training in one table."""
     table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
@@ -97,8 +107,9 @@ def results_table(result: dict[str, Any], first_step: float | None = None) -> Ta
     if parts:
         inside = ", ".join(f"{duration(parts[name])} {text}" for name, text in IN_THE_LOOP.items())
         table.add_row("of that", f"{inside}; input tasks beside: {duration(parts['read'])} reading, {duration(parts['augment'])} augmenting")
-    if first_step is not None:
-        table.add_row("start to first step", duration(first_step))
+    if "startup" in result:
+        *each, (_, total) = result["startup"].items()
+        table.add_row("start to first step", f"{duration(total)} ({', '.join(f'{name} {duration(seconds)}' for name, seconds in each)})")
     table.add_row("workers", f"{result['workers']}, {result['precision']}")
     table.add_row("run", result["run"])
     return table

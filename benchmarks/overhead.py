@@ -1,7 +1,7 @@
 """What the framework costs: `animalclf train` on Ray workers against the same loop in plain PyTorch, fed from memory, on the same pictures.
 
-    python -m benchmarks.overhead                       big CNN, 1 and 2 workers
-    python -m benchmarks.overhead --workers 1,2,4 --json overhead.json
+    python -m benchmarks.overhead                       big CNN, 1, 2 and 4 workers
+    python -m benchmarks.overhead --workers 1 --json overhead.json
 
 Steady state: the first epoch is left out of pictures/s. Start-up is split into its parts. The two sides alternate, --repeat times.
 """
@@ -38,7 +38,7 @@ train(config, prepared, Run(out), lambda s, passes: MemoryFeed(s, pictures), Pla
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", default="1,2", help="numbers of Ray workers (default: 1,2)")
+    parser.add_argument("--workers", default="1,2,4", help="numbers of Ray workers (default: 1,2,4)")
     parser.add_argument("--pictures", type=int, default=160, help="demo pictures drawn (default: 160)")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -72,8 +72,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 out = f"{folder}/ray{turn}-{count}"
                 flags = [flag for text in sets for flag in ("--set", text)]
                 started = time.time()
-                run([*command, "train", "--cpu", "--data", f"{folder}/prepared", "--out", out, "--workers", str(count), *flags])
-                on_ray[count].append(figures_of(out, time.time() - started))
+                answer = run([*command, "train", "--json", "--cpu", "--data", f"{folder}/prepared", "--out", out, "--workers", str(count), *flags])
+                startup = {f"startup_{name}_s": seconds for name, seconds in json.loads(answer)["startup"].items()}
+                on_ray[count].append({**figures_of(out, time.time() - started), **startup})
     base = statistics.median(each["pictures_per_s"] for each in plain)
     rows = []
     for count, each in on_ray.items():
@@ -103,10 +104,12 @@ def figures_of(out: str, seconds: float) -> dict[str, float]:
     }
 
 
-def run(command: list[str]) -> None:
+def run(command: list[str]) -> str:
+    """Standard output of a command that must not fail."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command[:6])} failed:\n{done.stderr[-3000:]}")
+    return done.stdout
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -125,6 +128,9 @@ def show(figures: dict[str, Any]) -> None:
         ]
         table.add_row(name, *cells)
     Console(width=120).print(table)
+    for row in figures["ray"]:
+        parts = ", ".join(f"{name[8:-2]} {row[name]:.1f} s" for name in row if name.startswith("startup_"))
+        Console(width=120).print(f"start to first step, {row['workers']} worker{'s' if row['workers'] > 1 else ''}: {parts}")
 
 
 if __name__ == "__main__":

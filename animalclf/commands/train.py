@@ -50,8 +50,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = launch.claim(out, config, arguments.resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:
+            display.show({"moment": "pictures ready"})
             result = launch.start(config, prepared, folder, arguments.workers, arguments.cpu, arguments.local, display.show)
     finally:
         folder.unlock()
-    console.print(results_table(result, display.first_step))
+    result["startup"] = display.startup()
+    console.print(results_table(result))
     return result

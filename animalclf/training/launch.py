@@ -100,6 +100,7 @@ def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool,
         found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
         in_memory, kept = choose_cache(config.train.cache, prepared)
         place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found}), {kept}"
+    show({"moment": "ray ready"})
     record(config, prepared, run, workers=workers, gpu=use_gpu)
     done = len(run.metrics())
     console.print(

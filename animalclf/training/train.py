@@ -58,6 +58,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     small dictionaries for a progress line. Only rank 0 writes. Raises UserError on all ranks or on none.
     """
     started = time.time()
+    on_progress({"moment": "workers ready"})
     later = device.on_device(config.augment.on, place.device) and not is_identity(config.augment)
     schedule, classes = make_schedule(prepared, config, augment_later=later), prepared.classes
     validating: list[Phase] = ["val"] if len(schedule.rows["val"]) else []
