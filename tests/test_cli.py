@@ -15,7 +15,7 @@ from animalclf.cli import main
 from animalclf.data.demo import write_demo
 from animalclf.data.shards import is_prepared
 
-COMMANDS = ["prepare", "train", "evaluate", "predict", "demo"]
+COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The report page, from run folders made by code."""
 
+import argparse
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ from helpers import tiny_prepared
 from validated import CLASSES, finished_run, guesses
 
 from animalclf import storage
+from animalclf.cli import main
+from animalclf.commands import compare
 from animalclf.data import shards
 from animalclf.report import mistakes
 from animalclf.report.leaderboard import leaderboard
@@ -146,3 +149,28 @@ def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     told = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1).replace("&quot;", '"'))
     assert told["said"] == [] and told["wide"] == [] and told["inner"] == width and told["scroll"] <= width
+
+
+def test_after_a_comparison_leaderboard_ensembles_and_report_lie_in_its_folder(tmp_path, capsys):
+    runs = comparison(tmp_path / "trials")
+    arguments = argparse.Namespace(predict=None, prior="train", sample_submission=None)
+    found = compare.conclude(runs, [], str(tmp_path), arguments)
+    assert found["exit_code"] == 0 and [row["kind"] for row in found["leaderboard"]].count("model") == 2
+    assert {made["method"] for made in found["ensembles"]} == {"vote", "mean", "weighted"}
+    assert all(len(made["members"]) == 2 for made in found["ensembles"])  # the best seed of each recipe
+    assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    trials = [{"run": run.root, "state": "finished"} for run in runs] + [{"name": "x", "seed": 0, "state": "failed", "reason": "it broke"}]
+    storage.write_json(str(tmp_path / "summary.json"), {"trials": trials})
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    page = page_of(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert "it broke" in page and all(made["name"] in page for made in found["ensembles"])
+
+
+def test_runs_that_cannot_be_set_side_by_side_are_refused(tmp_path, capsys):
+    one, other = (
+        finished_run(tmp_path / name, guesses(LABELS[:n], 0.9, np.random.default_rng(0)), LABELS[:n]) for name, n in (("a", 120), ("b", 90))
+    )
+    assert main(["report", one.root, other.root, "--out", str(tmp_path / "both")]) == 2
+    assert main(["report", one.root, other.root]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "other pictures" in said and "--out: name a folder" in said and not (tmp_path / "both").exists()

@@ -37,8 +37,9 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf import storage
     from animalclf.console import TrainingDisplay, console, results_table
-    from animalclf.training import launch
+    from animalclf.training import launch, mlflow_log
 
+    mlflow_log.wanted()
     arguments.set += ["train.profile=true"] if arguments.profile else []
     config = launch.with_weights(config_of(arguments))
     if arguments.resume and not arguments.out:
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             result = launch.start(config, prepared, folder, arguments.workers, arguments.cpu, arguments.local, display.show)
     finally:
         folder.unlock()
+    mlflow_log.log_run(folder)
     result["startup"] = display.startup()
     console.print(results_table(result))
     return result

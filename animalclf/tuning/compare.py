@@ -1,0 +1,184 @@
+"""`compare`: the checks before the start, one preparation and one place in memory for the pictures of all trials, and what came of each.
+
+The run folders are the truth: a resumed comparison runs what they lack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from animalclf import cluster, storage
+from animalclf import config as configuration
+from animalclf.config import Config
+from animalclf.console import console
+from animalclf.data.feed import make_schedule
+from animalclf.data.shards import Prepared
+from animalclf.data.stream import Cache, cache
+from animalclf.errors import UserError
+from animalclf.runs import Run
+from animalclf.training import launch, mlflow_log
+from animalclf.training.launch import Show
+from animalclf.tuning import folder
+from animalclf.tuning.space import Plan, Trial
+from animalclf.tuning.trials import Job, Shared, check_searcher, run_trials
+
+
+def compare(
+    plan: Plan,
+    data: str,
+    out: str,
+    *,
+    prepared_at: str = "",
+    workers: int = 0,
+    cpu: bool = False,
+    resume: bool = False,
+    max_concurrent: int = 0,
+    show: Show = lambda event: None,
+) -> dict[str, Any]:
+    """Train all trials of `plan` on `data` into the comparison folder `out`, with `workers` Train workers each (0: one), as many at a time as the
+    cluster has room for, at most `max_concurrent`. A trial that fails is reported, and the others go on.
+
+    Returns {"comparison", "data", "trials": [{"name", "seed", "run", "state": finished, failed, stopped (early, by the schedule) or interrupted,
+    "reason", "epochs", "best"}], "runs": run folders of the finished ones}; the same lies in `out`/summary.json. `show` gets {"trial": slug, ...}
+    with "state" (waiting, running, or as above), "row" (a finished epoch) or the progress of a phase.
+
+    Raises UserError before any training for what cannot be compared, placed or resumed. Ctrl-C stops the trials; `resume` continues them.
+    """
+    out, workers = storage.absolute(out), workers or 1
+    check_searcher(plan)
+    mlflow_log.wanted()
+    before = folder.open_folder(out, resume)
+    claim = Run(out)
+    claim.lock()
+    try:
+        cluster.ensure_ray(workers)
+        use_gpu = not cpu and cluster.gpus() > 0
+        launch.preflight(workers, use_gpu, [])  # before the preparation, which may take long
+        plan, prepared = _prepared(plan, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
+        facts = _same_pictures(plan, prepared, workers)
+        folder.check_same_data(out, before, facts)
+        entries = folder.known_trials(plan, out, before)
+        ended = [trial.slug in entries and entries[trial.slug]["state"] in folder.ENDED for trial in plan.trials]
+        weights = {trial.config.model.weights for trial in plan.trials} - {"none", "imagenet"}
+        found = launch.preflight(workers, use_gpu, [out, *(one.root for one in prepared), *weights])
+        at_once = concurrency(workers, use_gpu, max_concurrent)
+        stores, kept = _stores([(trial, one) for trial, one, done in zip(plan.trials, prepared, ended, strict=True) if not done])
+        _say(
+            plan, facts, sum(ended), at_once, f"{workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} each ({found}){kept}", out
+        )
+        folder.write_plan(out, plan, facts, before)
+        trials = storage.join(out, folder.TRIALS)
+        jobs = [
+            Job(trial, trials if plan.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
+            for trial, one, done in zip(plan.trials, prepared, ended, strict=True)
+        ]
+        if plan.schedule == "none" and not plan.searching:
+            jobs = [job for job in jobs if not job.ended]
+        jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
+        mailbox = ray.remote(num_cpus=0)(launch.Mailbox).remote()
+        board = folder.Board(out, facts, entries, plan.trials[0].config, show)
+        try:
+            if plan.searching or not all(job.ended for job in jobs):
+                run_trials(Shared(tuple(jobs), plan, workers, use_gpu, mailbox, " ".join(sys.argv)), board, claim, at_once)
+        finally:
+            board.close()
+        for url in board.new_runs():
+            mlflow_log.log_run(Run(url))
+        return board.summary()
+    finally:
+        claim.unlock()
+
+
+def _prepared(plan: Plan, data: str, where: str) -> tuple[Plan, list[Prepared]]:
+    """One prepared set for each different data setting, and the plan with the settings as they are: a set a trial, the same object where they
+    share it."""
+    weights: dict[tuple[str, str], str] = {}
+    found: dict[configuration.Data, tuple[Prepared, Config]] = {}
+    trials, sets = [], []
+    for trial in plan.trials:
+        model = trial.config.model
+        if (model.name, model.weights) not in weights:
+            weights[model.name, model.weights] = launch.with_weights(trial.config).model.weights
+        config = replace(trial.config, model=replace(model, weights=weights[model.name, model.weights]))
+        if config.data not in found:
+            found[config.data] = launch.prepared_for(data, config, where, plan.given)
+        prepared, settled = found[config.data]
+        if prepared.stored_size < config.model.input_size:
+            launch.prepared_for(data, config, where, plan.given)  # says what is wrong
+        trials.append(Trial(trial.name, replace(config, data=settled.data)))
+        sets.append(prepared)
+    same: dict[str, Prepared] = {}
+    return replace(plan, trials=tuple(trials)), [same.setdefault(one.root, one) for one in sets]
+
+
+def _same_pictures(plan: Plan, prepared: Sequence[Prepared], workers: int) -> dict[str, Any]:
+    """What is compared on, for the comparison's file. Raises UserError where the trials would not be judged on the same pictures."""
+    first, sets = prepared[0], {one.root: one for one in prepared}
+    facts = {split: len(first.rows(split)) for split in ("train", "val", "test")}
+    monitor = plan.trials[0].config.train.monitor
+    if not facts["val"]:
+        raise UserError(f"train.monitor {monitor} is not reported: {first.root} has no validation split; set data.val, for example data.val=0.2")
+    if facts["train"] < workers:
+        raise UserError(f"{facts['train']} training pictures for {workers} workers; every worker needs at least one")
+    judged = {}
+    for trial, one in zip(plan.trials, prepared, strict=True):
+        key = (one.root, trial.config.data.limit, trial.config.data.limit and trial.config.seed)
+        if key not in judged:
+            rows = one.manifest.iloc[make_schedule(one, trial.config).rows["val"]]
+            judged[key] = (one.classes, sorted(zip(rows["path"], rows["label"], strict=True)))
+        if judged[key] != next(iter(judged.values())):
+            raise UserError(
+                f"{plan.trials[0].name} and {trial.name} would be judged on different pictures ({first.root}, {one.root}); prepare them alike"
+            )
+    columns = [name for name in ("path", "label", "split", "status", "sha256") if name in first.manifest]
+    listing = first.manifest[columns].sort_values("path").to_csv(index=False)
+    return {
+        "source": str(first.info["source"]),
+        "classes": len(first.classes),
+        **facts,
+        "pictures": hashlib.sha256(listing.encode()).hexdigest(),
+        "prepared": {f"{one.stored_size} px": {"root": one.root, "fingerprint": one.fingerprint} for one in sets.values()},
+    }
+
+
+def _stores(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, Cache], str]:
+    """Where the trials still to run find their pictures: one place for each prepared set, by its root; and that in words."""
+    stores: dict[str, Cache] = {}
+    words, beside = "", 0
+    for trial, one in pending:
+        if one.root not in stores:
+            in_memory, kept = launch.choose_cache(trial.config.train.cache, one, beside)
+            beside += one.pixel_bytes if in_memory else 0
+            stores[one.root] = cache(one, in_memory)
+            words += f", {kept}"
+    return stores, words
+
+
+def concurrency(workers: int, use_gpu: bool, asked: int = 0) -> int:
+    """How many trials run at a time: on GPUs as many as their workers fit; on CPUs one a worker's node, since a CPU worker uses all cores of its
+    node. `asked` lowers that, or on CPUs raises it as far as there are CPUs."""
+    have = ray.cluster_resources()
+    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    nodes = sum(bool(node["Resources"].get("CPU")) for node in ray.nodes() if node["Alive"])
+    most = min(gpus // workers, cpus) if use_gpu else cpus // (workers + 1)
+    usual = most if use_gpu else min(nodes // workers, most)
+    return max(1, min(asked, most) if asked else usual)
+
+
+def _say(plan: Plan, facts: dict[str, Any], ended: int, at_once: int, place: str, out: str) -> None:
+    what = f"{plan.samples if plan.searching else len(plan.trials)} trials" + (f", {ended} of them done" if ended else "")
+    what += ", stopped early where they fall behind (ASHA)" if plan.schedule == "asha" else ""
+    what += ", chosen by Optuna" if plan.searching else ""
+    pace = "one at a time" if at_once == 1 else f"{at_once} at a time"
+    console.print(
+        f"{what}: {facts['train']:,} training and {facts['val']:,} validation pictures, {facts['classes']} classes; {pace} on {place}; "
+        f"comparison folder {out}",
+        soft_wrap=True,
+    )

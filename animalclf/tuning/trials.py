@@ -1,0 +1,296 @@
+"""The trials on Ray Tune: each is a cheap driver process that launches an ordinary Ray Train run, whose workers take the resources.
+
+Tune decides which trial runs when, and which is stopped; it keeps nothing. A schedule or a searcher that must know the past of a resumed
+comparison gets it from the run folders: an ended trial only replays its history.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.train.v2._internal.execution.callback import ControllerCallback
+
+from animalclf import cluster, storage
+from animalclf.config import Config
+from animalclf.data.shards import Prepared
+from animalclf.data.stream import Cache
+from animalclf.errors import UserError
+from animalclf.runs import STALE_SECONDS, Run
+from animalclf.training import launch
+from animalclf.tuning.folder import Board
+from animalclf.tuning.space import Plan, Trial, measure
+
+HALVING = 3  # of the trials that reach a rung of ASHA, one in so many goes on; the next rung is so many times as far
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial's process needs."""
+
+    trial: Trial
+    run: str
+    prepared: Prepared
+    store: Cache | None  # None where nothing is left to train
+    ended: bool  # nothing left to train: only its history counts
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials' processes have in common."""
+
+    jobs: tuple[Job, ...]
+    plan: Plan
+    workers: int
+    use_gpu: bool
+    mailbox: Any  # actor handle of launch.Mailbox
+    command: str
+
+    def job(self, params: dict[str, Any]) -> Job:
+        """The job of a trial as Tune describes it: by its number, or (searching) by the values to try."""
+        if not self.plan.searching:
+            return self.jobs[params["trial"]]
+        trial, base = self.plan.trial(params), self.jobs[0]
+        return replace(base, trial=trial, run=storage.join(base.run, trial.slug))
+
+
+def drive(params: dict[str, Any], shared: Shared) -> None:
+    """A trial in its own process: an ordinary training on Ray, each finished epoch reported to Tune, and everything to the mailbox."""
+    cluster.ensure_ray()
+    cluster.quiet()
+    job = shared.job(params)
+    config, run, slug = job.trial.config, Run(job.run), job.trial.slug
+    ended = job.ended or run.finished()
+    history = run.metrics()
+
+    def report(rows: Sequence[dict[str, Any]]) -> None:
+        for row in rows:
+            tune.report({key: value for key, value in row.items() if isinstance(value, int | float)})
+
+    def show(event: dict[str, Any]) -> None:
+        shared.mailbox.post.remote({"trial": slug, **event})
+        if "row" in event:
+            history.append(event["row"])
+            if not _last(history, config):
+                report([event["row"]])
+
+    try:
+        report(history if ended else history[:-1] if _last(history, config) else history)
+        if ended:
+            return
+        launch.claim(job.run, config, resume=run.exists())
+        try:
+            facts = {"workers": shared.workers, "gpu": shared.use_gpu, "command": shared.command}
+            launch.record(config, job.prepared, run, **facts)
+            reveal = _Reveal(shared.mailbox, slug)
+            launch.train_on_ray(config, job.prepared, run, shared.workers, shared.use_gpu, show, job.store, [reveal])
+        except ray.exceptions.RayActorError as error:
+            if "INTENDED_USER_EXIT" in str(error):
+                return  # the controller went because `_Watch` ended the run
+            raise
+        finally:
+            run.unlock()
+        report(history[-1:])  # only now: a schedule that stops a trial at its last epoch must find it evaluated
+    except Exception as error:
+        ray.get(shared.mailbox.post.remote({"trial": slug, "failed": reason(error)}))
+        raise
+
+
+def _last(history: Sequence[dict[str, Any]], config: Config) -> bool:
+    from animalclf.training.train import out_of_patience
+
+    return bool(history) and (history[-1]["epoch"] >= config.train.epochs or out_of_patience(list(history), config))
+
+
+def reason(error: BaseException) -> str:
+    """Why a trial failed, in one line: a UserError's text, or the last line of what the worker raised."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = failures[min(failures)]
+    error = getattr(error, "controller_failure", None) or getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    name = type(error).__name__
+    return text if isinstance(error, UserError) or "Error" in text.partition(":")[0] else f"{name}: {text}"
+
+
+class _Reveal(ControllerCallback):
+    """Tells the comparison which actor controls a trial's Train run.
+
+    Only the controller can end a run in order. Where it merely dies with the trial's process, its workers die too, but their place in the cluster
+    stays taken: Ray's own cleaner for that case needs the dashboard, which a small local Ray does not have.
+    """
+
+    def __init__(self, mailbox: Any, slug: str) -> None:
+        self.mailbox, self.slug = mailbox, slug
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        ray.get(self.mailbox.post.remote({"trial": self.slug, "controller": ray.get_runtime_context().current_actor}))
+
+
+class _Watch(tune.Callback):
+    """Tells the main thread what Tune does, ends the Train runs of trials that are stopped, and stops Tune when the main thread asks for it."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared, self.events, self.stop = shared, queue.SimpleQueue[dict[str, Any]](), threading.Event()
+        self.controllers: dict[str, Any] = {}  # by slug
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune writes a copy of its settings, for a way of resuming that is not ours
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self.stop.is_set():
+            for slug in list(self.controllers):
+                self._end(slug)
+            raise InterruptedError("stopped")
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell(trial, "running")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        # Before Tune ends the trial's process.
+        job = self.shared.job(trial.config)
+        if not Run(job.run).finished():
+            self._end(job.trial.slug)
+        self._tell(trial, "complete")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell(trial, "failed")
+
+    def _end(self, slug: str) -> None:
+        controller = self.controllers.pop(slug, None)
+        if controller is not None:
+            with suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):  # it ends itself by dying
+                ray.get(controller.abort.remote(), timeout=30)
+
+    def _tell(self, trial: Any, state: str) -> None:
+        job = self.shared.job(trial.config)
+        values = dict(trial.config) if self.shared.plan.searching else None
+        about = {"name": job.trial.name, "seed": job.trial.config.seed, "run": job.run, "values": values}
+        self.events.put({"trial": job.trial.slug, "tune": state, "ended": job.ended, **about})
+
+
+def run_trials(shared: Shared, board: Board, folder: Run, at_once: int) -> None:
+    """Let Tune run the jobs, and follow it in this thread, which Ctrl-C reaches."""
+    watch, failure = _Watch(shared), queue.SimpleQueue[BaseException]()
+    with _quiet_tune() as scratch:
+        # The node of this process: trials live and die with it, and take nothing that training needs.
+        here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(drive, shared=shared), here),
+            param_space={} if shared.plan.searching else {"trial": tune.grid_search(list(range(len(shared.jobs))))},
+            tune_config=tune.TuneConfig(
+                search_alg=_searcher(shared.plan, board) if shared.plan.searching else None,
+                scheduler=_scheduler(shared.plan),
+                num_samples=shared.plan.samples if shared.plan.searching else 1,
+                max_concurrent_trials=at_once,
+                reuse_actors=shared.plan.schedule == "none",  # a stopped trial's process must end, and with it all that it started
+            ),
+            run_config=tune.RunConfig(name="comparison", storage_path=scratch, verbose=0, callbacks=[watch]),
+        )
+
+        def fit() -> None:
+            try:
+                tuner.fit()
+            except Exception as error:
+                failure.put(error)
+                if not watch.stop.is_set():
+                    raise
+
+        thread = threading.Thread(target=fit, daemon=True)
+        thread.start()
+        try:
+            renewed = time.monotonic()
+            while thread.is_alive():
+                thread.join(timeout=0.3)
+                _follow(shared, watch, board)
+                if time.monotonic() - renewed > STALE_SECONDS / 4:
+                    renewed = time.monotonic()
+                    folder.lock()
+        except BaseException:
+            watch.stop.set()
+            thread.join(timeout=60)
+            raise
+        finally:
+            _follow(shared, watch, board)
+        if not failure.empty():
+            raise failure.get()
+
+
+def _follow(shared: Shared, watch: _Watch, board: Board) -> None:
+    # Tune's events first taken, last told: why a trial failed was posted before Tune knew that it failed.
+    told = []
+    while not watch.events.empty():
+        told.append(watch.events.get())
+    started = [event for event in told if event["tune"] == "running"]
+    for event in (*started, *ray.get(shared.mailbox.take.remote()), *(event for event in told if event["tune"] != "running")):
+        if "controller" in event:
+            watch.controllers[event["trial"]] = event["controller"]
+        else:
+            board.take(event)
+
+
+def _scheduler(plan: Plan) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    if plan.schedule == "none":
+        return None
+    epochs, (metric, mode) = plan.trials[0].config.train.epochs, measure(plan.trials[0].config)
+    # max_t beyond the last epoch: Tune would stop a trial there before its evaluation.
+    grace = max(1, epochs // HALVING**2)
+    return ASHAScheduler(time_attr="epoch", metric=metric, mode=mode, max_t=epochs + 1, grace_period=grace, reduction_factor=HALVING)
+
+
+def check_searcher(plan: Plan) -> None:
+    """Raises UserError where the plan's searcher is not installed."""
+    if plan.searching:
+        try:
+            importlib.import_module("optuna")
+        except ImportError as error:
+            raise UserError("searcher optuna: is not installed; pip install 'animalclf[optuna]', or use searcher random") from error
+
+
+def _searcher(plan: Plan, board: Board) -> Any:
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna = importlib.import_module("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {}
+    for item in plan.search:
+        if item.choices:
+            space[item.key] = tune.choice(list(item.choices))
+        elif item.whole:
+            space[item.key] = (tune.lograndint if item.log else tune.randint)(int(item.low), int(item.high) + 1)
+        else:
+            space[item.key] = (tune.loguniform if item.log else tune.uniform)(item.low, item.high)
+    metric, mode = measure(plan.trials[0].config)
+    known = [entry["values"] for entry in board.entries.values() if entry.get("values")]
+    return OptunaSearch(space, metric=metric, mode=mode, points_to_evaluate=known or None, seed=plan.trials[0].config.seed + len(known))
+
+
+@contextmanager
+def _quiet_tune() -> Iterator[str]:
+    """Tune without its screen output and result files; gives it a folder for the rest, gone afterwards."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "10")
+    os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "3600")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new reporter prints to the screen however quiet it is told to be
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # a failed trial is told by us, in one line
+    try:
+        with tempfile.TemporaryDirectory(prefix="animalclf-compare-", ignore_cleanup_errors=True) as scratch:
+            yield scratch
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,202 @@
+"""Comparisons on Ray Tune: trials end to end, faults, Ctrl-C and resume, ASHA, refusals; and what people see of them."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from helpers import tiny_prepared
+from rich.console import Console
+
+from animalclf.errors import UserError
+from animalclf.runs import Run
+from animalclf.tuning import space
+from animalclf.tuning.live import LiveTable
+
+SMALL = ["model.input_size=76", "train.batch_size=16", "train.precision=fp32", "optim.lr=1e-4"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (21, 16, 8), size=76)
+
+
+@pytest.fixture
+def comparing(ray_local, monkeypatch):
+    """`compare` and a list of the stored sets that were loaded for it."""
+    from animalclf.tuning import compare
+
+    loaded, load = [], compare.cache
+    monkeypatch.setattr(compare, "cache", lambda *arguments: loaded.append(arguments[0].root) or load(*arguments))
+    return compare.compare, loaded
+
+
+def train_workers():
+    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if "RayTrainWorker" in line]
+
+
+@pytest.mark.ray
+def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path, comparing, prepared, capsys):
+    compare, loaded = comparing
+    out = str(tmp_path / "comparison")
+    broken = {"recipe": "big_cnn", "name": "broken", "set": {"optim.name": "sgd", "optim.lr": 1e30}}
+    settings = {key: yaml.safe_load(value) for key, value in (item.split("=") for item in [*SMALL, "train.epochs=2"])}
+    killed, states = [], []
+
+    def show(event):
+        if "state" in event:
+            states.append((event["trial"], event["state"]))
+        if event["trial"] == "big_cnn-s0" and event.get("epoch") == 2 and not killed:
+            killed.extend(train_workers())
+            for worker in killed:
+                os.kill(worker, signal.SIGKILL)
+
+    plan = space.from_dict({"recipes": [broken, "big_cnn"], "set": settings})
+    answer = compare(plan, prepared.root, out, show=show)
+    assert killed, "no training worker was found to kill"
+    good, bad = Run(f"{out}/trials/big_cnn-s0"), Run(f"{out}/trials/broken-s0")
+    by_slug = {trial["slug"]: trial for trial in answer["trials"]}
+    assert by_slug["broken-s0"]["state"] == "failed" and "optim.lr" in by_slug["broken-s0"]["reason"]
+    assert by_slug["big_cnn-s0"]["state"] == "finished" and by_slug["big_cnn-s0"]["epochs"] == 2
+    assert answer["runs"] == [good.root] and good.result()["recipe"] == "big_cnn" and not bad.finished()
+    assert [row["epoch"] for row in good.metrics()] == [1, 2]
+    assert loaded == [prepared.root], "one place for the pictures, shared by all trials"
+    assert [states.count(one) for one in [("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")]] == [1, 1, 1]
+    assert "one at a time" in capsys.readouterr().err
+
+    with pytest.raises(UserError, match="--resume"):
+        compare(plan, prepared.root, out)
+    other = tiny_prepared(tmp_path / "other", (21, 16, 9), size=76)
+    with pytest.raises(UserError, match=r"other pictures.*train: 33 -> 34"):
+        compare(plan, other.root, out, resume=True)
+    same_names = tiny_prepared(tmp_path / "same", (21, 16, 8), size=76, seed=5)
+    with pytest.raises(UserError, match=r"other pictures.*tiny-0 -> tiny-5"):
+        compare(plan, same_names.root, out, resume=True)
+    with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 2 -> 3"):
+        compare(space.plan(recipes="big_cnn", sets=[*SMALL, "train.epochs=3"]), prepared.root, out, resume=True)
+
+    states.clear()
+    ended, rows = good.result(), []
+    two = space.plan(recipes="big_cnn", sets=[*SMALL, "train.epochs=2"], seeds="2")
+
+    def interrupt(event):
+        show(event)
+        if "row" in event:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(two, prepared.root, out, resume=True, show=interrupt)
+    assert [slug for slug, state in states if state == "running"] == ["big_cnn-s1"], "only what is new runs"
+    added = Run(f"{out}/trials/big_cnn-s1")
+    done = added.metrics()
+    assert len(done) >= 1 and not added.finished()
+    assert not gone(train_workers), "the interrupted trial's workers still run"
+
+    more = compare(two, prepared.root, out, resume=True, show=lambda event: rows.append(event["row"]["epoch"]) if "row" in event else None)
+    assert more["runs"] == [good.root, added.root] and good.result() == ended
+    assert [trial["state"] for trial in more["trials"]] == ["failed", "finished", "finished"]
+    assert rows == [1, 2][len(done) :] and added.metrics()[: len(done)] == done, "the finished epochs were kept"
+
+
+@pytest.mark.ray
+def test_asha_stops_a_bad_trial_and_its_resources_come_back(tmp_path, comparing, prepared):
+    import ray
+
+    compare, _ = comparing
+    out = str(tmp_path / "comparison")
+    sets = [*SMALL[:-1], "train.epochs=4", "train.monitor=loss"]
+    plan = space.plan(recipes="big_cnn", sets=sets, grid=["optim.lr=1e-4,0.3"], schedule="asha")
+    answer = compare(plan, prepared.root, out)
+    good, bad = answer["trials"]
+    assert (good["state"], good["epochs"]) == ("finished", 4)
+    assert bad["state"] == "stopped" and bad["epochs"] < 4 and "ASHA" in bad["reason"]
+    assert answer["runs"] == [good["run"]] and not Run(bad["run"]).finished() and Run(bad["run"]).config().optim.lr == 0.3
+    assert not gone(train_workers), "the stopped trial's workers still run"
+    assert gone(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
+    again = compare(plan, prepared.root, out, resume=True)
+    assert [(trial["state"], trial["epochs"]) for trial in again["trials"]] == [("finished", 4), ("stopped", bad["epochs"])]
+
+
+def gone(look):
+    """What `look` finds in the end; waits up to 30 s for nothing."""
+    until = time.monotonic() + 30
+    while (found := look()) and time.monotonic() < until:
+        time.sleep(0.5)
+    return found
+
+
+@pytest.mark.ray
+def test_what_cannot_be_compared_is_refused_before_any_training(tmp_path, comparing, prepared, monkeypatch):
+    compare, _ = comparing
+    out = str(tmp_path / "comparison")
+    plan = space.plan(recipes="big_cnn", sets=SMALL)
+    with pytest.raises(UserError, match="no comparison to resume"):
+        compare(plan, prepared.root, out, resume=True)
+    with pytest.raises(UserError, match=r"--workers 20: the cluster has 4 CPUs"):
+        compare(plan, prepared.root, out, workers=20)
+    with pytest.raises(UserError, match="stored at 76 px"):
+        compare(space.plan(recipes="big_cnn"), prepared.root, out)
+    blind = tiny_prepared(tmp_path / "blind", (21, 16, 8), size=76, val=0)
+    with pytest.raises(UserError, match="balanced_accuracy is not reported"):
+        compare(plan, blind.root, out)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    search = space.plan(recipes="big_cnn", sets=SMALL[:-1], search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna")
+    with pytest.raises(UserError, match=r"animalclf\[optuna\]"):
+        compare(search, prepared.root, out)
+    assert not os.path.exists(f"{out}/comparison.yaml"), "a refused comparison must not stand in the way of the next"
+    assert not os.path.exists(f"{out}/running.json")
+
+
+@pytest.mark.ray
+def test_trials_at_a_time(ray_local, monkeypatch):
+    import ray
+
+    from animalclf.tuning.compare import concurrency
+
+    assert concurrency(1, False) == 1, "a CPU worker uses all cores of its node"
+    assert concurrency(1, False, asked=2) == 2 and concurrency(1, False, asked=9) == 2
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 8.0})
+    assert [concurrency(workers, True) for workers in (1, 2, 3, 8)] == [8, 4, 2, 1]
+    assert concurrency(1, True, asked=3) == 3
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4}}] * 4)
+    assert [concurrency(workers, False) for workers in (1, 2, 4)] == [4, 2, 1]
+
+
+def test_a_failure_is_told_in_one_line():
+    from animalclf.tuning.trials import reason
+
+    assert reason(UserError("optim.lr: too high")) == "optim.lr: too high"
+    assert reason(ValueError()) == "ValueError" and reason(OSError("disk full")) == "OSError: disk full"
+    nested = RuntimeError("Training failed")
+    nested.worker_failures = {0: RuntimeError("Traceback ...\n  File x\nValueError: wrong shape\n")}
+    assert reason(nested) == "ValueError: wrong shape"
+
+
+def test_people_see_every_trial_once_an_epoch_or_a_table():
+    trials = space.plan(recipes="big_cnn", sets=["train.epochs=3"], seeds="30").trials
+    row = {"epoch": 1, "seconds": 2.0, "pictures_per_s": 50.0, "train_loss": 1.0, "val_balanced_accuracy": 0.4}
+    about = {"name": "big_cnn", "seed": 0, "reason": "", "epochs": 0, "best": None}
+    for terminal in (False, True):
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=terminal, width=100, height=20, highlight=False)
+        table = LiveTable(trials, console)
+        for trial in trials:
+            table.show({"trial": trial.slug, "state": "waiting", **about, "seed": trial.config.seed})
+        table.show({"trial": "big_cnn-s0", "state": "running", **about})
+        table.show({"trial": "big_cnn-s0", "row": row})
+        table.show({"trial": "big_cnn-s0", "row": row})  # repeated after a fault
+        table.show({"trial": "big_cnn-s0", "phase": "train", "epoch": 2, "done": 10, "of": 20, "seconds": 0.1})
+        assert table.lines["big_cnn-s0"].left == pytest.approx(3.0)
+        table.show({"trial": "big_cnn-s1", "state": "failed", **about, "seed": 1, "reason": "[no] lr"})
+        said = screen.getvalue()
+        assert said.count("epoch 1/3") == 1 and "balanced_accuracy 0.4000, best 0.4000" in said
+        assert "big_cnn, seed 1: failed after 0 epochs: [no] lr" in said
+        console.print(table.table())
+        drawn = screen.getvalue()[len(said) :]
+        assert "training" in drawn and "1/3" in drawn and "0.4000" in drawn and "and 18 more" in drawn
+        assert drawn.count("\n") <= 20

@@ -1,0 +1,119 @@
+"""From flags or a comparison file to the list of trials."""
+
+import pytest
+
+from animalclf.errors import UserError
+from animalclf.tuning import space
+
+
+def test_recipes_and_seeds_from_flags():
+    plan = space.plan(recipes="big_cnn, big_cnn_balanced", seeds="2", sets=["train.epochs=5", "data.val=0.25"])
+    assert [(trial.name, trial.slug) for trial in plan.trials] == [
+        ("big_cnn", "big_cnn-s0"),
+        ("big_cnn", "big_cnn-s1"),
+        ("big_cnn_balanced", "big_cnn_balanced-s0"),
+        ("big_cnn_balanced", "big_cnn_balanced-s1"),
+    ]
+    assert {trial.config.train.epochs for trial in plan.trials} == {5} and plan.given == ("data.val=",)
+    assert [trial.config.train.balance for trial in plan.trials] == ["none"] * 2 + ["class_weights"] * 2
+    assert [trial.config.seed for trial in space.plan(recipes="demo", seeds="0,5").trials] == [0, 5]
+    assert [trial.config.seed for trial in space.plan(recipes="demo", seeds="7,").trials] == [7]
+    assert {trial.config.data.split_seed for trial in plan.trials} == {0}, "the seed changes training, never the split"
+
+
+def test_the_grid_is_a_product_and_says_itself_in_the_labels():
+    plan = space.plan(recipes="demo", grid=["optim.lr=1e-3,3e-4", "train.batch_size=8,16"], seeds="2")
+    assert len(plan.trials) == 8
+    assert plan.trials[2].name == "demo lr=0.001 batch_size=16" and plan.trials[2].slug == "demo-lr-0.001-batch_size-16-s0"
+    assert plan.trials[2].config.name == plan.trials[2].name
+    assert {trial.config.optim.lr for trial in plan.trials} == {1e-3, 3e-4}
+
+
+def test_the_comparison_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {train.epochs: 5}}]\nseeds: [3, 4]\nset: {train.epochs: 9}\nschedule: none\n"
+    )
+    plan = space.plan(str(file))
+    assert [(trial.name, trial.config.seed, trial.config.train.epochs) for trial in plan.trials] == [
+        ("big_cnn", 3, 9),
+        ("big_cnn", 4, 9),
+        ("vgg_small", 3, 5),
+        ("vgg_small", 4, 5),
+    ]
+    flags_win = space.plan(str(file), seeds="1", sets=["optim.lr=0.5"])
+    assert [trial.config.seed for trial in flags_win.trials] == [0, 0] and flags_win.trials[0].config.optim.lr == 0.5
+
+
+def test_a_random_search_is_seeded_and_stays_in_its_ranges():
+    asked = {"recipes": "demo", "search": ["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64", "optim.schedule=constant,cosine"]}
+    plan = space.plan(**asked, samples=30)
+    rates = [trial.config.optim.lr for trial in plan.trials]
+    assert len(plan.trials) == 30 and all(1e-5 <= rate <= 1e-2 for rate in rates)
+    assert sum(rate < 10**-3.5 for rate in rates) > 8, "half of a logarithmic range lies below its middle"
+    assert all(8 <= trial.config.train.batch_size <= 64 for trial in plan.trials)
+    assert {trial.config.optim.schedule for trial in plan.trials} == {"constant", "cosine"}
+    assert plan == space.plan(**asked, samples=30)
+    assert plan.trials[:10] == space.plan(**asked, samples=10).trials, "more samples keep the first ones"
+    assert f"lr={rates[0]:.6g}" in plan.trials[0].name
+    assert len(space.plan(recipes="demo", search=["optim.schedule=constant,cosine"], samples=5).trials) == 2, "no trial twice"
+
+
+def test_optuna_keeps_its_base_and_ranges():
+    plan = space.plan(recipes="demo", search=["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64"], samples=5, searcher="optuna")
+    assert plan.searching and len(plan.trials) == 1
+    trial = plan.trial({"optim.lr": 0.00123456, "train.batch_size": 15.7})
+    assert (trial.config.optim.lr, trial.config.train.batch_size) == (0.00123, 16) and trial.name == "demo lr=0.00123 batch_size=16"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "no recipes"),
+        ({"recipes": "big_cn"}, "did you mean 'big_cnn'"),
+        ({"recipes": "demo,demo"}, "'demo' with seed 0 is there twice"),
+        ({"recipes": "demo", "sets": ["optim.lrr=1"]}, r"unknown key optim.lrr \(did you mean 'optim.lr'\?\)"),
+        ({"recipes": "demo", "sets": ["seed=1"]}, "seed: is not set in a comparison"),
+        ({"recipes": "demo", "grid": ["optim.lr="]}, r"grid optim\.lr: no values"),
+        ({"recipes": "demo", "grid": ["optim.lr"]}, "write it as key=value"),
+        ({"recipes": "demo", "grid": ["optim.lr=1e-3,1e-3"]}, "is there twice"),
+        ({"recipes": "demo", "grid": ["optim.lr=1e-3,2e-3"], "sets": ["optim.lr=1"]}, "more than one of set, grid and search"),
+        ({"recipes": "demo", "search": ["optim.lr=log:1e-5:1e-2"]}, "how many trials"),
+        ({"recipes": "demo", "samples": 4}, "nothing to draw from"),
+        ({"recipes": "demo", "search": ["optim.lr="], "samples": 4}, "nothing to choose from"),
+        ({"recipes": "demo", "search": ["optim.lr=log:1e-2:1e-2"], "samples": 4}, "empty range"),
+        ({"recipes": "demo", "search": ["optim.lr=log:0:1e-2"], "samples": 4}, "above 0"),
+        ({"recipes": "demo", "search": ["optim.lrr=0:1"], "samples": 4}, "did you mean 'optim.lr'"),
+        ({"recipes": "demo", "seeds": "0"}, "seeds: "),
+        ({"recipes": "demo", "seeds": "1,1"}, "names a seed twice"),
+        ({"recipes": "demo", "seeds": "x"}, "seeds: 'x'"),
+        ({"recipes": "demo", "sets": ["train.monitor=val_auc"]}, "train.monitor: 'val_auc' is not one of"),
+        ({"recipes": "demo", "schedule": "ash"}, "did you mean 'asha'"),
+        ({"recipes": "demo,vgg16", "schedule": "asha"}, "different models"),
+        ({"recipes": "demo", "grid": ["data.val=0.1,0.2"]}, r"differ in data\.val: 0\.1 -> 0\.2"),
+        ({"recipes": "demo", "grid": ["train.monitor=accuracy,loss"]}, "one measure"),
+        ({"recipes": "demo", "grid": ["train.epochs=2,3"], "schedule": "asha"}, "different numbers of epochs"),
+        ({"recipes": "demo", "searcher": "optuna"}, "nothing to search"),
+        ({"recipes": "demo", "searcher": "optuna", "search": ["optim.lr=1:2"], "samples": 2, "seeds": "2"}, "one seed"),
+    ],
+)
+def test_wrong_comparisons_are_refused_before_any_work(asked, message):
+    with pytest.raises(UserError, match=message):
+        space.plan(**asked)
+
+
+def test_wrong_comparison_files_are_refused(tmp_path):
+    file = tmp_path / "c.yaml"
+    for text, message in [
+        ("recipe: [demo]", "unknown key 'recipe' in the comparison .did you mean 'recipes'"),
+        ("recipes: [{recipe: demo, sets: {}}]", "did you mean 'set'"),
+        ("recipes: [{name: demo}]", "is neither the name of a recipe"),
+        ("- demo", "is a mapping"),
+        ("recipes: [demo", "not valid YAML"),
+        ("recipes: [demo, {recipe: demo, name: other}]", "same trial under two names"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            space.plan(str(file))
+    with pytest.raises(UserError, match="no such comparison file"):
+        space.plan(str(tmp_path / "none.yaml"))
