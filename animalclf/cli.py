@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from animalclf import cluster
-from animalclf.commands import compare, demo, ensemble, evaluate, predict, prepare, report, train
+from animalclf.commands import compare, demo, ensemble, evaluate, predict, prepare, report, submit, train
 from animalclf.commands.common import escape
 from animalclf.errors import UserError
 
-COMMANDS = (prepare, train, compare, evaluate, predict, ensemble, report, demo)
+COMMANDS = (prepare, train, compare, evaluate, predict, ensemble, report, submit, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

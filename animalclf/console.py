@@ -33,7 +33,7 @@ class TrainingDisplay:
     """Shows the events of a training: a live line where the terminal allows it, and one line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:
-        self.epochs, self.started, self.seconds = epochs, time.monotonic(), 0.0
+        self.epochs, self.told_at = epochs, -1e9
         self.moments: dict[str, float] = {}  # what began or was ready when, in seconds after this process began
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), console=console, transient=True
@@ -73,7 +73,10 @@ class TrainingDisplay:
         return {**parts, "total": before}
 
     def _epoch(self, row: dict[str, Any]) -> None:
-        self.seconds += row["seconds"]
+        now = time.monotonic()
+        if now - self.told_at < 1 and row["epoch"] < self.epochs:
+            return  # epochs of a head on kept features take hundredths of a second
+        self.told_at = now
         parts = [f"epoch {row['epoch']:>3}/{self.epochs}", f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"]
         if "val_loss" in row:
             parts.append(f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f} balanced {row['val_balanced_accuracy']:.4f}")

@@ -7,14 +7,17 @@ import os
 import posixpath
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from animalclf import s3
 from animalclf.errors import UserError
 
 T = TypeVar("T")
+LISTED_TOGETHER = 16  # folders of a bucket
 
 
 def is_remote(url: str) -> bool:
@@ -32,7 +35,7 @@ def absolute(url: str) -> str:
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `url` and the path within it. Credentials and endpoint come from the usual places (AWS_* variables, ~/.aws)."""
     try:
-        return fsspec.core.url_to_fs(absolute(url))
+        return fsspec.core.url_to_fs(absolute(url), **(s3.options() if url.startswith("s3://") else {}))
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: this kind of address is not supported ({error}); use a local path or s3://bucket/prefix") from error
 
@@ -46,13 +49,45 @@ def exists(url: str) -> bool:
     """True where there is a file or a folder."""
     fs, path = filesystem(url)
     fs.invalidate_cache()
-    return bool(fs.exists(path))
+    return explained(url, lambda: bool(fs.exists(path)))
 
 
 def read_bytes(url: str) -> bytes:
     """The content of a file. Raises FileNotFoundError."""
     fs, path = filesystem(url)
-    return bytes(fs.cat_file(path))
+    return explained(url, lambda: bytes(fs.cat_file(path)))
+
+
+def listing(url: str) -> list[tuple[str, int, str]]:
+    """All files below a remote folder: path within it, bytes, and a stamp (the ETag on S3) that changes with the content; in no order.
+
+    A bucket is listed a thousand names at a time, one answer after the other; folders are therefore listed side by side.
+    """
+    fs, root = filesystem(url)
+    fs.invalidate_cache()
+    found: dict[str, Any] = {}
+    folders = [root]
+    with ThreadPoolExecutor(LISTED_TOGETHER) as pool:
+        for _ in range(3):  # down to where there are enough folders, as in train_images/<class>/
+            levels = list(pool.map(lambda folder: _level(fs, url, folder), folders))
+            entries = [entry for level in levels for entry in level if entry["name"].rstrip("/") not in folders]
+            found |= {entry["name"]: entry for entry in entries if entry["type"] != "directory"}
+            folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
+            if len(folders) >= LISTED_TOGETHER:
+                break
+        for below in pool.map(lambda folder: explained(url, lambda: fs.find(folder, detail=True)), folders):
+            found |= below
+    rows = [(name[len(root) + 1 :], facts) for name, facts in found.items() if facts["type"] != "directory" and not name.endswith("/")]
+    return [
+        (path, int(facts.get("size") or 0), str(facts.get("ETag") or facts.get("LastModified") or facts.get("mtime") or "")) for path, facts in rows
+    ]
+
+
+def _level(fs: fsspec.AbstractFileSystem, url: str, folder: str) -> list[dict[str, Any]]:
+    try:
+        return list(explained(url, lambda: fs.ls(folder, detail=True)))
+    except FileNotFoundError:
+        return []
 
 
 def write_bytes(url: str, content: bytes) -> None:
@@ -72,34 +107,14 @@ def write_bytes(url: str, content: bytes) -> None:
                 if os.path.exists(temporary):
                     os.remove(temporary)
         else:
-            fs.pipe_file(path, content)
+            explained(url, lambda: fs.pipe_file(path, content))
     except OSError as error:
         raise UserError(f"{url}: cannot be written ({error.strerror or error}); free space or choose another place") from error
 
 
 def explained(url: str, action: Callable[[], T]) -> T:
-    """`action()`, with what a bucket refuses turned into a UserError that says what to mend. FileNotFoundError of a file passes through."""
-    if not is_remote(url):
-        return action()
-    import botocore.exceptions
-
-    where = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws, or a role on this machine"
-    try:
-        return action()
-    except botocore.exceptions.NoCredentialsError as error:
-        raise UserError(f"{url}: no AWS credentials found; {where}") from error
-    except botocore.exceptions.EndpointConnectionError as error:
-        raise UserError(f"{url}: the storage server cannot be reached ({error}); check AWS_ENDPOINT_URL and the network") from error
-    except botocore.exceptions.ClientError as error:
-        raise UserError(f"{url}: refused by the storage server: {error}") from error
-    except PermissionError as error:
-        raise UserError(f"{url}: access denied ({error}); check the credentials' policy for this bucket and prefix, or {where}") from error
-    except FileNotFoundError as error:
-        if "bucket" in str(error).lower():
-            raise UserError(f"{url}: there is no such bucket; check its name and region") from error
-        raise
-    except OSError as error:
-        raise UserError(f"{url}: {error}; check the bucket's region, AWS_ENDPOINT_URL, and that the credentials have not expired") from error
+    """`action()`; for a bucket with patience, and with what it refuses turned into a UserError. FileNotFoundError of a file passes through."""
+    return s3.persistent(url, action) if is_remote(url) else action()
 
 
 def read_json(url: str) -> Any:
@@ -113,6 +128,6 @@ def write_json(url: str, content: Any) -> None:
 
 def remove(url: str) -> None:
     """Remove a file or a folder with all that is in it; nothing happens where there is none."""
-    fs, path = filesystem(url)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    if exists(url):
+        fs, path = filesystem(url)
+        explained(url, lambda: fs.rm(path, recursive=True))

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from animalclf import storage
+from animalclf import s3, storage
 from animalclf.data import copies
 from animalclf.data.decode import BadPicture, decode, resize
 from animalclf.data.shards import write_shard
 from animalclf.errors import UserError
 
 READ_FILES, READ_BYTES = 64, 64 * 2**20  # read together: this many requests are on their way to S3, and about so much is in memory twice
-RETRIES = 3
+RETRIES = 15  # about two minutes
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,11 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
                 contents[path] = "not there any more"
             elif isinstance(content, OSError) and not storage.is_remote(root):
                 contents[path] = f"cannot be read: {(content.strerror or str(content)).lower()}"
-            elif attempt == RETRIES:
-                what = f"{storage.join(root, path)}: cannot be read after {RETRIES + 1} attempts ({type(content).__name__}: {content})"
-                raise UserError(f"{what}; check network, region and credentials, then run the same command again")
+            elif attempt == RETRIES or not s3.passing(content):
+                url = storage.join(root, path)
+                what = f"{url}: cannot be read after {attempt + 1} attempts ({type(content).__name__}: {content})"
+                raise UserError(f"{what}; {s3.explanation(content, url)}")
         if len(contents) == len(set(paths)):
             break
-        time.sleep(2**attempt)
+        time.sleep(min(2**attempt, s3.LONGEST_PAUSE))
     return [contents[path] for path in paths]

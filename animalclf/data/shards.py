@@ -102,9 +102,7 @@ def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "p
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
-    fs, path = storage.filesystem(url)
-    with fs.open(path, "rb") as file:
-        table = pq.read_table(file).combine_chunks()
+    table = pq.read_table(pa.BufferReader(storage.read_bytes(url))).combine_chunks()
     index, column = table["index"].to_numpy(), table["image"]
     if not is_jpeg(column.type):
         return pixels_of(column, size), index

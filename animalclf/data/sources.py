@@ -118,16 +118,7 @@ def _list_local(root: str) -> list[tuple[str, int, str]]:
 
 
 def _list_remote(root: str) -> list[tuple[str, int, str]]:
-    fs, path = storage.filesystem(root)
-    fs.invalidate_cache()
-    path = path.rstrip("/")
-    found = storage.explained(root, lambda: fs.find(path, detail=True))
-    rows = []
-    for name, facts in found.items():
-        relative = name[len(path) + 1 :]
-        if relative and not any(_hidden(part) for part in relative.split("/")):
-            rows.append((relative, int(facts.get("size") or 0), str(facts.get("ETag") or facts.get("LastModified") or facts.get("mtime") or "")))
-    return rows
+    return [row for row in storage.listing(root) if not any(_hidden(part) for part in row[0].split("/"))]
 
 
 def _class_folders(url: str, data: str, listed: pd.DataFrame, ignored: list[str]) -> Source:

@@ -19,6 +19,7 @@ from animalclf.tuning.space import Trial, measure
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
 COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "finished": "green", "stopped": "yellow", "waiting": "dim"}
+QUIET = 1.0  # seconds from one plain line of a trial to its next: epochs of a head on kept features take hundredths
 AROUND = 8  # lines of the terminal that the table leaves to its own frame and to what stands above
 
 
@@ -38,6 +39,7 @@ class Line:
     doing: str = ""
     share: float = 0.0  # of the running epoch
     told: int = 0  # the epoch of the last plain line
+    told_at: float = -1e9
 
     @property
     def left(self) -> float | None:
@@ -113,9 +115,10 @@ class LiveTable:
 
     def _say_epoch(self, line: Line, row: dict[str, Any]) -> None:
         """Without a terminal: one line a trial and epoch, also where an epoch is repeated after a fault."""
-        if self.live.is_started or line.epoch <= line.told:
+        now = time.monotonic()
+        if self.live.is_started or line.epoch <= line.told or (now - line.told_at < QUIET and line.epoch < line.epochs):
             return
-        line.told = line.epoch
+        line.told, line.told_at = line.epoch, now
         value = f" | val {self.monitor[4:]} {row[self.monitor]:.4f}, best {line.best:.4f}" if self.monitor in row else ""
         left = "" if line.left is None else f", {duration(line.left)} left"
         self._print(

@@ -1,0 +1,281 @@
+"""One job on a running Ray cluster: checked before it is sent, its log as it comes, its true exit status, and where its results are.
+
+Does what `ray job submit` does and more: that shows the log too, but returns 0 for a job that somebody stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from animalclf.cluster import quiet
+from animalclf.console import console, duration
+from animalclf.errors import UserError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+DASHBOARD = "http://127.0.0.1:8265"
+MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
+STOPPED = 130  # exit code of a job that somebody stopped, and of a client that left after Ctrl-C
+WRITERS = ("prepare", "train", "compare", "demo")  # jobs whose default --out would be lost with the job's copy of the code
+PATIENCE = 120.0  # seconds that the connection may be away while the job runs
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
+
+
+def submit(
+    job: str,
+    arguments: Sequence[str],
+    *,
+    address: str | None = None,
+    folder: str = ".",
+    env: dict[str, str] | None = None,
+    wait: bool = True,
+) -> int:
+    """Run `python -m ray_jobs.<job> <arguments>` on the cluster whose dashboard is at `address` (default: RAY_API_SERVER_ADDRESS, or this machine's
+    port 8265, where `ray dashboard cluster.yaml` puts it). `folder`, without what .gitignore and .rayignore name, becomes the job's working
+    directory; `env`: variables of the job.
+
+    The log goes to standard output. Returns the job's exit status: 0 only where it fully succeeded, 130 where it was stopped; with `wait=False` 0 as
+    soon as it is submitted. Raises UserError for a cluster that cannot be reached, refuses the token or runs another Ray, for an unknown job,
+    for arguments that would lose the results, and for a folder that packs too large.
+    """
+    _check(job, arguments, folder, env or {})
+    client = connect(address)
+    packed = packed_size(folder)
+    entrypoint = shlex.join(["python", "-m", f"ray_jobs.{job}", *arguments])
+    runtime: dict[str, Any] = {"working_dir": str(Path(folder).resolve())} | ({"env_vars": dict(env)} if env else {})
+    name = client.submit_job(entrypoint=entrypoint, runtime_env=runtime, metadata={"job": f"animalclf {job}"})
+    console.print(f"job {name} ({packed / 1e6:.2g} MB of code): {entrypoint}", markup=False, soft_wrap=True)
+    if not wait:
+        console.print(f"follow it with: python -m ray_jobs.submit --follow {name}", markup=False, soft_wrap=True)
+        return 0
+    code = follow(client, name)
+    where = _option(arguments, "--out")
+    if where and code != STOPPED:
+        console.print(f"{'results' if code in (0, 3) else 'what it wrote until then'}: {where}", markup=False, soft_wrap=True)
+    if code and job in ("train", "compare") and where:
+        console.print("continue it with the same command and --resume")
+    return code
+
+
+def follow(client: JobSubmissionClient, name: str) -> int:
+    """Show the log of job `name` on standard output until it ends; its exit status, 130 where it was stopped. Ctrl-C asks whether to stop it.
+
+    Raises UserError where the cluster has no such job, or stays out of reach for two minutes.
+    """
+    import requests
+
+    shown, away = 0, 0.0
+    while True:
+        try:
+            try:
+                info = client.get_job_info(name)
+                log = client.get_job_logs(name)
+            except requests.exceptions.RequestException as error:
+                away = away or time.monotonic()
+                if time.monotonic() - away > PATIENCE:
+                    raise UserError(f"job {name}: no connection to the cluster for {duration(PATIENCE)}; {_follow_hint(name)}") from error
+                time.sleep(2)
+                continue
+            except RuntimeError as error:
+                raise UserError(f"job {name}: {_short(error)}; `ray job list` shows what the cluster has") from error
+            if away:
+                console.print(f"connected again after {duration(time.monotonic() - away)}")
+                away = 0.0
+            sys.stdout.write(log[shown:])
+            sys.stdout.flush()
+            shown = len(log)
+            if info.status.is_terminal():
+                return _status(name, info)
+            time.sleep(0.7)
+        except KeyboardInterrupt:
+            if not _stop_it(name):
+                console.print(f"job {name} goes on; {_follow_hint(name)}", markup=False, soft_wrap=True)
+                return STOPPED
+            client.stop_job(name)
+            console.print("stopping it ...")
+
+
+def connect(address: str | None) -> JobSubmissionClient:
+    """A client for the cluster at `address`. Raises UserError where nobody answers, the token is missing or wrong, or another Ray runs there."""
+    import ray
+    import requests
+    from ray.job_submission import JobSubmissionClient
+
+    quiet()
+    address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD).rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise UserError(f"--address {address}: give the dashboard's address, such as {DASHBOARD}")
+    token = _token()
+    headers: dict[str, str] = {}
+    try:
+        # Whether a token is wanted is asked of a page that wants it; the token itself goes only where it is.
+        answer = requests.get(f"{address}/api/jobs/", timeout=20)
+        if answer.status_code == 401 and token:
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = requests.get(f"{address}/api/jobs/", headers=headers, timeout=20)
+        if answer.status_code in (401, 403):
+            state = "has another" if token else "wants a"
+            raise UserError(
+                f"{address}: the cluster {state} token; put the cluster's into ~/.ray/auth_token (cluster.yaml mounts yours when it is made), or "
+                "name its file with RAY_AUTH_TOKEN_PATH"
+            )
+        answer.raise_for_status()
+        version = str(requests.get(f"{address}/api/version", headers=headers, timeout=20).json()["ray_version"])
+    except (requests.exceptions.RequestException, ValueError, KeyError) as error:
+        raise UserError(
+            f"{address}: no Ray dashboard answers there ({_short(error)}). For a cluster of `ray up`, keep `ray dashboard cluster.yaml` running in "
+            "another terminal; otherwise give --address"
+        ) from error
+    if version != ray.__version__:
+        raise UserError(f"{address}: the cluster runs Ray {version}, this environment Ray {ray.__version__}; install the same (constraints.txt)")
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets it override the argument
+    return JobSubmissionClient(address, headers=headers)
+
+
+def packed_size(folder: str = ".") -> int:
+    """Bytes that `folder` is to send. Raises UserError, naming the largest files, where that is more than code can be."""
+    from ray._private.runtime_env.packaging import create_package
+
+    quiet()
+    with tempfile.TemporaryDirectory() as scratch:
+        package = Path(scratch) / "package.zip"
+        excludes = [".git", ".venv", "venv", "__pycache__"]  # as Ray does
+        create_package(str(Path(folder).resolve()), package, include_gitignore=True, excludes=excludes)
+        size = package.stat().st_size
+        if size > MAX_PACKED:
+            import zipfile
+
+            with zipfile.ZipFile(package) as content:
+                largest = sorted(content.infolist(), key=lambda entry: -entry.compress_size)[:3]
+            names = ", ".join(f"{entry.filename} ({entry.compress_size / 1e6:.0f} MB)" for entry in largest)
+            raise UserError(f"{folder}: packs to {size / 1e6:.0f} MB, more than code can be; add to .rayignore what is none: {names}")
+    return size
+
+
+def jobs(folder: str = ".") -> list[str]:
+    """The jobs that the code in `folder` has: its ray_jobs/*.py."""
+    return sorted(path.stem for path in Path(folder, "ray_jobs").glob("*.py") if path.stem not in ("__init__", "submit"))
+
+
+def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str]) -> None:
+    if not jobs(folder):
+        raise UserError(f"{folder}: there is no ray_jobs/ here; run this from the top of the repository, or name it with --folder")
+    if job not in jobs(folder):
+        raise UserError(f"unknown job {job!r}; jobs: {', '.join(jobs(folder))}")
+    wanted = [option for option in (("--data", "--out") if job == "demo" else ("--out",)) if job in WRITERS and not _option(arguments, option)]
+    if wanted and "--help" not in arguments and "-h" not in arguments:
+        raise UserError(f"{job} needs {' and '.join(wanted)} on a cluster: the folder that the job runs in is removed after it; use s3://bucket/...")
+    for name in SECRETS:
+        if name in env:
+            raise UserError(f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file ~/.aws/credentials")
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument == name and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _status(name: str, info: Any) -> int:
+    """The exit status that a finished job stands for, said in one line."""
+    status, code = str(info.status.value), info.driver_exit_code
+    if status == "SUCCEEDED":
+        console.print(f"job {name} succeeded")
+        return 0
+    if status == "STOPPED":
+        console.print(f"job {name} was stopped")
+        return STOPPED
+    code = 1 if not code else code if code > 0 else 128 - code
+    why = f": {info.message}" if info.message and not info.driver_exit_code else ""
+    console.print(f"job {name} ended with exit code {code}{why}", markup=False, soft_wrap=True)
+    return code
+
+
+def _stop_it(name: str) -> bool:
+    """Whether the person wants the job stopped; nobody there means no."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return console.input(f"\nstop job {name}? y = stop it, anything else = leave it running: ", markup=False).strip().lower() in ("y", "yes")
+    except (KeyboardInterrupt, EOFError):
+        return False
+
+
+def _follow_hint(name: str) -> str:
+    return f"see it again with: python -m ray_jobs.submit --follow {name}"
+
+
+def _token() -> str | None:
+    """Ray's token from where Ray looks for it: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"].strip()
+    path = os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+    try:
+        return Path(path).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `run` reads."""
+    parser.add_argument("--address", help=f"the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, or {DASHBOARD})")
+    parser.add_argument("--folder", default=".", help="the code to send (default: the current folder)")
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable of the job, e.g. AWS_ENDPOINT_URL=http://...; no secrets; repeatable",
+    )
+    parser.add_argument("--no-wait", action="store_true", help="return as soon as the job is submitted")
+    parser.add_argument("--follow", metavar="ID", help="show the log of a job that was submitted before, and return its exit status")
+    parser.add_argument("job", nargs="?", help="prepare, train, compare, evaluate, predict, ...")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as for `animalclf JOB`")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Submit, or follow, what the command line asks for; the exit status."""
+    if arguments.follow:
+        return follow(connect(arguments.address), arguments.follow)
+    if not arguments.job:
+        raise UserError(f"name a job: {', '.join(jobs(arguments.folder))}")
+    env = dict(_pair(item) for item in arguments.env)
+    return submit(arguments.job, arguments.arguments, address=arguments.address, folder=arguments.folder, env=env, wait=not arguments.no_wait)
+
+
+def _pair(item: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not equals or not name:
+        raise UserError(f"--env {item}: write it as NAME=VALUE")
+    return name, value
+
+
+def main(argv: Iterable[str] | None = None) -> int:
+    """`python -m ray_jobs.submit`: 2 for what the user can mend, otherwise the job's exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_jobs.submit",
+        description="Submit a job to a Ray cluster, show its log and return its exit status.",
+        epilog="example: python -m ray_jobs.submit train --data s3://bucket/photos --out s3://bucket/runs/a --recipe vgg16_pooled --workers 4",
+    )
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(None if argv is None else list(argv)))
+    except UserError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        return 2

@@ -1,0 +1,83 @@
+"""A real S3 server for tests: moto's, which can be told to fail. In this process (`Server`), or as its own: python tests/s3_server.py HOST PORT
+
+`GET /fail?seconds=20&status=503&code=SlowDown&times=3` makes it answer with an error for so many seconds or requests; `GET /fail` ends that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+
+class FailingS3:
+    """moto's application behind a switch (WSGI)."""
+
+    def __init__(self) -> None:
+        self.moto = DomainDispatcherApplication(create_backend_app)
+        self.until, self.times, self.status, self.code, self.requests = 0.0, 0, 503, "", 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/fail":
+            asked = dict(urllib.parse.parse_qsl(environ["QUERY_STRING"]))
+            self.until = time.monotonic() + float(asked.get("seconds", 0))
+            self.times, self.status, self.code = int(asked.get("times", 0)), int(asked.get("status", 503)), asked.get("code", "SlowDown")
+            start_response("200 OK", [])
+            return [b"ok\n"]
+        self.requests += 1
+        if time.monotonic() < self.until or self.times > 0:
+            self.times -= 1
+            text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>as the test wants it: {self.code}</Message></Error>".encode()
+            length = int(environ.get("CONTENT_LENGTH") or 0)
+            environ["wsgi.input"].read(length)
+            start_response(f"{self.status} error", [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))])
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [text]
+        return self.moto(environ, start_response)
+
+
+class Handler(MotoRequestHandler):
+    def log_request(self, *arguments: Any) -> None:
+        pass
+
+
+class Server:
+    """A running server; `app.requests` counts what it was asked."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.app = FailingS3()
+        self.server = make_server(host, port, self.app, True, request_handler=Handler)
+        self.url = f"http://{host}:{self.server.server_port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def fail(self, seconds: float = 0, times: int = 0, status: int = 503, code: str = "SlowDown") -> None:
+        query = urllib.parse.urlencode({"seconds": seconds, "times": times, "status": status, "code": code})
+        urllib.request.urlopen(f"{self.url}/fail?{query}", timeout=10).read()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.server.shutdown()
+        thread.join()
+
+
+if __name__ == "__main__":
+    Server(sys.argv[1], int(sys.argv[2])).server.serve_forever()

@@ -1,0 +1,79 @@
+"""cluster.yaml and the example for machines at hand: valid by Ray's own schema, and safe where Ray's defaults are not."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parents[1]
+FILES = ["cluster.yaml", "examples/cluster-local.yaml"]
+
+
+def read(name):
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+def prepared(name):
+    config = prepare_config(read(name))
+    validate_config(config)
+    return config
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_takes_the_file_and_would_refuse_a_misspelt_one(name):
+    prepared(name)
+    with pytest.raises(Exception, match="max_worker"):
+        validate_config(prepare_config({**read(name), "max_worker": 3}))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_node_gets_the_tested_versions_and_only_those(name):
+    config = prepared(name)
+    sources = {target.rsplit("/", 1)[1]: source for target, source in config["file_mounts"].items()}
+    assert (ROOT / sources["constraints.txt"]).samefile(ROOT / "constraints.txt")
+    setup = config["setup_commands"]
+    assert [line for line in setup if "pip install" in line] == ["~/animalclf-env/bin/pip install --quiet --requirement ~/constraints.txt"]
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"]:
+        package, specifier = re.fullmatch(r"([\w-]+)(?:\[.*\])?(.*)", requirement).groups()
+        assert pins[next(pin for pin in pins if pin.lower() == package.lower())] in SpecifierSet(specifier)
+    assert {"ray", "torch", "boto3"} <= set(pins)  # boto3: how the head's autoscaler starts workers on AWS
+    (python,) = {found for line in setup for found in re.findall(r"python(3\.\d+) -m venv", line)}
+    assert python in SpecifierSet(project["requires-python"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_the_head(name):
+    config = prepared(name)
+    assert any(source == "~/.ray/auth_token" and target.endswith("/.ray/auth_token") for target, source in config["file_mounts"].items())
+    starts = [line for key in ("head_start_ray_commands", "worker_start_ray_commands") for line in config[key] if "ray start" in line]
+    assert len(starts) == 2 and all("RAY_AUTH_MODE=token" in line for line in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0] and "0.0.0.0" not in (ROOT / name).read_text()
+    for pattern in ("**/.git", "**/.venv", "**/data", "**/runs"):
+        assert pattern in config["rsync_exclude"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_must_be_changed_stands_at_the_top_with_a_reason(name):
+    top, rest = re.split(r"# -+ what you may leave as it is\n", (ROOT / name).read_text())
+    marked = [line for line in top.split("all in this part\n")[1].splitlines() if "# CHANGE" in line]
+    assert marked and all(len(line.split("# CHANGE")[1]) > 10 for line in marked) and "CHANGE" not in rest
+
+
+def test_aws_machines_are_cheap_and_closed_by_default():
+    config = prepared("cluster.yaml")
+    types = config["available_node_types"]
+    assert config["provider"]["cache_stopped_nodes"] is False and 0 < config["idle_timeout_minutes"] <= 15
+    assert types["head"]["resources"] == {"CPU": 0} and "InstanceMarketOptions" not in types["head"]["node_config"]
+    for name, kind in types.items():
+        node = kind["node_config"]
+        assert node["MetadataOptions"]["HttpTokens"] == "required" and node["SecurityGroupIds"] and node["ImageId"]
+        assert node["IamInstanceProfile"]["Name"] == ("animalclf-head" if name == "head" else "animalclf-worker")
+        assert node["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] >= 100
+        if name != "head":
+            assert kind["min_workers"] == 0 and kind["max_workers"] > 0 and node["InstanceMarketOptions"] == {"MarketType": "spot"}

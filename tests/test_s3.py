@@ -1,0 +1,150 @@
+"""Buckets on a real S3 server that fails when told to: patience with what passes, one clear line for what does not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import s3_server
+import s3fs
+from moto.s3.models import s3_backends
+
+from animalclf import s3, storage
+from animalclf.data import measure, shards
+from animalclf.errors import UserError
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with s3_server.running() as found:
+        for name, value in found.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the client's own patience would only take time here
+        s3fs.S3FileSystem.clear_instance_cache()
+        monkeypatch.setattr(s3, "LONGEST_PAUSE", 0.2)
+        fs = storage.filesystem("s3://bucket")[0]
+        fs.makedirs("bucket", exist_ok=True)  # moto keeps its buckets for the life of the process
+        for name in fs.ls("bucket"):
+            fs.rm(name, recursive=True)
+        yield found
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_an_outage_of_the_server_is_waited_for_by_every_operation(server, capsys):
+    storage.write_bytes("s3://bucket/a/x", b"1")
+    for operation, answer in [
+        (lambda: storage.read_bytes("s3://bucket/a/x"), b"1"),
+        (lambda: storage.exists("s3://bucket/a/x"), True),
+        (lambda: storage.write_json("s3://bucket/a/y", {"k": 2}), None),
+        (lambda: storage.read_json("s3://bucket/a/y"), {"k": 2}),
+        (lambda: len(storage.listing("s3://bucket/a")), 2),
+        (lambda: measure.read_files("s3://bucket/a", ["x"]), [b"1"]),
+        (lambda: storage.remove("s3://bucket/a/y"), None),
+        (lambda: storage.exists("s3://bucket/a/y"), False),
+    ]:
+        server.fail(times=3, status=503, code="ServiceUnavailable")
+        assert operation() == answer
+    server.fail(times=7, status=503, code="SlowDown")
+    assert storage.read_bytes("s3://bucket/a/x") == b"1"
+    assert "trying again" in capsys.readouterr().err
+
+
+def test_a_server_that_is_away_is_waited_for_once_it_has_answered(server, monkeypatch):
+    import threading
+
+    storage.write_bytes("s3://bucket/x", b"1")
+    server.server.shutdown()
+    server.server.server_close()
+    back = []
+
+    def again():
+        new = s3_server.make_server("127.0.0.1", server.server.server_port, server.app, True, request_handler=s3_server.Handler)
+        back.append(new)
+        new.serve_forever()
+
+    threading.Timer(4, again).start()
+    assert storage.read_bytes("s3://bucket/x") == b"1"
+    back[0].shutdown()
+    server.server.serve_forever = lambda: None
+    monkeypatch.setattr(server.server, "shutdown", lambda: None)
+
+
+def test_patience_ends(server, monkeypatch):
+    monkeypatch.setattr(s3, "PATIENCE", 1.0)
+    server.fail(seconds=600)
+    with pytest.raises(UserError, match=r"s3://bucket/x: the storage server still fails after 1 s .*503"):
+        storage.read_bytes("s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    "status, code, message",
+    [
+        (403, "AccessDenied", "access denied .*s3:ListBucket"),
+        (400, "ExpiredToken", "credentials have expired"),
+        (403, "InvalidAccessKeyId", "does not know these credentials"),
+        (403, "SignatureDoesNotMatch", "does not know these credentials"),
+        (400, "AuthorizationHeaderMalformed", "in another region .*AWS_REGION"),
+        (403, "RequestTimeTooSkewed", "clock"),
+    ],
+)
+def test_what_is_refused_is_said_at_once_by_every_operation(server, status, code, message):
+    """Also by those whose answer has no body (HEAD), from which the cause cannot be seen."""
+    for operation in (
+        lambda: storage.read_bytes("s3://bucket/x"),
+        lambda: storage.exists("s3://bucket/x"),
+        lambda: storage.write_bytes("s3://bucket/x", b"1"),
+        lambda: storage.listing("s3://bucket/"),
+        lambda: measure.read_files("s3://bucket", ["x"]),
+        lambda: shards.open_prepared("s3://bucket/set"),
+    ):
+        server.fail(seconds=60, status=status, code=code)
+        before = server.app.requests
+        with pytest.raises(UserError, match=message):
+            operation()
+        assert server.app.requests - before < 12
+        server.fail()
+
+
+def test_no_bucket_no_credentials_no_server(server, monkeypatch, tmp_path):
+    for operation in (
+        lambda: storage.write_bytes("s3://elsewhere/x", b"1"),
+        lambda: storage.read_bytes("s3://elsewhere/x"),
+    ):
+        with pytest.raises(UserError, match="there is no such bucket"):
+            operation()
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes("s3://bucket/missing")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match="no AWS credentials found"):
+        storage.read_bytes("s3://bucket/x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    with pytest.raises(UserError, match="AWS_ENDPOINT_URL: 'localhost:9000' is no address"):
+        storage.read_bytes("s3://bucket/x")
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_credentials_and_endpoint_come_from_the_usual_places(server, tmp_path, variable):
+    """A profile in a file, an endpoint in either variable: as the AWS command line reads them."""
+    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment |= {variable: server.url, "AWS_PROFILE": "mine", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")}
+    script = "from animalclf import storage; storage.write_bytes('s3://bucket/p', b'1'); print(storage.exists('s3://bucket/p'))"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_long_listing_asks_no_more_than_it_must_and_side_by_side(server, monkeypatch):
+    """5,000 names in 20 folders, two levels down: one request a folder and a thousand names, and a few to find the folders."""
+    (backend,) = [account["aws"] for account in s3_backends.values() if "bucket" in account["aws"].buckets]
+    names = [f"train_images/train_images/class{number % 20:02d}/{number:05d}.jpg" for number in range(5000)]
+    for name in [*names, "sample.csv"]:  # not by way of HTTP: this is not what takes time
+        backend.put_object("bucket", f"set/{name}", b"")
+    before = server.app.requests
+    found = storage.listing("s3://bucket/set")
+    assert sorted(path for path, _, _ in found) == sorted([*names, "sample.csv"])
+    assert server.app.requests - before <= 20 + 3 and all(stamp for _, _, stamp in found)
+    assert storage.listing("s3://bucket/nothing") == []

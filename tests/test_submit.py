@@ -1,0 +1,156 @@
+"""Submitting jobs to a cluster of its own (its own ports, folder and token), by what people see: exit status, log, one-line errors."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from animalclf import submit as submission
+from animalclf.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+TRAIN = """
+import os, signal, sys, time
+print("started with", sys.argv[1:], os.environ.get("COLOUR"), flush=True)
+if "--wait" in sys.argv:
+    time.sleep(60)
+if "--killed" in sys.argv:
+    os.kill(os.getpid(), signal.SIGKILL)
+print("done", flush=True)
+sys.exit(int(os.environ.get("CODE", 0)))
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A Ray of one node that asks for a token; yields address, token file and a folder of jobs."""
+    folder = tmp_path_factory.mktemp("submit")
+    token = folder / "token"
+    token.write_text("0123456789abcdef" * 4)
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_DISABLE_IMPORT_WARNING": "1"}
+    port = free_port()
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=1", "--dashboard-host=127.0.0.1"]
+    start += [f"--port={free_port()}", f"--dashboard-port={port}", f"--ray-client-server-port={free_port()}", "--disable-usage-stats"]
+    start += [f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000", f"--temp-dir=/tmp/ray-submit-{os.getpid()}"]
+    process = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    jobs = folder / "code"
+    (jobs / "ray_jobs").mkdir(parents=True)
+    (jobs / "ray_jobs" / "__init__.py").write_text("")
+    (jobs / "ray_jobs" / "train.py").write_text(TRAIN)
+    try:
+        for _ in range(300):
+            assert process.poll() is None
+            try:
+                if requests.get(f"{address}/api/jobs/", timeout=5).status_code == 401:
+                    break
+            except requests.exceptions.ConnectionError:
+                time.sleep(0.2)
+        yield address, str(token), str(jobs)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        shutil.rmtree(f"/tmp/ray-submit-{os.getpid()}", ignore_errors=True)
+
+
+def submit(cluster, *arguments, **options):
+    address, token, jobs = cluster
+    environment = {**os.environ, "RAY_AUTH_TOKEN_PATH": token}
+    command = [sys.executable, "-m", "ray_jobs.submit", "--address", address, "--folder", jobs, *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.mark.ray
+def test_the_true_exit_status_the_log_and_the_place_of_the_results(cluster):
+    fine = submit(cluster, "--env", "COLOUR=red", "train", "--out", "s3://b/r", "--set", "a=b c")
+    partly = submit(cluster, "--env", "CODE=3", "train", "--out", "s3://b/r")
+    killed = submit(cluster, "train", "--out", "s3://b/r", "--killed")
+    (out, err), code = fine.communicate(timeout=120), fine.returncode
+    assert code == 0 and "started with ['--out', 's3://b/r', '--set', 'a=b c'] red" in out and "done" in out
+    assert "succeeded" in err and "results: s3://b/r" in err
+    (out, err), code = partly.communicate(timeout=120), partly.returncode
+    assert code == 3 and "results: s3://b/r" in err
+    (out, err), code = killed.communicate(timeout=120), killed.returncode
+    assert code == 137 and "what it wrote until then: s3://b/r" in err and "--resume" in err
+
+
+@pytest.mark.ray
+def test_a_stopped_job_is_no_success_and_a_client_that_leaves_stops_nothing(cluster, monkeypatch):
+    address, token, _ = cluster
+    waiting = submit(cluster, "train", "--out", "s3://b/r", "--wait")
+    for line in waiting.stdout:
+        if "started" in line:
+            break
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130 and "goes on" in err
+    name = err.split("--follow ")[1].split()[0]
+    again = submit(cluster, "--follow", name)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
+    client = submission.connect(address)
+    assert str(client.get_job_status(name).value) == "RUNNING"
+    client.stop_job(name)
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 130 and "was stopped" in err and "started with" in out
+
+
+@pytest.mark.ray
+def test_what_is_wrong_is_said_before_anything_is_sent(cluster, monkeypatch, tmp_path):
+    address, token, jobs = cluster
+    with pytest.raises(UserError, match=r"no Ray dashboard answers there.*ray dashboard cluster.yaml"):
+        submission.submit("train", ["--out", "x"], address="http://127.0.0.1:9", folder=jobs)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="wants a token"):
+        submission.submit("train", ["--out", "x"], address=address, folder=jobs)
+    (tmp_path / "other").write_text("f" * 64)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
+    with pytest.raises(UserError, match="has another token"):
+        submission.submit("train", ["--out", "x"], address=address, folder=jobs)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
+    monkeypatch.setattr("ray.__version__", "1.2.3")
+    with pytest.raises(UserError, match=r"the cluster runs Ray 2\.\d+.*this environment Ray 1\.2\.3"):
+        submission.submit("train", ["--out", "x"], address=address, folder=jobs)
+    monkeypatch.undo()
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
+    with pytest.raises(UserError, match="not exist"):
+        submission.follow(submission.connect(address), "nothing")
+
+
+@pytest.mark.parametrize(
+    "job, arguments, options, message",
+    [
+        ("trian", [], {}, "unknown job 'trian'; jobs: .*train"),
+        ("train", ["--data", "s3://b/p"], {}, "train needs --out"),
+        ("demo", ["--out=x"], {}, "demo needs --data"),
+        ("train", ["--out", "x"], {"folder": "/"}, "there is no ray_jobs/ here"),
+        ("train", ["--out", "x"], {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "everybody who sees the dashboard"),
+        ("train", ["--out", "x"], {"address": "ray://x:10001"}, "give the dashboard's address"),
+    ],
+)
+def test_wrong_requests(job, arguments, options, message):
+    with pytest.raises(UserError, match=message):
+        submission.submit(job, arguments, **{"folder": str(ROOT), **options})
+
+
+def test_a_submission_is_code_only_and_small(tmp_path):
+    assert 10_000 < submission.packed_size(str(ROOT)) < 1_000_000
+    (tmp_path / "photos.bin").write_bytes(os.urandom(submission.MAX_PACKED + 1))
+    with pytest.raises(UserError, match=r"packs to 10 MB.*\.rayignore.*photos.bin"):
+        submission.packed_size(str(tmp_path))
+    (tmp_path / ".rayignore").write_text("*.bin\n")
+    assert submission.packed_size(str(tmp_path)) < 1000
