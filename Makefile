@@ -1,4 +1,5 @@
-# make demo: everything on drawn demo pictures, in minutes.  make test: the tests.  make check: formatter, linter, types.
+# make demo: everything on drawn demo pictures, in minutes.  make test: the tests.  make test-cluster: the tests on
+# three hosts made of network namespaces (root on Linux).  make check: formatter, linter, types.
 # Each makes its own virtual environment (.venv) when there is none.
 
 VENV := .venv
@@ -7,13 +8,16 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test check clean
+.PHONY: demo test test-cluster check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/animalclf demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-cluster: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/cluster
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
