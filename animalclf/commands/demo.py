@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", help="comparison folder (default: runs/demo-<time>)")
     parser.add_argument("--pictures", type=int, default=600, help="training pictures (default: 600)")
     parser.add_argument("--test-pictures", type=int, default=100, help="unlabelled test pictures (default: 100)")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of the CNNs (default: 5)")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of the CNNs (default: 4)")
     parser.add_argument("--weights", default="imagenet", help="VGG16's weights: imagenet (downloaded once), or a file (default: imagenet)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--defects", action="store_true", help="plant known defects: truncated, wrong extension, copies, a wrong label, ...")
