@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def submit(
     name = client.submit_job(entrypoint=entrypoint, runtime_env=runtime, metadata={"job": f"animalclf {job}"})
     console.print(f"job {name} ({packed / 1e6:.2g} MB of code): {entrypoint}", markup=False, soft_wrap=True)
     if not wait:
-        console.print(f"follow it with: python -m ray_jobs.submit --follow {name}", markup=False, soft_wrap=True)
+        console.print(f"follow it with: animalclf submit --follow {name}", markup=False, soft_wrap=True)
         return 0
     code = follow(client, name)
     where = _option(arguments, "--out")
@@ -214,7 +214,7 @@ def _stop_it(name: str) -> bool:
 
 
 def _follow_hint(name: str) -> str:
-    return f"see it again with: python -m ray_jobs.submit --follow {name}"
+    return f"see it again with: animalclf submit --follow {name}"
 
 
 def _token() -> str | None:
@@ -264,18 +264,3 @@ def _pair(item: str) -> tuple[str, str]:
     if not equals or not name:
         raise UserError(f"--env {item}: write it as NAME=VALUE")
     return name, value
-
-
-def main(argv: Iterable[str] | None = None) -> int:
-    """`python -m ray_jobs.submit`: 2 for what the user can mend, otherwise the job's exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ray_jobs.submit",
-        description="Submit a job to a Ray cluster, show its log and return its exit status.",
-        epilog="example: python -m ray_jobs.submit train --data s3://bucket/photos --out s3://bucket/runs/a --recipe vgg16_pooled --workers 4",
-    )
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(None if argv is None else list(argv)))
-    except UserError as error:
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2

@@ -1,8 +1,8 @@
-"""`python -m ray_jobs.submit JOB ...`: submits ray_jobs/JOB.py to a cluster, shows its log and returns its exit status."""
+"""`python -m ray_jobs.submit ...`: the same as `animalclf submit ...`."""
 
 import sys
 
-from animalclf.submit import main
+from animalclf.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["submit", *sys.argv[1:]]))
