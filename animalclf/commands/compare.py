@@ -96,7 +96,7 @@ def conclude(finished: list[Any], failed: list[dict[str, Any]], out: str, argume
         console.print(pairs_table(board))
     for made in ensembles:
         if "submission" in made:
-            console.print(f"submission of the ensemble {made['name']}: {made['submission']}", soft_wrap=True)
+            console.print(f"submission of the {made['name']}: {made['submission']}", soft_wrap=True)
     console.print(f"report: {page['report']}", soft_wrap=True)
     unreadable = any(made.get("unreadable") for made in ensembles)
     code = 1 if failed else UNREADABLE if unreadable else 0
