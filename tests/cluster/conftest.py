@@ -1,0 +1,49 @@
+"""A real Ray cluster for these tests: three hosts, `ray up` of examples/cluster-local.yaml, S3. Not part of `make test`: make test-cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import hosts as machines
+import pytest
+from ray_cluster import NOTES, Cluster, note
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    if not mine:
+        return
+    reason = machines.missing() if os.environ.get("ANIMALCLF_TEST_CLUSTER") else "three hosts and minutes: run with make test-cluster"
+    for item in mine if reason else []:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if NOTES:
+        terminalreporter.section("measured on this machine, beside whatever else it did")
+        for line in NOTES:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Three hosts on which `ray up` was run, a tunnel to the head, and 120 demo pictures prepared on S3."""
+    import boto3
+
+    made = Cluster(Path(f"/var/tmp/anclf-{os.getpid()}"))
+    try:
+        began = time.time()
+        made.ray("up", "--yes", "--no-config-cache", str(made.file))
+        note(f"ray up: head after {time.time() - began:.0f} s")
+        made.open()
+        made.wait_for_hosts(3)
+        note(f"all three hosts after {time.time() - began:.0f} s")
+        boto3.client("s3", endpoint_url=machines.S3, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1").create_bucket(
+            Bucket="bucket"
+        )
+        yield made
+    finally:
+        made.close()

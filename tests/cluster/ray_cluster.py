@@ -1,0 +1,172 @@
+"""The Ray cluster of the cluster tests: `ray up` of examples/cluster-local.yaml on three hosts, jobs submitted to it, what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hosts as machines
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = "http://127.0.0.1:18265"
+NOTES: list[str] = []  # what was measured; shown at the end
+
+
+def note(text: str) -> None:
+    NOTES.append(text)
+    with open(os.environ.get("ANIMALCLF_CLUSTER_NOTES", os.devnull), "a", encoding="utf-8") as file:  # kept also where the tests are stopped
+        file.write(f"{text}\n")
+
+
+@dataclass
+class Job:
+    """A submitted job: what `python -m ray_jobs.submit` says while it runs, line by line."""
+
+    process: subprocess.Popen[str]
+    lines: list[tuple[float, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append((time.time(), line.rstrip()))
+
+    @property
+    def log(self) -> str:
+        return "\n".join(line for _, line in self.lines)
+
+    def wait_for(self, text: str, timeout: float = 240) -> float:
+        """The time at which a line with `text` came."""
+        end = time.time() + timeout
+        while time.time() < end:
+            for when, line in list(self.lines):
+                if text in line:
+                    return when
+            assert self.process.poll() is None, f"ended before {text!r}:\n{self.log}"
+            time.sleep(0.2)
+        raise AssertionError(f"no {text!r} within {timeout} s:\n{self.log}")
+
+    def ends(self, timeout: float = 420) -> int:
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            self.process.kill()
+            raise AssertionError(f"did not end within {timeout} s:\n{self.log}") from error
+
+
+class Cluster:
+    """The running cluster; its head is the first host."""
+
+    def __init__(self, folder: Path) -> None:
+        self.machines = machines.Hosts(folder)
+        self.head, *self.others = self.machines.hosts
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))},
+            "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+            "AWS_ENDPOINT_URL": machines.S3,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        os.environ.update({name: value for name, value in self.environment.items() if name.startswith("AWS_")})
+        self.file = folder / "cluster.yaml"
+        self.file.write_text(yaml.safe_dump(self._example(folder), sort_keys=False))
+
+    def _example(self, folder: Path) -> dict[str, Any]:
+        """examples/cluster-local.yaml with what a user must change, changed; and without what needs a network."""
+        config: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "cluster-local.yaml").read_text())
+        config["cluster_name"] = "anclf-test"
+        config["provider"] |= {"head_ip": self.head.address, "worker_ips": [host.address for host in self.others]}
+        config["auth"]["ssh_private_key"] = str(folder / "key")
+        config["file_mounts"] = {
+            target: str(folder / "token") if target.endswith("token") else str(ROOT / source) for target, source in config["file_mounts"].items()
+        }
+        config["setup_commands"] = [line for line in config["setup_commands"] if "pip install" not in line]
+        for key in ("head_start_ray_commands", "worker_start_ray_commands"):  # three stores share this machine's memory
+            config[key] = [f"{line} --object-store-memory=300000000 --num-cpus=2" if "ray start" in line else line for line in config[key]]
+        return config
+
+    def ray(self, *arguments: str, timeout: float = 300) -> str:
+        """A `ray` command as a user gives it, from the top of the repository."""
+        return self._run([str(Path(sys.executable).with_name("ray")), *arguments], timeout)
+
+    def _run(self, command: list[str], timeout: float) -> str:
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+        return done.stdout + done.stderr
+
+    def open(self) -> None:
+        """Tunnel to the head's dashboard, as `ray dashboard` does it."""
+        command = [str(Path(sys.executable).with_name("ray")), "dashboard", "--port", DASHBOARD.rsplit(":", 1)[1], str(self.file)]
+        self.tunnel = subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        end = time.time() + 90
+        while time.time() < end:
+            try:
+                self.ask("/api/version")
+                return
+            except OSError:
+                time.sleep(0.5)
+        raise AssertionError("ray dashboard opened no tunnel")
+
+    def ask(self, path: str) -> Any:
+        """The dashboard's JSON answer."""
+        token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = urllib.request.Request(DASHBOARD + path, headers={"Authorization": f"Bearer {token}"})
+        return json.loads(urllib.request.urlopen(request, timeout=30).read())
+
+    def alive(self) -> list[str]:
+        """Addresses of the hosts that are up, as the cluster sees it."""
+        found = self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]
+        return sorted(node["node_ip"] for node in found if node["state"] == "ALIVE")
+
+    def wait_for_hosts(self, count: int, timeout: float = 150) -> float:
+        """Seconds until `count` hosts are up."""
+        began, there = time.time(), []
+        while time.time() - began < timeout:
+            there = self.alive()
+            if len(there) == count:
+                return time.time() - began
+            time.sleep(1)
+        raise AssertionError(f"{there} are up, not {count}")
+
+    def trained_on(self) -> set[str]:
+        """Addresses of the hosts on which training workers of any job ran."""
+        nodes = {node["node_id"]: node["node_ip"] for node in self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]}
+        actors = self.ask("/api/v0/actors?limit=1000&detail=True")["data"]["result"]["result"]
+        return {nodes[actor["node_id"]] for actor in actors if "TrainWorker" in actor["class_name"] and actor["node_id"] in nodes}
+
+    def submit(self, *arguments: str, folder: Path = ROOT) -> Job:
+        command = [sys.executable, "-u", "-m", "ray_jobs.submit", "--address", DASHBOARD, "--folder", str(folder), *arguments]
+        return Job(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+
+    def close(self) -> None:
+        if hasattr(self, "tunnel"):
+            os.killpg(self.tunnel.pid, signal.SIGTERM)
+        self.machines.close()
