@@ -54,8 +54,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     best = max(found["ensembles"], key=lambda one: one["balanced_accuracy"])
     scored = score(best["submission"], storage.join(arguments.data, "answers.csv"))
     console.print(
-        f"submission of the {best['name']} scored against the answer key: accuracy {scored['accuracy']:.4f} "
-        f"(chance: {1 / len(drawn['classes']):.2f})"
+        f"submission of the {best['name']} scored against the answer key: accuracy {scored['accuracy']:.4f} (chance: {1 / len(drawn['classes']):.2f})"
     )
     return {**found, "submission": best["submission"], "test_accuracy": scored["accuracy"]}
 
