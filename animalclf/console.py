@@ -53,6 +53,8 @@ class TrainingDisplay:
 
     def show(self, event: dict[str, Any]) -> None:
         """Take an event of training.train: {"row": a finished epoch}, {"moment": name}, or {"phase", "done", "of", "seconds", "epoch"}."""
+        if event.get("moment") in self.moments and "workers" in event:  # after a fault, or where an elastic training grows or shrinks
+            console.print(f"the workers started again, {event['workers']} now; finished epochs stay as they are", soft_wrap=True)
         if "row" in event:
             self._epoch(event["row"])
             return

@@ -133,11 +133,13 @@ def consumed(batches: Iterable[Any], size: Callable[[Any], int]) -> dict[str, fl
 
 
 def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
-    """All epochs of one run as its worker receives them, a batch copied out as the training does; the shards are in the object store. `settle`
+    """All epochs of one run as its worker's training loop receives them, as tensors; the shards are in the object store. `settle`
     epochs go before: Ray Data runs one task at a time until its coordinator of resources has answered, in the first seconds of a run."""
     import ray
+    import torch
 
     from animalclf.data.stream import RayFeed, cache
+    from animalclf.training import loop
 
     schedule = make_schedule(prepared, configuration.load("big_cnn", [f"train.batch_size={BATCH}"]))
     store = cache(prepared)
@@ -152,7 +154,7 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
         for batch in feed.batches("train", epoch):
             if not rows:
                 first_batches.append(time.perf_counter() - (asked if epoch else started))
-            rows += len(np.array(batch["image"]))
+            rows += len(loop.moved(batch["image"], torch.device("cpu")))
         assert rows == len(schedule.rows["train"])
     speed = epochs * len(schedule.rows["train"]) / (time.perf_counter() - settled)
     return {"first_batch_s": first_batches[0], "pictures_per_s": speed, "later_first_batch_s": max(first_batches[1:])}

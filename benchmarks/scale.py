@@ -93,7 +93,7 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
     import ray
 
     from animalclf.data.stream import RayFeed, cache
-    from animalclf.training.launch import choose_cache
+    from animalclf.training.placement import choose_cache
 
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", object_store_memory=int(store_gb * 1e9)

@@ -20,6 +20,7 @@ from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training import launch
+from animalclf.training.placement import Workers, choose_cache, preflight
 
 pytestmark = pytest.mark.ray
 SMALL = {"data__stored_size": 76, "model__input_size": 76}
@@ -33,7 +34,7 @@ def prepared(tmp_path_factory):
 def on_ray(folder, config, prepared, workers, show=lambda event: None):
     run = launch.claim(str(folder), config, resume=False)
     run.write_config(config)
-    return run, launch.train_on_ray(config, prepared, run, workers, False, show)
+    return run, launch.train_on_ray(config, prepared, run, Workers.fixed(workers), False, show)
 
 
 def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray_local, prepared):
@@ -102,21 +103,25 @@ def test_a_loss_that_is_no_number_ends_without_restarts(tmp_path, ray_local, pre
 
 def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
     with pytest.raises(UserError, match=r"--workers 50: the cluster has 4 CPUs"):
-        launch.preflight(50, False, [])
+        preflight(Workers.fixed(50), False, [])
     with pytest.raises(UserError, match=r"the cluster has 0 GPUs"):
-        launch.preflight(1, True, [])
-    with pytest.raises(UserError, match=r"at least 1"):
-        launch.preflight(-1, False, [])
-    assert launch.preflight(2, False, [str(tmp_path)]) == "1 node, 4 CPUs"
+        preflight(Workers.fixed(1), True, [])
+    with pytest.raises(UserError, match=r"--workers 7:9: the cluster has 4 CPUs"):
+        preflight(Workers(7, 9), False, [])
+    for wrong in ("-1", "two", "3:2", "0:2", "1:2:3"):
+        with pytest.raises(UserError, match=r"give a number.*--workers 2:8"):
+            Workers.parse(wrong)
+    assert preflight(Workers.parse("2"), False, [str(tmp_path)]) == "1 node, 4 CPUs"
+    assert preflight(Workers.parse("2:8"), False, []) == "1 node, 4 CPUs"
 
 
 def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared):
     large = replace(prepared, info={**prepared.info, "shards": [{"file": "shard-00000.parquet", "rows": 10_000_000}]})
-    assert launch.choose_cache("auto", prepared)[0] and not launch.choose_cache("disk", prepared)[0]
-    memory, said = launch.choose_cache("auto", large)
+    assert choose_cache("auto", prepared)[0] and not choose_cache("disk", prepared)[0]
+    memory, said = choose_cache("auto", large)
     assert not memory and re.fullmatch(r"pictures \S+ GB from disk \(memory has room for \S+ GB\)", said)
     with pytest.raises(UserError, match=r"train\.cache=memory: .* take .* GB.*data\.stored_size"):
-        launch.choose_cache("memory", large)
+        choose_cache("memory", large)
 
 
 def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
@@ -157,10 +162,10 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
 def test_a_resume_on_other_pictures_is_refused(tmp_path, prepared, capsys):
     config = tiny_config(1, **SMALL)
     run = launch.claim(str(tmp_path / "run"), config, resume=False)
-    launch.start(config, prepared, run, 0, True, True, lambda event: None)
+    launch.start(config, prepared, run, Workers.parse("0"), True, True, lambda event: None)
     other = tiny_prepared(tmp_path / "other", (21, 16, 8), size=76, seed=9)
     with pytest.raises(UserError, match=r"trained on other pictures.*tiny-0.*tiny-9"):
-        launch.start(config, other, run, 0, True, True, lambda event: None)
+        launch.start(config, other, run, Workers.parse("0"), True, True, lambda event: None)
 
 
 def test_wrong_requests_exit_with_2(tmp_path, prepared, capsys):

@@ -26,7 +26,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", help="run folder or s3:// prefix (default: runs/<recipe>-<time>)")
     parser.add_argument("--prepared", help="where the prepared set is kept (default: beside the run folder, named by its fingerprint)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="training workers (default: one a GPU, or 1 on CPUs)")
+    parser.add_argument(
+        "--workers",
+        default="0",
+        metavar="N|MIN:MAX",
+        help="training workers (default: one a GPU, or 1 on CPUs); 2:8 goes on with fewer when machines are lost and grows when they come",
+    )
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray Train")
@@ -38,8 +43,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf import storage
     from animalclf.console import TrainingDisplay, console, results_table
     from animalclf.training import launch, mlflow_log
+    from animalclf.training.placement import Workers
 
     mlflow_log.wanted()
+    workers = Workers.parse(arguments.workers)
     arguments.set += ["train.profile=true"] if arguments.profile else []
     config = launch.with_weights(config_of(arguments))
     if arguments.resume and not arguments.out:
@@ -52,7 +59,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         with TrainingDisplay(config.train.epochs) as display:
             display.show({"moment": "pictures ready"})
-            result = launch.start(config, prepared, folder, arguments.workers, arguments.cpu, arguments.local, display.show)
+            result = launch.start(config, prepared, folder, workers, arguments.cpu, arguments.local, display.show)
     finally:
         folder.unlock()
     mlflow_log.log_run(folder)

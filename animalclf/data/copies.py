@@ -54,17 +54,17 @@ def phashes(signatures: np.ndarray) -> list[str]:
     return [np.packbits(spectrum > np.median(spectrum)).tobytes().hex() for spectrum in spectra]
 
 
-def find_copies(sha256: Sequence[str], signatures: np.ndarray) -> pd.DataFrame:
+def find_copies(sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
     """Groups of pictures that are copies of one another; any order of the rows gives the same groups.
 
     `sha256` names the content of each file, `signatures` uint8 (N, 1600) are theirs from `signature`. Returns one row a picture:
     `group` int64, numbered by first row; `representative` int64, first row of the group; `how`: "" for a representative, "identical" where the
     file is the representative's byte for byte, else "near"; `confidence` float32 that the row is a copy (1 identical, NaN for a representative);
     `partner` int64, the row it was compared with for that (-1 for a representative). Takes about (N / 1,000)^2 / 5 seconds of one core,
-    shared by up to 8, and 5 KB of memory a picture.
+    shared by up to 8, and 5 KB of memory a picture; `progress` gets the share that is done, now and then.
     """
     content, first, inverse = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)
-    pairs, detail = _near_pairs(signatures[first])
+    pairs, detail = _near_pairs(signatures[first], progress)
     confidence = 1 / (1 + np.exp((EVEN - detail) / SLOPE))
     member = _groups(len(content), pairs, confidence)
 
@@ -152,7 +152,7 @@ def _likely(parts: np.ndarray, wholes: np.ndarray) -> Iterator[tuple[np.ndarray,
         yield part_tile * TILE + part, whole_tile * TILE + whole, likeness.reshape(-1)[hit], np.where(odd.reshape(-1)[hit] > 0, *flips)
 
 
-def _near_pairs(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _near_pairs(signatures: np.ndarray, progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
     """Verified pairs of rows int64 (P, 2), lower row first, and the correlation of their detail float64 (P,)."""
     spectra = [_spectra(signatures, part) for part in PARTS]
     swapped = _spectra(signatures, PARTS[WHOLE], swap=True)
@@ -173,7 +173,11 @@ def _near_pairs(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return pd.DataFrame({"a": hit[:, :2].min(1), "b": hit[:, :2].max(1), "detail": detail})[detail > EVEN]
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        found = list(threads.map(compare, range(spectra[WHOLE].shape[2])))
+        tiles = spectra[WHOLE].shape[2]
+        found = []
+        for tile, pairs in enumerate(threads.map(compare, range(tiles)), 1):
+            found.append(pairs)
+            progress(1 - (1 - tile / tiles) ** 2)  # every tile is compared with those after it
     best = pd.concat(found).groupby(["a", "b"], as_index=False)["detail"].max() if found else pd.DataFrame(columns=["a", "b", "detail"])
     return best[["a", "b"]].to_numpy(np.int64), best["detail"].to_numpy(np.float64)
 

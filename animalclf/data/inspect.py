@@ -76,8 +76,10 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
         with _display(len(files), progress) as show:
             manifest, signatures = _read(files, source.root, out, config, show)
             tables.check_readable(manifest, config.max_bad)
-            show("looking for copies", len(files))
-            examples = tables.add_groups(manifest, signatures, config.near_copies)
+            show("looking for copies", 0)
+            examples = tables.add_groups(
+                manifest, signatures, config.near_copies, lambda share: show("looking for copies", max(1, round(share * len(files))))
+            )
             manifest["split"] = split(manifest, config)
             if examples:
                 show("drawing copies", len(files))

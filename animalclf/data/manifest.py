@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -52,14 +53,16 @@ def _above(share: float) -> str:
     return f"{min(1.0, np.ceil(share * 100 + 1e-9) / 100):g}"
 
 
-def add_groups(manifest: pd.DataFrame, signatures: np.ndarray, near: bool) -> list[tuple[str, str, float, str]]:
+def add_groups(
+    manifest: pd.DataFrame, signatures: np.ndarray, near: bool, progress: Callable[[float], None] = lambda share: None
+) -> list[tuple[str, str, float, str]]:
     """Fill group, copy_of, copy_how and copy_confidence. `signatures`: uint8 (rows, K). Without `near` only identical files are copies.
 
     Returns examples of near-copies, the doubtful ones first: (path, path, confidence, how).
     """
     ok = np.flatnonzero(manifest["status"] == "ok")
     path, digests = manifest["path"].to_numpy(dtype=object), manifest["sha256"].to_numpy(dtype=object)[ok]
-    found = copies.find_copies(list(digests), signatures[ok]) if near else _identical(digests)
+    found = copies.find_copies(list(digests), signatures[ok], progress) if near else _identical(digests)
     copied = (found["how"] != "").to_numpy()
     group = np.arange(len(manifest), dtype=np.int64)  # the row of the representative; a group of its own for what was set aside
     group[ok] = ok[found["representative"]]

@@ -19,6 +19,7 @@ from animalclf.data import plan
 from animalclf.data.feed import Batch, Phase, Pictures, Schedule
 from animalclf.data.local import LocalShards, readable_in_place
 from animalclf.data.shards import Prepared, read_shard
+from animalclf.memory import keep_freed_memory
 
 TASK_BYTES = 48 * 2**20  # of the pictures that one task makes: its own cost (some ms) is spread over about a thousand of 128 px
 TASK_CPUS = 0.5  # two tasks a core: while one hands over its batches, the other computes
@@ -119,8 +120,27 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
     def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return _make(tasks[int(block["id"][0])], shared, refs, rank, world)
 
-    dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(work, batch_size=None, num_cpus=TASK_CPUS)
+    numbers = ray.data.read_datasource(_numbers(len(tasks)), num_cpus=TASK_CPUS, override_num_blocks=len(tasks))
+    dataset = numbers.map_batches(work, batch_size=None, num_cpus=TASK_CPUS)
     yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+
+
+def _numbers(count: int) -> Any:
+    """0 to `count`, a block each, as a source of Ray Data. Its own `range` claims a whole CPU a block, and so becomes tasks beside the input tasks,
+    which waits for ever where less than a CPU is free; claiming what the input tasks claim, both are one task."""
+    import pyarrow as pa
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import Datasource, ReadTask
+
+    class Numbers(Datasource):
+        def estimate_inmemory_data_size(self) -> int:
+            return 8 * count
+
+        def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+            about = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
+            return [ReadTask(lambda number=number: [pa.table({"id": [number]})], about) for number in range(count)]
+
+    return Numbers()
 
 
 def _make(task: _Task, shared: Any, refs: list[ray.ObjectRef], rank: int, world: int) -> dict[str, np.ndarray]:
@@ -129,6 +149,7 @@ def _make(task: _Task, shared: Any, refs: list[ray.ObjectRef], rank: int, world:
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
     if shared not in _kept:  # once a process: an epoch's order is computed once, and a shard's file looked into once
+        keep_freed_memory()
         _kept.clear()
         schedule, store = ray.get(shared)
         _kept[shared] = schedule, replace(store, refs=refs).pictures()

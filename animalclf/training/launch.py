@@ -19,6 +19,7 @@ from animalclf.console import console
 from animalclf.data.shards import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
+from animalclf.training.placement import Workers, choose_cache, preflight, scaling
 
 if TYPE_CHECKING:
     from animalclf.data.stream import Cache
@@ -80,28 +81,28 @@ def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str])
     return prepare(data, storage.join(where, name), config.data), config
 
 
-def start(config: Config, prepared: Prepared, run: Run, workers: int, cpu: bool, local: bool, show: Show) -> dict[str, Any]:
+def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, show: Show) -> dict[str, Any]:
     """Say the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content of result.json."""
     counted = {split: len(prepared.rows(split)) for split in ("train", "val", "test")}
-    if counted["train"] < max(workers, 1):
-        raise UserError(f"{counted['train']} training pictures for {workers} workers; every worker needs at least one")
+    if counted["train"] < workers.most:
+        raise UserError(f"{counted['train']} training pictures for {workers.most} workers; every worker needs at least one")
     what = f"{config.name}: {counted['train']:,} training and {counted['val']:,} validation pictures, {len(prepared.classes)} classes"
     if local:
-        place, use_gpu, workers = "in this process", False, 1
+        place, use_gpu, workers = "in this process", False, Workers(1, 1)
     else:
         from animalclf.cluster import ensure_ray, gpus
 
         # Importing PyTorch takes seconds, and so does starting Ray, which mostly waits: both at once.
         threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
-        ensure_ray(workers)
+        ensure_ray(workers.most)
         use_gpu = not cpu and gpus() > 0
-        workers = workers or (gpus() if use_gpu else 1)
+        workers = workers if workers.most else Workers.fixed(gpus() if use_gpu else 1)
         weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
         found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
         in_memory, kept = choose_cache(config.train.cache, prepared)
-        place = f"on {workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} ({found}), {kept}"
+        place = f"on {workers.of('GPU' if use_gpu else 'CPU')} ({found}), {kept}"
     show({"moment": "ray ready"})
-    record(config, prepared, run, workers=workers, gpu=use_gpu)
+    record(config, prepared, run, workers=str(workers), gpu=use_gpu)
     done = len(run.metrics())
     console.print(
         f"{what}, {f'epochs {done + 1} to {config.train.epochs}' if done else f'{config.train.epochs} epochs'} {place}; run folder {run.root}",
@@ -139,7 +140,14 @@ def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict
 
 
 def train_on_ray(
-    config: Config, prepared: Prepared, run: Run, workers: int, use_gpu: bool, show: Show, store: Cache | None = None, callbacks: Sequence[Any] = ()
+    config: Config,
+    prepared: Prepared,
+    run: Run,
+    workers: Workers,
+    use_gpu: bool,
+    show: Show,
+    store: Cache | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
     `store`: where the pictures wait, possibly for several trainings; default: in the object store, for this one. `callbacks`: Ray Train's.
@@ -158,8 +166,7 @@ def train_on_ray(
     trainer = TorchTrainer(
         worker,
         train_loop_config={"task": task},
-        # CPU workers one a node first, since each uses all cores that it finds; GPU workers close together.
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu, placement_strategy="PACK" if use_gpu else "SPREAD"),
+        scaling_config=scaling(workers, use_gpu),
         run_config=ray.train.RunConfig(
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
             storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
@@ -211,65 +218,3 @@ class Mailbox:
     def take(self) -> list[dict[str, Any]]:
         events, self.events = self.events, []
         return events
-
-
-def preflight(workers: int, use_gpu: bool, shared: list[str]) -> str:
-    """Check, before any long work, that the cluster can place the run, and that every node sees the local paths `shared`.
-
-    Returns what was found, in words for the plan line. Raises UserError that says what is there and what was asked.
-    """
-    import ray
-    from ray._private.state import state as cluster_state
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    if workers < 1:
-        raise UserError(f"--workers {workers}: at least 1")
-    have = ray.cluster_resources()
-    ceiling = {name: max(have.get(name, 0), limit) for name, limit in (cluster_state.get_max_resources_from_cluster_config() or {}).items()} or have
-    cpus, gpus = int(ceiling.get("CPU", 0)), int(ceiling.get("GPU", 0))
-    if use_gpu and workers > gpus:
-        raise UserError(f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu")
-    needed = (0 if use_gpu else workers) + 1
-    if needed > cpus:
-        raise UserError(
-            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed}; ask for fewer workers"
-        )
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    local = [path for path in shared if not storage.is_remote(path)]
-    if len(nodes) > 1 and local:
-        # A zero-CPU task on every node looks for the folders: shared file systems pass, node-local paths do not.
-        look = ray.remote(num_cpus=0)(_missing)
-        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        found = ray.get([look.options(scheduling_strategy=strategy).remote(local) for strategy in there])
-        for node, missing in zip(nodes, found, strict=True):
-            if missing:
-                where = node["NodeManagerAddress"]
-                raise UserError(f"{missing[0]}: not visible on node {where}; use s3:// or a folder that all {len(nodes)} nodes share")
-    return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
-
-
-def choose_cache(choice: str, prepared: Prepared, beside: int = 0) -> tuple[bool, str]:
-    """Whether the pictures wait in Ray's object store (or on the nodes' disks), and that in words for the plan line. `beside`: bytes of other
-    sets that lie there too.
-
-    A node's store holds all of them beside batches on their way, so "auto" takes it where they fill at most 70 % of the smallest store. Raises
-    UserError for "memory" where they do not fit.
-    """
-    import ray
-
-    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    size, room = prepared.pixel_bytes, max(min(stores) * 0.7 - beside, 0)
-    what = f"pictures {size / 1e9:.2g} GB"
-    if size <= room and choice != "disk":
-        return True, f"{what} in memory"
-    if choice == "memory":
-        raise UserError(
-            f"train.cache=memory: the prepared pictures take {size / 1e9:.2g} GB, the smallest node's object store has room for {room / 1e9:.2g} GB; "
-            "leave train.cache at auto (they are then read from disk), store them smaller (--set data.stored_size=...), or start Ray with a "
-            "larger --object-store-memory"
-        )
-    return False, f"{what} from disk" + ("" if choice == "disk" else f" (memory has room for {room / 1e9:.2g} GB)")
-
-
-def _missing(paths: list[str]) -> list[str]:
-    return [path for path in paths if not storage.exists(path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock, view
         if "seconds" in batch:
             read, augment = batch["seconds"].sum(0, dtype=np.float64)
             clock.read, clock.augment = clock.read + float(read), clock.augment + float(augment)
-        image, label = _moved(batch["image"], device), _moved(batch["label"], device)
+        image, label = moved(batch["image"], device), moved(batch["label"], device)
         if view:
             image = view(image, batch["index"])
         clock.pictures += len(label)
@@ -83,10 +84,14 @@ def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock, view
             ahead = fetch(iterator)
 
 
-def _moved(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
+def moved(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch's array (or tensor, on the device already) as a tensor on `device`. It must not be written into."""
     if isinstance(values, torch.Tensor):  # on the device already
         return values
-    tensor = torch.from_numpy(np.array(values))  # the arrays lie read-only in shared memory; torch wants its own
+    with warnings.catch_warnings():
+        # The arrays lie read-only in the memory that they share with the input tasks, and nobody writes into a batch: no copy is needed.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ import torch
 import torch.distributed as dist
 
 from animalclf.errors import UserError
+from animalclf.memory import keep_freed_memory
 
 T = TypeVar("T")
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,10 @@ def average_statistics(model: torch.nn.Module) -> None:
 
 
 def set_up_cpu(wanted: int, workers_here: int) -> None:
-    """Threads of this rank: `wanted`, or (0) the node's physical cores shared among its ranks (Ray sets OMP_NUM_THREADS=1). And memory that
-    stays: glibc by default gives a large tensor's pages back when it is freed and zeroes new ones in the next step, up to a fifth of its time."""
+    """Threads of this rank: `wanted`, or (0) the node's physical cores shared among its ranks (Ray sets OMP_NUM_THREADS=1). And memory that stays."""
     cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores())
     torch.set_num_threads(wanted or max(1, cores // workers_here))
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt:  # glibc; other C libraries have no such settings
-        for setting, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 256 * 2**20)):
-            mallopt(setting, value)
+    keep_freed_memory()
 
 
 def _physical_cores() -> int:

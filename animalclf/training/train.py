@@ -58,7 +58,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     small dictionaries for a progress line. Only rank 0 writes. Raises UserError on all ranks or on none.
     """
     started = time.time()
-    on_progress({"moment": "workers ready"})
+    on_progress({"moment": "workers ready", "workers": place.world})
     later = device.on_device(config.augment.on, place.device) and not is_identity(config.augment)
     schedule, classes = make_schedule(prepared, config, augment_later=later), prepared.classes
     validating: list[Phase] = ["val"] if len(schedule.rows["val"]) else []
@@ -153,6 +153,7 @@ def _epoch(
         "train_rows": int(done["rows"]),
         "train_seconds": clock.total,
         "pictures_per_s": done["rows"] / clock.total,
+        "workers": place.world,
         "wait_share": clock.wait / clock.total,
         # Where rank 0's time went: in input tasks beside the steps, and in the loop itself.
         "read_seconds": clock.read,

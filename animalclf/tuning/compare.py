@@ -25,6 +25,7 @@ from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training import launch, mlflow_log
 from animalclf.training.launch import Show
+from animalclf.training.placement import Workers, choose_cache, preflight
 from animalclf.tuning import folder
 from animalclf.tuning.space import Plan, Trial
 from animalclf.tuning.trials import Job, Shared, check_searcher, run_trials
@@ -60,14 +61,14 @@ def compare(
     try:
         cluster.ensure_ray(workers)
         use_gpu = not cpu and cluster.gpus() > 0
-        launch.preflight(workers, use_gpu, [])  # before the preparation, which may take long
+        preflight(Workers.fixed(workers), use_gpu, [])  # before the preparation, which may take long
         plan, prepared = _prepared(plan, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
         facts = _same_pictures(plan, prepared, workers)
         folder.check_same_data(out, before, facts)
         entries = folder.known_trials(plan, out, before)
         ended = [trial.slug in entries and entries[trial.slug]["state"] in folder.ENDED for trial in plan.trials]
         weights = {trial.config.model.weights for trial in plan.trials} - {"none", "imagenet"}
-        found = launch.preflight(workers, use_gpu, [out, *(one.root for one in prepared), *weights])
+        found = preflight(Workers.fixed(workers), use_gpu, [out, *(one.root for one in prepared), *weights])
         at_once = concurrency(workers, use_gpu, max_concurrent)
         stores, kept = _stores([(trial, one) for trial, one, done in zip(plan.trials, prepared, ended, strict=True) if not done])
         _say(
@@ -154,7 +155,7 @@ def _stores(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, Cache]
     words, beside = "", 0
     for trial, one in pending:
         if one.root not in stores:
-            in_memory, kept = launch.choose_cache(trial.config.train.cache, one, beside)
+            in_memory, kept = choose_cache(trial.config.train.cache, one, beside)
             beside += one.pixel_bytes if in_memory else 0
             stores[one.root] = cache(one, in_memory)
             words += f", {kept}"

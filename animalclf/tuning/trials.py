@@ -29,6 +29,7 @@ from animalclf.data.stream import Cache
 from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training import launch
+from animalclf.training.placement import Workers
 from animalclf.tuning.folder import Board
 from animalclf.tuning.space import Plan, Trial, measure
 
@@ -94,7 +95,7 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
             facts = {"workers": shared.workers, "gpu": shared.use_gpu, "command": shared.command}
             launch.record(config, job.prepared, run, **facts)
             reveal = _Reveal(shared.mailbox, slug)
-            launch.train_on_ray(config, job.prepared, run, shared.workers, shared.use_gpu, show, job.store, [reveal])
+            launch.train_on_ray(config, job.prepared, run, Workers.fixed(shared.workers), shared.use_gpu, show, job.store, [reveal])
         except ray.exceptions.RayActorError as error:
             if "INTENDED_USER_EXIT" in str(error):
                 return  # the controller went because `_Watch` ended the run
