@@ -90,7 +90,7 @@ def _level(fs: fsspec.AbstractFileSystem, url: str, folder: str) -> list[dict[st
         return []
 
 
-def write_bytes(url: str, content: bytes) -> None:
+def write_bytes(url: str, content: bytes | memoryview) -> None:
     """Write a file whole or not at all: a reader never sees half of it, also after a crash. Raises UserError where it cannot be written."""
     fs, path = filesystem(url)
     try:
@@ -107,7 +107,7 @@ def write_bytes(url: str, content: bytes) -> None:
                 if os.path.exists(temporary):
                     os.remove(temporary)
         else:
-            explained(url, lambda: fs.pipe_file(path, content))
+            explained(url, lambda: fs.pipe_file(path, bytes(content)))
     except OSError as error:
         raise UserError(f"{url}: cannot be written ({error.strerror or error}); free space or choose another place") from error
 

@@ -36,6 +36,9 @@ def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Pict
     first frame. `name` (the file's) only serves to note an extension that lies. Raises BadPicture."""
     if not data:
         raise BadPicture("empty file")
+    plain = _plain_jpeg(data, max_pixels)
+    if plain is not None and _EXTENSIONS.get(name.rpartition(".")[2].lower(), "JPEG") == "JPEG":
+        return Picture(plain, "JPEG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size; the size is checked here
@@ -57,18 +60,36 @@ def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Pict
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, 3) to uint8 (size, size, 3), both sides stretched to the square as Keras's target_size does; averaged over areas where it
-    shrinks, cubic where it grows."""
+    """uint8 (H, W, 3) to uint8 (size, size, 3), both sides stretched to the square as Keras's target_size does; averaged over areas
+    where it shrinks, cubic where it grows."""
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return np.ascontiguousarray(image)
-    shrinking = height >= size and width >= size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC)
+    if height < size or width < size:
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+    # OpenCV averages whole pixels much faster than parts of them: to the nearest multiple of the size first (which moves values by 0.2 of 255 on
+    # average), then the average of whole pixels.
+    down, across = (max(2, round(side / size)) if side > size else 1 for side in (height, width))
+    multiple = cv2.resize(image, (across * size, down * size), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(multiple, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def _check_size(opened: Image.Image, max_pixels: int) -> None:
     if opened.width * opened.height > max_pixels:
         raise BadPicture(f"too large: {opened.width} x {opened.height} pixels (limit {max_pixels:,}; data.max_pixels)")
+
+
+def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
+    """Pixels of a whole JPEG file in which there is nothing for Pillow to look at (which takes a fifth of the time); None for all others."""
+    if not data.startswith(b"\xff\xd8\xff") or b"Exif\0\0" in data or b"MPF\0" in data:
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        if colours not in ("YCbCr", "Gray") or height * width > max_pixels:
+            return None
+        return np.ascontiguousarray(simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True))
+    except ValueError:
+        return None  # Pillow, and then simplejpeg again, say why
 
 
 def _read(opened: Image.Image, data: bytes) -> tuple[np.ndarray, list[str]]:
