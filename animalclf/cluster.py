@@ -18,6 +18,7 @@ def ensure_ray(workers: int = 0) -> None:
     A local start counts logical CPUs generously: on 2 cores a training worker and two input tasks must fit, or Ray Data waits for ever.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how soon the end of a run and a dead worker are seen; Ray's default is 2
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")  # then it looks again at what the cluster has; see launch.ATTEMPTS_TO_PLACE
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray

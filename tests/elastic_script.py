@@ -3,7 +3,6 @@ loses one of them and gets one back. Prints one line of JSON. Arguments: the pre
 
 import json
 import sys
-import threading
 
 import ray
 from helpers import tiny_config
@@ -15,6 +14,7 @@ from animalclf.runs import Run
 from animalclf.training import launch, placement
 from animalclf.training.placement import Workers
 
+EPOCHS = 16
 SIZE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
@@ -22,12 +22,10 @@ def main(prepared_at: str, out: str) -> None:
     machines = Cluster(initialize_head=True, head_node_args={**SIZE, "num_cpus": 0})
     nodes = [machines.add_node(**SIZE) for _ in range(2)]
     ray.init(address=machines.address, log_to_driver=False)
+    cluster.ensure_ray()
     cluster.quiet()
     placement.RESIZE_SECONDS = 2.0
     seen: list[dict[str, int]] = []
-
-    def change(action, *arguments, **named) -> None:
-        threading.Thread(target=action, args=arguments, kwargs=named).start()
 
     def show(event) -> None:
         if "row" not in event:
@@ -35,12 +33,11 @@ def main(prepared_at: str, out: str) -> None:
         row = event["row"]
         seen.append({"epoch": row["epoch"], "workers": row["workers"]})
         if len(seen) == 2:
-            change(machines.remove_node, nodes[1], allow_graceful=False)
-        elif row["workers"] == 1 and len(nodes) == 2:
-            nodes.append(None)
-            change(machines.add_node, **SIZE)
+            machines.remove_node(nodes.pop(), allow_graceful=False)
+        elif row["workers"] == 1 and len(nodes) == 1:
+            nodes.append(machines.add_node(**SIZE))
 
-    config = tiny_config(30, data__stored_size=76, model__input_size=76, train__threads=1)
+    config = tiny_config(EPOCHS, data__stored_size=76, model__input_size=76, train__threads=1)
     run = Run(out)
     run.write_config(config)
     result = launch.train_on_ray(config, open_prepared(prepared_at), run, Workers(1, 2), False, show)

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from elastic_script import EPOCHS
 from helpers import tiny_prepared
 
 from animalclf.runs import Run
@@ -24,7 +25,7 @@ def test_a_training_shrinks_with_the_cluster_and_grows_with_it(tmp_path):
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
     history = Run(str(tmp_path / "run")).metrics()
-    assert [row["epoch"] for row in history] == list(range(1, 31)) and told["result"]["epochs"] == 30
+    assert [row["epoch"] for row in history] == list(range(1, EPOCHS + 1)) and told["result"]["epochs"] == EPOCHS
     assert [workers for workers, _ in groupby(row["workers"] for row in history)] == [2, 1, 2]
     # On any number of workers: every picture once an epoch, the same steps at the same learning rate.
     assert {(row["train_rows"], row["val_rows"], row["lr"]) for row in history} == {(33, 12, history[0]["lr"])}

@@ -19,12 +19,14 @@ from animalclf.console import console
 from animalclf.data.shards import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
-from animalclf.training.placement import Workers, choose_cache, preflight, scaling
+from animalclf.training.placement import Workers, choose_cache, preflight, scaling, what_there_is
 
 if TYPE_CHECKING:
     from animalclf.data.stream import Cache
 
 Show = Callable[[dict[str, Any]], None]
+SILENCE = 60.0  # seconds without an event of the workers after which that is said
+ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
 
 
 def claim(out: str, config: Config, resume: bool) -> Run:
@@ -115,6 +117,15 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     return train_on_ray(config, prepared, run, workers, use_gpu, show, cache(prepared, in_memory))
 
 
+def open_mailbox() -> Any:
+    """A Mailbox on the driver's own node, so that it dies with no other."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+
+
 def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
     """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on other pictures."""
     if not run.exists():
@@ -161,7 +172,7 @@ def train_on_ray(
     from animalclf.data.stream import cache
     from animalclf.training.worker import Task, worker
 
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    mailbox = open_mailbox()
     task = Task(config, prepared.root, run.root, store or cache(prepared), mailbox)
     trainer = TorchTrainer(
         worker,
@@ -170,7 +181,7 @@ def train_on_ray(
         run_config=ray.train.RunConfig(
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
             storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
-            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=5),
+            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE),
             callbacks=list(callbacks),
         ),
     )
@@ -186,7 +197,7 @@ def train_on_ray(
 
     # In a thread of its own, so that Ctrl-C reaches this one and not Ray's handler.
     threading.Thread(target=fit, daemon=True).start()
-    renewed = time.monotonic()
+    renewed = heard = time.monotonic()
     while True:
         if time.monotonic() - renewed > STALE_SECONDS / 4:
             renewed = time.monotonic()
@@ -197,6 +208,11 @@ def train_on_ray(
             result = None
         for event in ray.get(mailbox.take.remote()):
             show(event)
+            heard = time.monotonic()
+        if time.monotonic() - heard > SILENCE:
+            heard = time.monotonic()
+            asked = workers.of("GPU" if use_gpu else "CPU")
+            console.print(f"no sign of the workers for a minute ({asked} asked for; the cluster has {what_there_is()} now)", soft_wrap=True)
         if result is None:
             continue
         if isinstance(result, BaseException):

@@ -109,7 +109,19 @@ def preflight(workers: Workers, use_gpu: bool, shared: list[str]) -> str:
             if missing:
                 where = node["NodeManagerAddress"]
                 raise UserError(f"{missing[0]}: not visible on node {where}; use s3:// or a folder that all {len(nodes)} nodes share")
-    return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
+    return _in_words(len(nodes), cpus, gpus)
+
+
+def what_there_is() -> str:
+    """The cluster as it is now, in words."""
+    import ray
+
+    have = ray.cluster_resources()
+    return _in_words(sum(node["Alive"] for node in ray.nodes()), int(have.get("CPU", 0)), int(have.get("GPU", 0)))
+
+
+def _in_words(nodes: int, cpus: int, gpus: int) -> str:
+    return f"{nodes} node{'s' if nodes > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
 
 
 def choose_cache(choice: str, prepared: Prepared, beside: int = 0) -> tuple[bool, str]:

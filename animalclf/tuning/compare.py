@@ -83,7 +83,7 @@ def compare(
         if plan.schedule == "none" and not plan.searching:
             jobs = [job for job in jobs if not job.ended]
         jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
-        mailbox = ray.remote(num_cpus=0)(launch.Mailbox).remote()
+        mailbox = launch.open_mailbox()
         board = folder.Board(out, facts, entries, plan.trials[0].config, show)
         try:
             if plan.searching or not all(job.ended for job in jobs):
