@@ -17,7 +17,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 test-cluster: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/cluster
+	ANIMALCLF_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

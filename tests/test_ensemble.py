@@ -200,7 +200,7 @@ def trained(root, prepared, seed, prior):
     with torch.no_grad():
         list(model.head.parameters())[-2].mul_(100)
     about = {"config": configuration.to_dict(settings), "classes": prepared.classes, "prior": prior, "epoch": 1, "metrics": {}}
-    checkpoint.save(run.checkpoint("best"), {**about, "model": model.state_dict()})
+    storage.write_bytes(run.checkpoint("best"), checkpoint.packed({**about, "model": model.state_dict()}))
     run.write_config(settings)
     run.write_environment(prepared=prepared.root, data_fingerprint=prepared.fingerprint)
     rows = prepared.rows("val")

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console, Group
 
 from animalclf import config as configuration
+from animalclf import storage
 from animalclf.errors import UserError
 from animalclf.inference import prior as priors
 from animalclf.inference.evaluate import confused, evaluate, table
@@ -34,7 +35,7 @@ def make_run(root, classes=CLASSES, config=CONFIG, saved=None, **facts):
     run.write_config(config)
     run.write_environment(**facts)
     about = {"config": configuration.to_dict(saved or config), "classes": list(classes), "prior": PRIOR, "epoch": 3, "metrics": {}}
-    checkpoint.save(run.checkpoint("best"), {**about, "model": model.state_dict()})
+    storage.write_bytes(run.checkpoint("best"), checkpoint.packed({**about, "model": model.state_dict()}))
     return run.root
 
 

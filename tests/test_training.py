@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from helpers import tiny_config, tiny_prepared
 
 from animalclf import config as configuration
+from animalclf import storage
 from animalclf.config import Augment
 from animalclf.data.feed import MemoryFeed, load_pictures, make_schedule
 from animalclf.errors import UserError
@@ -170,7 +172,7 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
     run = train_into(tmp_path, tiny_config(1), prepared)
     content = checkpoint.load(run.checkpoint("best"))
     content["classes"] = ["a", "b"]
-    checkpoint.save(run.checkpoint("best"), {k: v for k, v in content.items() if k != "format"})
+    storage.write_bytes(run.checkpoint("best"), checkpoint.packed({k: v for k, v in content.items() if k != "format"}))
     with pytest.raises(UserError, match="another architecture"):
         checkpoint.load_model(run.root)
     (tmp_path / "checkpoints" / "best.pt").write_bytes(b"not a checkpoint")
@@ -274,3 +276,21 @@ def test_a_trace_of_a_few_steps_opens_as_json(tmp_path, prepared):
     with gzip.open(run.url("profile", "trace.json.gz")) as file:
         names = {event.get("name") for event in json.load(file)["traceEvents"]}
     assert any("conv" in str(name) for name in names) and any("Adam" in str(name) for name in names)
+
+
+def test_writes_to_a_bucket_go_on_beside_the_training_in_their_order(tmp_path):
+    def refuse():
+        raise UserError("no room")
+
+    writer, may_end, done = checkpoint.Writer(Run("s3://bucket/run")), threading.Event(), []
+    writer.add(lambda: done.append("first") if may_end.wait(60) else None)
+    assert not done
+    may_end.set()
+    writer.add(lambda: done.append("second"))
+    writer.wait()
+    assert done == ["first", "second"]
+    writer.add(refuse)
+    with pytest.raises(UserError, match="no room"):
+        writer.wait()
+    with pytest.raises(UserError, match="no room"):
+        checkpoint.Writer(Run(str(tmp_path))).add(refuse)

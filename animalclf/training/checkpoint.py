@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,15 +19,37 @@ from animalclf.runs import Run
 FORMAT = 1
 
 
-def save(url: str, content: dict[str, Any]) -> None:
-    """Write tensors and plain data. Raises UserError where the place cannot be written (a full disk, say)."""
+def packed(content: dict[str, Any]) -> memoryview:
+    """Tensors and plain data as the content of a file that `load` reads; what happens to the tensors later does not change it."""
     sink = io.BytesIO()
     torch.save({"format": FORMAT, **content}, sink)
-    storage.write_bytes(url, sink.getvalue())
+    return sink.getbuffer()
+
+
+class Writer:
+    """Does one epoch's writes after another's: at once on a file system; to a bucket, which takes its time, while the next epoch trains."""
+
+    def __init__(self, run: Run) -> None:
+        self.pool = ThreadPoolExecutor(1) if storage.is_remote(run.root) else None
+        self.running: Future[None] | None = None
+
+    def add(self, writes: Callable[[], None]) -> None:
+        """Do `writes`, after those before. Raises UserError where these, or those before, cannot be done (a full disk, say)."""
+        self.wait()
+        if self.pool:
+            self.running = self.pool.submit(writes)
+        else:
+            writes()
+
+    def wait(self) -> None:
+        """Until everything is written. Raises as `add`."""
+        if self.running:
+            running, self.running = self.running, None
+            running.result()
 
 
 def load(url: str, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read what `save` wrote. Raises UserError where there is no checkpoint, or none of ours."""
+    """Read what `packed` made. Raises UserError where there is no checkpoint, or none of ours."""
     try:
         content = torch.load(io.BytesIO(storage.read_bytes(url)), map_location=device, weights_only=True)
     except FileNotFoundError as error:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from animalclf import config as configuration
+from animalclf import storage
 from animalclf.config import Config
 from animalclf.data import device
 from animalclf.data.augment import is_identity
@@ -72,7 +73,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
             network = state.model.head
         else:
             feed = make_feed(schedule, [(phase, epoch) for epoch in range(first, config.train.epochs) for phase in ("train", *validating)])
-        parallel = _parallel(network, config, place)
+        parallel, writer = _parallel(network, config, place), checkpoint.Writer(run)
         tracing = config.train.profile and place.rank == 0
         with traced(run, place.device) if tracing else contextlib.nullcontext(lambda: None) as mark:
 
@@ -83,12 +84,13 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
 
             for epoch in range(first, config.train.epochs):
                 row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress, after_step)
-                together(lambda: _keep(config, schedule, classes, run, state, place))
+                together(lambda: _keep(config, schedule, classes, run, state, place, writer))
                 if state.average:
                     state.average.restore(state.model)
                 on_epoch(row)
                 if out_of_patience(state.history, config):
                     break
+        together(writer.wait)
     return finish(config, prepared, schedule, run, make_feed, place, state.history, time.time() - started)
 
 
@@ -205,23 +207,30 @@ def out_of_patience(history: History, config: Config) -> bool:
     return bool(config.train.patience and history) and history[-1]["epoch"] - best_row(history, config)["epoch"] >= config.train.patience
 
 
-def _keep(config: Config, schedule: Schedule, classes: list[str], run: Run, state: State, place: Place) -> None:
+def _keep(config: Config, schedule: Schedule, classes: list[str], run: Run, state: State, place: Place, writer: checkpoint.Writer) -> None:
     """Rank 0 writes what the epoch made: the best model where it is one, all that a resume needs, the history."""
     if place.rank:
         return
-    row, settings = state.history[-1], configuration.to_dict(config)
-    if best_row(state.history, config) is row:
+    history, settings = list(state.history), configuration.to_dict(config)
+    files = {}
+    if best_row(history, config) is history[-1]:
         counts = _counts(schedule, len(classes))
         prior = counts / counts.sum() if config.train.balance == "none" else (counts > 0) / np.count_nonzero(counts)
-        model = {"config": settings, "classes": classes, "prior": prior.tolist(), "epoch": row["epoch"], "metrics": row}
-        checkpoint.save(run.checkpoint("best"), {**model, "model": state.model.state_dict()})
+        model = {"config": settings, "classes": classes, "prior": prior.tolist(), "epoch": history[-1]["epoch"], "metrics": history[-1]}
+        files["best"] = checkpoint.packed({**model, "model": state.model.state_dict()})
     weights, average = state.model.state_dict(), None
     if state.average:
         weights, average = state.average.trained, {"state": state.average.state, "updates": state.average.updates}
-    resume = {"config": settings, "history": state.history, "model": weights, "optimizer": state.optimizer.state_dict(), "average": average}
-    checkpoint.save(run.checkpoint("last"), resume)
-    run.write_metrics(state.history)
-    write_events(run, state.history)
+    resume = {"config": settings, "history": history, "model": weights, "optimizer": state.optimizer.state_dict(), "average": average}
+    files["last"] = checkpoint.packed(resume)
+
+    def write() -> None:
+        for name, content in files.items():  # the history after the checkpoint that it tells of
+            storage.write_bytes(run.checkpoint(name), content)
+        run.write_metrics(history)
+        write_events(run, history)
+
+    writer.add(write)
 
 
 def _ticker(report: Report, phase: str, epoch: int, config: Config, rows: int) -> Callable[[int, float], None]:
