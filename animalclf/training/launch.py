@@ -147,7 +147,7 @@ def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict
 
     set_up_cpu(config.train.threads, 1)
     pictures = load_pictures(prepared)
-    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), Place(), lambda row: show({"row": row}), show)
+    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), Place(), lambda row: None, show)
 
 
 def train_on_ray(

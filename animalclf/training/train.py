@@ -56,7 +56,8 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     """Train `config` on `prepared`, going on from the run folder's last finished epoch where it has one. Returns the content of result.json.
 
     `make_feed(schedule, passes)` gives this rank's batches; `on_epoch` gets each finished row of metrics.jsonl (on every rank), `on_progress`
-    small dictionaries for a progress line. Only rank 0 writes. Raises UserError on all ranks or on none.
+    small dictionaries for a progress line: {"phase", "done", ...}, {"moment": name}, and {"row": of an epoch} once it is written and cannot be lost.
+    Only rank 0 writes. Raises UserError on all ranks or on none.
     """
     started = time.time()
     on_progress({"moment": "workers ready", "workers": place.world})
@@ -84,7 +85,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
 
             for epoch in range(first, config.train.epochs):
                 row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress, after_step)
-                together(lambda: _keep(config, schedule, classes, run, state, place, writer))
+                together(lambda: _keep(config, schedule, classes, run, state, place, writer, on_progress))
                 if state.average:
                     state.average.restore(state.model)
                 on_epoch(row)
@@ -207,8 +208,10 @@ def out_of_patience(history: History, config: Config) -> bool:
     return bool(config.train.patience and history) and history[-1]["epoch"] - best_row(history, config)["epoch"] >= config.train.patience
 
 
-def _keep(config: Config, schedule: Schedule, classes: list[str], run: Run, state: State, place: Place, writer: checkpoint.Writer) -> None:
-    """Rank 0 writes what the epoch made: the best model where it is one, all that a resume needs, the history."""
+def _keep(
+    config: Config, schedule: Schedule, classes: list[str], run: Run, state: State, place: Place, writer: checkpoint.Writer, on_progress: Report
+) -> None:
+    """Rank 0 writes what the epoch made: the best model where it is one, all that a resume needs, the history; and then says that it is there."""
     if place.rank:
         return
     history, settings = list(state.history), configuration.to_dict(config)
@@ -229,6 +232,7 @@ def _keep(config: Config, schedule: Schedule, classes: list[str], run: Run, stat
             storage.write_bytes(run.checkpoint(name), content)
         run.write_metrics(history)
         write_events(run, history)
+        on_progress({"row": history[-1]})
 
     writer.add(write)
 

@@ -51,16 +51,11 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
             return kept[0]
         return RayFeed(schedule, task.cache, place.rank, place.world, passes)
 
-    def on_epoch(row: dict[str, Any]) -> None:
-        if place.rank == 0:
-            task.mailbox.post.remote({"row": row})
-        ray.train.report(row)
-
     def on_progress(event: dict[str, Any]) -> None:
         if place.rank == 0:
             task.mailbox.post.remote(event)
 
     try:
-        return train(task.config, prepared, Run(task.run), make_feed, place, on_epoch, on_progress)
+        return train(task.config, prepared, Run(task.run), make_feed, place, ray.train.report, on_progress)
     except UserError as error:
         return {"error": str(error)}
