@@ -129,11 +129,11 @@ def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):
         note(f"{host.name} listens on: " + ", ".join(sorted(set(host.ssh("ss -ltnH | awk '{print $4}'").split()))))
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_rows_are_exact_on_two_and_three_hosts(cluster, workers):
-    job = train(cluster, f"runs/world{workers}", 1, workers=workers)
+def test_rows_are_exact_on_two_hosts(cluster):
+    """On three they are in every test before."""
+    job = train(cluster, "runs/two", 1, workers=2)
     assert job.ends() == 0, job.log
-    check(f"runs/world{workers}", 1)
+    check("runs/two", 1)
 
 
 @pytest.mark.parametrize("workers", [2, 3])

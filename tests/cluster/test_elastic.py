@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 @pytest.mark.ray
 def test_a_training_shrinks_with_the_cluster_and_grows_with_it(tmp_path):
     prepared = tiny_prepared(tmp_path / "prepared", (21, 16, 8), size=76)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])}
     command = [sys.executable, str(HERE / "elastic_script.py"), prepared.root, str(tmp_path / "run")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
