@@ -9,6 +9,8 @@ from animalclf.errors import UserError
 
 _joined = False
 CPUS_FOR_DATA = 2  # logical CPUs that stay free for input tasks beside the training workers
+# Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more).
+SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000}
 
 
 def ensure_ray(workers: int = 0) -> None:
@@ -40,7 +42,7 @@ def ensure_ray(workers: int = 0) -> None:
             ) from error
         return
     cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, _system_config=SYSTEM, **options)
 
 
 def leave_ray() -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 console = Console(stderr=True, highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console = Console(stderr=True, highlight=False, width=120)  # a log has no edge at which tables must be cut
+LOG_SECONDS = 60.0  # in a log, from one line of progress to the next
 
 
 def duration(seconds: float) -> str:
@@ -36,7 +37,7 @@ class TrainingDisplay:
     """Shows the events of a training: a live line where the terminal allows it, and one line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:
-        self.epochs, self.told_at = epochs, -1e9
+        self.epochs, self.told_at, self.logged_at = epochs, -1e9, 0.0
         self.moments: dict[str, float] = {}  # what began or was ready when, in seconds after this process began
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), console=console, transient=True
@@ -67,6 +68,21 @@ class TrainingDisplay:
         left = (event["of"] - event["done"]) / max(speed, 1e-9)
         text = f"{event['done']:,}/{event['of']:,}  {speed:,.0f} pictures/s  {duration(left)} left"
         self.progress.update(self.line, description=f"{where}{name}", completed=event["done"], total=event["of"], speed=text)
+        if not console.is_terminal:
+            self._log(f"{where}{name}: {text}")
+
+    def _log(self, text: str) -> None:
+        """In a log: when the first step was done, and then a line a minute within long epochs."""
+        now = time.monotonic()
+        if not self.logged_at:
+            startup = self.startup()
+            parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in startup.items() if name != "total")
+            console.print(f"first step after {duration(startup['total'])} ({parts})", soft_wrap=True)
+        elif now - self.logged_at < LOG_SECONDS:
+            return
+        else:
+            console.print(text, soft_wrap=True)
+        self.logged_at = now
 
     def startup(self) -> dict[str, float]:
         """Seconds of each part of the start, in their order, and `total`: from the process's beginning to the end of the first step."""
@@ -81,7 +97,7 @@ class TrainingDisplay:
         now = time.monotonic()
         if now - self.told_at < 1 and row["epoch"] < self.epochs:
             return  # epochs of a head on kept features take hundredths of a second
-        self.told_at = now
+        self.told_at = self.logged_at = now
         parts = [f"epoch {row['epoch']:>3}/{self.epochs}", f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.4f}"]
         if "val_loss" in row:
             parts.append(f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f} balanced {row['val_balanced_accuracy']:.4f}")

@@ -16,7 +16,9 @@ def ray_local() -> Iterator[None]:
     """One local Ray with 4 logical CPUs for the whole test session."""
     import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=512 * 2**20)
+    from animalclf.cluster import SYSTEM
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=512 * 2**20, _system_config=SYSTEM)
     yield
     ray.shutdown()
 

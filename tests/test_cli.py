@@ -1,7 +1,9 @@
 """The commands as a user types them: from drawn pictures to a scored submission, help that teaches, faults that name their remedy."""
 
+import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import time
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from animalclf.cli import main
 from animalclf.data.demo import write_demo
@@ -111,3 +114,19 @@ def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
     assert not is_prepared(str(out)) and not list(out.glob("*.parquet"))
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0 and is_prepared(str(out)), again.stderr
+
+
+def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
+    from animalclf import console
+
+    screen, now = io.StringIO(), [1000.0]
+    monkeypatch.setattr(console, "console", Console(file=screen, width=100, highlight=False))
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    display = console.TrainingDisplay(3)
+    display.show({"moment": "ray ready"})
+    for seconds in range(0, 130, 10):
+        now[0] += 10
+        display.show({"phase": "train", "epoch": 2, "epochs": 3, "done": 4 * seconds, "of": 1000, "seconds": max(seconds, 1)})
+    first, *lines = screen.getvalue().splitlines()
+    assert re.fullmatch(r"first step after .* \(ray .*, first step .*\)", first)
+    assert lines == [f"epoch 2/3  training: {4 * at}/1,000  4 pictures/s  {left} left" for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))]

@@ -188,13 +188,16 @@ def test_people_see_every_trial_once_an_epoch_or_a_table():
         for trial in trials:
             table.show({"trial": trial.slug, "state": "waiting", **about, "seed": trial.config.seed})
         table.show({"trial": "big_cnn-s0", "state": "running", **about})
+        for done in (5, 6):
+            table.show({"trial": "big_cnn-s0", "phase": "train", "epoch": 1, "done": done, "of": 20, "seconds": 0.5})
         table.show({"trial": "big_cnn-s0", "row": row})
         table.show({"trial": "big_cnn-s0", "row": row})  # repeated after a fault
         table.show({"trial": "big_cnn-s0", "phase": "train", "epoch": 2, "done": 10, "of": 20, "seconds": 0.1})
         assert table.lines["big_cnn-s0"].left == pytest.approx(3.0)
         table.show({"trial": "big_cnn-s1", "state": "failed", **about, "seed": 1, "reason": "[no] lr"})
         said = screen.getvalue()
-        assert said.count("epoch 1/3") == 1 and "balanced_accuracy 0.4000, best 0.4000" in said
+        assert said.count("epoch 1/3 | train loss") == 1 and "balanced_accuracy 0.4000, best 0.4000" in said
+        assert said.count("pictures | ") == 1 and "big_cnn, seed 0: epoch 1/3 training, 5 of 20 pictures | 10 pictures/s" in said
         assert "big_cnn, seed 1: failed after 0 epochs: [no] lr" in said
         console.print(table.table())
         drawn = screen.getvalue()[len(said) :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torchvision
 from torch import nn
 
 from animalclf import config
@@ -16,6 +15,8 @@ NAMES = ("convnext_tiny", "efficientnet_b0", "mobilenet_v3_large", "resnet18", "
 
 def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """`spec.name` of torchvision without its last dense layer, dropout, and a new dense layer for `classes`."""
+    import torchvision  # takes seconds: only where it is needed
+
     network = torchvision.models.get_model(spec.name, weights=None)
     if load_weights and spec.weights != "none":
         state = weights.fetch(spec.name, spec.weights)

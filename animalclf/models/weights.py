@@ -11,14 +11,16 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-import torchvision
 from torch import nn
 
 from animalclf import storage
 from animalclf.errors import UserError
+
+if TYPE_CHECKING:
+    import torchvision
 
 T = TypeVar("T")
 
@@ -42,7 +44,8 @@ def check(architecture: str, source: str) -> None:
     from animalclf.models import check_name  # the registry imports this module
 
     check_name(architecture)
-    _choice(architecture)
+    if not architecture.startswith("vgg16"):
+        _choice(architecture)
     if source == "imagenet":
         _downloaded(architecture)
     else:
@@ -72,6 +75,8 @@ def put(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
 
 def _choice(architecture: str) -> torchvision.models.WeightsEnum:
     """For VGG16 the original Oxford weights, which Keras has too (the seed's); for others torchvision's best."""
+    import torchvision  # takes seconds: only where it is needed
+
     architecture = "vgg16" if architecture == "vgg16_pooled" else architecture
     try:
         choices = torchvision.models.get_model_weights(architecture)

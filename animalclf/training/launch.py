@@ -19,10 +19,12 @@ from animalclf.console import console
 from animalclf.data.shards import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
+from animalclf.training.mailbox import open_mailbox
 from animalclf.training.placement import Workers, choose_cache, preflight, scaling, what_there_is
 
 if TYPE_CHECKING:
     from animalclf.data.stream import Cache
+    from animalclf.training.trainer import Switch
 
 Show = Callable[[dict[str, Any]], None]
 SILENCE = 60.0  # seconds without an event of the workers after which that is said
@@ -117,15 +119,6 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     return train_on_ray(config, prepared, run, workers, use_gpu, show, cache(prepared, in_memory))
 
 
-def open_mailbox() -> Any:
-    """A Mailbox on the driver's own node, so that it dies with no other."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
-
-
 def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
     """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on other pictures."""
     if not run.exists():
@@ -158,23 +151,25 @@ def train_on_ray(
     use_gpu: bool,
     show: Show,
     store: Cache | None = None,
-    callbacks: Sequence[Any] = (),
+    switch: Switch | None = None,
 ) -> dict[str, Any]:
     """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
-    `store`: where the pictures wait, possibly for several trainings; default: in the object store, for this one. `callbacks`: Ray Train's.
+    `store`: where the pictures wait, possibly for several trainings; default: in the object store, for this one.
 
-    Raises UserError for what the user can mend, and Ray's TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
+    Raises UserError for what the user can mend, trainer.Stopped where `switch` ended the training, and Ray's TrainingFailedError otherwise. Ctrl-C
+    stops the workers; `--resume` continues.
     """
     import ray
     import ray.train
-    from ray.train.torch import TorchTrainer
 
     from animalclf.data.stream import cache
+    from animalclf.training.trainer import Stopped, Switch, Trainer
     from animalclf.training.worker import Task, worker
 
-    mailbox = open_mailbox()
+    mailbox, switch = open_mailbox(), switch or Switch()
     task = Task(config, prepared.root, run.root, store or cache(prepared), mailbox)
-    trainer = TorchTrainer(
+    trainer = Trainer(
+        switch,
         worker,
         train_loop_config={"task": task},
         scaling_config=scaling(workers, use_gpu),
@@ -182,20 +177,22 @@ def train_on_ray(
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
             storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
             failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE),
-            callbacks=list(callbacks),
         ),
     )
     outcome: queue.Queue[Any] = queue.Queue()
 
     def fit() -> None:
         try:
-            outcome.put(trainer.fit().return_value)
+            outcome.put(trainer.fit().return_value or Stopped())
         except ray.train.TrainingFailedError as error:
             outcome.put(error)
         except ray.exceptions.RayError as error:
             outcome.put(error)
+        finally:
+            switch.ended.set()
 
     # In a thread of its own, so that Ctrl-C reaches this one and not Ray's handler.
+    switch.ended.clear()
     threading.Thread(target=fit, daemon=True).start()
     renewed = heard = time.monotonic()
     while True:
@@ -220,17 +217,3 @@ def train_on_ray(
         if "error" in result:
             raise UserError(result["error"])
         return dict(result)
-
-
-class Mailbox:
-    """Progress from the workers to the driver (a Ray actor)."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def post(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-
-    def take(self) -> list[dict[str, Any]]:
-        events, self.events = self.events, []
-        return events

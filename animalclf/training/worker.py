@@ -29,7 +29,7 @@ class Task:
     prepared: str
     run: str
     cache: Cache
-    mailbox: Any  # actor handle of launch.Mailbox
+    mailbox: Any  # actor handle of mailbox.Mailbox
 
 
 def worker(settings: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training import launch, mlflow_log
 from animalclf.training.launch import Show
+from animalclf.training.mailbox import open_mailbox
 from animalclf.training.placement import Workers, choose_cache, preflight
 from animalclf.tuning import folder
 from animalclf.tuning.space import Plan, Trial
@@ -83,7 +84,7 @@ def compare(
         if plan.schedule == "none" and not plan.searching:
             jobs = [job for job in jobs if not job.ended]
         jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
-        mailbox = launch.open_mailbox()
+        mailbox = open_mailbox()
         board = folder.Board(out, facts, entries, plan.trials[0].config, show)
         try:
             if plan.searching or not all(job.ended for job in jobs):

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from animalclf.console import LOG_SECONDS, duration
 from animalclf.console import console as stderr
-from animalclf.console import duration
 from animalclf.tuning.space import Trial, measure
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
@@ -40,6 +40,7 @@ class Line:
     share: float = 0.0  # of the running epoch
     told: int = 0  # the epoch of the last plain line
     told_at: float = -1e9
+    logged_at: float = -1e9  # the last plain line of either kind
 
     @property
     def left(self) -> float | None:
@@ -88,6 +89,7 @@ class LiveTable:
             line.speed = event["done"] / max(event["seconds"], 1e-9)
             line.doing = {"features": "features", "val": "validating"}.get(event["phase"], "training")
             line.share = event["done"] / max(event["of"], 1) if event["phase"] == "train" else 1.0 if event["phase"] == "val" else 0.0
+            self._say_progress(line, event)
         if self.live.is_started:
             self.live.update(self.table(), refresh=True)
 
@@ -118,12 +120,22 @@ class LiveTable:
         now = time.monotonic()
         if self.live.is_started or line.epoch <= line.told or (now - line.told_at < QUIET and line.epoch < line.epochs):
             return
-        line.told, line.told_at = line.epoch, now
+        line.told = line.epoch
+        line.told_at = line.logged_at = now
         value = f" | val {self.monitor[4:]} {row[self.monitor]:.4f}, best {line.best:.4f}" if self.monitor in row else ""
         left = "" if line.left is None else f", {duration(line.left)} left"
         self._print(
             f"{_label(line)}: epoch {line.epoch}/{line.epochs} | train loss {row['train_loss']:.4f}{value} | {line.speed:,.0f} pictures/s{left}"
         )
+
+    def _say_progress(self, line: Line, event: dict[str, Any]) -> None:
+        """Without a terminal: that a trial has begun, and then a line a minute within long epochs."""
+        now = time.monotonic()
+        if self.live.is_started or now - line.logged_at < LOG_SECONDS:
+            return
+        line.logged_at = now
+        where = f"epoch {line.epoch + 1}/{line.epochs} {line.doing}, {event['done']:,} of {event['of']:,} pictures"
+        self._print(f"{_label(line)}: {where} | {line.speed:,.0f} pictures/s")
 
     def _say_end(self, line: Line) -> None:
         if line.state in ("finished", "stopped", "failed"):

@@ -14,13 +14,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray import tune
-from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from animalclf import cluster, storage
 from animalclf.config import Config
@@ -30,10 +29,12 @@ from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training import launch
 from animalclf.training.placement import Workers
+from animalclf.training.trainer import Stopped, Switch
 from animalclf.tuning.folder import Board
 from animalclf.tuning.space import Plan, Trial, measure
 
 HALVING = 3  # of the trials that reach a rung of ASHA, one in so many goes on; the next rung is so many times as far
+TO_END = 30.0  # seconds that a trial has to end its training in order
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Shared:
     plan: Plan
     workers: int
     use_gpu: bool
-    mailbox: Any  # actor handle of launch.Mailbox
+    mailbox: Any  # actor handle of mailbox.Mailbox
     command: str
 
     def job(self, params: dict[str, Any]) -> Job:
@@ -86,6 +87,9 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
             if not _last(history, config):
                 report([event["row"]])
 
+    switch, done = Switch(), threading.Event()
+    switch.ended.set()  # nothing is trained yet
+    threading.Thread(target=_obey, args=(shared.mailbox, slug, switch, done), daemon=True).start()
     try:
         report(history if ended else history[:-1] if _last(history, config) else history)
         if ended:
@@ -94,18 +98,27 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
         try:
             facts = {"workers": shared.workers, "gpu": shared.use_gpu, "command": shared.command}
             launch.record(config, job.prepared, run, **facts)
-            reveal = _Reveal(shared.mailbox, slug)
-            launch.train_on_ray(config, job.prepared, run, Workers.fixed(shared.workers), shared.use_gpu, show, job.store, [reveal])
-        except ray.exceptions.RayActorError as error:
-            if "INTENDED_USER_EXIT" in str(error):
-                return  # the controller went because `_Watch` ended the run
-            raise
+            launch.train_on_ray(config, job.prepared, run, Workers.fixed(shared.workers), shared.use_gpu, show, job.store, switch)
+        except Stopped:
+            return
         finally:
             run.unlock()
         report(history[-1:])  # only now: a schedule that stops a trial at its last epoch must find it evaluated
     except Exception as error:
         ray.get(shared.mailbox.post.remote({"trial": slug, "failed": reason(error)}))
         raise
+    finally:
+        done.set()
+
+
+def _obey(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> None:
+    """In a thread of the trial's process: end its training where `_Watch` says so, and answer. (The main thread may be waiting for Tune.)"""
+    while not done.wait(0.5):
+        if ray.get(mailbox.said.remote(f"stop {slug}")):
+            switch.stopping.set()
+            switch.ended.wait()
+            break
+    ray.get(mailbox.say.remote(f"ended {slug}"))
 
 
 def _last(history: Sequence[dict[str, Any]], config: Config) -> bool:
@@ -126,37 +139,27 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, UserError) or "Error" in text.partition(":")[0] else f"{name}: {text}"
 
 
-class _Reveal(ControllerCallback):
-    """Tells the comparison which actor controls a trial's Train run.
-
-    Only the controller can end a run in order. Where it merely dies with the trial's process, its workers die too, but their place in the cluster
-    stays taken: Ray's own cleaner for that case needs the dashboard, which a small local Ray does not have.
-    """
-
-    def __init__(self, mailbox: Any, slug: str) -> None:
-        self.mailbox, self.slug = mailbox, slug
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        ray.get(self.mailbox.post.remote({"trial": self.slug, "controller": ray.get_runtime_context().current_actor}))
-
-
 class _Watch(tune.Callback):
-    """Tells the main thread what Tune does, ends the Train runs of trials that are stopped, and stops Tune when the main thread asks for it."""
+    """Tells the main thread what Tune does, ends the Train runs of trials that are stopped, and stops Tune when the main thread asks for it.
+
+    Only a trial itself can end its Train run in order. Where its process is merely killed, its workers die too, but their place in the cluster stays
+    taken until the end of the job.
+    """
 
     def __init__(self, shared: Shared) -> None:
         self.shared, self.events, self.stop = shared, queue.SimpleQueue[dict[str, Any]](), threading.Event()
-        self.controllers: dict[str, Any] = {}  # by slug
+        self.running: set[str] = set()  # slugs
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune writes a copy of its settings, for a way of resuming that is not ours
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self.stop.is_set():
-            for slug in list(self.controllers):
-                self._end(slug)
+            self._end(*self.running)
             raise InterruptedError("stopped")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.running.add(self.shared.job(trial.config).trial.slug)
         self._tell(trial, "running")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -164,16 +167,19 @@ class _Watch(tune.Callback):
         job = self.shared.job(trial.config)
         if not Run(job.run).finished():
             self._end(job.trial.slug)
+        self.running.discard(job.trial.slug)
         self._tell(trial, "complete")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.running.discard(self.shared.job(trial.config).trial.slug)
         self._tell(trial, "failed")
 
-    def _end(self, slug: str) -> None:
-        controller = self.controllers.pop(slug, None)
-        if controller is not None:
-            with suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):  # it ends itself by dying
-                ray.get(controller.abort.remote(), timeout=30)
+    def _end(self, *slugs: str) -> None:
+        mailbox, until = self.shared.mailbox, time.monotonic() + TO_END
+        ray.get([mailbox.say.remote(f"stop {slug}") for slug in slugs])
+        while not all(ray.get([mailbox.said.remote(f"ended {slug}") for slug in slugs])) and time.monotonic() < until:
+            time.sleep(0.2)
+        self.running.difference_update(slugs)
 
     def _tell(self, trial: Any, state: str) -> None:
         job = self.shared.job(trial.config)
@@ -236,10 +242,7 @@ def _follow(shared: Shared, watch: _Watch, board: Board) -> None:
         told.append(watch.events.get())
     started = [event for event in told if event["tune"] == "running"]
     for event in (*started, *ray.get(shared.mailbox.take.remote()), *(event for event in told if event["tune"] != "running")):
-        if "controller" in event:
-            watch.controllers[event["trial"]] = event["controller"]
-        else:
-            board.take(event)
+        board.take(event)
 
 
 def _scheduler(plan: Plan) -> Any:

@@ -11,7 +11,7 @@ from ray_cluster import note
 from animalclf import storage
 from animalclf.runs import Run
 
-DATA, PREPARED = "s3://bucket/demo", "s3://bucket/prepared"
+DATA, PREPARED = "s3://bucket/demo", "s3://bucket/prepared/a"
 TRAIN, VAL = 96, 24  # rows; asserted to be those of the prepared set in the first test
 
 
@@ -20,7 +20,7 @@ SMALL = ["--recipe", "demo", "--set", "train.threads=1", "--set", "train.precisi
 
 
 def train(cluster, out, epochs, *more, workers=3):
-    sets = ["--set", f"train.epochs={epochs}", "--workers", str(workers), "--prepared", f"{PREPARED}/a"]
+    sets = ["--set", f"train.epochs={epochs}", "--workers", str(workers), "--prepared", PREPARED]
     return cluster.submit("train", "--data", DATA, "--out", f"s3://bucket/{out}", *SMALL, *sets, *more)
 
 
@@ -34,39 +34,35 @@ def check(out, epochs, rows=(TRAIN, VAL)):
     return history
 
 
-def test_a_job_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
+def test_the_comparison_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
     drawn = cluster.submit("demo", "--only-data", "--data", DATA, "--out", "s3://bucket/unused", "--pictures", "120", "--test-pictures", "10")
     assert drawn.ends() == 0, drawn.log
-    began = time.time()
-    job = train(cluster, "runs/three", 2)
-    first = job.wait_for("epoch   1/2") - began
-    assert job.ends() == 0, job.log
-    history = check("runs/three", 2)
-    note(f"submit to the end of the first epoch, preparation included: {first:.0f} s; an epoch: {history[-1]['seconds']:.1f} s")
-    assert cluster.trained_on() == {host.address for host in cluster.machines.hosts}
-    assert storage.exists("s3://bucket/runs/three/checkpoints/best.pt") and Run("s3://bucket/runs/three").result()["workers"] == 3
-    assert "results: s3://bucket/runs/three" in job.log
-
-
-def test_the_comparison_on_s3(cluster):
     sets = [item for item in SMALL if item not in ("--recipe", "demo")]
-    arguments = ["--recipes", "demo", "--seeds", "2", "--set", "train.epochs=1", "--workers", "1"]
-    job = cluster.submit("compare", "--data", DATA, "--out", "s3://bucket/compared", "--prepared", f"{PREPARED}/a", *arguments, *sets)
+    arguments = ["--recipes", "demo", "--seeds", "2", "--set", "train.epochs=1", "--workers", "3", "--prepared", PREPARED]
+    job = cluster.submit("compare", "--data", DATA, "--out", "s3://bucket/compared", *arguments, *sets)
     assert job.ends() == 0, job.log
-    assert storage.exists("s3://bucket/compared/summary.json")
+    assert cluster.trained_on() == {host.address for host in cluster.machines.hosts}
+    assert "results: s3://bucket/compared" in job.log
+    assert storage.exists("s3://bucket/compared/summary.json") and storage.exists("s3://bucket/compared/report.html")
+    for seed in (0, 1):
+        check(f"compared/trials/demo-s{seed}", 1)
+        assert Run(f"s3://bucket/compared/trials/demo-s{seed}").result()["workers"] == 3
 
 
 def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster):
     victim = cluster.others[-1]
-    job = train(cluster, "runs/killed", 4)
-    job.wait_for("epoch   1/4")
+    began = time.time()
+    job = train(cluster, "runs/killed", 3)
+    first = job.wait_for("first step after") - began
+    note(f"submit to the first training step, pictures prepared: {first:.0f} s")
+    job.wait_for("epoch   1/3")
     time.sleep(2)  # in the middle of the second epoch
     before = Run("s3://bucket/runs/killed").metrics()
     died = time.time()
     victim.kill()
-    again = job.wait_for(f"epoch {len(before) + 1:>3}/4")
+    again = job.wait_for(f"epoch {len(before) + 1:>3}/3")
     assert job.ends() == 0, job.log
-    history = check("runs/killed", 4)
+    history = check("runs/killed", 3)
     epoch = max(row["seconds"] for row in history)
     assert history[: len(before)] == before  # what was finished was not done again
     note(f"host killed in epoch {len(before) + 1}: that epoch, begun again, ended {again - died:.0f} s later; the longest epoch took {epoch:.0f} s")
@@ -87,32 +83,26 @@ def test_a_host_cut_off_for_half_a_minute(cluster):
     cluster.wait_for_hosts(3)
 
 
-def test_a_killed_training_process(cluster):
-    job = train(cluster, "runs/process", 3)
-    job.wait_for("epoch   1/3")
+def test_a_killed_training_process_then_s3_that_fails_for_20_seconds(cluster):
+    job = train(cluster, "runs/process", 4)
+    job.wait_for("epoch   1/4")
     victim = next(host for host in cluster.machines.hosts if "TrainWorker" in host.ssh("ps -eo args"))
     assert "killed" in victim.ssh("pkill -9 -f '[r]ay::.*TrainWorker' && echo killed")
+    job.wait_for("epoch   2/4")
+    machines.fail_s3(20)
     assert job.ends() == 0, job.log
-    check("runs/process", 3)
+    check("runs/process", 4)
 
 
-def test_a_killed_driver_and_the_same_command_with_resume(cluster):
-    job = train(cluster, "runs/driver", 3)
+def test_a_killed_driver_and_the_same_command_with_resume_on_two_hosts(cluster):
+    job = train(cluster, "runs/driver", 3, workers=2)
     job.wait_for("epoch   1/3")
     assert "killed" in cluster.head.ssh("pkill -9 -f '[r]ay_jobs.train' && echo killed")
     assert job.ends() not in (0, 130), job.log
     before = Run("s3://bucket/runs/driver").metrics()
-    again = train(cluster, "runs/driver", 3, "--resume")
+    again = train(cluster, "runs/driver", 3, "--resume", workers=2)
     assert again.ends() == 0, again.log
     assert check("runs/driver", 3)[: len(before)] == before and before
-
-
-def test_s3_that_fails_for_20_seconds(cluster):
-    job = train(cluster, "runs/s3", 3)
-    job.wait_for("epoch   1/3")
-    machines.fail_s3(20)
-    assert job.ends() == 0, job.log
-    check("runs/s3", 3)
 
 
 def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):
@@ -129,17 +119,10 @@ def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):
         note(f"{host.name} listens on: " + ", ".join(sorted(set(host.ssh("ss -ltnH | awk '{print $4}'").split()))))
 
 
-def test_rows_are_exact_on_two_hosts(cluster):
-    """On three they are in every test before."""
-    job = train(cluster, "runs/two", 1, workers=2)
+def test_gradients_over_two_and_three_hosts_are_those_of_one_process(cluster):
+    job = cluster.submit("gradients", folder=Path(__file__).parent)
     assert job.ends() == 0, job.log
-    check("runs/two", 1)
-
-
-@pytest.mark.parametrize("workers", [2, 3])
-def test_gradients_over_hosts_are_those_of_one_process(cluster, workers):
-    job = cluster.submit("gradients", str(workers), folder=Path(__file__).parent)
-    assert job.ends() == 0 and "the gradients agree" in job.log, job.log
+    assert "2 hosts: the gradients agree" in job.log and "3 hosts: the gradients agree" in job.log
 
 
 def test_ray_down_leaves_nothing(cluster):

@@ -1,0 +1,35 @@
+"""What processes tell each other while a training or a comparison runs. Few imports: it is an actor, whose process has to load them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Mailbox:
+    """An actor: progress from the workers to the driver, and words that anyone may say and ask for."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.words: set[str] = set()
+
+    def post(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def take(self) -> list[dict[str, Any]]:
+        events, self.events = self.events, []
+        return events
+
+    def say(self, word: str) -> None:
+        self.words.add(word)
+
+    def said(self, word: str) -> bool:
+        return word in self.words
+
+
+def open_mailbox() -> Any:
+    """The handle of a Mailbox on the driver's own node, so that it dies with no other."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
