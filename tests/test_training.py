@@ -35,6 +35,11 @@ def prepared(tmp_path_factory):
     return tiny_prepared(tmp_path_factory.mktemp("prepared"), COUNTS, size=76)
 
 
+def quick(epochs, **sets):
+    """A network with BatchNorm and dropout that trains in seconds."""
+    return tiny_config(epochs, model__name="mobilenet_v3_large", model__input_size=32, data__stored_size=40, model__dropout=0.2, **sets)
+
+
 def train_into(folder, config, prepared, stop_after=None):
     """Train in this process; with `stop_after`, die after so many epochs as Ctrl-C would."""
     run, rows = Run(str(folder)), []
@@ -71,7 +76,7 @@ def test_it_learns_and_fills_the_run_folder(tmp_path, prepared):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
-    config = tiny_config(3, optim__ema=0.9, optim__schedule="cosine", optim__warmup_epochs=1)
+    config = quick(3, optim__ema=0.9, optim__schedule="cosine", optim__warmup_epochs=1)
     whole = train_into(tmp_path / "whole", config, prepared)
     train_into(tmp_path / "parts", config, prepared, stop_after=1)
     assert len(Run(str(tmp_path / "parts")).metrics()) == 1
@@ -84,7 +89,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
-    runs = [train_into(tmp_path / str(i), tiny_config(1, seed=seed), prepared) for i, seed in enumerate([0, 0, 1])]
+    runs = [train_into(tmp_path / str(i), quick(1, seed=seed), prepared) for i, seed in enumerate([0, 0, 1])]
     first, again, other = (without_times(run.metrics()) for run in runs)
     assert first == again != other
 
@@ -160,16 +165,16 @@ def test_averaged_weights_lag_behind_and_restore():
 
 def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, prepared):
     with pytest.raises(UserError, match=r"optim\.lr"):
-        train_into(tmp_path, tiny_config(2, optim__name="sgd", optim__lr="1e30"), prepared)
+        train_into(tmp_path, quick(2, optim__name="sgd", optim__lr="1e30"), prepared)
 
 
 def test_early_stopping(tmp_path, prepared):
-    run = train_into(tmp_path, tiny_config(9, train__patience=1, optim__lr="1e-12"), prepared)
+    run = train_into(tmp_path, quick(9, train__patience=1, optim__lr="1e-12"), prepared)
     assert len(run.metrics()) == 2 and run.result()["best_epoch"] == 1
 
 
 def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
-    run = train_into(tmp_path, tiny_config(1), prepared)
+    run = train_into(tmp_path, quick(1), prepared)
     content = checkpoint.load(run.checkpoint("best"))
     content["classes"] = ["a", "b"]
     storage.write_bytes(run.checkpoint("best"), checkpoint.packed({k: v for k, v in content.items() if k != "format"}))
@@ -224,8 +229,8 @@ def test_limit_keeps_every_class(prepared):
 
 
 def test_augmenting_on_the_device_trains_alike(tmp_path, prepared):
-    settings = {"model__input_size": 76, "data__stored_size": 76, "optim__name": "sgd", "train__epochs": 1}
-    rows = [train_into(tmp_path / on, tiny_config(1, augment__on=on, **settings), prepared).metrics()[0] for on in ("data", "device")]
+    settings = {"optim__name": "sgd"}
+    rows = [train_into(tmp_path / on, quick(1, augment__on=on, **settings), prepared).metrics()[0] for on in ("data", "device")]
     assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=1e-3)
     assert rows[0]["augment_seconds"] > 0 and rows[1]["handover_seconds"] > rows[0]["handover_seconds"]
     assert all(row["wait_seconds"] + row["handover_seconds"] + row["step_seconds"] == pytest.approx(row["train_seconds"]) for row in rows)
@@ -272,7 +277,7 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
 
 
 def test_a_trace_of_a_few_steps_opens_as_json(tmp_path, prepared):
-    run = train_into(tmp_path, tiny_config(1, train__batch_size=4, train__profile="true"), prepared)
+    run = train_into(tmp_path, quick(1, train__batch_size=4, train__profile="true"), prepared)
     with gzip.open(run.url("profile", "trace.json.gz")) as file:
         names = {event.get("name") for event in json.load(file)["traceEvents"]}
     assert any("conv" in str(name) for name in names) and any("Adam" in str(name) for name in names)
