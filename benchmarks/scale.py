@@ -92,11 +92,19 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
     """One epoch as the training receives it, and the peaks of memory meanwhile."""
     import ray
 
+    from animalclf.cluster import SYSTEM
     from animalclf.data.stream import RayFeed, cache
     from animalclf.training.placement import choose_cache
 
+    store = int(store_gb * 1e9)
     ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", object_store_memory=int(store_gb * 1e9)
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=store,
+        _system_config=SYSTEM,
     )
     prepared = shards.open_prepared(root)
     in_memory, said = choose_cache(where, prepared)
