@@ -1,6 +1,6 @@
 """Ray Train's TorchTrainer, started sooner, and stopped in order.
 
-Ray starts five helper processes beside the workers, each of which imports Ray Data, Ray Train and PyTorch; on two cores they are half the wait for
+Ray starts six processes beside the workers, each of which imports Ray Data, Ray Train and mostly PyTorch; on two cores they were half the wait for
 the first step. Three of them do nothing here: the one that hands out Ray datasets (our workers plan their batches themselves), the one that removes
 the placement of a controller that died (it needs the dashboard, which a local Ray does not have), and the one that watches for warnings of spot
 machines (a machine taken back is a machine lost). The controller itself runs in the process that calls `fit`.
