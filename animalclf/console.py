@@ -102,12 +102,18 @@ class TrainingDisplay:
         if "val_loss" in row:
             parts.append(f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.4f} balanced {row['val_balanced_accuracy']:.4f}")
         waiting = f", {row['wait_share']:.0%} waiting for data" if row["wait_share"] >= 0.05 else ""
-        left = (self.epochs - row["epoch"]) * row["seconds"]
+        left = (self.epochs - row["epoch"]) * (row["seconds"] - row.get("features_seconds", 0.0))
         parts.append(f"{row['pictures_per_s']:,.0f} pictures/s{waiting}, {duration(left)} left")
         console.print(" | ".join(parts), soft_wrap=True)
 
 
-IN_THE_LOOP = {"step": "in steps", "validate": "validating", "wait": "waiting for pictures", "handover": "handing them over"}
+IN_THE_LOOP = {
+    "features": "features of the frozen base",
+    "step": "in steps",
+    "validate": "validating",
+    "wait": "waiting for pictures",
+    "handover": "handing them over",
+}
 
 
 def results_table(result: dict[str, Any]) -> Table:
@@ -129,7 +135,7 @@ def results_table(result: dict[str, Any]) -> Table:
     table.add_row("epochs took", f"{duration(result['seconds'])}, {speed}")
     parts = result.get("time", {})
     if parts:
-        inside = ", ".join(f"{duration(parts[name])} {text}" for name, text in IN_THE_LOOP.items())
+        inside = ", ".join(f"{duration(parts[name])} {text}" for name, text in IN_THE_LOOP.items() if name != "features" or parts[name])
         table.add_row("of that", f"{inside}; input tasks beside: {duration(parts['read'])} reading, {duration(parts['augment'])} augmenting")
     if "startup" in result:
         *each, (_, total) = result["startup"].items()

@@ -125,6 +125,8 @@ def pooled(epochs, **sets):
 def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_path, monkeypatch):
     prepared = tiny_prepared(tmp_path / "prepared", COUNTS)
     kept = train_into(tmp_path / "kept", pooled(3), prepared)
+    first, *others = kept.metrics()
+    assert 0 < first["features_seconds"] < first["seconds"] and not any("features_seconds" in row for row in others)
     monkeypatch.setattr(training, "is_identity", lambda augment: False)
     again = train_into(tmp_path / "again", pooled(3), prepared)
     for one, other in zip(without_times(kept.metrics()), without_times(again.metrics()), strict=True):

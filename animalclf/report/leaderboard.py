@@ -33,8 +33,8 @@ def leaderboard(runs: Sequence[Run], ensembles: Sequence[dict[str, Any]] = ()) -
     macro_f1, loss, ece: mean, std (over seeds, n - 1; None for one seed), low, high, values (in the order of the seeds). [low, high] is the 95 %
     interval of the mean over seeds and pictures (see significance.py); with one seed it covers the pictures alone, as in result.json. best_epoch
     has the same keys, with the smallest and largest as low and high. Means over seeds of pictures_per_s (in training), seconds_to_best (epochs up to
-    the best one, with validation) and device_seconds_to_best (times workers); parameters (as Keras counts them) and trainable. An ensemble has no
-    seeds, best_epoch and pictures_per_s (None), and its members' sums of the others.
+    the best one, with validation and the features of a frozen base) and device_seconds_to_best (times workers); parameters (as Keras counts them)
+    and trainable. An ensemble has no seeds, best_epoch and pictures_per_s (None), and its members' sums of the others.
 
     `pairs`, for every two rows, the better first: a, b, difference (of balanced accuracy), low, high, p (corrected for the number of pairs by Holm),
     p_alone (not corrected), real (p < 0.05); see significance.difference.

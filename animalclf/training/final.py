@@ -17,7 +17,7 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, metrics
 from animalclf.training.ranks import Place, gather, together
 
-PARTS = ("read", "augment", "wait", "handover", "step", "validate")  # of an epoch's time, as metrics.jsonl has them; see train.py
+PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate")  # of an epoch's time, as metrics.jsonl has them; see train.py
 
 
 def finish(
@@ -45,7 +45,7 @@ def finish(
         "precision": "bf16" if bf16 else "fp32",
         "rows": {split: len(rows) for split, rows in schedule.rows.items()},
         "seconds": sum(row["seconds"] for row in history),
-        "seconds_this_time": trained_for,  # this process, with features of a frozen base and without the final evaluation
+        "seconds_this_time": trained_for,  # this process, without the final evaluation
         "pictures_per_s": float(np.median([row["pictures_per_s"] for row in history])),
         "time": {part: sum(row.get(f"{part}_seconds", 0.0) for row in history) for part in PARTS},
         "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in history) / trained,

@@ -68,10 +68,11 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     first = len(state.history)
     if first < config.train.epochs and not out_of_patience(state.history, config):
         network: nn.Module = state.model
+        asked, features_seconds = time.perf_counter(), 0.0
         if state.model.frozen_features and is_identity(config.augment):
             bf16 = loop.choose_bf16(config.train.precision, place.device)
             feed: Feed = feature_feed(state.model, schedule, make_feed, place, bf16, on_progress)
-            network = state.model.head
+            network, features_seconds = state.model.head, time.perf_counter() - asked
         else:
             feed = make_feed(schedule, [(phase, epoch) for epoch in range(first, config.train.epochs) for phase in ("train", *validating)])
         parallel, writer = _parallel(network, config, place), checkpoint.Writer(run)
@@ -85,6 +86,9 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
 
             for epoch in range(first, config.train.epochs):
                 row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress, after_step)
+                if features_seconds:  # they are part of what the first epoch here took
+                    row |= {"features_seconds": features_seconds, "seconds": row["seconds"] + features_seconds}
+                    features_seconds = 0.0
                 together(lambda: _keep(config, schedule, classes, run, state, place, writer, on_progress))
                 if state.average:
                     state.average.restore(state.model)

@@ -81,7 +81,8 @@ class LiveTable:
                 self._say_end(line)
         elif "row" in event:
             row = event["row"]
-            line.epoch, line.seconds, line.speed, line.share = row["epoch"], row["seconds"], row["pictures_per_s"], 0.0
+            line.epoch, line.speed, line.share = row["epoch"], row["pictures_per_s"], 0.0
+            line.seconds = row["seconds"] - row.get("features_seconds", 0.0)
             if self.monitor in row:
                 line.best = row[self.monitor] if line.best is None else self.better(line.best, row[self.monitor])
             self._say_epoch(line, row)
