@@ -88,7 +88,7 @@ def learning_curves(histories: Sequence[tuple[str, str, list[dict[str, Any]]]]) 
 
 def calibration(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
     """Accuracy against confidence of each model (label, metrics): on the diagonal a model is as often right as it says. Area: pictures."""
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    figure = Figure(figsize=(5, 4.6 + 0.12 * len(results)), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
     for number, (label, found) in enumerate(results):
@@ -102,7 +102,7 @@ def calibration(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
     axes.set_ylabel("share that is right")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    axes.legend(title="calibration error", fontsize=8)
+    figure.legend(title="calibration error", fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -24,7 +24,8 @@ def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], caption: 
 
 
 def leaderboard(board: dict[str, Any]) -> str:
-    rows = []
+    """How good each recipe and ensemble is, which differences are real, and what each cost."""
+    rows, costs = [], []
     for row in board["rows"]:
         score, epoch, speed = row["balanced_accuracy"], row.get("best_epoch"), row.get("pictures_per_s")
         spread = "" if score["std"] is None else f" ± {score['std']:.3f}"
@@ -35,6 +36,11 @@ def leaderboard(board: dict[str, Any]) -> str:
                 f"<b>{score['mean']:.3f}</b>{spread}",
                 f"{score['low']:.3f} to {score['high']:.3f}",
                 *(f"{row[name]['mean']:.3f}" for name in ("accuracy", "macro_f1", "loss", "ece")),
+            ]
+        )
+        costs.append(
+            [
+                esc(row["recipe"]),
                 "–" if epoch is None else f"{epoch['mean']:.0f}",
                 "–" if speed is None else f"{speed:,.0f}",
                 duration(row["seconds_to_best"]),
@@ -43,10 +49,8 @@ def leaderboard(board: dict[str, Any]) -> str:
                 f"{row['trainable'] / 1e6:.2f} M",
             ]
         )
-    headings = ["recipe", "seeds", "balanced accuracy", "95 % interval", "accuracy", "macro F1", "loss", "calibration error", "best epoch"]
-    headings += ["pictures/s", "to best", "device time", "parameters", "trainable"]
-    caption = "Mean ± deviation over seeds. The interval covers seeds and pictures; with one seed the pictures alone."
-    text = rows_table(headings, rows, caption)
+    headings = ["recipe", "seeds", "balanced accuracy", "95 % interval", "accuracy", "macro F1", "loss", "calibration error"]
+    text = rows_table(headings, rows, "Mean ± deviation over seeds. The interval covers seeds and pictures; with one seed the pictures alone.")
     if board["pairs"]:
         pairs = [
             [
@@ -54,13 +58,14 @@ def leaderboard(board: dict[str, Any]) -> str:
                 esc(p["b"]),
                 f"{p['difference']:+.3f}",
                 f"{p['low']:+.3f} to {p['high']:+.3f}",
-                f"{p['p']:.3f}",
+                f"{p['p']:.3f}" if p["p"] >= 0.001 else "&lt; 0.001",
                 "yes" if p["real"] else "no",
             ]
             for p in board["pairs"]
         ]
         text += "<h3>Which differences are real</h3>" + rows_table(["better", "than", "by", "95 % interval", "p", "real"], pairs)
-    return text
+    headings = ["recipe", "best epoch", "pictures/s in training", "time to it", "device time", "parameters", "trainable"]
+    return text + "<h3>What they cost</h3>" + rows_table(headings, costs, "An ensemble costs what its members cost together.")
 
 
 def one_result(found: dict[str, Any]) -> str:

@@ -47,12 +47,12 @@ class Job:
     def log(self) -> str:
         return "\n".join(line for _, line in self.lines)
 
-    def wait_for(self, text: str, timeout: float = 240) -> float:
-        """The time at which a line with `text` came."""
+    def wait_for(self, text: str, timeout: float = 240, after: float = 0.0) -> float:
+        """The time at which a line with `text` came, the first `after` some time."""
         end = time.time() + timeout
         while time.time() < end:
             for when, line in list(self.lines):
-                if text in line:
+                if text in line and when > after:
                     return when
             assert self.process.poll() is None, f"ended before {text!r}:\n{self.log}"
             time.sleep(0.2)
