@@ -64,7 +64,7 @@ class Run:
 
     def predictions(self, name: str) -> pd.DataFrame:
         """Class probabilities a picture, as written by training (val, test), evaluate or predict."""
-        return pd.read_parquet(io.BytesIO(storage.read_bytes(self._there("predictions", f"{name}.parquet"))))
+        return storage.as_table(storage.read_bytes(self._there("predictions", f"{name}.parquet")))
 
     def _there(self, *parts: str) -> str:
         url = self.url(*parts)

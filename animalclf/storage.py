@@ -11,6 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from animalclf import s3
@@ -115,6 +118,15 @@ def write_bytes(url: str, content: bytes | memoryview) -> None:
 def explained(url: str, action: Callable[[], T]) -> T:
     """`action()`; for a bucket with patience, and with what it refuses turned into a UserError. FileNotFoundError of a file passes through."""
     return s3.persistent(url, action) if is_remote(url) else action()
+
+
+def as_table(parquet: bytes) -> pd.DataFrame:
+    """The table of a Parquet file's content. Raises ValueError or OSError for anything else.
+
+    Without Arrow's threads: one that still lets go of Python's memory while the process ends aborts it ("terminate called without an active
+    exception", github.com/apache/arrow/issues/34314; 4 of 120 short commands).
+    """
+    return pq.ParquetFile(pa.BufferReader(parquet)).read(use_threads=False).to_pandas(use_threads=False)
 
 
 def read_json(url: str) -> Any:

@@ -1,5 +1,7 @@
 import io
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -160,6 +162,21 @@ def test_unknown_encoding(tmp_path):
         sources.find(path, Data())
     with pytest.raises(UserError, match="no such table"):
         sources.find(str(tmp_path / "other.csv"), Data())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts this process's threads in /proc")
+def test_reading_a_parquet_table_leaves_no_thread_behind():
+    """A thread of Arrow that outlives the command aborts it now and then, after its work is done."""
+    code = """
+import io, os, pandas as pd
+from animalclf import storage
+sink = io.BytesIO()
+pd.DataFrame({"label": ["cat", "dog"] * 500}).to_parquet(sink)
+before = len(os.listdir("/proc/self/task"))
+table = storage.as_table(sink.getvalue())
+print(len(table), len(os.listdir("/proc/self/task")) - before)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["1000", "0"]
 
 
 def test_the_inputs_hash_changes_with_any_file_or_setting(tmp_path):

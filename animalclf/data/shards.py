@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +73,7 @@ def open_prepared(root: str) -> Prepared:
         raise UserError(f"{root}: no prepared set here ({INFO} is missing); make one with: animalclf prepare --data PICTURES --out {root}") from error
     if info.get("format") != FORMAT:
         raise UserError(f"{root}: prepared set of format {info.get('format')}, this version reads {FORMAT}; make it anew: animalclf prepare --force")
-    manifest = pd.read_parquet(io.BytesIO(storage.read_bytes(storage.join(root, MANIFEST))))
+    manifest = storage.as_table(storage.read_bytes(storage.join(root, MANIFEST)))
     return Prepared(root, info, manifest)
 
 
@@ -102,7 +101,7 @@ def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "p
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
-    table = pq.read_table(pa.BufferReader(storage.read_bytes(url))).combine_chunks()
+    table = pq.ParquetFile(pa.BufferReader(storage.read_bytes(url))).read(use_threads=False).combine_chunks()  # threads: see storage.as_table
     index, column = table["index"].to_numpy(), table["image"]
     if not is_jpeg(column.type):
         return pixels_of(column, size), index

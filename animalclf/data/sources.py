@@ -216,7 +216,7 @@ def _table(url: str, config: Data, labelled: bool) -> Source:
 def _parsed(url: str, content: bytes) -> pd.DataFrame:
     try:
         if url.lower().endswith(".parquet"):
-            return pd.read_parquet(io.BytesIO(content))
+            return storage.as_table(content)
         separator = "\t" if url.lower().endswith(".tsv") else ","
         return pd.read_csv(io.BytesIO(content), sep=separator, dtype="string", encoding="utf-8-sig", keep_default_na=False)
     except UnicodeDecodeError as error:

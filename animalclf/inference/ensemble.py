@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -138,7 +137,7 @@ class _Prediction:
             storage.remove(note)  # first, so that it never vouches for another prediction's table
             predict(member.root, self.data, folder, flips=flips, **self.options)
             storage.write_json(note, made_of)
-        return pd.read_parquet(io.BytesIO(storage.read_bytes(table)))
+        return storage.as_table(storage.read_bytes(table))
 
     def write(self, folder: str, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture) -> dict[str, Any]:
         """Mix the members' tables and write predictions.parquet and submission.csv. A picture that a member could not read gets the prior."""
