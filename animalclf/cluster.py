@@ -6,6 +6,7 @@ import logging
 import os
 
 from animalclf.errors import UserError
+from animalclf.memory import ONE_ARENA
 
 _joined = False
 CPUS_FOR_DATA = 2  # logical CPUs that stay free for input tasks beside the training workers
@@ -42,6 +43,7 @@ def ensure_ray(workers: int = 0) -> None:
             ) from error
         return
     cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
+    os.environ.update(ONE_ARENA)
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, _system_config=SYSTEM, **options)
 
 

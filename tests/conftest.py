@@ -17,7 +17,9 @@ def ray_local() -> Iterator[None]:
     import ray
 
     from animalclf.cluster import SYSTEM
+    from animalclf.memory import ONE_ARENA
 
+    os.environ.update(ONE_ARENA)  # as ensure_ray does
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=512 * 2**20, _system_config=SYSTEM)
     yield
     ray.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import queue
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from animalclf.config import Config
 from animalclf.console import console
 from animalclf.data.shards import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
+from animalclf.memory import ONE_ARENA
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training.mailbox import open_mailbox
 from animalclf.training.placement import Workers, choose_cache, preflight, scaling, what_there_is
@@ -176,6 +178,8 @@ def train_on_ray(
         run_config=ray.train.RunConfig(
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
             storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
+            # A cluster's processes start in its own environment: ours has it where cluster.yaml made the cluster, or `ensure_ray`.
+            worker_runtime_env={} if os.environ.items() >= ONE_ARENA.items() else {"env_vars": ONE_ARENA},
             failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE),
         ),
     )
