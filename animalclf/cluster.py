@@ -10,8 +10,9 @@ from animalclf.memory import ONE_ARENA
 
 _joined = False
 CPUS_FOR_DATA = 2  # logical CPUs that stay free for input tasks beside the training workers
-# Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more).
-SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000}
+# Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more). And what
+# Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
+SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False, "task_events_report_interval_ms": 0}
 
 
 def ensure_ray(workers: int = 0) -> None:
@@ -20,7 +21,7 @@ def ensure_ray(workers: int = 0) -> None:
 
     A local start counts logical CPUs generously: on 2 cores a training worker and two input tasks must fit, or Ray Data waits for ever.
     """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how soon the end of a run and a dead worker are seen; Ray's default is 2
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")  # how soon the end of a run and a dead worker are seen; Ray's default is 2
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")  # then it looks again at what the cluster has; see launch.ATTEMPTS_TO_PLACE
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -45,6 +46,7 @@ def ensure_ray(workers: int = 0) -> None:
     cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
     os.environ.update(ONE_ARENA)
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, _system_config=SYSTEM, **options)
+    ray._private.worker._global_node.kill_log_monitor()  # it would read all logs ten times a second, to show none
 
 
 def leave_ray() -> None:

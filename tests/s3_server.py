@@ -1,6 +1,7 @@
 """A real S3 server for tests: moto's, which can be told to fail. In this process (`Server`), or as its own: python tests/s3_server.py HOST PORT
 
-`GET /fail?seconds=20&status=503&code=SlowDown&times=3` makes it answer with an error for so many seconds or requests; `GET /fail` ends that.
+`GET /fail?seconds=20&status=503&code=SlowDown&times=3` makes it answer with an error for so many seconds or requests; `GET /fail` ends that. Both say
+how many requests it has refused so far.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class FailingS3:
 
     def __init__(self) -> None:
         self.moto = DomainDispatcherApplication(create_backend_app)
-        self.until, self.times, self.status, self.code, self.requests = 0.0, 0, 503, "", 0
+        self.until, self.times, self.status, self.code, self.requests, self.refused = 0.0, 0, 503, "", 0, 0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/fail":
@@ -31,10 +32,10 @@ class FailingS3:
             self.until = time.monotonic() + float(asked.get("seconds", 0))
             self.times, self.status, self.code = int(asked.get("times", 0)), int(asked.get("status", 503)), asked.get("code", "SlowDown")
             start_response("200 OK", [])
-            return [b"ok\n"]
+            return [str(self.refused).encode()]
         self.requests += 1
         if time.monotonic() < self.until or self.times > 0:
-            self.times -= 1
+            self.times, self.refused = self.times - 1, self.refused + 1
             text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>as the test wants it: {self.code}</Message></Error>".encode()
             length = int(environ.get("CONTENT_LENGTH") or 0)
             environ["wsgi.input"].read(length)

@@ -204,7 +204,7 @@ def train_on_ray(
             renewed = time.monotonic()
             run.lock()
         try:
-            result = outcome.get(timeout=0.4)
+            result = outcome.get(timeout=1.0)
         except queue.Empty:
             result = None
         for event in ray.get(mailbox.take.remote()):

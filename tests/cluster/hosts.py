@@ -192,6 +192,6 @@ class Hosts:
         self.clear()
 
 
-def fail_s3(seconds: float) -> None:
-    """Make the S3 server answer 503 for so long."""
-    urllib.request.urlopen(f"{S3}/fail?seconds={seconds}&status=503&code=ServiceUnavailable", timeout=10).read()
+def fail_s3(seconds: float) -> int:
+    """Make the S3 server answer 503 for so long. Returns how many requests it has refused before."""
+    return int(urllib.request.urlopen(f"{S3}/fail?seconds={seconds}&status=503&code=ServiceUnavailable", timeout=10).read())

@@ -16,12 +16,13 @@ TRAIN, VAL = 96, 24  # rows; asserted to be those of the prepared set in the fir
 
 
 # What a training on hosts of two shared cores needs to be small: the big CNN at its smallest input, one thread a worker.
-SMALL = ["--recipe", "demo", "--set", "train.threads=1", "--set", "train.precision=fp32", "--cpu"]
+SMALL = ["--set", "train.threads=1", "--set", "train.precision=fp32", "--set", "optim.schedule=constant", "--cpu"]
+EPOCHS = 16  # enough for five faults, during which some go by
 
 
 def train(cluster, out, epochs, *more, workers=3):
     sets = ["--set", f"train.epochs={epochs}", "--workers", str(workers), "--prepared", PREPARED]
-    return cluster.submit("train", "--data", DATA, "--out", f"s3://bucket/{out}", *SMALL, *sets, *more)
+    return cluster.submit("train", "--data", DATA, "--out", f"s3://bucket/{out}", "--recipe", "demo", *SMALL, *sets, *more)
 
 
 def check(out, epochs, rows=(TRAIN, VAL)):
@@ -37,71 +38,84 @@ def check(out, epochs, rows=(TRAIN, VAL)):
 def test_the_comparison_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
     drawn = cluster.submit("demo", "--only-data", "--data", DATA, "--out", "s3://bucket/unused", "--pictures", "120", "--test-pictures", "10")
     assert drawn.ends() == 0, drawn.log
-    sets = [item for item in SMALL if item not in ("--recipe", "demo")]
-    arguments = ["--recipes", "demo", "--seeds", "2", "--set", "train.epochs=1", "--workers", "3", "--prepared", PREPARED]
-    job = cluster.submit("compare", "--data", DATA, "--out", "s3://bucket/compared", *arguments, *sets)
+    arguments = ["--recipes", "demo", "--seeds", "2", "--set", "train.epochs=2", "--workers", "3", "--prepared", PREPARED]
+    job = cluster.submit("compare", "--data", DATA, "--out", "s3://bucket/compared", *arguments, *SMALL)
     assert job.ends() == 0, job.log
     assert cluster.trained_on() == {host.address for host in cluster.machines.hosts}
     assert "results: s3://bucket/compared" in job.log
     assert storage.exists("s3://bucket/compared/summary.json") and storage.exists("s3://bucket/compared/report.html")
     for seed in (0, 1):
-        check(f"compared/trials/demo-s{seed}", 1)
+        check(f"compared/trials/demo-s{seed}", 2)
         assert Run(f"s3://bucket/compared/trials/demo-s{seed}").result()["workers"] == 3
 
 
-def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster):
-    victim = cluster.others[-1]
+@pytest.fixture(scope="module")
+def job(cluster):
+    """One training on three workers, to which the next tests do one harm after the other. Its first epoch is done."""
     began = time.time()
-    job = train(cluster, "runs/killed", 4)
-    first = job.wait_for("first step after") - began
-    note(f"submit to the first training step, pictures prepared: {first:.0f} s")
-    job.wait_for("epoch   1/4")  # written; the second is running
-    before, died = Run("s3://bucket/runs/killed").metrics(), time.time()
+    job = train(cluster, "runs/faults", EPOCHS)
+    note(f"submit to the first training step, pictures prepared: {job.wait_for('first step after') - began:.0f} s")
+    job.wait_for("| val loss")
+    return job
+
+
+def test_a_killed_training_process(cluster, job):
+    victim, before = (
+        next(host for host in cluster.machines.hosts if "TrainWorker" in host.ssh("ps -eo args")),
+        Run("s3://bucket/runs/faults").metrics(),
+    )
+    died = time.time()
+    assert "killed" in victim.ssh("pkill -9 -f '[r]ay::.*TrainWorker' && echo killed")
+    job.wait_for("| val loss", after=job.wait_for("the workers started again, 3 now", after=died))
+    assert before and Run("s3://bucket/runs/faults").metrics()[: len(before)] == before
+
+
+def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
+    victim, before, died = cluster.others[-1], Run("s3://bucket/runs/faults").metrics(), time.time()
     victim.kill()
-    restarted = job.wait_for("the workers started again")
-    again = job.wait_for("| val loss", after=restarted)
-    assert job.ends() == 0, job.log
-    history = check("runs/killed", 4)
-    epoch = max(row["seconds"] for row in history)
-    assert before and history[: len(before)] == before  # what was finished was not done again
-    note(f"host killed: workers again {restarted - died:.0f} s later, the lost epoch done {again - died:.0f} s later; the longest took {epoch:.0f} s")
+    restarted = job.wait_for("the workers started again, 3 now", after=died)
     victim.start()
-    note(f"the host joined again {cluster.wait_for_hosts(3):.0f} s after it was switched on")
+    joined = cluster.wait_for_hosts(3)
+    again = job.wait_for("| val loss", after=restarted)
+    history = Run("s3://bucket/runs/faults").metrics()
+    assert history[: len(before)] == before  # what was finished was not done again
+    epoch = max(row["seconds"] for row in history)
+    note(f"host killed: workers again {restarted - died:.0f} s later, the lost epoch done {again - died:.0f} s later; the longest took {epoch:.0f} s")
+    note(f"the host joined again {joined:.0f} s after it was switched on")
 
 
-def test_a_host_cut_off_for_half_a_minute(cluster):
-    job = train(cluster, "runs/cut", 3)
-    job.wait_for("epoch   1/3")
-    cluster.others[0].cut()
+def test_s3_that_fails_for_20_seconds(job):
+    refused, end = machines.fail_s3(20), time.time() + 20
+    job.wait_for("| val loss", after=end)
+    assert machines.fail_s3(0) > refused
+    assert "the workers started again" not in "\n".join(line for when, line in job.lines if when > end - 20)  # it waited
+
+
+def test_a_host_cut_off_for_half_a_minute(cluster, job):
     began = time.time()
+    cluster.others[0].cut()
     time.sleep(30)
     cluster.others[0].connect()
-    assert job.ends() == 0, job.log
-    check("runs/cut", 3)
-    note(f"host cut off for 30 s: the job ended {time.time() - began:.0f} s after the cut")
+    again = job.wait_for("| val loss", after=began + 30)
+    note(f"host cut off for 30 s: the next epoch was done {again - began:.0f} s after the cut")
     cluster.wait_for_hosts(3)
 
 
-def test_a_killed_training_process_then_s3_that_fails_for_20_seconds(cluster):
-    job = train(cluster, "runs/process", 4)
-    job.wait_for("epoch   1/4")
-    victim = next(host for host in cluster.machines.hosts if "TrainWorker" in host.ssh("ps -eo args"))
-    assert "killed" in victim.ssh("pkill -9 -f '[r]ay::.*TrainWorker' && echo killed")
-    job.wait_for("epoch   2/4")
-    machines.fail_s3(20)
-    assert job.ends() == 0, job.log
-    check("runs/process", 4)
-
-
-def test_a_killed_driver_and_the_same_command_with_resume_on_two_hosts(cluster):
-    job = train(cluster, "runs/driver", 3, workers=2)
-    job.wait_for("epoch   1/3")
+def test_a_killed_driver_and_the_same_command_with_resume_on_two_workers(cluster, job):
     assert "killed" in cluster.head.ssh("pkill -9 -f '[r]ay_jobs.train' && echo killed")
     assert job.ends() not in (0, 130), job.log
-    before = Run("s3://bucket/runs/driver").metrics()
-    again = train(cluster, "runs/driver", 3, "--resume", workers=2)
+    before = Run("s3://bucket/runs/faults").metrics()
+    assert 0 < len(before) < EPOCHS
+    again = train(cluster, "runs/faults", EPOCHS, "--resume", workers=2)
     assert again.ends() == 0, again.log
-    assert check("runs/driver", 3)[: len(before)] == before and before
+    history = check("runs/faults", EPOCHS)
+    assert history[: len(before)] == before
+    assert [row["workers"] for row in history] == [3] * len(before) + [2] * (EPOCHS - len(before))
+    # As a training that nobody disturbed: the comparison's trial of the same seed. An epoch begun again adds its gradients up in another order (DDP
+    # packs them anew after a process's first step), and early in training the last digit soon matters.
+    whole = Run("s3://bucket/compared/trials/demo-s0").metrics()
+    for name in ("train_loss", "val_loss", "lr"):
+        assert [row[name] for row in history[: len(whole)]] == pytest.approx([row[name] for row in whole], rel=2e-2), name
 
 
 def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):
