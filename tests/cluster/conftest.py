@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import hosts as machines
 import pytest
+from helpers import tiny_prepared
 from ray_cluster import NOTES, Cluster, note
 
 
@@ -47,3 +50,15 @@ def cluster() -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def elastic(tmp_path_factory) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The training of elastic_script.py, started, and its run folder. It needs none of the hosts, and goes on while they end."""
+    folder, here = tmp_path_factory.mktemp("elastic"), Path(__file__).parent
+    prepared = tiny_prepared(folder / "prepared", (21, 16, 8), size=76)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here.parent)])}
+    command = [sys.executable, str(here / "elastic_script.py"), prepared.root, str(folder / "run")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    yield process, str(folder / "run")
+    process.kill()

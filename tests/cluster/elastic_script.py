@@ -13,7 +13,7 @@ from animalclf.runs import Run
 from animalclf.training import launch, placement
 from animalclf.training.placement import Workers
 
-EPOCHS = 10
+EPOCHS = 12
 SIZE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 GIVEN_UP = {"health_check_period_ms": 1000, "health_check_timeout_ms": 1000}  # after five missed checks
 
