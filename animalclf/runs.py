@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -87,9 +86,7 @@ class Run:
         storage.write_json(self.url("result.json"), result)
 
     def write_predictions(self, name: str, table: pd.DataFrame) -> None:
-        sink = io.BytesIO()
-        table.to_parquet(sink, index=False)
-        storage.write_bytes(self.url("predictions", f"{name}.parquet"), sink.getvalue())
+        storage.write_table(self.url("predictions", f"{name}.parquet"), table)
 
     def lock(self) -> None:
         """Claim the folder for this process; call again now and then while working. Raises UserError where another living process holds it."""

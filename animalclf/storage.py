@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import posixpath
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 import pandas as pd
@@ -93,8 +95,10 @@ def _level(fs: fsspec.AbstractFileSystem, url: str, folder: str) -> list[dict[st
         return []
 
 
-def write_bytes(url: str, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all: a reader never sees half of it, also after a crash. Raises UserError where it cannot be written."""
+@contextmanager
+def writing(url: str) -> Iterator[BinaryIO]:
+    """A file open for writing that becomes `url` when the block ends, whole or not at all: a reader never sees half of it, also after a crash.
+    Raises UserError where it cannot be written."""
     fs, path = filesystem(url)
     try:
         if isinstance(fs, LocalFileSystem):
@@ -102,7 +106,7 @@ def write_bytes(url: str, content: bytes | memoryview) -> None:
             temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
             try:
                 with open(temporary, "wb") as file:
-                    file.write(content)
+                    yield file
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, path)
@@ -110,9 +114,17 @@ def write_bytes(url: str, content: bytes | memoryview) -> None:
                 if os.path.exists(temporary):
                     os.remove(temporary)
         else:
-            explained(url, lambda: fs.pipe_file(path, bytes(content)))
+            sink = io.BytesIO()
+            yield sink
+            explained(url, lambda: fs.pipe_file(path, sink.getvalue()))
     except OSError as error:
         raise UserError(f"{url}: cannot be written ({error.strerror or error}); free space or choose another place") from error
+
+
+def write_bytes(url: str, content: bytes | memoryview) -> None:
+    """Write a file as `writing` does."""
+    with writing(url) as file:
+        file.write(content)
 
 
 def explained(url: str, action: Callable[[], T]) -> T:
@@ -127,6 +139,12 @@ def as_table(parquet: bytes) -> pd.DataFrame:
     exception", github.com/apache/arrow/issues/34314; 4 of 120 short commands).
     """
     return pq.ParquetFile(pa.BufferReader(parquet)).read(use_threads=False).to_pandas(use_threads=False)
+
+
+def write_table(url: str, table: pd.DataFrame) -> None:
+    """Write a table, without its index, as Parquet."""
+    with writing(url) as file:
+        table.to_parquet(file, index=False)
 
 
 def read_json(url: str) -> Any:

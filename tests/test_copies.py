@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from animalclf.data import copies
+from animalclf.data import copies, likeness
 from benchmarks.copies import CHANGES, gain, modified
 
 
@@ -98,15 +98,21 @@ def test_no_pictures_and_one_picture(signatures: np.ndarray) -> None:
     assert copies.find_copies(["a"], signatures[:1])["group"].tolist() == [0]
 
 
-def test_more_pictures_than_a_tile() -> None:
+def test_a_large_set_is_sorted_into_cells_and_loses_nothing(monkeypatch) -> None:
+    """1,500 pictures, of which 100 again, mirrored or without 10 % of their width: in cells as when all are compared with all."""
     rng = np.random.default_rng(0)
-    count = 3 * copies.TILE + 10
-    signatures = np.stack([copies.signature(texture(seed, 40, 40)) for seed in range(count)])
-    mirrored = rng.permutation(count)[:50]
-    changed = signatures[mirrored].reshape(-1, copies.SIDE, copies.SIDE)[:, :, ::-1].reshape(50, -1)
-    found = copies.find_copies(names(count + 50), np.concatenate([signatures, changed]))
-    assert (found["representative"][count:] == mirrored).all()
-    assert (found["how"][:count] == "").all()
+    count = 2 * likeness.TILE + 476
+    pictures = [texture(seed, 40, 40) for seed in range(count)]
+    chosen = rng.permutation(count)[:100]
+    changed = [pictures[row][:, ::-1] if number % 2 else pictures[row][:, 4:] for number, row in enumerate(chosen)]
+    signatures = np.stack([copies.signature(np.ascontiguousarray(picture)) for picture in [*pictures, *changed]])
+    exact = copies.find_copies(names(count + 100), signatures)
+    monkeypatch.setattr(likeness, "EXACT", 0)
+    cells = likeness.Cells.of(likeness.spectra(signatures, likeness.WHOLE, likeness.WHOLE + 1)[:, 0])
+    assert len(cells.centres) == 40 and np.diff(cells.edges).sum() == count + 100
+    found = copies.find_copies(names(count + 100), signatures)
+    assert found.equals(exact)
+    assert (found["representative"][count:] == chosen).mean() > 0.95 and (found["how"][:count] == "").all()
 
 
 def test_a_chain_of_doubtful_pairs_does_not_make_one_large_group() -> None:

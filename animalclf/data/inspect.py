@@ -6,9 +6,10 @@ task writes the same file again, whole. `dataset.json` comes last: without it no
 
 from __future__ import annotations
 
-import io
+import importlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -85,9 +86,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
                 show("drawing copies", len(files))
                 storage.write_bytes(storage.join(out, SHEET), copies.contact_sheet(examples, partial(picture, source.root, config.max_pixels)))
         names = _number_shards(manifest, out)
-        sink = io.BytesIO()
-        manifest.to_parquet(sink)
-        storage.write_bytes(storage.join(out, MANIFEST), sink.getvalue())
+        storage.write_table(storage.join(out, MANIFEST), manifest)
         info = tables.describe(manifest, source, config, inputs, names, time.monotonic() - started)
         storage.write_json(storage.join(out, INFO), info)
         whole = True
@@ -164,17 +163,17 @@ def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
 
 def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show) -> tuple[pd.DataFrame, np.ndarray]:
     """Run the job. Returns the manifest so far (path, label, given split, what was measured) and the signatures uint8 (rows, K)."""
-    from animalclf.cluster import ensure_ray, quiet
+    from animalclf.cluster import ensure_ray
 
     show("starting Ray", 0)
+    # Importing Ray Data takes a second or two, and so does starting Ray, which mostly waits: both at once.
+    threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     ensure_ray()
     import ray.data
 
-    quiet()  # importing ray.data set its logger up anew
+    from animalclf.data.execution import data_context
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = -1  # a chunk of huge pictures may take long
+    data_context()
     few, many = CHUNK_PICTURES
     even = -(-len(files) // max(1, CHUNKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1))))
     size = min(max(few, even), many, max(1, CHUNK_BYTES // (config.stored_size**2 * 3)))

@@ -20,6 +20,7 @@ from animalclf.data import copies
 from animalclf.data.decode import BadPicture, decode, resize
 from animalclf.data.shards import write_shard
 from animalclf.errors import UserError
+from animalclf.memory import keep_freed_memory
 
 READ_FILES, READ_BYTES = 64, 64 * 2**20  # read together: this many requests are on their way to S3, and about so much is in memory twice
 RETRIES = 15  # about two minutes
@@ -47,6 +48,7 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     `failed`: "", or in a single row of no other column why the whole job must stop (a UserError's text, which would come wrapped out of a task).
     """
     cv2.setNumThreads(1)  # the tasks are the parallelism
+    keep_freed_memory()
     for folder in (job.root, job.out):
         if not storage.is_remote(folder) and not os.path.exists(folder):
             return _failed(f"{folder}: not visible on node {socket.gethostname()}; use s3:// or a folder that all nodes share")

@@ -92,11 +92,10 @@ def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "p
         pictures = pa.FixedSizeBinaryArray.from_buffers(kind, len(images), [None, pa.py_buffer(np.ascontiguousarray(images))])
     schema = pa.schema([pa.field("index", pa.int64(), nullable=False), pa.field("image", kind, nullable=False)])
     table = pa.table([pa.array(index, pa.int64()), pictures], schema=schema)
-    sink = pa.BufferOutputStream()
     # Pictures hardly compress further. One plain page a row group: it can be read without a copy, and one picture at a time (`PixelFile`).
     layout: dict[str, Any] = {"row_group_size": ROWS_PER_GROUP, "write_batch_size": ROWS_PER_GROUP, "data_page_size": 2**31 - 1}
-    pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False, **layout)
-    storage.write_bytes(url, memoryview(sink.getvalue()))
+    with storage.writing(url) as file:
+        pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False, **layout)
 
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -108,12 +108,11 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
     """One block of columns a task, in the order of `tasks`."""
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = None  # a task's batches stay one block, however large
+    from animalclf.data.execution import data_context
+
+    context = data_context()
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=AHEAD_BYTES)
-    context.execution_no_progress_timeout_s = -1  # a long validation or a slow step is no fault of the input
     # Large arrays go to the store once, not into every task's description; the references travel apart, so that Ray knows who holds them.
     shared, refs = ray.put((schedule, replace(store, refs=[]))), store.refs
 

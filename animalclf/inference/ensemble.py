@@ -151,7 +151,7 @@ class _Prediction:
         mixed[readable] = mixture.mix(np.stack([mine for mine, _ in corrected]))
         table = submission.predictions_table(self.paths, self.classes, mixed, status)
         targets = {"predictions": storage.join(folder, "predictions.parquet"), "submission": storage.join(folder, "submission.csv")}
-        submission.write_table(targets["predictions"], table)
+        storage.write_table(targets["predictions"], table)
         submission.write(targets["submission"], self.ids, table["predicted"].tolist(), self.columns)
         if self.sample:
             submission.check(targets["submission"], self.sample, self.classes)

@@ -87,7 +87,7 @@ def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: st
         "predictions": f"{target}.parquet",
         "seconds": time.perf_counter() - started,
     }
-    submission.write_table(f"{target}.parquet", submission.predictions_table(done.paths, classes, chances, done.status, done.labels))
+    storage.write_table(f"{target}.parquet", submission.predictions_table(done.paths, classes, chances, done.status, done.labels))
     storage.write_json(f"{target}.json", found)
     return found
 

@@ -21,6 +21,7 @@ from animalclf.config import Config
 from animalclf.console import console
 from animalclf.data import decode, sources
 from animalclf.data.augment import evaluation_view
+from animalclf.data.execution import data_context
 from animalclf.data.measure import read_files
 from animalclf.errors import UserError
 from animalclf.inference import prior as priors
@@ -79,7 +80,7 @@ def predict(
     corrected, shares = priors.apply(chances[readable], about["prior"], wanted)
     chances[readable], chances[~readable] = corrected, shares
     table = submission.predictions_table(paths, classes, chances, status)
-    submission.write_table(targets["predictions"], table)
+    storage.write_table(targets["predictions"], table)
     submission.write(targets["submission"], ids, table["predicted"].tolist(), columns)
     if sample_submission:
         submission.check(targets["submission"], sample_submission, classes)
@@ -174,9 +175,7 @@ def _pass(
     flips: bool,
 ) -> Iterator[Block]:  # fmt: skip
     """One execution over the batches with these numbers."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = None  # a batch stays one block, however large
+    data_context()
 
     def read(block: Block) -> Block:
         start = batches[int(block["id"][0])] * batch_size

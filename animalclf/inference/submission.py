@@ -40,13 +40,6 @@ def unreadable(paths: Sequence[str], status: Sequence[str]) -> list[dict[str, st
     return [{"path": path, "reason": reason} for path, reason in zip(paths, status, strict=True) if reason != OK]
 
 
-def write_table(url: str, table: pd.DataFrame) -> None:
-    """Write a table as Parquet, whole or not at all."""
-    sink = io.BytesIO()
-    table.to_parquet(sink, index=False)
-    storage.write_bytes(url, sink.getvalue())
-
-
 def ids_of(paths: Iterable[str]) -> list[str]:
     """The id of every picture: its file name with extension. Raises UserError where two folders hold the same name."""
     seen: dict[str, str] = {}

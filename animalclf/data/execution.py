@@ -1,0 +1,50 @@
+"""How Ray Data executes here: with no word on the screen, and at full speed from its first second.
+
+Ray Data asks an actor, which all programs of a cluster share, how much of the cluster it may use. It takes seconds to start; until it answers one
+task runs at a time, the first batch of an epoch comes late, and on two cores it takes what the first tasks need. It is there to make clusters grow.
+Where a cluster has the size that it has, all of it may be used at once: Ray's scheduler keeps the tasks of several executions in order anyway.
+
+Written against Ray 2.60, which pyproject.toml asks for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+import ray.data
+from ray.data._internal.cluster_autoscaler import ClusterAutoscaler, create_cluster_autoscaler
+from ray.data._internal.cluster_autoscaler.util import is_autoscaling_enabled
+from ray.data._internal.execution import streaming_executor
+from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
+
+from animalclf.cluster import quiet
+
+
+def data_context() -> ray.data.DataContext:
+    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large,
+    and may take as long as it takes."""
+    streaming_executor.create_cluster_autoscaler = _autoscaler
+    quiet()  # importing ray.data set its logger up anew
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None
+    context.execution_no_progress_timeout_s = -1
+    return context
+
+
+def _autoscaler(*arguments: Any, **named: Any) -> ClusterAutoscaler:
+    return create_cluster_autoscaler(*arguments, **named) if is_autoscaling_enabled() else _FixedSize()
+
+
+class _FixedSize(ClusterAutoscaler):
+    """A cluster that does not grow by itself; nodes may still come and go."""
+
+    def try_trigger_scaling(self) -> None:
+        pass
+
+    def on_executor_shutdown(self) -> None:
+        pass
+
+    def get_total_resources(self) -> ExecutionResources:
+        return ExecutionResources.from_resource_dict(ray.cluster_resources())
