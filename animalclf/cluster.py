@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 from animalclf.errors import UserError
 from animalclf.memory import ONE_ARENA
@@ -32,20 +33,26 @@ def ensure_ray(workers: int = 0) -> None:
     global _joined
     _joined = True
     quiet()
-    options = {"logging_level": logging.ERROR, "log_to_driver": False}
     # Not address="auto": that would also join, and die with, the private cluster of another program on this machine.
     address = os.environ.get("RAY_ADDRESS") or ray._private.utils.read_ray_address()
     if address:
         try:
-            ray.init(address=address, **options)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise UserError(
                 f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` and an empty RAY_ADDRESS"
             ) from error
         return
-    cpus = max(os.cpu_count() or 1, workers + CPUS_FOR_DATA)
+    start_local(max(os.cpu_count() or 1, workers + CPUS_FOR_DATA))
+
+
+def start_local(cpus: int, **options: Any) -> None:
+    """Start a small Ray of this process's own with so many logical CPUs, for one command, test or benchmark. `options`: more for ray.init."""
+    import ray
+
     os.environ.update(ONE_ARENA)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, _system_config=SYSTEM, **options)
+    silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(address="local", num_cpus=cpus, _system_config=SYSTEM, **silent, **options)
     ray._private.worker._global_node.kill_log_monitor()  # it would read all logs ten times a second, to show none
 
 

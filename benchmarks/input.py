@@ -74,10 +74,10 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     import ray
 
-    from animalclf.cluster import SYSTEM
+    from animalclf.cluster import start_local
 
     photos, cores = draw(f"{folder}/photos", arguments.pictures), arguments.cores
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error", _system_config=SYSTEM)
+    start_local(cores)
     prepared, preparing = prepare_once(photos, f"{folder}/prepared")
     contestants: dict[str, Callable[[], dict[str, float]]] = {
         "animalclf": lambda: ours(prepared, arguments.settle, arguments.epochs),

@@ -48,11 +48,11 @@ def measure(folder: str, pictures: int, cores: int) -> dict[str, Any]:
     """Seconds of each; the bare loop runs before and after, and its mean counts, so that a machine whose speed drifts is fair to both."""
     import ray
 
-    from animalclf.cluster import SYSTEM
+    from animalclf.cluster import start_local
 
     photos = draw(f"{folder}/photos", pictures)
     seconds = {"bare": bare_loop(photos, cores)}
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error", _system_config=SYSTEM)
+    start_local(cores)
     seconds["identical files only"] = prepare_once(photos, f"{folder}/a", ["data.near_copies=false"])
     seconds["with near-copies"] = prepare_once(photos, f"{folder}/b", [])
     ray.shutdown()

@@ -10,7 +10,6 @@ of Ray's processes hold for themselves (USS), `object store` the peak that lies 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import resource
 import subprocess
@@ -80,9 +79,7 @@ def write_set(root: str, count: int) -> None:
     index = np.arange(count)
     names = [f"class{label}" for label in range(CLASSES)]
     table = {"path": [f"{i}.jpg" for i in index], "label": [names[i % CLASSES] for i in index], "split": "train", "status": "ok"}
-    sink = io.BytesIO()
-    pd.DataFrame({**table, "shard": index // SHARD_ROWS, "row": index % SHARD_ROWS}).to_parquet(sink)
-    storage.write_bytes(f"{root}/{shards.MANIFEST}", sink.getvalue())
+    storage.write_table(f"{root}/{shards.MANIFEST}", pd.DataFrame({**table, "shard": index // SHARD_ROWS, "row": index % SHARD_ROWS}))
     settings = configuration.to_dict(configuration.Data(stored_size=STORED))
     info = {"format": shards.FORMAT, "classes": names, "stored_size": STORED, "fingerprint": f"noise-{count}", "config": settings, "shards": listed}
     storage.write_json(f"{root}/{shards.INFO}", info)
@@ -92,20 +89,12 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
     """One epoch as the training receives it, and the peaks of memory meanwhile."""
     import ray
 
-    from animalclf.cluster import SYSTEM
+    from animalclf.cluster import start_local
     from animalclf.data.stream import RayFeed, cache
     from animalclf.training.placement import choose_cache
 
     store = int(store_gb * 1e9)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=store,
-        _system_config=SYSTEM,
-    )
+    start_local(2, object_store_memory=store)
     prepared = shards.open_prepared(root)
     in_memory, said = choose_cache(where, prepared)
     schedule = make_schedule(prepared, configuration.load("big_cnn"))

@@ -16,11 +16,9 @@ def ray_local() -> Iterator[None]:
     """One local Ray with 4 logical CPUs for the whole test session."""
     import ray
 
-    from animalclf.cluster import SYSTEM
-    from animalclf.memory import ONE_ARENA
+    from animalclf.cluster import start_local
 
-    os.environ.update(ONE_ARENA)  # as ensure_ray does
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=512 * 2**20, _system_config=SYSTEM)
+    start_local(4, object_store_memory=512 * 2**20)
     yield
     ray.shutdown()
 

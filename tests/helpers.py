@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +44,7 @@ def tiny_prepared(
             "row": row,
         }
     )
-    sink = io.BytesIO()
-    manifest.to_parquet(sink)
-    storage.write_bytes(str(root / shards.MANIFEST), sink.getvalue())
+    storage.write_table(str(root / shards.MANIFEST), manifest)
     settings = configuration.to_dict(configuration.Data(stored_size=size, store=store))
     info = {
         "format": shards.FORMAT,
