@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from animalclf.data.decode import resize
 from animalclf.data.fit import EVEN, STEPS, correlations, shrunk
 from animalclf.data.likeness import SIDE, TILE, WHOLE, Cells, likely, spectra
 
@@ -30,7 +31,7 @@ BATCH = 512  # pairs verified at a time
 def signature(image: np.ndarray) -> np.ndarray:
     """Grey thumbnail of a picture uint8 (H, W, 3) RGB of any size, as uint8 (1600,)."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # first: to shrink one channel takes a third of the time
-    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
+    return resize(grey, SIDE).ravel()
 
 
 def phashes(signatures: np.ndarray) -> list[str]:

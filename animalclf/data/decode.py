@@ -60,8 +60,8 @@ def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Pict
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, 3) to uint8 (size, size, 3), both sides stretched to the square as Keras's target_size does; averaged over areas
-    where it shrinks, cubic where it grows."""
+    """uint8 (H, W, 3) to uint8 (size, size, 3), or grey (H, W) to (size, size). Both sides are stretched to the square as Keras's target_size does;
+    averaged over areas where it shrinks, cubic where it grows."""
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return np.ascontiguousarray(image)

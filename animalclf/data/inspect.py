@@ -53,11 +53,13 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
     started = time.monotonic()
     config = replace(config, limit=limit or config.limit)
     out = storage.absolute(out)
+    there = _listed(out)
+    if INFO not in there or force:  # importing Ray Data takes a second or two: meanwhile files are listed, and Ray starts, which mostly waits
+        threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     source = sources.find(data, config)
     if source.kind != "table" and f"{out}/".startswith(f"{source.root}/"):
         raise UserError(f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside")
     inputs = sources.inputs_hash(source, config)
-    there = _listed(out)
     if INFO in there and not force:
         found = open_prepared(out)
         if found.info["inputs"] != inputs:
@@ -166,8 +168,6 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show) ->
     from animalclf.cluster import ensure_ray
 
     show("starting Ray", 0)
-    # Importing Ray Data takes a second or two, and so does starting Ray, which mostly waits: both at once.
-    threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     ensure_ray()
     import ray.data
 
