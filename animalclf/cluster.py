@@ -10,7 +10,8 @@ from animalclf.errors import UserError
 from animalclf.memory import ONE_ARENA
 
 _joined = False
-CPUS_FOR_DATA = 2  # logical CPUs that stay free for input tasks beside the training workers
+CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks (two of which take one) beside the training workers
+OWN = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that `start_local` started
 # Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more). And what
 # Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
 SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False, "task_events_report_interval_ms": 0}
@@ -20,7 +21,7 @@ def ensure_ray(workers: int = 0) -> None:
     """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` made on this machine), or start a local one with room for
     `workers` training workers and the input tasks beside them. Does nothing where Ray is connected already.
 
-    A local start counts logical CPUs generously: on 2 cores a training worker and two input tasks must fit, or Ray Data waits for ever.
+    A local start counts logical CPUs generously: a training worker and input tasks must fit on any machine, or Ray Data waits for ever.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")  # how soon the end of a run and a dead worker are seen; Ray's default is 2
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")  # then it looks again at what the cluster has; see launch.ATTEMPTS_TO_PLACE
@@ -50,7 +51,7 @@ def start_local(cpus: int, **options: Any) -> None:
     """Start a small Ray of this process's own with so many logical CPUs, for one command, test or benchmark. `options`: more for ray.init."""
     import ray
 
-    os.environ.update(ONE_ARENA)
+    os.environ.update({**ONE_ARENA, OWN: "1"})
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     ray.init(address="local", num_cpus=cpus, _system_config=SYSTEM, **silent, **options)
     ray._private.worker._global_node.kill_log_monitor()  # it would read all logs ten times a second, to show none

@@ -9,6 +9,7 @@ Written against Ray 2.60, which pyproject.toml asks for.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ray
@@ -17,14 +18,18 @@ from ray.data._internal.cluster_autoscaler import ClusterAutoscaler, create_clus
 from ray.data._internal.cluster_autoscaler.util import is_autoscaling_enabled
 from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
+from ray.data._internal.stats import _StatsManager
 
-from animalclf.cluster import quiet
+from animalclf.cluster import OWN, quiet
 
 
 def data_context() -> ray.data.DataContext:
     """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large,
     and may take as long as it takes."""
     streaming_executor.create_cluster_autoscaler = _autoscaler
+    if os.environ.get(OWN):  # nobody looks at Ray Data's statistics for a dashboard, which are a process more
+        for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
+            setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
     quiet()  # importing ray.data set its logger up anew
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
