@@ -6,12 +6,15 @@ import logging
 import os
 from typing import Any
 
+import yaml
+
 from animalclf.errors import UserError
 from animalclf.memory import ONE_ARENA
 
 _joined = False
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks (two of which take one) beside the training workers
 OWN = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that `start_local` started
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configuration on the head
 # Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more). And what
 # Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
 SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False, "task_events_report_interval_ms": 0}
@@ -44,7 +47,7 @@ def ensure_ray(workers: int = 0) -> None:
                 f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` and an empty RAY_ADDRESS"
             ) from error
         return
-    start_local(max(os.cpu_count() or 1, workers + CPUS_FOR_DATA))
+    start_local(max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA))
 
 
 def start_local(cpus: int, **options: Any) -> None:
@@ -64,6 +67,7 @@ def leave_ray() -> None:
         import ray
 
         ray.shutdown()
+        os.environ.pop(OWN, None)
         _joined = False
 
 
@@ -78,3 +82,29 @@ def gpus() -> int:
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def at_most() -> dict[str, float]:
+    """Of each resource ("CPU", "GPU", ...) what the connected cluster has, or can have where `ray up` made it and it grows by itself. (Ray's own
+    functions for this know nothing of such clusters.)"""
+    import ray
+
+    have, made_by = ray.cluster_resources(), os.path.expanduser(BOOTSTRAP)
+    if os.environ.get(OWN) or not os.path.exists(made_by):
+        return dict(have)
+    with open(made_by, encoding="utf-8") as file:
+        grown = full_size(yaml.safe_load(file))
+    return {name: max(have.get(name, 0), grown.get(name, 0)) for name in {*have, *grown}}
+
+
+def full_size(config: dict[str, Any]) -> dict[str, float]:
+    """The most that a cluster of this `ray up` configuration can have of each resource: of that resource's best node types as many as it allows."""
+    types = dict(config.get("available_node_types", {}))
+    total = dict(types.pop(config.get("head_node_type"), {}).get("resources", {}))
+    for name in {name for each in types.values() for name in each["resources"]}:
+        left = config.get("max_workers", 0)
+        for each in sorted(types.values(), key=lambda each: -each["resources"].get(name, 0)):
+            count = min(left, each.get("max_workers", left))
+            total[name] = total.get(name, 0) + count * each["resources"].get(name, 0)
+            left -= count
+    return total

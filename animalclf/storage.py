@@ -100,7 +100,7 @@ def writing(url: str) -> Iterator[BinaryIO]:
     """A file open for writing that becomes `url` when the block ends, whole or not at all: a reader never sees half of it, also after a crash.
     Raises UserError where it cannot be written."""
     fs, path = filesystem(url)
-    try:
+    with _written(url):
         if isinstance(fs, LocalFileSystem):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -117,14 +117,25 @@ def writing(url: str) -> Iterator[BinaryIO]:
             sink = io.BytesIO()
             yield sink
             explained(url, lambda: fs.pipe_file(path, sink.getvalue()))
-    except OSError as error:
-        raise UserError(f"{url}: cannot be written ({error.strerror or error}); free space or choose another place") from error
 
 
 def write_bytes(url: str, content: bytes | memoryview) -> None:
     """Write a file as `writing` does."""
+    if is_remote(url):
+        fs, path = filesystem(url)
+        with _written(url):
+            explained(url, lambda: fs.pipe_file(path, bytes(content)))
+        return
     with writing(url) as file:
         file.write(content)
+
+
+@contextmanager
+def _written(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{url}: cannot be written ({error.strerror or error}); free space or choose another place") from error
 
 
 def explained(url: str, action: Callable[[], T]) -> T:

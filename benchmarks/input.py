@@ -28,9 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf import config as configuration
+from animalclf.cluster import OWN
 from animalclf.data import augment
 from animalclf.data.feed import load_pictures, make_schedule
 from animalclf.data.shards import Prepared
+from animalclf.memory import ONE_ARENA
 from benchmarks.pictures import draw
 
 BATCH, SIZE = 128, 128
@@ -87,7 +89,8 @@ def measure(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     if subprocess.run([arguments.keras_python, "-c", "import keras, tensorflow"], capture_output=True).returncode == 0:
         contestants["Keras's generator"] = lambda: keras(arguments.keras_python, photos, arguments.pictures)
     if not arguments.no_naive:
-        contestants["naive Ray Data"] = lambda: naive_ray(photos)
+        naive = "import sys; from benchmarks.input import naive_ray; naive_ray(sys.argv[1], int(sys.argv[2]))"
+        contestants["naive Ray Data"] = lambda: apart([sys.executable, "-c", naive, photos, str(cores)])
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
     for _ in range(arguments.repeat):
         for name, run in contestants.items():
@@ -180,8 +183,8 @@ def dataloader(photos: str, cores: int) -> dict[str, float]:
     return consumed(loader, lambda batch: len(batch[1]))
 
 
-def naive_ray(photos: str) -> dict[str, float]:
-    """What Ray's tutorials show: read_images and torchvision in map_batches."""
+def naive_ray(photos: str, cores: int) -> None:
+    """What Ray's tutorials show: read_images and torchvision in map_batches. Prints its two figures."""
     import ray.data
     import torch
     from torchvision.transforms import v2
@@ -192,16 +195,23 @@ def naive_ray(photos: str) -> dict[str, float]:
         images = torch.from_numpy(np.array(batch["image"])).permute(0, 3, 1, 2)
         return {"image": np.stack([transform(image).permute(1, 2, 0).numpy() for image in images])}
 
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error")
     ray.data.DataContext.get_current().enable_progress_bars = False
     dataset = ray.data.read_images(photos, size=(SIZE, SIZE), mode="RGB").map_batches(change, batch_size=BATCH)
-    return consumed(dataset.iter_batches(batch_size=BATCH), lambda batch: len(batch["image"]))
+    print(*consumed(dataset.iter_batches(batch_size=BATCH), lambda batch: len(batch["image"])).values())
 
 
 def keras(python: str, photos: str, pictures: int) -> dict[str, float]:
     """The seed's generator; it has one thread, so a fifth of the pictures is enough."""
-    done = subprocess.run([python, "-c", KERAS, photos, str(max(pictures // 5, 300))], capture_output=True, text=True)
+    return apart([python, "-c", KERAS, photos, str(max(pictures // 5, 300))])
+
+
+def apart(command: list[str]) -> dict[str, float]:
+    """The two figures that another process prints, in an environment without our settings."""
+    environment = {name: value for name, value in os.environ.items() if name not in {*ONE_ARENA, OWN}}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        sys.exit(f"Keras failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"{command[2][:80]} failed:\n{done.stderr[-2000:]}")
     first, speed = done.stdout.splitlines()[-1].split()
     return {"first_batch_s": float(first), "pictures_per_s": float(speed)}
 

@@ -5,9 +5,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from animalclf import cluster
 
 ROOT = Path(__file__).parents[1]
 FILES = ["cluster.yaml", "examples/cluster-local.yaml"]
@@ -77,3 +80,21 @@ def test_aws_machines_are_cheap_and_closed_by_default():
         assert node["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] >= 100
         if name != "head":
             assert kind["min_workers"] == 0 and kind["max_workers"] > 0 and node["InstanceMarketOptions"] == {"MarketType": "spot"}
+
+
+def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypatch):
+    """At the start the head is alone, with no CPU and no GPU; what may come decides what is refused."""
+    config = prepared("cluster.yaml")
+    sizes = {"head": {"CPU": 0}, "gpu_worker": {"CPU": 4, "GPU": 1}, "cpu_worker": {"CPU": 8}}  # `ray up` fills them in, from what AWS says
+    for name, resources in sizes.items():
+        config["available_node_types"][name]["resources"] = resources
+    assert (config["max_workers"], cluster.full_size(config)) == (4, {"CPU": 2 * 8 + 2 * 4, "GPU": 4})
+    assert cluster.full_size(prepared("examples/cluster-local.yaml")) == {}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 7.0, "CPU": 64.0})
+    monkeypatch.delenv(cluster.OWN, raising=False)
+    monkeypatch.setattr(cluster, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
+    assert cluster.at_most() == {"memory": 7.0, "CPU": 64.0}
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
+    assert cluster.at_most() == {"memory": 7.0, "CPU": 64.0, "GPU": 4}
+    monkeypatch.setenv(cluster.OWN, "1")
+    assert cluster.at_most() == {"memory": 7.0, "CPU": 64.0}

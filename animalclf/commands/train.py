@@ -52,9 +52,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out: the run folder to continue")
     out = storage.absolute(arguments.out or f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    prepared, config = launch.prepared_for(
-        arguments.data, config, arguments.prepared or storage.join(os.path.dirname(out), "prepared"), arguments.set
-    )
+    where = arguments.prepared or storage.join(os.path.dirname(out), "prepared")
+    prepared, config = launch.prepared_for(arguments.data, config, where, arguments.set, workers.most)
     folder = launch.claim(out, config, arguments.resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:

@@ -1,8 +1,8 @@
-"""How Ray Data executes here: with no word on the screen, and at full speed from its first second.
+"""How Ray Data executes here: with no word on the screen, and in a Ray of our own at full speed from its first second.
 
 Ray Data asks an actor, which all programs of a cluster share, how much of the cluster it may use. It takes seconds to start; until it answers one
-task runs at a time, the first batch of an epoch comes late, and on two cores it takes what the first tasks need. It is there to make clusters grow.
-Where a cluster has the size that it has, all of it may be used at once: Ray's scheduler keeps the tasks of several executions in order anyway.
+task runs at a time, the first batch of an epoch comes late, and on two cores it takes what the first tasks need. A Ray that one command started for
+itself does not grow and has nobody to share with: all of it may be used at once.
 
 Written against Ray 2.60, which pyproject.toml asks for.
 """
@@ -10,12 +10,10 @@ Written against Ray 2.60, which pyproject.toml asks for.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import ray
 import ray.data
-from ray.data._internal.cluster_autoscaler import ClusterAutoscaler, create_cluster_autoscaler
-from ray.data._internal.cluster_autoscaler.util import is_autoscaling_enabled
+from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
 from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
 from ray.data._internal.stats import _StatsManager
@@ -26,8 +24,9 @@ from animalclf.cluster import OWN, quiet
 def data_context() -> ray.data.DataContext:
     """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large,
     and may take as long as it takes."""
-    streaming_executor.create_cluster_autoscaler = _autoscaler
-    if os.environ.get(OWN):  # nobody looks at Ray Data's statistics for a dashboard, which are a process more
+    if os.environ.get(OWN):
+        streaming_executor.create_cluster_autoscaler = lambda *arguments, **named: _FixedSize()
+        # Nobody looks at Ray Data's statistics for a dashboard, which are a process more.
         for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
             setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
     quiet()  # importing ray.data set its logger up anew
@@ -38,12 +37,8 @@ def data_context() -> ray.data.DataContext:
     return context
 
 
-def _autoscaler(*arguments: Any, **named: Any) -> ClusterAutoscaler:
-    return create_cluster_autoscaler(*arguments, **named) if is_autoscaling_enabled() else _FixedSize()
-
-
 class _FixedSize(ClusterAutoscaler):
-    """A cluster that does not grow by itself; nodes may still come and go."""
+    """A Ray that has what it has."""
 
     def try_trigger_scaling(self) -> None:
         pass

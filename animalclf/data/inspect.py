@@ -43,10 +43,11 @@ SECONDS_BETWEEN_LINES = 5.0
 Show = Callable[[str, int], None]  # what is being done, and how many pictures are through
 
 
-def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = False, progress: bool = True) -> Prepared:
+def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = False, progress: bool = True, workers: int = 0) -> Prepared:
     """The prepared set of the pictures `data` in the folder or prefix `out`: made now, or found there unchanged (then Ray is not started).
 
     `limit`: use so many pictures only, in proportion to the classes and at least two of each. `force`: make it anew, whatever set is in `out`.
+    `workers`: training workers for which a Ray that is started here has room too.
     Raises UserError for pictures that cannot be found or used, another set or other files in `out`, and an `out` without space or permission; then,
     and after Ctrl-C, no half of a set is left.
     """
@@ -77,7 +78,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
             found_there = f"{len(files):,} pictures of {files['label'].nunique()} classes in {source.root} ({source.kind})"
             console.print(f"preparing {found_there}, stored at {config.stored_size} px in {out}", markup=False, soft_wrap=True)
         with _display(len(files), progress) as show:
-            manifest, signatures = _read(files, source.root, out, config, show)
+            manifest, signatures = _read(files, source.root, out, config, show, workers)
             tables.check_readable(manifest, config.max_bad)
             show("looking for copies", 0)
             examples = tables.add_groups(
@@ -163,12 +164,12 @@ def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
 # ------------------------------------------------------------------------------------------------------------------------ the Ray job
 
 
-def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show) -> tuple[pd.DataFrame, np.ndarray]:
+def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Run the job. Returns the manifest so far (path, label, given split, what was measured) and the signatures uint8 (rows, K)."""
     from animalclf.cluster import ensure_ray
 
     show("starting Ray", 0)
-    ensure_ray()
+    ensure_ray(workers)
     import ray.data
 
     from animalclf.data.execution import data_context

@@ -15,7 +15,7 @@ SIDE = 40  # of the thumbnail, pixels
 FREQUENCIES = 8
 LIKELY = 0.72  # about 1 in 1,000 pictures is as like another by chance; 99 % of the pictures cropped by 10 % a side are more like theirs
 TILE = 512  # pictures whose parts are compared at a time
-SLICE = 1024  # parts compared with the pictures of a cell at a time: both stay in the processor's cache
+SLICE, WIDTH = 1024, 256  # so many parts are compared with so many pictures of a cell at a time: all of it stays in the processor's cache
 EXACT = 2048  # up to so many pictures, all are compared with all; more are sorted into as many cells as the square root of their number
 # Cells that a part is compared with: as many as keep 99.5 % of what comparing with all of them finds, in 20,000 parts of real photographs.
 FEWEST_CELLS, CELLS_A_CELL = 8, 1 / 64
@@ -78,7 +78,8 @@ class Cells:
     def of(cls, wholes: np.ndarray) -> Cells:
         count = round(len(wholes) ** 0.5) if len(wholes) > EXACT else 1
         centres = _centres(wholes, count)
-        cell = (wholes @ centres.T).argmax(1)
+        nearest = [(wholes[start : start + TILE] @ centres.T).argmax(1) for start in range(0, len(wholes), TILE)]
+        cell = np.concatenate(nearest)
         rows = np.argsort(cell, kind="stable")
         return cls(centres, np.searchsorted(cell[rows], np.arange(count + 1)), rows, wholes[rows])
 
@@ -102,25 +103,42 @@ def likely(signatures: np.ndarray, start: int, cells: Cells) -> np.ndarray:
     them most alike."""
     ways, crops, symmetries = _turned(spectra(signatures[start : start + TILE]))
     count, queries = len(cells.centres), ways.reshape(-1, ways.shape[-1])
-    probes = min(count, FEWEST_CELLS + int(count * CELLS_A_CELL))
+    probes = probed(count)
     to_centres = queries @ cells.centres.T
     least = np.partition(to_centres, count - probes, axis=1)[:, count - probes, None]
-    cell, query = np.nonzero((to_centres >= least).T)
+    hopeful = np.linalg.norm(queries, axis=1)[:, None] > LIKELY  # what shows hardly anything is like nothing
+    cell, query = np.nonzero(((to_centres >= least) & hopeful).T)
     bounds = np.searchsorted(cell, np.arange(count + 1))
-    room = np.empty(SLICE * int(np.diff(cells.edges).max()), np.float32)
-    found = []
+    room = np.empty(SLICE * WIDTH, np.float32)
+    found = [np.empty((0, 3))]
     for number in range(count):
-        mine, first, last = query[bounds[number] : bounds[number + 1]], cells.edges[number], cells.edges[number + 1]
-        for begin in range(0, len(mine), SLICE):
-            some = mine[begin : begin + SLICE]
-            likeness = np.matmul(queries[some], cells.sorted[first:last].T, out=room[: len(some) * (last - first)].reshape(len(some), -1))
-            hit = np.flatnonzero(likeness > LIKELY)
-            which, whole = np.divmod(hit, max(last - first, 1))
-            found.append((some[which], cells.rows[first + whole], likeness.reshape(-1)[hit]))
-    query, whole, likeness = (np.concatenate(column) for column in zip(*found, strict=True))
+        mine, rows = query[bounds[number] : bounds[number + 1]], slice(*cells.edges[number : number + 2])
+        for first in range(rows.start, rows.stop, WIDTH):
+            wholes, hits = cells.sorted[first : min(first + WIDTH, rows.stop)], [np.empty((0, 3))]
+            for begin in range(0, len(mine), SLICE):
+                some = mine[begin : begin + SLICE]
+                likeness = np.matmul(queries[some], wholes.T, out=room[: len(some) * len(wholes)].reshape(len(some), -1))
+                which, whole = np.divmod(hit := np.flatnonzero(likeness > LIKELY), len(wholes))
+                if len(hit):
+                    hits.append(np.stack([some[which], cells.rows[first + whole], likeness.reshape(-1)[hit]], 1))
+            found.append(_most_alike(np.concatenate(hits), ways.shape[1]))
+    query, whole = np.concatenate(found)[:, :2].astype(np.int64).T
     part, way = np.divmod(query, ways.shape[1])
-    order = np.lexsort((way, -likeness, whole, part))
-    order = order[part[order] + start != whole[order]]
-    pair = part[order] * len(signatures) + whole[order]
-    order = order[np.flatnonzero(np.diff(pair, prepend=-1))]  # the most alike of each pair comes first
-    return np.stack([part[order] + start, whole[order], crops[way[order]], symmetries[way[order]]], 1)
+    other = part + start != whole
+    return np.stack([part + start, whole, crops[way], symmetries[way]], 1)[other]
+
+
+def probed(count: int) -> int:
+    """With how many of `count` cells a part is compared."""
+    return min(count, FEWEST_CELLS + int(count * CELLS_A_CELL))
+
+
+def _most_alike(hits: np.ndarray, ways: int) -> np.ndarray:
+    """Of hits float64 (M, 3) of query, whole and likeness the best for each part and whole; a part has so many `ways` as queries."""
+    if len(hits) < 2:
+        return hits
+    query, whole, likeness = hits.T
+    part, way = np.divmod(query, ways)
+    hits = hits[np.lexsort((way, -likeness, whole, part))]
+    pair = np.stack([hits[:, 0] // ways, hits[:, 1]], 1)
+    return hits[np.append(True, (pair[1:] != pair[:-1]).any(1))]

@@ -7,6 +7,7 @@ which picture stands in which batch is the plan's business alone, the same as in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from animalclf.cluster import OWN
 from animalclf.data import plan
 from animalclf.data.feed import Batch, Phase, Pictures, Schedule
 from animalclf.data.local import LocalShards, readable_in_place
@@ -112,7 +114,8 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
 
     context = data_context()
     context.execution_options.preserve_order = True
-    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=AHEAD_BYTES)
+    ahead = AHEAD_BYTES // world if os.environ.get(OWN) else AHEAD_BYTES  # in a Ray of our own all ranks share one store
+    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=ahead)
     # Large arrays go to the store once, not into every task's description; the references travel apart, so that Ray knows who holds them.
     shared, refs = ray.put((schedule, replace(store, refs=[]))), store.refs
 

@@ -119,13 +119,13 @@ def classify(
     Raises UserError where the cluster has too little for `workers` or `device` ("auto", "cpu", "cuda"), a node cannot see `root`, or the
     model gives no numbers.
     """
-    from animalclf.cluster import ensure_ray, gpus
+    from animalclf.cluster import at_most, ensure_ray, gpus
     from animalclf.training.placement import Workers, preflight
 
     if batch_size < 1 or device not in ("auto", "cpu", "cuda"):
         raise UserError(f"batch size {batch_size}, device {device!r}: a batch has at least 1 picture, a device is auto, cpu or cuda")
     ensure_ray(workers or 1)
-    use_gpu = device == "cuda" or (device == "auto" and gpus() > 0)
+    use_gpu = device == "cuda" or (device == "auto" and at_most().get("GPU", 0) > 0)
     copies = workers or min(max(gpus(), 1) if use_gpu else len(cpus_of_nodes()), math.ceil(len(paths) / batch_size))
     found = preflight(Workers.fixed(copies), use_gpu, [root])
     if progress:

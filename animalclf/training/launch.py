@@ -62,8 +62,9 @@ def with_weights(config: Config) -> Config:
     return replace(config, model=replace(config.model, weights=path))
 
 
-def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str]) -> tuple[Prepared, Config]:
+def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str], workers: int = 0) -> tuple[Prepared, Config]:
     """The prepared set that `data` is, or that is made of it (and found again) below `where`; and `config` with the set's own data settings.
+    A Ray that must be started for that has room for `workers` training workers.
 
     Raises UserError where a prepared set contradicts the recipe: pictures stored too small, or a `data.` key in `explicit` (--set) that differs.
     """
@@ -84,7 +85,7 @@ def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str])
     from animalclf.data.inspect import prepare
 
     name = f"{sources.inputs_hash(sources.find(data, config.data), config.data)[:12]}-{FORMAT}"
-    return prepare(data, storage.join(where, name), config.data), config
+    return prepare(data, storage.join(where, name), config.data, workers=workers), config
 
 
 def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, show: Show) -> dict[str, Any]:
@@ -96,13 +97,13 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     if local:
         place, use_gpu, workers = "in this process", False, Workers(1, 1)
     else:
-        from animalclf.cluster import ensure_ray, gpus
+        from animalclf.cluster import at_most, ensure_ray, gpus
 
         # Importing PyTorch takes seconds, and so does starting Ray, which mostly waits: both at once.
         threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
         ensure_ray(workers.most)
-        use_gpu = not cpu and gpus() > 0
-        workers = workers if workers.most else Workers.fixed(gpus() if use_gpu else 1)
+        use_gpu = not cpu and at_most().get("GPU", 0) > 0
+        workers = workers if workers.most else Workers.fixed(max(gpus(), 1) if use_gpu else 1)
         weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
         found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
         in_memory, kept = choose_cache(config.train.cache, prepared)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from animalclf import storage
+from animalclf.cluster import at_most
 from animalclf.data.shards import Prepared
 from animalclf.errors import UserError
 
@@ -84,12 +85,10 @@ def preflight(workers: Workers, use_gpu: bool, shared: list[str]) -> str:
     Returns what was found, in words for the plan line. Raises UserError that says what is there and what was asked.
     """
     import ray
-    from ray._private.state import state as cluster_state
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    have = ray.cluster_resources()
-    ceiling = {name: max(have.get(name, 0), limit) for name, limit in (cluster_state.get_max_resources_from_cluster_config() or {}).items()} or have
-    cpus, gpus = int(ceiling.get("CPU", 0)), int(ceiling.get("GPU", 0))
+    have = at_most()
+    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
     if use_gpu and workers.fewest > gpus:
         raise UserError(f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu")
     claim = 0.0 if use_gpu else _elastic_claim(_cpus_of_nodes()) if workers.elastic else 1.0

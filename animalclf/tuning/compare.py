@@ -61,7 +61,7 @@ def compare(
     claim.lock()
     try:
         cluster.ensure_ray(workers)
-        use_gpu = not cpu and cluster.gpus() > 0
+        use_gpu = not cpu and cluster.at_most().get("GPU", 0) > 0
         preflight(Workers.fixed(workers), use_gpu, [])  # before the preparation, which may take long
         plan, prepared = _prepared(plan, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
         facts = _same_pictures(plan, prepared, workers)
@@ -166,7 +166,7 @@ def _stores(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, Cache]
 def concurrency(workers: int, use_gpu: bool, asked: int = 0) -> int:
     """How many trials run at a time: on GPUs as many as their workers fit; on CPUs one a worker's node, since a CPU worker uses all cores of its
     node. `asked` lowers that, or on CPUs raises it as far as there are CPUs."""
-    have = ray.cluster_resources()
+    have = cluster.at_most()
     cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
     nodes = sum(bool(node["Resources"].get("CPU")) for node in ray.nodes() if node["Alive"])
     most = min(gpus // workers, cpus) if use_gpu else cpus // (workers + 1)

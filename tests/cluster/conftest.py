@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,12 +55,15 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def elastic(tmp_path_factory) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The training of elastic_script.py, started, and its run folder. It needs none of the hosts, and goes on while they end."""
+def elastic(tmp_path_factory) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The training of elastic_script.py, started, and the folder of its run and its log. It needs none of the hosts, and goes on while they end."""
     folder, here = tmp_path_factory.mktemp("elastic"), Path(__file__).parent
     prepared = tiny_prepared(folder / "prepared", (21, 16, 8), size=76)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here.parent)])}
     command = [sys.executable, str(here / "elastic_script.py"), prepared.root, str(folder / "run")]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    yield process, str(folder / "run")
-    process.kill()
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    yield process, folder
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

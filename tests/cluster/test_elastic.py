@@ -11,9 +11,8 @@ from animalclf.runs import Run
 @pytest.mark.ray
 def test_a_training_shrinks_with_the_cluster_and_grows_with_it(elastic):
     process, folder = elastic
-    _, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, errors[-4000:]
-    run = Run(folder)
+    assert process.wait(timeout=400) == 0, (folder / "log").read_text()[-4000:]
+    run = Run(str(folder / "run"))
     history = run.metrics()
     assert [row["epoch"] for row in history] == list(range(1, EPOCHS + 1)) and run.result()["epochs"] == EPOCHS
     assert [workers for workers, _ in groupby(row["workers"] for row in history)] == [2, 1, 2]
