@@ -108,7 +108,8 @@ def preflight(workers: Workers, use_gpu: bool, shared: list[str]) -> str:
             if missing:
                 where = node["NodeManagerAddress"]
                 raise UserError(f"{missing[0]}: not visible on node {where}; use s3:// or a folder that all {len(nodes)} nodes share")
-    return _in_words(len(nodes), cpus, gpus)
+    now, most = what_there_is(), _in_words(len(nodes), cpus, gpus)
+    return now if now == most else f"{now} now; {cpus} CPUs, {gpus} GPUs at most"
 
 
 def what_there_is() -> str:
