@@ -9,7 +9,10 @@ Written against Ray 2.60, which pyproject.toml asks for.
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import ray
 import ray.data
@@ -22,19 +25,26 @@ from animalclf.cluster import OWN, quiet
 
 
 def data_context() -> ray.data.DataContext:
-    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large,
-    and may take as long as it takes."""
-    if os.environ.get(OWN):
-        streaming_executor.create_cluster_autoscaler = lambda *arguments, **named: _FixedSize()
-        # Nobody looks at Ray Data's statistics for a dashboard, which are a process more.
-        for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
-            setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
+    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large, and may take its time."""
+    _patch()
     quiet()  # importing ray.data set its logger up anew
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None
     context.execution_no_progress_timeout_s = -1
     return context
+
+
+@functools.cache
+def _patch() -> None:
+    """In a Ray of our own: all of it at once, and no statistics for a dashboard, at which nobody looks and which are a process more."""
+
+    def unless_own(original: Callable[..., Any], instead: Callable[[], Any]) -> Callable[..., Any]:
+        return lambda *arguments, **named: instead() if os.environ.get(OWN) else original(*arguments, **named)
+
+    streaming_executor.create_cluster_autoscaler = unless_own(streaming_executor.create_cluster_autoscaler, _FixedSize)
+    for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
+        setattr(_StatsManager, name, staticmethod(unless_own(getattr(_StatsManager, name), lambda: None)))
 
 
 class _FixedSize(ClusterAutoscaler):
