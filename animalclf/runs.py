@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from animalclf import config as configuration
 from animalclf import storage
 from animalclf.config import Config
 from animalclf.errors import UserError
 
+SAME_BIRTH_SECONDS = 5.0  # a machine's clock may be set right meanwhile
 STALE_SECONDS = 120  # a lock on another machine that was not renewed for so long is left over from a crash
 
 
@@ -92,10 +94,12 @@ class Run:
         """Claim the folder for this process; call again now and then while working. Raises UserError where another living process holds it."""
         holder = self._holder()
         if holder and (holder["host"], holder["pid"]) != (socket.gethostname(), os.getpid()):
-            alive = _alive(holder["pid"]) if holder["host"] == socket.gethostname() else time.time() - holder["time"] < STALE_SECONDS
+            alive = _alive(holder["pid"], holder["born"]) if holder["host"] == socket.gethostname() else time.time() - holder["time"] < STALE_SECONDS
             if alive:
                 raise UserError(f"{self.root}: in use by process {holder['pid']} on {holder['host']}; wait for it, stop it, or choose another --out")
-        storage.write_json(self.url("running.json"), {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+        storage.write_json(
+            self.url("running.json"), {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time(), "time": time.time()}
+        )
 
     def unlock(self) -> None:
         holder = self._holder()
@@ -117,14 +121,14 @@ def open_run(root: str) -> Run:
     return run
 
 
-def _alive(pid: int) -> bool:
+def _alive(pid: int, born: float) -> bool:
+    """Whether the process still runs, and its number was not given to another since (as it soon is when a machine was started again)."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return abs(psutil.Process(pid).create_time() - born) < SAME_BIRTH_SECONDS
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True
 
 
 def environment() -> dict[str, Any]:

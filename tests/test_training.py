@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from helpers import tiny_config, tiny_prepared
@@ -200,10 +201,14 @@ def test_claiming_a_run_folder(tmp_path):
     launch.claim(str(tmp_path), config, resume=True)
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        held = json.loads((tmp_path / "running.json").read_text()) | {"pid": sleeper.pid}
+        held = json.loads((tmp_path / "running.json").read_text()) | {"pid": sleeper.pid, "born": psutil.Process(sleeper.pid).create_time()}
         (tmp_path / "running.json").write_text(json.dumps(held))
         with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
             launch.claim(str(tmp_path), config, resume=True)
+        # A process of that number that was born later is another: the machine was started again.
+        (tmp_path / "running.json").write_text(json.dumps(held | {"born": held["born"] - 3600}))
+        launch.claim(str(tmp_path), config, resume=True)
+        (tmp_path / "running.json").write_text(json.dumps(held))
     finally:
         sleeper.kill()
         sleeper.wait()

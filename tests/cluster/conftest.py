@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import hosts as machines
 import pytest
 from helpers import tiny_prepared
-from ray_cluster import NOTES, Cluster, note
+from ray_cluster import NOTES, Cluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,12 +39,7 @@ def cluster() -> Iterator[Cluster]:
 
     made = Cluster(Path(f"/var/tmp/anclf-{os.getpid()}"))
     try:
-        began = time.time()
-        made.ray("up", "--yes", "--no-config-cache", str(made.file))
-        note(f"ray up: head after {time.time() - began:.0f} s")
-        made.open()
-        made.wait_for_hosts(3)
-        note(f"all three hosts after {time.time() - began:.0f} s")
+        made.up()
         boto3.client("s3", endpoint_url=machines.S3, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1").create_bucket(
             Bucket="bucket"
         )

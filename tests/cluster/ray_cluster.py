@@ -109,6 +109,15 @@ class Cluster:
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr
 
+    def up(self) -> None:
+        """`ray up`, a tunnel to the head, and all hosts there."""
+        began = time.time()
+        self.ray("up", "--yes", "--no-config-cache", str(self.file))
+        note(f"ray up: head after {time.time() - began:.0f} s")
+        self.open()
+        self.wait_for_hosts(len(self.machines.hosts))
+        note(f"all {len(self.machines.hosts)} hosts after {time.time() - began:.0f} s")
+
     def open(self) -> None:
         """Tunnel to the head's dashboard, as `ray dashboard` does it."""
         command = [str(Path(sys.executable).with_name("ray")), "dashboard", "--port", DASHBOARD.rsplit(":", 1)[1], str(self.file)]
@@ -167,6 +176,10 @@ class Cluster:
         )
 
     def close(self) -> None:
-        if hasattr(self, "tunnel"):
-            os.killpg(self.tunnel.pid, signal.SIGTERM)
+        self.close_tunnel()
         self.machines.close()
+
+    def close_tunnel(self) -> None:
+        if hasattr(self, "tunnel") and self.tunnel.poll() is None:
+            os.killpg(self.tunnel.pid, signal.SIGTERM)
+            self.tunnel.wait()

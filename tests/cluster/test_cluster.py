@@ -17,7 +17,7 @@ TRAIN, VAL = 96, 24  # rows; asserted to be those of the prepared set in the fir
 
 # What a training on hosts of two shared cores needs to be small: the big CNN at its smallest input, one thread a worker.
 SMALL = ["--set", "train.threads=1", "--set", "train.precision=fp32", "--set", "optim.schedule=constant", "--cpu"]
-EPOCHS = 13  # enough for five faults, during which some go by
+EPOCHS = 16  # enough for six faults, during which some go by
 
 
 def train(cluster, out, epochs, *more, workers=3):
@@ -101,15 +101,24 @@ def test_a_host_cut_off_for_half_a_minute(cluster, job):
     cluster.wait_for_hosts(3)
 
 
-def test_a_killed_driver_and_the_same_command_with_resume_on_two_workers(cluster, job):
+def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_on_two_workers(cluster, job):
     assert "killed" in cluster.head.ssh("pkill -9 -f '[r]ay_jobs.train' && echo killed")
     assert job.ends() not in (0, 130), job.log
     before = Run("s3://bucket/runs/faults").metrics()
-    assert 0 < len(before) < EPOCHS
+    assert 0 < len(before) < EPOCHS - 2
+    again = train(cluster, "runs/faults", EPOCHS, "--resume", workers=2)
+    again.wait_for("| val loss")
+    cluster.head.kill()
+    again.process.kill()
+    cluster.close_tunnel()
+    cluster.head.start()
+    cluster.up()
+    resumed = Run("s3://bucket/runs/faults").metrics()
+    assert len(before) < len(resumed) < EPOCHS and resumed[: len(before)] == before
     again = train(cluster, "runs/faults", EPOCHS, "--resume", workers=2)
     assert again.ends() == 0, again.log
     history = check("runs/faults", EPOCHS)
-    assert history[: len(before)] == before
+    assert history[: len(resumed)] == resumed
     assert [row["workers"] for row in history] == [3] * len(before) + [2] * (EPOCHS - len(before))
     # As a training that nobody disturbed: the comparison's trial of the same seed. An epoch begun again adds its gradients up in another order (DDP
     # packs them anew after a process's first step), and early in training the last digit soon matters.
