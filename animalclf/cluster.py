@@ -13,7 +13,8 @@ from animalclf.memory import ONE_ARENA
 
 _joined = False
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks (two of which take one) beside the training workers
-OWN = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that `start_local` started
+# In the environment of all processes of a Ray that `start_local` started, and of one that does not grow by itself (examples/cluster-local.yaml).
+OWN, FIXED = "ANIMALCLF_OWN_RAY", "ANIMALCLF_FIXED_CLUSTER"
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configuration on the head
 # Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more). And what
 # Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
@@ -54,7 +55,7 @@ def start_local(cpus: int, **options: Any) -> None:
     """Start a small Ray of this process's own with so many logical CPUs, for one command, test or benchmark. `options`: more for ray.init."""
     import ray
 
-    os.environ.update({**ONE_ARENA, OWN: "1"})
+    os.environ.update({**ONE_ARENA, OWN: "1", FIXED: "1"})
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     ray.init(address="local", num_cpus=cpus, _system_config=SYSTEM, **silent, **options)
     ray._private.worker._global_node.kill_log_monitor()  # it would read all logs ten times a second, to show none
@@ -67,7 +68,8 @@ def leave_ray() -> None:
         import ray
 
         ray.shutdown()
-        os.environ.pop(OWN, None)
+        if os.environ.pop(OWN, None):
+            del os.environ[FIXED]
         _joined = False
 
 

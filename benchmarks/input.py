@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf import config as configuration
-from animalclf.cluster import OWN
+from animalclf.cluster import FIXED, OWN
 from animalclf.data import augment
 from animalclf.data.feed import load_pictures, make_schedule
 from animalclf.data.shards import Prepared
@@ -208,7 +208,7 @@ def keras(python: str, photos: str, pictures: int) -> dict[str, float]:
 
 def apart(command: list[str]) -> dict[str, float]:
     """The two figures that another process prints, in an environment without our settings."""
-    environment = {name: value for name, value in os.environ.items() if name not in {*ONE_ARENA, OWN}}
+    environment = {name: value for name, value in os.environ.items() if name not in {*ONE_ARENA, OWN, FIXED}}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{command[2][:80]} failed:\n{done.stderr[-2000:]}")

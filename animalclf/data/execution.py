@@ -1,8 +1,9 @@
-"""How Ray Data executes here: with no word on the screen, and in a Ray of our own at full speed from its first second.
+"""How Ray Data executes here: with no word on the screen, and on a cluster of fixed size at full speed from its first second.
 
 Ray Data asks an actor, which all programs of a cluster share, how much of the cluster it may use. It takes seconds to start; until it answers one
-task runs at a time, the first batch of an epoch comes late, and on two cores it takes what the first tasks need. A Ray that one command started for
-itself does not grow and has nobody to share with: all of it may be used at once.
+task runs at a time, the first batch of an epoch comes late, and on two cores it takes what the first tasks need. It is there to make clusters grow.
+Where that cannot be, all that there is may be used at once; Ray's scheduler takes tasks of several executions in turn. (A training that finds no
+CPU free waits for the end of a `prepare` beside it.)
 
 Written against Ray 2.60, which pyproject.toml asks for.
 """
@@ -21,7 +22,7 @@ from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
 from ray.data._internal.stats import _StatsManager
 
-from animalclf.cluster import OWN, quiet
+from animalclf.cluster import FIXED, OWN, quiet
 
 
 def data_context() -> ray.data.DataContext:
@@ -37,18 +38,18 @@ def data_context() -> ray.data.DataContext:
 
 @functools.cache
 def _patch() -> None:
-    """In a Ray of our own: all of it at once, and no statistics for a dashboard, at which nobody looks and which are a process more."""
+    """On a cluster of fixed size: all of it at once. In a Ray of our own: no statistics for a dashboard; they are a process more."""
 
-    def unless_own(original: Callable[..., Any], instead: Callable[[], Any]) -> Callable[..., Any]:
-        return lambda *arguments, **named: instead() if os.environ.get(OWN) else original(*arguments, **named)
+    def unless(variable: str, original: Callable[..., Any], instead: Callable[[], Any]) -> Callable[..., Any]:
+        return lambda *arguments, **named: instead() if os.environ.get(variable) else original(*arguments, **named)
 
-    streaming_executor.create_cluster_autoscaler = unless_own(streaming_executor.create_cluster_autoscaler, _FixedSize)
+    streaming_executor.create_cluster_autoscaler = unless(FIXED, streaming_executor.create_cluster_autoscaler, _FixedSize)
     for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
-        setattr(_StatsManager, name, staticmethod(unless_own(getattr(_StatsManager, name), lambda: None)))
+        setattr(_StatsManager, name, staticmethod(unless(OWN, getattr(_StatsManager, name), lambda: None)))
 
 
 class _FixedSize(ClusterAutoscaler):
-    """A Ray that has what it has."""
+    """A cluster that does not grow by itself; nodes may still come and go."""
 
     def try_trigger_scaling(self) -> None:
         pass

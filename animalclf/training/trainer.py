@@ -3,8 +3,8 @@
 Ray starts six processes beside the workers, each of which imports Ray Data, Ray Train and mostly PyTorch; on two cores they were half the wait for
 the first step. Four of them do nothing here: the one that hands out Ray datasets (our workers plan their batches themselves), the one that removes
 the placement of a controller that died (it needs the dashboard, which a local Ray does not have), the one that watches for warnings of spot machines
-(a machine taken back is a machine lost), and, in a Ray of our own, the one that makes clusters grow. The controller itself runs in the process that
-calls `fit`.
+(a machine taken back is a machine lost), and, on a cluster of fixed size, the one that makes clusters grow. The controller itself runs in the
+process that calls `fit`.
 
 Written against Ray 2.60, which pyproject.toml asks for.
 """
@@ -29,7 +29,7 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.logging import LoggingManager
 
-from animalclf.cluster import OWN
+from animalclf.cluster import FIXED
 
 NOT_NEEDED = (DatasetsCallback, PlacementGroupCleanerCallback)
 
@@ -64,7 +64,7 @@ class Trainer(TorchTrainer):
         logs = LoggingManager._get_controller_logger_config_dict(self.train_run_context)
         logs["loggers"]["ray.train"]["handlers"].remove("console")
         logging.config.dictConfig(logs)
-        if isinstance(settings["scaling_policy"], FixedScalingPolicy) and os.environ.get(OWN):
+        if isinstance(settings["scaling_policy"], FixedScalingPolicy) and os.environ.get(FIXED):
             settings["scaling_policy"] = _Fixed(settings["scaling_policy"].scaling_config)
         controller = _Controller(self.switch, **settings)
         asyncio.run(controller.run())
@@ -72,7 +72,7 @@ class Trainer(TorchTrainer):
 
 
 class _Fixed(FixedScalingPolicy):
-    """So many workers in a Ray of our own (see data/execution.py): no actor has to be started, waited for, and told of them."""
+    """So many workers on a cluster of fixed size (see data/execution.py): no actor has to be started, waited for, and told of them."""
 
     def after_controller_start(self, train_run_context: Any) -> None:
         pass
