@@ -1,6 +1,6 @@
 """What S3 costs in training: `animalclf train` with prepared set and run folder in a bucket, against the same on local disk, epochs after the first.
 
-    python -m benchmarks.s3                     big CNN, 160 pictures, 4 epochs, each way twice in turn; a local S3 server (moto, of the test extra)
+    python -m benchmarks.s3                     big CNN, 480 pictures, 3 epochs, each way twice in turn; a local S3 server (moto, of the test extra)
     python -m benchmarks.s3 --repeat 3 --json s3.json
 
 Whole epochs count: steps, validation, and what of the writing of checkpoints does not happen beside them.
@@ -30,8 +30,8 @@ SERVER = Path(__file__).parents[1] / "tests" / "s3_server.py"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=160, help="demo pictures drawn (default: 160)")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--pictures", type=int, default=480, help="demo pictures drawn (default: 480)")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
