@@ -94,7 +94,11 @@ class Run:
         """Claim the folder for this process; call again now and then while working. Raises UserError where another living process holds it."""
         holder = self._holder()
         if holder and (holder["host"], holder["pid"]) != (socket.gethostname(), os.getpid()):
-            alive = _alive(holder["pid"], holder["born"]) if holder["host"] == socket.gethostname() else time.time() - holder["time"] < STALE_SECONDS
+            alive = (
+                _alive(holder["pid"], holder.get("born", 0))
+                if holder["host"] == socket.gethostname()
+                else time.time() - holder["time"] < STALE_SECONDS
+            )
             if alive:
                 raise UserError(f"{self.root}: in use by process {holder['pid']} on {holder['host']}; wait for it, stop it, or choose another --out")
         storage.write_json(

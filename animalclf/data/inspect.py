@@ -54,13 +54,11 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
     started = time.monotonic()
     config = replace(config, limit=limit or config.limit)
     out = storage.absolute(out)
-    there = _listed(out)
-    if INFO not in there or force:  # importing Ray Data takes a second or two: meanwhile files are listed, and Ray starts, which mostly waits
-        threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     source = sources.find(data, config)
     if source.kind != "table" and f"{out}/".startswith(f"{source.root}/"):
         raise UserError(f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside")
     inputs = sources.inputs_hash(source, config)
+    there = _listed(out)
     if INFO in there and not force:
         found = open_prepared(out)
         if found.info["inputs"] != inputs:
@@ -169,6 +167,9 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
     from animalclf.cluster import ensure_ray
 
     show("starting Ray", 0)
+    # Importing Ray Data takes a second or two, and so does starting Ray, which mostly waits: both at once. Not before: a refusal ends the
+    # process, and one that ends within an import may be aborted.
+    threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     ensure_ray(workers)
     import ray.data
 
