@@ -108,8 +108,10 @@ def test_a_large_set_is_sorted_into_cells_and_loses_nothing(monkeypatch) -> None
     signatures = np.stack([copies.signature(np.ascontiguousarray(picture)) for picture in [*pictures, *changed]])
     exact = copies.find_copies(names(count + 100), signatures)
     monkeypatch.setattr(likeness, "EXACT", 0)
-    cells = likeness.Cells.of(likeness.spectra(signatures, likeness.WHOLE, likeness.WHOLE + 1)[:, 0])
-    assert len(cells.centres) == 40 and np.diff(cells.edges).sum() == count + 100 and likeness.probed(40) < 10
+    wholes = likeness.wholes(signatures)
+    cells = likeness.Cells.of(wholes)
+    assert len(cells.centres) == 4 * 80 and np.diff(cells.edges).sum() == count + 100
+    assert 0 < len(cells.probed(wholes)[0]) < 0.1 * len(wholes) * len(cells.centres)  # few cells are looked through
     found = copies.find_copies(names(count + 100), signatures)
     assert found.equals(exact)
     assert (found["representative"][count:] == chosen).mean() > 0.95 and (found["how"][:count] == "").all()

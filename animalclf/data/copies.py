@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from animalclf.data.decode import resize
 from animalclf.data.fit import EVEN, STEPS, correlations, shrunk
-from animalclf.data.likeness import SIDE, TILE, WHOLE, Cells, likely, spectra
+from animalclf.data.likeness import SIDE, TILE, Cells, likely, wholes
 
 SLOPE = 0.03  # how far above EVEN, where confidence is 0.5 and a pair counts, it is 0.73
 LARGE, SURE = 20, 0.9  # a group of more different files than LARGE must hold together by pairs of at least this confidence
@@ -36,7 +36,7 @@ def signature(image: np.ndarray) -> np.ndarray:
 
 def phashes(signatures: np.ndarray) -> list[str]:
     """Perceptual hashes of signatures uint8 (N, 1600), 16 hex digits each: which of the 64 lowest frequencies lie above their median."""
-    return [np.packbits(spectrum > np.median(spectrum)).tobytes().hex() for spectrum in spectra(signatures, WHOLE, WHOLE + 1)[:, 0]]
+    return [np.packbits(spectrum > np.median(spectrum)).tobytes().hex() for spectrum in wholes(signatures)]
 
 
 def find_copies(sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def _near_pairs(signatures: np.ndarray, progress: Callable[[float], None]) -> tu
     """Verified pairs of rows int64 (P, 2), lower row first, and the correlation of their detail float64 (P,)."""
     if len(signatures) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
-    cells = Cells.of(spectra(signatures, WHOLE, WHOLE + 1)[:, 0])
+    cells = Cells.of(wholes(signatures))
     coarse = shrunk(signatures.reshape(-1, SIDE, SIDE), STEPS[0][0])
 
     def compare(start: int) -> pd.DataFrame:
