@@ -36,7 +36,8 @@ def signature(image: np.ndarray) -> np.ndarray:
 
 def phashes(signatures: np.ndarray) -> list[str]:
     """Perceptual hashes of signatures uint8 (N, 1600), 16 hex digits each: which of the 64 lowest frequencies lie above their median."""
-    return [np.packbits(spectrum > np.median(spectrum)).tobytes().hex() for spectrum in wholes(signatures)]
+    spectra = wholes(signatures)
+    return [bits.tobytes().hex() for bits in np.packbits(spectra > np.median(spectra, axis=1, keepdims=True), axis=1)]
 
 
 def find_copies(sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
