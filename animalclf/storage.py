@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
@@ -96,9 +96,9 @@ def _level(fs: fsspec.AbstractFileSystem, url: str, folder: str) -> list[dict[st
 
 
 @contextmanager
-def writing(url: str) -> Iterator[BinaryIO]:
-    """A file open for writing that becomes `url` when the block ends, whole or not at all: a reader never sees half of it, also after a crash.
-    Raises UserError where it cannot be written."""
+def writing(url: str, *, keep: bool = True) -> Iterator[BinaryIO]:
+    """A file open for writing that becomes `url` when the block ends, whole or not at all: a reader never sees half of it, also after a crash of
+    the machine (without `keep` only then when `keep_all` has it afterwards). Raises UserError where it cannot be written."""
     fs, path = filesystem(url)
     with _written(url):
         if isinstance(fs, LocalFileSystem):
@@ -108,7 +108,8 @@ def writing(url: str) -> Iterator[BinaryIO]:
                 with open(temporary, "wb") as file:
                     yield file
                     file.flush()
-                    os.fsync(file.fileno())
+                    if keep:
+                        os.fsync(file.fileno())
                 os.replace(temporary, path)
             finally:
                 if os.path.exists(temporary):
@@ -117,6 +118,14 @@ def writing(url: str) -> Iterator[BinaryIO]:
             sink = io.BytesIO()
             yield sink
             explained(url, lambda: fs.pipe_file(path, sink.getvalue()))
+
+
+def keep_all(urls: Sequence[str]) -> None:
+    """Wait until files that were written a moment ago are on the disk. Raises UserError where they do not get there."""
+    for url in urls:
+        if not is_remote(url):
+            with _written(url), open(filesystem(url)[1], "rb") as file:
+                os.fsync(file.fileno())
 
 
 def write_bytes(url: str, content: bytes | memoryview) -> None:

@@ -18,21 +18,26 @@ from typing import Any
 import ray
 import ray.data
 from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
-from ray.data._internal.execution import streaming_executor
+from ray.data._internal.execution import streaming_executor, streaming_executor_state
 from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
 from ray.data._internal.stats import _StatsManager
 
 from animalclf.cluster import FIXED, OWN, quiet
 
 
-def data_context() -> ray.data.DataContext:
-    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large, and may take its time."""
+def data_context(*, wait_s: float = 0.1) -> ray.data.DataContext:
+    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large, and may take its time.
+
+    Ray Data looks every `wait_s` seconds, or when all its tasks are at an end, whether one is, and then gives out the next. With few tasks a core a
+    CPU is without work meanwhile; but each look takes a millisecond or more of this process.
+    """
     _patch()
     quiet()  # importing ray.data set its logger up anew
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None
     context.execution_no_progress_timeout_s = -1
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = wait_s
     return context
 
 

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -75,9 +76,11 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
         if progress:
             found_there = f"{len(files):,} pictures of {files['label'].nunique()} classes in {source.root} ({source.kind})"
             console.print(f"preparing {found_there}, stored at {config.stored_size} px in {out}", markup=False, soft_wrap=True)
-        with _display(len(files), progress) as show:
+        with _display(len(files), progress) as show, ThreadPoolExecutor(1) as background:
             manifest, signatures = _read(files, source.root, out, config, show, workers)
             tables.check_readable(manifest, config.max_bad)
+            names = _number_shards(manifest, out)
+            kept = background.submit(storage.keep_all, [storage.join(out, name) for name in names.values()])
             show("looking for copies", 0)
             examples = tables.add_groups(
                 manifest, signatures, config.near_copies, lambda share: show("looking for copies", max(1, round(share * len(files))))
@@ -86,7 +89,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
             if examples:
                 show("drawing copies", len(files))
                 storage.write_bytes(storage.join(out, SHEET), copies.contact_sheet(examples, partial(picture, source.root, config.max_pixels)))
-        names = _number_shards(manifest, out)
+            kept.result()
         storage.write_table(storage.join(out, MANIFEST), manifest)
         info = tables.describe(manifest, source, config, inputs, names, time.monotonic() - started)
         storage.write_json(storage.join(out, INFO), info)
@@ -175,17 +178,19 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
 
     from animalclf.data.execution import data_context
 
-    data_context()
+    data_context(wait_s=0.02)
     few, many = CHUNK_PICTURES
-    even = -(-len(files) // max(1, CHUNKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1))))
-    size = min(max(few, even), many, max(1, CHUNK_BYTES // (config.stored_size**2 * 3)))
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    even = -(-len(files) // (CHUNKS_PER_CPU * cpus))
+    most = min(max(few, even), many, max(1, CHUNK_BYTES // (config.stored_size**2 * 3)))
+    size = -(-len(files) // (cpus * -(-len(files) // (cpus * most))))  # the last round of tasks as long as the others
     order = np.random.default_rng(config.split_seed).permutation(len(files))
     chunks = [
         pd.DataFrame({"index": rows, "path": files["path"].to_numpy()[rows], "bytes": files["bytes"].to_numpy()[rows], "shard": number})
         for number, rows in enumerate(np.split(order, range(size, len(order), size)))
     ]
     job = Job(root, out, config.stored_size, config.max_pixels, config.store)
-    blocks = ray.data.from_pandas(chunks).map_batches(partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1)
+    blocks = ray.data.from_blocks(chunks).map_batches(partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1)
     found: list[dict[str, np.ndarray]] = []
     done = 0
     show("reading pictures", done)
