@@ -5,7 +5,8 @@
     python -m benchmarks.input --pictures 20000 --json input.json
 
 All read the same JPEG files and make the same kind of batches (128 pictures) on the same cores, one after another, --repeat times; medians count,
-and ratios are those of one round. The bare loop is the limit: a process a core, each doing nothing but OpenCV's warp of pictures in memory.
+and ratios are those of one round. Ray is up and all is imported when the clock starts, but in the processes that each starts itself. The bare loop
+is the limit: a process a core, each doing nothing but OpenCV's warp of pictures in memory.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
-    import ray
+    import ray.data
 
     from animalclf.cluster import start_local
 
