@@ -80,13 +80,18 @@ class RayFeed:
     def __init__(self, schedule: Schedule, store: Cache, rank: int, world: int, passes: Sequence[tuple[Phase, int]]) -> None:
         self.schedule, self.rank, self.world = schedule, rank, world
         per_rank = max(1, schedule.batch_size // world)
-        stride = max(1, TASK_BYTES // (3 * schedule.input_size**2) // per_rank)
+        most = max(1, TASK_BYTES // (3 * schedule.input_size**2) // per_rank)
+        steps = 1  # of a task: few at first, so that the run's first batch comes soon
         self.tasks = []
         for phase, epoch in passes:
             cuts = plan.cuts(len(schedule.rows[phase]), schedule.batch_size, world)
-            spans = [(first, min(first + stride, len(cuts))) for first in range(0, len(cuts), stride)]
             mine = cuts[:, rank + 1] - cuts[:, rank]  # a task without pictures (validation on more ranks than rows) would give no block
-            self.tasks += [_Task(phase, epoch, first, last) for first, last in spans if mine[first:last].sum()]
+            first = 0
+            while first < len(cuts):
+                last = min(first + steps, len(cuts))
+                if mine[first:last].sum():
+                    self.tasks.append(_Task(phase, epoch, first, last))
+                first, steps = last, min(2 * steps, most)
         self.next_task = 0
         self.blocks = _execute(self.tasks, schedule, store, rank, world)
 
@@ -124,7 +129,7 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
 
     numbers = ray.data.read_datasource(_numbers(len(tasks)), num_cpus=TASK_CPUS, override_num_blocks=len(tasks))
     dataset = numbers.map_batches(work, batch_size=None, num_cpus=TASK_CPUS)
-    yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+    yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
 
 
 def _numbers(count: int) -> Any:
