@@ -33,6 +33,8 @@ hostname "$1"
 mount -t tmpfs tmpfs /home && mkdir /home/ubuntu && mount --bind "$2/home" /home/ubuntu
 mount --bind "$2/passwd" /etc/passwd
 mount --bind "$2/hosts" /etc/hosts
+# PyTorch asks for the names of addresses. No name server answers here, and none at once is like a network that has one: 10 s less a process group.
+mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount -t tmpfs tmpfs /dev/shm
 mkdir -p /run/sshd
 mount -t tmpfs tmpfs /tmp && chmod 1777 /tmp
@@ -169,6 +171,7 @@ class Hosts:
         # Another name for root with another home: the Python of this machine may lie in root's home, which root alone may enter.
         (host.folder / "passwd").write_text(f"ubuntu:*:0:0::{HOME}:/bin/bash\n{Path('/etc/passwd').read_text()}")
         (host.folder / "hosts").write_text(f"127.0.0.1 localhost\n{host.address} {host.name}\n")
+        (host.folder / "resolv.conf").write_text("")
         return host
 
     def clear(self) -> None:
