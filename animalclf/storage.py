@@ -121,7 +121,8 @@ def writing(url: str, *, keep: bool = True) -> Iterator[BinaryIO]:
 
 
 def keep_all(urls: Sequence[str]) -> None:
-    """Wait until files that were written a moment ago are on the disk. Raises UserError where they do not get there."""
+    """Wait until local files that were written a moment ago are on the disk (those that another node wrote to a shared folder: when that node closed
+    them). Raises UserError where they do not get there."""
     for url in urls:
         if not is_remote(url):
             with _written(url), open(filesystem(url)[1], "rb") as file:

@@ -105,7 +105,7 @@ def measure(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
         "cores": cores,
         "prepare_s": preparing["seconds"],
         "prepare_pictures_per_s": arguments.pictures / preparing["seconds"],
-        "first_epoch_ratio_dataloader": (arguments.pictures / loader + loader_start) / our_first,
+        "first_epoch_ratio_dataloader": ((arguments.pictures - BATCH) / loader + loader_start) / our_first,
         "ratio_dataloader": ratio(rounds, "torch DataLoader"),
         "ratio_bare_loop": ratio(rounds, "bare OpenCV loop"),
         "ratio_keras": ratio(rounds, "Keras's generator") if "Keras's generator" in rounds else None,
@@ -147,6 +147,7 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
     from animalclf.data.stream import RayFeed, cache
     from animalclf.training import loop
 
+    loading = time.perf_counter()
     schedule = make_schedule(prepared, configuration.load("big_cnn", [f"train.batch_size={BATCH}"]))
     store = cache(prepared)
     ray.wait(store.refs, num_returns=len(store.refs))
@@ -156,13 +157,13 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
     for epoch in range(settle + epochs):
         asked = time.perf_counter()
         settled = asked if epoch == settle else settled
-        rows, began = 0, asked if epoch else started
+        rows = 0
         for batch in feed.batches("train", epoch):
             if not rows:
-                first_batches.append(time.perf_counter() - began)
+                first_batches.append(time.perf_counter() - (asked if epoch else started))
             rows += len(loop.moved(batch["image"], torch.device("cpu")))
         assert rows == len(schedule.rows["train"])
-        first_epoch = first_epoch if epoch else time.perf_counter() - began
+        first_epoch = first_epoch if epoch else time.perf_counter() - loading
     speed = epochs * len(schedule.rows["train"]) / (time.perf_counter() - settled)
     return {"first_batch_s": first_batches[0], "pictures_per_s": speed, "later_first_batch_s": max(first_batches[1:]), "first_epoch_s": first_epoch}
 

@@ -3,9 +3,9 @@
     python -m benchmarks.prepare                              20,000 JPEG files of 300 x 225, stored at 144 px
     python -m benchmarks.prepare --pictures 4000 --json prepare.json
 
-`prepare` also verifies, measures, computes signatures, compares every picture with every other (in a third line: only identical files), splits, and
-writes shards and manifest. The first line is the whole command with all its starts. In the others Ray is up and Ray Data is imported, as the bare
-loop's libraries are; the first tasks of Ray's processes, which import everything, count in the second line.
+`prepare` also verifies, measures, computes signatures, looks for near-copies (in one line: only for identical files), splits, and writes shards and
+manifest. "The whole command" is `animalclf prepare` with all its starts, in a Ray of its own on all cores. In the lines after it Ray is up and Ray
+Data is imported, as the bare loop's libraries are; the first tasks of Ray's processes, which import everything, count in "with near-copies".
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def prepare_once(photos: str, out: str, sets: list[str]) -> float:
 def whole_command(photos: str, out: str) -> float:
     started = time.perf_counter()
     command = [sys.executable, "-m", "ray_jobs.prepare", "--data", photos, "--out", out, "--set", f"data.stored_size={SIZE}"]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"})
     seconds = time.perf_counter() - started
     shutil.rmtree(out)
     return seconds

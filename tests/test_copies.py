@@ -117,6 +117,15 @@ def test_a_large_set_is_sorted_into_cells_and_loses_nothing(monkeypatch) -> None
     assert (found["representative"][count:] == chosen).mean() > 0.95 and (found["how"][:count] == "").all()
 
 
+def test_a_large_set_of_pictures_that_are_all_alike(monkeypatch) -> None:
+    """As of a camera that does not move: no cell of the large set is more like a picture than the others, and its copies are found all the same."""
+    rng, scene = np.random.default_rng(0), texture(0, 40, 40)
+    pictures = [np.clip(scene + rng.normal(0, 4, scene.shape), 0, 255).astype(np.uint8) for _ in range(150)]
+    signatures = np.stack([copies.signature(picture) for picture in pictures])
+    monkeypatch.setattr(likeness, "EXACT", 0)
+    assert (copies.find_copies(names(150), signatures)["group"] == 0).all()
+
+
 def test_a_chain_of_doubtful_pairs_does_not_make_one_large_group() -> None:
     chain = np.stack([np.arange(60), np.arange(1, 61)], 1)
     doubtful = np.full(60, 0.6)

@@ -44,6 +44,16 @@ def test_exif_orientation(orientation, kind):
     assert close(found.image, expected) and ("EXIF" in found.note) == (orientation != 1)
 
 
+@pytest.mark.parametrize("before", [b"\xff", b"\xff\xff", b"\xff\xd0"])
+def test_exif_orientation_after_bytes_that_readers_skip(before):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture(20, 40), "JPEG", exif=exif)
+    at = data.index(b"\xff\xe1")
+    found = decode(data[:at] + before + data[at:], name="a.jpg")
+    assert found.image.shape == (40, 20, 3) and "EXIF" in found.note
+
+
 def test_modes_become_rgb():
     rgb = picture()
     grey = Image.fromarray(rgb).convert("L")

@@ -46,8 +46,9 @@ def find_copies(sha256: Sequence[str], signatures: np.ndarray, progress: Callabl
     `sha256` names the content of each file, `signatures` uint8 (N, 1600) are theirs from `signature`. Returns one row a picture:
     `group` int64, numbered by first row; `representative` int64, first row of the group; `how`: "" for a representative, "identical" where the
     file is the representative's byte for byte, else "near"; `confidence` float32 that the row is a copy (1 identical, NaN for a representative);
-    `partner` int64, the row it was compared with for that (-1 for a representative). Time grows with N^1.5 for drawn pictures and, since pictures
-    that look alike must be verified, up to N^2 for photographs (python -m benchmarks.copies); the work is shared by up to 8 cores.
+    `partner` int64, the row it was compared with for that (-1 for a representative). Time grows with N^1.5 at first and with
+    N^2 above some ten thousand pictures: a fortieth of all comparisons, and, of photographs, closer looks at those that are alike
+    (python -m benchmarks.copies); the work is shared by up to 8 cores.
     `progress` gets the share that is done, now and then.
     """
     content, first, inverse = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)

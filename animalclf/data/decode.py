@@ -93,12 +93,13 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
 
 
 def _segments(data: bytes) -> list[bytes]:
-    """The first four bytes of each segment of a JPEG file that stands before its picture: of its metadata, what kind they are."""
+    """The first four bytes of each segment of a JPEG file that stands before its picture: of its metadata, what kind they are. "Exif", so that
+    Pillow looks, where the segments do not lead to the picture one after the other."""
     found, at = [], 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
         found.append(data[at + 4 : at + 8])
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return found
+    return found if data[at : at + 2] == b"\xff\xda" else [b"Exif"]
 
 
 def _read(opened: Image.Image, data: bytes) -> tuple[np.ndarray, list[str]]:

@@ -183,7 +183,7 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     even = -(-len(files) // (CHUNKS_PER_CPU * cpus))
     most = min(max(few, even), many, max(1, CHUNK_BYTES // (config.stored_size**2 * 3)))
-    size = -(-len(files) // (cpus * -(-len(files) // (cpus * most))))  # the last round of tasks as long as the others
+    size = max(min(few, most), -(-len(files) // (cpus * -(-len(files) // (cpus * most)))))  # the last round of tasks as long as the others
     order = np.random.default_rng(config.split_seed).permutation(len(files))
     chunks = [
         pd.DataFrame({"index": rows, "path": files["path"].to_numpy()[rows], "bytes": files["bytes"].to_numpy()[rows], "shard": number})

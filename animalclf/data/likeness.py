@@ -100,8 +100,11 @@ class Cells:
     def probed(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which centres each of `queries` float32 (Q, 64) is compared with the pictures of: query and centre int64 (M,), sorted by centre."""
         from_mean = self.centres - self.centres.mean(0)
-        spread = np.sqrt(np.einsum("qi,qi->q", queries @ (from_mean.T @ from_mean / len(self.centres)), queries))
-        least = queries @ self.centres.mean(0) + ABOVE * spread if len(self.edges) > 2 else np.full(len(queries), -np.inf, np.float32)
+        variance = np.einsum("qi,qi->q", queries @ (from_mean.T @ from_mean / len(self.centres)), queries)
+        least = queries @ self.centres.mean(0) + ABOVE * np.sqrt(variance.clip(0))
+        least = np.minimum(least, LIKELY)  # where most pictures are alike, no cell stands out
+        if len(self.edges) == 2:
+            least[:] = -np.inf
         least[np.linalg.norm(queries, axis=1) <= LIKELY] = np.inf  # what shows hardly anything is like nothing
         found = []
         for first in range(0, len(self.centres), CENTRES):

@@ -69,7 +69,8 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
         signatures = np.stack(table["signature"].to_list())
         table.loc[good, "phash"] = copies.phashes(signatures[good])
         if count:
-            write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), images[:count], chunk["index"].to_numpy(np.int64)[good], job.store)
+            url, rows_there = storage.join(job.out, shard_name(chunk["shard"].iloc[0])), chunk["index"].to_numpy(np.int64)[good]
+            write_shard(url, images[:count], rows_there, job.store, keep=False)  # `prepare` sees to that, for all of them
     except UserError as error:
         return _failed(str(error))
     return {

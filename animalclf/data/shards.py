@@ -81,9 +81,9 @@ def is_prepared(root: str) -> bool:
     return storage.exists(storage.join(root, INFO))
 
 
-def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "pixels") -> None:
+def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "pixels", *, keep: bool = True) -> None:
     """Write uint8 pictures (N, S, S, 3) and their manifest rows int64 (N,) as one Parquet file, whole or not at all: decoded, or (`store`
-    "jpeg") as JPEG of high quality, a fifth of the size or less and no longer exactly the same pictures. It is on the disk after storage.keep_all."""
+    "jpeg") as JPEG of high quality, a fifth of the size or less and no longer exactly the same pictures. `keep`: see storage.writing."""
     if store == "jpeg":
         encoded = [simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in np.ascontiguousarray(images)]
         kind, pictures = pa.large_binary(), pa.array(encoded, pa.large_binary())
@@ -94,7 +94,7 @@ def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "p
     table = pa.table([pa.array(index, pa.int64()), pictures], schema=schema)
     # Pictures hardly compress further. One plain page a row group: it can be read without a copy, and one picture at a time (`PixelFile`).
     layout: dict[str, Any] = {"row_group_size": ROWS_PER_GROUP, "write_batch_size": ROWS_PER_GROUP, "data_page_size": 2**31 - 1}
-    with storage.writing(url, keep=False) as file:
+    with storage.writing(url, keep=keep) as file:
         pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False, **layout)
 
 
