@@ -178,7 +178,7 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
 
     from animalclf.data.execution import data_context
 
-    data_context(wait_s=0.02)
+    data_context()
     few, many = CHUNK_PICTURES
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     even = -(-len(files) // (CHUNKS_PER_CPU * cpus))
