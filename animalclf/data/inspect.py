@@ -6,9 +6,9 @@ task writes the same file again, whole. `dataset.json` comes last: without it no
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -165,18 +165,33 @@ def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
 # ------------------------------------------------------------------------------------------------------------------------ the Ray job
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """For a second or two of imports: Ctrl-C comes at their end. Within one, Python may lose it and go on."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored, as in background jobs
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = []
+    signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt
+
+
 def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Run the job. Returns the manifest so far (path, label, given split, what was measured) and the signatures uint8 (rows, K)."""
     from animalclf.cluster import ensure_ray
 
     show("starting Ray", 0)
-    # Importing Ray Data takes a second or two, and so does starting Ray, which mostly waits: both at once. Not before: a refusal ends the
-    # process, and one that ends within an import may be aborted.
-    threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     ensure_ray(workers)
-    import ray.data
+    with _uninterrupted():
+        import ray.data
 
-    from animalclf.data.execution import data_context
+        from animalclf.data.execution import data_context
 
     data_context()
     few, many = CHUNK_PICTURES
