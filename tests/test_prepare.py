@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -371,3 +372,28 @@ def test_a_network_that_fails_is_an_error_and_no_bad_picture(s3: dict[str, str],
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     found = measure.measure(chunk, job)
     assert list(found) == ["failed"] and "s3://photos/set/a.jpg: cannot be read after 1 attempts" in found["failed"][0]
+
+
+def test_ctrl_c_waits_for_the_end_of_an_import_and_is_not_lost():
+    from animalclf.data.inspect import _uninterrupted
+
+    done = []
+    with pytest.raises(KeyboardInterrupt), _uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("the import")
+    assert done == ["the import"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with _uninterrupted():
+        done.append("another")
+    assert done == ["the import", "another"]
+
+
+def test_where_ctrl_c_is_ignored_it_stays_ignored():
+    from animalclf.data.inspect import _uninterrupted
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job of a shell
+    try:
+        with _uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
