@@ -89,6 +89,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
     assert parts.predictions("val").equals(whole.predictions("val"))
 
 
+def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp_path, prepared):
+    whole = train_into(tmp_path / "whole", quick(3), prepared)
+    launch.record(quick(1), prepared, Run(str(tmp_path / "longer")))
+    run = train_into(tmp_path / "longer", quick(1), prepared)
+    assert run.result()["epochs"] == 1
+    config = quick(3)
+    launch.record(config, prepared, launch.claim(run.root, config, resume=True))
+    assert run.config() == config and not run.finished()  # interrupted now, it is a training that did not end
+    train_into(tmp_path / "longer", config, prepared)
+    assert run.result()["epochs"] == 3 and without_times(run.metrics()) == without_times(whole.metrics())
+    assert run.predictions("val").equals(whole.predictions("val"))
+    with pytest.raises(UserError, match=r"train\.epochs: 3 -> 2: 3 epochs are done"):
+        launch.claim(run.root, quick(2), resume=True)
+    with pytest.raises(UserError, match=r"differs .*optim\.lr: 0\.0001 -> 0\.5; train\.epochs: 3 -> 4"):
+        launch.claim(run.root, quick(4, optim__lr=0.5), resume=True)
+
+
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
     runs = [train_into(tmp_path / str(i), quick(1, seed=seed), prepared) for i, seed in enumerate([0, 0, 1])]
     first, again, other = (without_times(run.metrics()) for run in runs)
@@ -196,8 +213,12 @@ def test_claiming_a_run_folder(tmp_path):
     run.write_config(config)
     with pytest.raises(UserError, match="--resume"):
         launch.claim(str(tmp_path), config, resume=False)
-    with pytest.raises(UserError, match=r"train\.epochs: 2 -> 5"):
-        launch.claim(str(tmp_path), tiny_config(5), resume=True)
+    with pytest.raises(UserError, match=r"train\.batch_size: \d+ -> 7"):
+        launch.claim(str(tmp_path), tiny_config(2, train__batch_size=7), resume=True)
+    run.write_config(tiny_config(2, optim__schedule="cosine"))
+    with pytest.raises(UserError, match=r"train\.epochs: 2 -> 5: with optim\.schedule=cosine"):
+        launch.claim(str(tmp_path), tiny_config(5, optim__schedule="cosine"), resume=True)
+    run.write_config(config)
     launch.claim(str(tmp_path), config, resume=True)
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:

@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
   animalclf train --data photos/ --recipe vgg16_pooled --set model.weights=vgg16_features.pth --set data.val=0.25
   animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
   animalclf train --data photos/ --out runs/a --resume         (after Ctrl-C, a crash or a lost machine)
+  animalclf train --data photos/ --out runs/a --resume --set train.epochs=200            (train a finished run further)
   animalclf train --data photos/ --local --limit 200 --set train.epochs=1      (in this process: breakpoints work)""",
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)

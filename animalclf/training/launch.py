@@ -35,18 +35,32 @@ ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines m
 
 def claim(out: str, config: Config, resume: bool) -> Run:
     """The run folder `out`, claimed for this process. Raises UserError for a folder in use, an existing run without `resume`, nothing to resume,
-    or a configuration that differs from the run's."""
+    or a configuration that differs from the run's in more than a `train.epochs` that it can go on to."""
     run = Run(storage.absolute(out))
     if run.exists():
         if not resume:
             raise UserError(f"{out}: there is a run here already; continue it with --resume, or choose another --out")
         changed = [text for text in configuration.differences(run.config(), config) if not text.startswith("train.profile:")]
-        if changed:
+        if changed and not longer(run, config):
             raise UserError(f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}")
     elif resume:
         raise UserError(f"{out}: no run to resume here (config.yaml is missing); start it without --resume")
     run.lock()
     return run
+
+
+def longer(run: Run, config: Config) -> bool:
+    """Whether `config` differs from the run's in nothing but `train.epochs`. Raises UserError where the run cannot go on to those: a learning rate
+    that follows them made the epochs so far others than theirs would have been, and what was trained is not taken back."""
+    was, epochs, done = run.config(), config.train.epochs, len(run.metrics())
+    if was.train.epochs == epochs or replace(was, train=replace(was.train, epochs=epochs, profile=config.train.profile)) != config:
+        return False
+    change = f"{run.root}: train.epochs: {was.train.epochs} -> {epochs}"
+    if config.optim.schedule != "constant":
+        raise UserError(f"{change}: with optim.schedule={config.optim.schedule} the learning rate of every epoch depends on it; start a new run")
+    if epochs < done:
+        raise UserError(f"{change}: {done} epochs are done already; resume with {done} or more")
+    return True
 
 
 def with_weights(config: Config) -> Config:
@@ -133,6 +147,9 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
             f"{run.root}: was trained on other pictures ({was['prepared']}, fingerprint {was['data_fingerprint'][:12]}; now {prepared.root}, "
             f"{prepared.fingerprint[:12]}); resume with the same pictures, or start a new run"
         )
+    elif run.config().train.epochs != config.train.epochs:  # going on to others (`longer`): until they are done it is a training that did not end
+        storage.remove(run.url("result.json"))
+        run.write_config(config)
 
 
 def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict[str, Any]:
