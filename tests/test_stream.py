@@ -53,6 +53,7 @@ def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, wo
     from animalclf.data import stream
 
     monkeypatch.setattr(stream, "TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
+    monkeypatch.setattr(stream, "TOGETHER", 5)  # several executions, which do not end where epochs do
     prepared = tiny_prepared(tmp_path)
     schedule, pictures = schedule_of(prepared, balance), load_pictures(prepared)
     store = stream.cache(prepared)

@@ -1,15 +1,18 @@
 """The Ray Data edge of training: input tasks on any node make the batches of the plan from pictures in the object store or on disk.
 
-One execution serves all epochs of a run: its tasks are a list (epoch 0 train, epoch 0 val, epoch 1 train, ...), each making a few
-consecutive batches of one rank. So the first batch of an epoch is made while the last one ends, nothing is listed or read again, and
-which picture stands in which batch is the plan's business alone, the same as in `MemoryFeed`.
+The tasks of a run are one list (epoch 0 train, epoch 0 val, epoch 1 train, ...), each making a few consecutive batches of one rank. So the first
+batch of an epoch is made while the last one ends, nothing is listed or read again, and which picture stands in which batch is the plan's business
+alone, the same as in `MemoryFeed`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,8 @@ from animalclf.memory import keep_freed_memory
 
 TASK_BYTES = 48 * 2**20  # of the pictures that one task makes: its own cost (some ms) is spread over about a thousand of 128 px
 TASK_CPUS = 0.5  # two tasks a core: while one hands over its batches, the other computes
+TOGETHER = 128  # tasks of one execution of Ray Data, which sends all of them out before it starts the first, at half a millisecond each
+EARLY = 4  # blocks that are still to be taken of one execution when the next begins
 AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
 
 
@@ -113,29 +118,40 @@ class RayFeed:
 
 def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, world: int) -> Iterator[dict[str, np.ndarray]]:
     """One block of columns a task, in the order of `tasks`."""
-    import ray.data
-
-    from animalclf.data.execution import data_context
-
-    context = data_context()
-    context.execution_options.preserve_order = True
-    ahead = AHEAD_BYTES // world if os.environ.get(OWN) else AHEAD_BYTES  # in a Ray of our own all ranks share one store
-    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=ahead)
     # Large arrays go to the store once, not into every task's description; the references travel apart, so that Ray knows who holds them.
     shared, refs = ray.put((schedule, replace(store, refs=[]))), store.refs
+    ahead = AHEAD_BYTES // world if os.environ.get(OWN) else AHEAD_BYTES  # in a Ray of our own all ranks share one store
 
-    def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return _make(tasks[int(block["id"][0])], shared, refs, rank, world)
+    def start(some: list[_Task]) -> Iterator[dict[str, np.ndarray]]:
+        import ray.data
 
-    numbers = ray.data.read_datasource(_numbers(len(tasks)), num_cpus=TASK_CPUS, override_num_blocks=len(tasks))
-    dataset = numbers.map_batches(work, batch_size=None, num_cpus=TASK_CPUS)
-    yield from dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
+        from animalclf.data.execution import data_context
+
+        context = data_context()
+        context.execution_options.preserve_order = True
+        context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=ahead)
+
+        def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return _make(some[int(block["id"][0])], shared, refs, rank, world)
+
+        numbers = ray.data.read_datasource(_numbers(len(some)), num_cpus=TASK_CPUS, override_num_blocks=len(some))
+        dataset = numbers.map_batches(work, batch_size=None, num_cpus=TASK_CPUS)
+        blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1))
+        return chain([next(blocks)], blocks)  # asking for the first starts it
+
+    with ThreadPoolExecutor(1) as background:
+        begun = background.submit(start, tasks[:TOGETHER])
+        for first in range(0, len(tasks), TOGETHER):
+            blocks, count = begun.result(), len(tasks[first : first + TOGETHER])
+            for taken in range(count):
+                if taken == max(0, count - EARLY) and first + count < len(tasks):
+                    begun = background.submit(start, tasks[first + count : first + count + TOGETHER])
+                yield next(blocks)
 
 
 def _numbers(count: int) -> Any:
     """0 to `count`, a block each, as a source of Ray Data. Its own `range` claims a whole CPU a block, and so becomes tasks beside the input tasks,
     which waits for ever where less than a CPU is free; claiming what the input tasks claim, both are one task."""
-    import pyarrow as pa
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 
@@ -145,9 +161,16 @@ def _numbers(count: int) -> Any:
 
         def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
             about = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
-            return [ReadTask(lambda number=number: [pa.table({"id": [number]})], about) for number in range(count)]
+            return [ReadTask(partial(_number, number), about) for number in range(count)]
 
     return Numbers()
+
+
+def _number(number: int) -> list[Any]:
+    """A function of a module, which is sent by its name; a lambda would be sent as its code, at twice the cost."""
+    import pyarrow as pa
+
+    return [pa.table({"id": [number]})]
 
 
 def _make(task: _Task, shared: Any, refs: list[ray.ObjectRef], rank: int, world: int) -> dict[str, np.ndarray]:
