@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import yaml
@@ -98,3 +99,12 @@ def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypat
     assert cluster.at_most() == {"memory": 7.0, "CPU": 64.0, "GPU": 4}
     monkeypatch.setenv(cluster.OWN, "1")
     assert cluster.at_most() == {"memory": 7.0, "CPU": 64.0}
+
+
+@pytest.mark.ray
+def test_a_local_ray_has_no_api_server_and_other_rays_start_as_ever(ray_local):
+    from ray._private import node, services
+
+    started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    assert any("raylet" in command for command in started) and not any("dashboard/dashboard.py" in command for command in started)
+    assert services.get_node.__module__ == services.__name__ and node.Node.start_api_server.__module__ == node.__name__

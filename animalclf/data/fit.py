@@ -9,7 +9,7 @@ from animalclf.data.likeness import PARTS, SIDE
 
 EVEN = 0.8  # correlation of detail from which on a pair counts
 # Shrink thumbnails by, move the edges so many times, go on where the detail then correlates by more than.
-STEPS = ((4, 1, 0.6), (2, 2, 0.7), (1, 3, EVEN))
+STEPS = ((4, 1, 0.6), (2, 1, 0.75), (1, 3, EVEN))
 
 
 def correlations(signatures: np.ndarray, coarse: np.ndarray, hit: np.ndarray) -> np.ndarray:

@@ -104,9 +104,10 @@ def _one(path: str, data: bytes | str, job: Job) -> tuple[dict[str, Any], np.nda
     except BadPicture as error:
         return row | {"status": str(error)}, None
     height, width = found.image.shape[:2]
-    signature = copies.signature(found.image)
+    stored = resize(found.image, job.size)
+    signature = copies.signature(stored if job.size >= 2 * copies.SIDE else found.image)  # of the small picture it takes a third of the time
     row |= {"width": width, "height": height, "signature": signature, "status": "ok", "note": found.note}
-    return row, resize(found.image, job.size)
+    return row, stored
 
 
 def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:
