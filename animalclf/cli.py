@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from animalclf import cluster
 from animalclf.commands import compare, demo, ensemble, evaluate, predict, prepare, report, submit, train
@@ -37,6 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
+    """`main` as a process of its own. After Ctrl-C (also a second one, or one while Ray shuts down) what must be done at the end is done, and then
+    the process is left without taking Python down in order: with threads of Ray's and of imports still at work that crashed now and then."""
+    try:
+        code = main(argv)
+    except KeyboardInterrupt:
+        code = 130
+    if code == 130:
+        try:
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(130)
+    sys.exit(code)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     whole = argparse.ArgumentParser(
@@ -61,4 +81,4 @@ on a cluster: ray job submit --working-dir . -- python -m ray_jobs.train --data 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

@@ -2,7 +2,7 @@
 
 import sys
 
-from animalclf.cli import main
+from animalclf.cli import run_and_exit
 
 if __name__ == "__main__":
-    sys.exit(main(["prepare", *sys.argv[1:]]))
+    run_and_exit(["prepare", *sys.argv[1:]])
