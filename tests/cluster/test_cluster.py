@@ -120,7 +120,9 @@ def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_
     assert again.ends() == 0, again.log
     history = check("runs/faults", epochs)
     assert history[: len(resumed)] == resumed
-    assert [row["workers"] for row in history] == [3] * len(before) + [2] * (epochs - len(before))
+    three = [row["workers"] for row in history].count(3)
+    assert three in (len(before), len(before) + 1)  # the workers end some seconds after their driver, and may write what they just finished
+    assert [row["workers"] for row in history] == [3] * three + [2] * (epochs - three)
     # As a training that nobody disturbed: the comparison's trial of the same seed. An epoch begun again adds its gradients up in another order (DDP
     # packs them anew after a process's first step), and early in training the last digit soon matters.
     whole = Run("s3://bucket/compared/trials/demo-s0").metrics()
