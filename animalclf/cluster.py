@@ -62,19 +62,17 @@ def start_local(cpus: int, **options: Any) -> None:
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with _without_waiting():
         ray.init(address="local", num_cpus=cpus, _system_config=SYSTEM, **silent, **options)
-    ray._private.worker._global_node.kill_log_monitor()  # it would read all logs ten times a second, to show none
 
 
 @contextmanager
 def _without_waiting() -> Iterator[None]:
-    """Ray starts in half the time here: it looks every 0.02 s and not every second whether its node is up, and does without the API server, which
-    serves dashboards and jobs and is started without a dashboard too. Written against Ray 2.60, which pyproject.toml asks for."""
-    from ray._private import node, services
+    """Ray starts and ends in a third of the time here: it looks every 0.02 s and not every second whether its node is up, and does without what a
+    local Ray has no use for: the API server (dashboards and jobs), the log monitor (it reads all logs ten times a second, to show none), the
+    autoscaler's monitor (at the end it is waited for for a second) and the modules of a node's agent that serve the dashboard. Written against
+    Ray 2.60, which pyproject.toml asks for."""
+    from ray._private import node, services, utils
 
-    start_api_server, get_node = node.Node.start_api_server, services.get_node
-
-    def no_api_server(self: node.Node, **_: Any) -> None:
-        self._webui_url = ""  # Ray's word for it
+    get_node = services.get_node
 
     def get_node_soon(gcs_address: str, node_id: str) -> Any:
         client, until = services.GcsClient(address=gcs_address), time.monotonic() + 30
@@ -82,11 +80,24 @@ def _without_waiting() -> Iterator[None]:
             time.sleep(0.02)
         return get_node(gcs_address, node_id)
 
-    node.Node.start_api_server, services.get_node = no_api_server, get_node_soon
+    def no_api_server(self: node.Node, **_: Any) -> None:
+        self._webui_url = ""  # Ray's word for it
+
+    instead = [
+        (services, "get_node", get_node_soon),
+        (node.Node, "start_api_server", no_api_server),
+        (node.Node, "start_log_monitor", lambda self: None),
+        (node.Node, "start_monitor", lambda self: None),
+        (utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),  # as where Ray is installed without its dashboard
+    ]
+    before = [getattr(place, name) for place, name, _ in instead]
+    for place, name, ours in instead:
+        setattr(place, name, ours)
     try:
         yield
     finally:
-        node.Node.start_api_server, services.get_node = start_api_server, get_node
+        for (place, name, _), theirs in zip(instead, before, strict=True):
+            setattr(place, name, theirs)
 
 
 def leave_ray() -> None:

@@ -40,9 +40,12 @@ def correlations(signatures: np.ndarray, coarse: np.ndarray, hit: np.ndarray) ->
 
 
 def shrunk(thumbs: np.ndarray, by: int) -> np.ndarray:
-    """Averages of `by` x `by` pixels of thumbnails (M, S, S), float32."""
-    rows = sum((thumbs[:, start::by].astype(np.float32) for start in range(1, by)), thumbs[:, ::by].astype(np.float32))
-    return sum((rows[:, :, start::by] for start in range(1, by)), rows[:, :, ::by]) / np.float32(by * by)
+    """Averages of `by` x `by` pixels of thumbnails uint8 (M, S, S), float32 (M, S / by, S / by)."""
+    rows = sum((thumbs[:, start::by].astype(np.uint16) for start in range(1, by)), thumbs[:, ::by].astype(np.uint16)).astype(np.float32)
+    if by == 1:
+        return rows
+    side = rows.shape[2]
+    return rows @ (np.arange(side)[:, None] // by == np.arange(side // by)).astype(np.float32) / np.float32(by * by)
 
 
 def _cut(thumbs: np.ndarray, edges: np.ndarray) -> np.ndarray:
