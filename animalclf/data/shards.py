@@ -100,13 +100,19 @@ def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "p
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
-    table = pq.ParquetFile(pa.BufferReader(storage.read_bytes(url))).read(use_threads=False).combine_chunks()  # threads: see storage.as_table
-    index, column = table["index"].to_numpy(), table["image"]
-    if not is_jpeg(column.type):
-        return pixels_of(column, size), index
-    images = np.empty((len(column), size, size, 3), np.uint8)
-    for image, data in zip(images, column, strict=True):
-        simplejpeg.decode_jpeg(np.frombuffer(data.as_buffer(), np.uint8), buffer=image)
+    source = pa.BufferReader(storage.read_bytes(url)) if storage.is_remote(url) else pa.OSFile(storage.absolute(url))
+    with pq.ParquetFile(source) as file:
+        index, images = np.empty(file.metadata.num_rows, np.int64), np.empty((file.metadata.num_rows, size, size, 3), np.uint8)
+        start = 0
+        for number in range(file.num_row_groups):  # new memory costs more than copying does: never all pictures twice
+            table = file.read_row_group(number, use_threads=False)  # threads: see storage.as_table
+            part = slice(start, start := start + len(table))
+            index[part] = table["index"]
+            if not is_jpeg(table["image"].type):
+                images[part] = pixels_of(table["image"], size)
+                continue
+            for image, data in zip(images[part], table["image"], strict=True):
+                simplejpeg.decode_jpeg(np.frombuffer(data.as_buffer(), np.uint8), buffer=image)
     return images, index
 
 

@@ -27,7 +27,7 @@ from animalclf.data.shards import Prepared, read_shard
 from animalclf.memory import keep_freed_memory
 
 TASK_BYTES = 48 * 2**20  # of the pictures that one task makes: its own cost (some ms) is spread over about a thousand of 128 px
-TASK_CPUS = 0.5  # two tasks a core: while one hands over its batches, the other computes
+TASK_CPUS = 0.5  # what elastic workers leave of a node may be no more; but no more tasks at a time than the cluster has CPUs
 TOGETHER = 128  # tasks of one execution of Ray Data, which sends all of them out before it starts the first, at half a millisecond each
 EARLY = 4  # blocks that are still to be taken of one execution when the next begins
 AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
@@ -56,6 +56,7 @@ def cache(prepared: Prepared, memory: bool = True) -> Cache:
 
     @ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
     def load(path: str, size: int) -> np.ndarray:
+        keep_freed_memory()
         return read_shard(path, size)[0]
 
     @ray.remote(num_cpus=1)
@@ -134,8 +135,9 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
         def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return _make(some[int(block["id"][0])], shared, refs, rank, world)
 
-        numbers = ray.data.read_datasource(_numbers(len(some)), num_cpus=TASK_CPUS, override_num_blocks=len(some))
-        dataset = numbers.map_batches(work, batch_size=None, num_cpus=TASK_CPUS)
+        claim = {"num_cpus": TASK_CPUS, "concurrency": max(1, int(ray.cluster_resources().get("CPU", 1)))}
+        numbers = ray.data.read_datasource(_numbers(len(some)), override_num_blocks=len(some), **claim)
+        dataset = numbers.map_batches(work, batch_size=None, **claim)
         blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1))
         return chain([next(blocks)], blocks)  # asking for the first starts it
 
