@@ -15,7 +15,7 @@ from animalclf.errors import UserError
 from animalclf.memory import ONE_ARENA
 
 _joined = False
-CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks (two of which take one) beside the training workers
+CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers
 # In the environment of all processes of a Ray that `start_local` started, and of one that does not grow by itself (examples/cluster-local.yaml).
 OWN, FIXED = "ANIMALCLF_OWN_RAY", "ANIMALCLF_FIXED_CLUSTER"
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configuration on the head

@@ -28,12 +28,14 @@ from animalclf.cluster import FIXED, OWN, quiet
 
 
 def data_context() -> ray.data.DataContext:
-    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large, and may take its time."""
+    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large, and may take its time; its task
+    does not look once a second, in a thread, how much memory it has."""
     _patch()
     quiet()  # importing ray.data set its logger up anew
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None
+    context.memory_usage_poll_interval_s = None
     context.execution_no_progress_timeout_s = -1
     return context
 

@@ -27,7 +27,6 @@ from animalclf.data.shards import Prepared, read_shard
 from animalclf.memory import keep_freed_memory
 
 TASK_BYTES = 48 * 2**20  # of the pictures that one task makes: its own cost (some ms) is spread over about a thousand of 128 px
-TASK_CPUS = 0.5  # what elastic workers leave of a node may be no more; but no more tasks at a time than the cluster has CPUs
 TOGETHER = 128  # tasks of one execution of Ray Data, which sends all of them out before it starts the first, at half a millisecond each
 EARLY = 4  # blocks that are still to be taken of one execution when the next begins
 AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
@@ -35,10 +34,12 @@ AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """Where the input tasks find a prepared set's pictures: in the object store (`refs`, one a shard), or in files on their own node's disk."""
+    """Where the input tasks find a prepared set's pictures: in the object store (`refs`, one a shard), or in files on their own node's disk. `claim`:
+    CPUs that each of these tasks claims."""
 
     prepared: Prepared
     refs: list[ray.ObjectRef]
+    claim: float
     shard: np.ndarray
     row: np.ndarray
 
@@ -47,19 +48,22 @@ class Cache:
         return Pictures(ray.get(self.refs) if self.refs else LocalShards(self.prepared), self.shard, self.row)
 
 
-def cache(prepared: Prepared, memory: bool = True) -> Cache:
+def cache(prepared: Prepared, memory: bool = True, claim: float = 1.0) -> Cache:
     """Load the shards into the object store, or (`memory` False) see to it that they lie decoded on the nodes' disks, in parallel on any node.
     Returns at once; who needs a shard first waits for it.
+
+    `claim`: CPUs that each task of the input claims. Less than one would start more processes than there are CPUs, each of which imports everything;
+    but it must fit into what the training leaves of a node.
 
     The references are made by tasks, so that Ray reads a shard again when the node that held it dies.
     """
 
-    @ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
+    @ray.remote(num_cpus=claim, max_retries=-1, scheduling_strategy="SPREAD")
     def load(path: str, size: int) -> np.ndarray:
         keep_freed_memory()
         return read_shard(path, size)[0]
 
-    @ray.remote(num_cpus=1)
+    @ray.remote(num_cpus=claim)
     def fetch(number: int) -> None:
         LocalShards(prepared)[number]
 
@@ -69,7 +73,7 @@ def cache(prepared: Prepared, memory: bool = True) -> Cache:
             there = fetch.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
             for number in range(len(prepared.shard_paths())):
                 there.remote(number)
-    return Cache(prepared, refs, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy())
+    return Cache(prepared, refs, claim, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy())
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,8 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
         def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return _make(some[int(block["id"][0])], shared, refs, rank, world)
 
-        claim = {"num_cpus": TASK_CPUS, "concurrency": max(1, int(ray.cluster_resources().get("CPU", 1)))}
-        numbers = ray.data.read_datasource(_numbers(len(some)), override_num_blocks=len(some), **claim)
-        dataset = numbers.map_batches(work, batch_size=None, **claim)
+        numbers = ray.data.read_datasource(_numbers(len(some)), num_cpus=store.claim, override_num_blocks=len(some))
+        dataset = numbers.map_batches(work, batch_size=None, num_cpus=store.claim)
         blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1))
         return chain([next(blocks)], blocks)  # asking for the first starts it
 

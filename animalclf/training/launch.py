@@ -22,7 +22,7 @@ from animalclf.errors import UserError
 from animalclf.memory import ONE_ARENA
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training.mailbox import open_mailbox
-from animalclf.training.placement import Workers, choose_cache, preflight, scaling, what_there_is
+from animalclf.training.placement import Workers, choose_cache, input_claim, preflight, scaling, what_there_is
 
 if TYPE_CHECKING:
     from animalclf.data.stream import Cache
@@ -133,7 +133,7 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
         return train_here(config, prepared, run, show)
     from animalclf.data.stream import cache
 
-    return train_on_ray(config, prepared, run, workers, use_gpu, show, cache(prepared, in_memory))
+    return train_on_ray(config, prepared, run, workers, use_gpu, show, cache(prepared, in_memory, input_claim(workers, use_gpu)))
 
 
 def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
@@ -187,7 +187,7 @@ def train_on_ray(
     from animalclf.training.worker import Task, worker
 
     mailbox, switch = open_mailbox(), switch or Switch()
-    task = Task(config, prepared.root, run.root, store or cache(prepared), mailbox)
+    task = Task(config, prepared.root, run.root, store or cache(prepared, claim=input_claim(workers, use_gpu)), mailbox)
     trainer = Trainer(
         switch,
         worker,

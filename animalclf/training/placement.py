@@ -71,6 +71,11 @@ def _elastic_claim(cpus: list[int]) -> float:
     return min(cpus) // 2 + 0.5 if len(cpus) > 1 else 1
 
 
+def input_claim(workers: Workers, use_gpu: bool) -> float:
+    """CPUs that an input task claims: of a node of two, elastic CPU workers leave half a one."""
+    return 0.5 if workers.elastic and not use_gpu and len(_cpus_of_nodes()) > 1 else 1.0
+
+
 def _cpus_of_nodes() -> list[int]:
     """CPUs of each node that has any for work."""
     import ray
