@@ -106,6 +106,27 @@ def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp
         launch.claim(run.root, quick(4, optim__lr=0.5), resume=True)
 
 
+def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherwise(tmp_path, prepared):
+    def settings(epochs, patience):
+        # No BatchNorm, whose statistics change without learning: all epochs score alike.
+        sizes = {"model__input_size": 32, "data__stored_size": 40}
+        return tiny_config(epochs, model__name="vgg16", **sizes, train__patience=patience, optim__lr=1e-30)
+
+    whole = train_into(tmp_path / "whole", settings(4, 0), prepared)
+    launch.record(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
+    run = train_into(tmp_path / "ended", settings(9, 1), prepared)
+    assert run.result()["epochs"] == 2
+    with pytest.raises(UserError, match=r"train\.epochs: 9 -> 12: ends after epoch 2, 1 without a better one; .*train\.patience"):
+        launch.claim(run.root, settings(12, 1), resume=True)
+    config = settings(4, 0)
+    launch.record(config, prepared, launch.claim(run.root, config, resume=True))
+    assert not run.finished()
+    train_into(tmp_path / "ended", config, prepared)
+    assert run.result()["epochs"] == 4 and without_times(run.metrics()) == without_times(whole.metrics())
+    with pytest.raises(UserError, match=r"ends after epoch 3"):  # it would never have come to the fourth
+        launch.claim(run.root, settings(5, 2), resume=True)
+
+
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
     runs = [train_into(tmp_path / str(i), quick(1, seed=seed), prepared) for i, seed in enumerate([0, 0, 1])]
     first, again, other = (without_times(run.metrics()) for run in runs)

@@ -35,7 +35,7 @@ ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines m
 
 def claim(out: str, config: Config, resume: bool) -> Run:
     """The run folder `out`, claimed for this process. Raises UserError for a folder in use, an existing run without `resume`, nothing to resume,
-    or a configuration that differs from the run's in more than a `train.epochs` that it can go on to."""
+    or a configuration that differs from the run's in more than how long it trains."""
     run = Run(storage.absolute(out))
     if run.exists():
         if not resume:
@@ -50,16 +50,21 @@ def claim(out: str, config: Config, resume: bool) -> Run:
 
 
 def longer(run: Run, config: Config) -> bool:
-    """Whether `config` differs from the run's in nothing but `train.epochs`. Raises UserError where the run cannot go on to those: a learning rate
-    that follows them made the epochs so far others than theirs would have been, and what was trained is not taken back."""
-    was, epochs, done = run.config(), config.train.epochs, len(run.metrics())
-    if was.train.epochs == epochs or replace(was, train=replace(was.train, epochs=epochs, profile=config.train.profile)) != config:
+    """Whether `config` differs from the run's in nothing but how long it trains: `train.epochs` and `train.patience`. Raises UserError where the run
+    cannot go on to those, because its epochs so far would have been others, or fewer: what was trained is not taken back."""
+    from animalclf.training.train import out_of_patience
+
+    was, epochs, history = run.config(), config.train.epochs, run.metrics()
+    if replace(was, train=replace(was.train, epochs=epochs, patience=config.train.patience, profile=config.train.profile)) != config:
         return False
-    change = f"{run.root}: train.epochs: {was.train.epochs} -> {epochs}"
-    if config.optim.schedule != "constant":
+    change = f"{run.root}: {'; '.join(configuration.differences(was, config))}"
+    if epochs != was.train.epochs and config.optim.schedule != "constant":
         raise UserError(f"{change}: with optim.schedule={config.optim.schedule} the learning rate of every epoch depends on it; start a new run")
-    if epochs < done:
-        raise UserError(f"{change}: {done} epochs are done already; resume with {done} or more")
+    if epochs < len(history):
+        raise UserError(f"{change}: {len(history)} epochs are done already; resume with {len(history)} or more")
+    ended = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
+    if ended < epochs:
+        raise UserError(f"{change}: ends after epoch {ended}, {config.train.patience} without a better one; resume with more train.patience")
     return True
 
 
@@ -147,7 +152,8 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
             f"{run.root}: was trained on other pictures ({was['prepared']}, fingerprint {was['data_fingerprint'][:12]}; now {prepared.root}, "
             f"{prepared.fingerprint[:12]}); resume with the same pictures, or start a new run"
         )
-    elif run.config().train.epochs != config.train.epochs:  # going on to others (`longer`): until they are done it is a training that did not end
+    elif (asked := run.config().train) and (asked.epochs, asked.patience) != (config.train.epochs, config.train.patience):
+        # going on (`longer`): until the epochs asked for are done it is a training that did not end
         storage.remove(run.url("result.json"))
         run.write_config(config)
 
