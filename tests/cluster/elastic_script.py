@@ -1,7 +1,9 @@
 """Run by test_elastic.py in a process of its own: three Ray nodes on this machine (a head without CPUs, two to work), and an elastic training that
-loses one of them and gets one back. Arguments: the prepared set and the run folder."""
+loses one of them and gets one back. It goes on until that has happened, however fast the machine is; a resume with as many epochs as are done
+then ends it. Arguments: the prepared set and the run folder."""
 
 import sys
+from itertools import groupby
 
 import ray
 from helpers import tiny_config
@@ -12,8 +14,9 @@ from animalclf.data.shards import open_prepared
 from animalclf.runs import Run
 from animalclf.training import launch, placement
 from animalclf.training.placement import Workers
+from animalclf.training.trainer import Stopped, Switch
 
-EPOCHS = 12
+ENDLESS = 10_000
 SIZE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 GIVEN_UP = {"health_check_period_ms": 1000, "health_check_timeout_ms": 1000}  # after five missed checks
 
@@ -25,21 +28,31 @@ def main(prepared_at: str, out: str) -> None:
     cluster.ensure_ray()
     cluster.quiet()
     placement.RESIZE_SECONDS = 2.0
-    done: list[int] = []  # epochs
+    done: list[int] = []  # workers of each epoch
+    switch = Switch()
 
     def show(event) -> None:
         if "row" not in event:
             return
-        done.append(event["row"]["epoch"])
+        done.append(event["row"]["workers"])
         if len(done) == 2:
             machines.remove_node(nodes.pop(), allow_graceful=False)
-        elif event["row"]["workers"] == 1 and len(nodes) == 1:
+        elif done[-1] == 1 and len(nodes) == 1:
             nodes.append(machines.add_node(**SIZE))
+        elif len(list(groupby(done))) == 3 and done[-2:] == [2, 2]:
+            switch.stopping.set()
 
-    config = tiny_config(EPOCHS, data__stored_size=76, model__input_size=76, train__threads=1)
-    run = Run(out)
-    run.write_config(config)
-    launch.train_on_ray(config, open_prepared(prepared_at), run, Workers(1, 2), False, show)
+    def config(epochs):
+        return tiny_config(epochs, data__stored_size=76, model__input_size=76, train__threads=1)
+
+    prepared, run = open_prepared(prepared_at), Run(out)
+    launch.record(config(ENDLESS), prepared, run)
+    try:
+        launch.train_on_ray(config(ENDLESS), prepared, run, Workers(1, 2), False, show, switch=switch)
+    except Stopped:
+        shorter = config(len(run.metrics()))
+        launch.record(shorter, prepared, launch.claim(out, shorter, resume=True))
+        launch.train_on_ray(shorter, prepared, run, Workers(1, 2), False, lambda event: None)
     ray.shutdown()
     machines.shutdown()
 
