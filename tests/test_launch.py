@@ -20,7 +20,7 @@ from animalclf import storage
 from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training import launch
+from animalclf.training import launch, placement
 from animalclf.training.placement import Workers, choose_cache, preflight
 
 pytestmark = pytest.mark.ray
@@ -117,6 +117,18 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
             Workers.parse(wrong)
     assert preflight(Workers.parse("2"), False, [str(tmp_path)]) == "1 node, 4 CPUs"
     assert preflight(Workers.parse("2:8"), False, []) == "1 node, 4 CPUs"
+
+
+@pytest.mark.parametrize("nodes", [[2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [4, 4, 4]])
+def test_however_many_elastic_workers_start_there_is_room_for_an_input_task(nodes, monkeypatch):
+    monkeypatch.setattr(placement, "_cpus_of_nodes", lambda: nodes)
+    asked = placement.scaling(Workers(1, 99), use_gpu=False)
+    claim, more, left = asked.resources_per_worker["CPU"], asked.max_workers, []
+    for cpus in nodes:
+        here = min(more, int(cpus / claim))
+        more, left = more - here, [*left, cpus - here * claim]
+    assert max(left) >= placement.input_claim(Workers(1, 99), use_gpu=False) > 0
+    assert placement.input_claim(Workers.fixed(2), use_gpu=False) == 1
 
 
 def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared):

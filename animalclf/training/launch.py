@@ -52,11 +52,11 @@ def claim(out: str, config: Config, resume: bool) -> Run:
 def longer(run: Run, config: Config) -> bool:
     """Whether `config` differs from the run's in nothing but how long it trains: `train.epochs` and `train.patience`. Raises UserError where the run
     cannot go on to those, because its epochs so far would have been others, or fewer: what was trained is not taken back."""
-    from animalclf.training.train import out_of_patience
-
     was, epochs, history = run.config(), config.train.epochs, run.metrics()
     if replace(was, train=replace(was.train, epochs=epochs, patience=config.train.patience, profile=config.train.profile)) != config:
         return False
+    from animalclf.training.train import out_of_patience
+
     change = f"{run.root}: {'; '.join(configuration.differences(was, config))}"
     if epochs != was.train.epochs and config.optim.schedule != "constant":
         raise UserError(f"{change}: with optim.schedule={config.optim.schedule} the learning rate of every epoch depends on it; start a new run")

@@ -67,13 +67,17 @@ def scaling(workers: Workers, use_gpu: bool) -> Any:
 
 def _elastic_claim(cpus: list[int]) -> float:
     """CPUs of an elastic CPU worker. Ray gives such workers every CPU that they can use, and input tasks would wait for ever. On several nodes a
-    worker therefore claims just over half of the smallest: one worker a node, and the rest for input."""
-    return min(cpus) // 2 + 0.5 if len(cpus) > 1 else 1
+    worker therefore claims more than half of the smallest: one worker there, and the rest for input."""
+    if len(cpus) == 1:
+        return 1.0
+    return (min(cpus) + 1) / 2 if min(cpus) > 1 else 0.75
 
 
 def input_claim(workers: Workers, use_gpu: bool) -> float:
-    """CPUs that an input task claims: of a node of two, elastic CPU workers leave half a one."""
-    return 0.5 if workers.elastic and not use_gpu and len(_cpus_of_nodes()) > 1 else 1.0
+    """CPUs that an input task claims: one, or what elastic CPU workers leave of the smallest node (of two CPUs half a one)."""
+    cpus = _cpus_of_nodes()
+    elastic = workers.elastic and not use_gpu and len(cpus) > 1
+    return min(1.0, min(cpus) - _elastic_claim(cpus)) if elastic else 1.0
 
 
 def _cpus_of_nodes() -> list[int]:
