@@ -68,7 +68,7 @@ def start_local(cpus: int, **options: Any) -> None:
 def _without_waiting() -> Iterator[None]:
     """Ray starts and ends in a third of the time here: it looks every 0.02 s and not every second whether its node is up, and does without what a
     local Ray has no use for: the API server (dashboards and jobs), the log monitor (it reads all logs ten times a second, to show none), the
-    autoscaler's monitor (at the end it is waited for for a second) and the modules of a node's agent that serve the dashboard. Written against
+    autoscaler's monitor (at the end it is waited for for a second) and the servers of a node's agent, which answer the dashboard. Written against
     Ray 2.60, which pyproject.toml asks for."""
     from ray._private import node, services, utils
 

@@ -106,7 +106,7 @@ def test_a_local_ray_has_nothing_beside_what_computes_and_other_rays_start_as_ev
     from ray._private import node, services, utils
 
     started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
-    assert any("raylet" in command for command in started)
+    assert any("raylet/raylet" in command and "--minimal" in command for command in started)
     assert not [command for command in started if "dashboard/dashboard.py" in command or "monitor.py" in command]
     assert services.get_node.__module__ == services.__name__ and utils.get_dashboard_dependency_error.__module__ == utils.__name__
     assert all(getattr(node.Node, name).__module__ == node.__name__ for name in ("start_api_server", "start_monitor", "start_log_monitor"))

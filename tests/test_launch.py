@@ -119,16 +119,23 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
     assert preflight(Workers.parse("2:8"), False, []) == "1 node, 4 CPUs"
 
 
-@pytest.mark.parametrize("nodes", [[2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [4, 4, 4]])
-def test_however_many_elastic_workers_start_there_is_room_for_an_input_task(nodes, monkeypatch):
+@pytest.mark.parametrize("nodes", [[], [2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [2, 6], [4, 10], [4, 4, 4], [2, 3, 5]])
+def test_however_many_elastic_workers_start_every_node_has_room_for_an_input_task(nodes, monkeypatch):
     monkeypatch.setattr(placement, "_cpus_of_nodes", lambda: nodes)
-    asked = placement.scaling(Workers(1, 99), use_gpu=False)
-    claim, more, left = asked.resources_per_worker["CPU"], asked.max_workers, []
-    for cpus in nodes:
-        here = min(more, int(cpus / claim))
-        more, left = more - here, [*left, cpus - here * claim]
-    assert max(left) >= placement.input_claim(Workers(1, 99), use_gpu=False) > 0
+    asked, room = placement.scaling(Workers(1, 99), use_gpu=False), placement.input_claim(Workers(1, 99), use_gpu=False)
+    claim = asked.resources_per_worker["CPU"]
+    assert 0 < room <= 1
+    if len(nodes) > 1:  # any of them may be lost; and on the smallest there is one worker
+        assert all(cpus % claim >= room for cpus in nodes) and int(min(nodes) / claim) == 1
+    elif nodes:
+        assert asked.max_workers * claim + room <= nodes[0]
     assert placement.input_claim(Workers.fixed(2), use_gpu=False) == 1
+
+
+def test_more_elastic_workers_than_there_are_places_are_refused(ray_local, monkeypatch):
+    monkeypatch.setattr(placement, "_cpus_of_nodes", lambda: [2, 2])
+    with pytest.raises(UserError, match=r"--workers 3:4: .* places for 2 of them"):
+        preflight(Workers(3, 4), False, [])
 
 
 def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared):

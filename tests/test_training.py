@@ -89,6 +89,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
     assert parts.predictions("val").equals(whole.predictions("val"))
 
 
+def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_path, prepared):
+    run = train_into(tmp_path / "run", quick(2), prepared)
+    history = run.metrics()
+    run.write_metrics(history[:1])
+    storage.remove(run.url("result.json"))
+    train_into(tmp_path / "run", quick(2), prepared)
+    assert run.metrics() == history and run.result()["epochs"] == 2
+
+
 def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp_path, prepared):
     whole = train_into(tmp_path / "whole", quick(3), prepared)
     launch.record(quick(1), prepared, Run(str(tmp_path / "longer")))
@@ -123,8 +132,11 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
     assert not run.finished()
     train_into(tmp_path / "ended", config, prepared)
     assert run.result()["epochs"] == 4 and without_times(run.metrics()) == without_times(whole.metrics())
-    with pytest.raises(UserError, match=r"ends after epoch 3"):  # it would never have come to the fourth
-        launch.claim(run.root, settings(5, 2), resume=True)
+    for patience, end in ((2, 3), (3, 4)):  # it would never have come to the fourth; it would end here, where it has ended
+        with pytest.raises(UserError, match=rf"ends after epoch {end}"):
+            launch.longer(run, settings(5, patience))
+    storage.remove(run.url("result.json"))  # interrupted, it can end here
+    assert launch.longer(run, settings(5, 3))
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):

@@ -33,20 +33,24 @@ SILENCE = 60.0  # seconds without an event of the workers after which that is sa
 ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
 
 
-def claim(out: str, config: Config, resume: bool) -> Run:
+def claim(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:
     """The run folder `out`, claimed for this process. Raises UserError for a folder in use, an existing run without `resume`, nothing to resume,
-    or a configuration that differs from the run's in more than how long it trains."""
+    or a configuration that differs from the run's in more than how long it trains, with `same_length` in anything."""
     run = Run(storage.absolute(out))
     if run.exists():
         if not resume:
             raise UserError(f"{out}: there is a run here already; continue it with --resume, or choose another --out")
-        changed = [text for text in configuration.differences(run.config(), config) if not text.startswith("train.profile:")]
-        if changed and not longer(run, config):
+        changed = _changed(run.config(), config)
+        if changed and (same_length or not longer(run, config)):
             raise UserError(f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}")
     elif resume:
         raise UserError(f"{out}: no run to resume here (config.yaml is missing); start it without --resume")
     run.lock()
     return run
+
+
+def _changed(was: Config, config: Config) -> list[str]:
+    return [text for text in configuration.differences(was, config) if not text.startswith("train.profile:")]
 
 
 def longer(run: Run, config: Config) -> bool:
@@ -57,13 +61,13 @@ def longer(run: Run, config: Config) -> bool:
         return False
     from animalclf.training.train import out_of_patience
 
-    change = f"{run.root}: {'; '.join(configuration.differences(was, config))}"
+    change = f"{run.root}: {'; '.join(_changed(was, config))}"
     if epochs != was.train.epochs and config.optim.schedule != "constant":
         raise UserError(f"{change}: with optim.schedule={config.optim.schedule} the learning rate of every epoch depends on it; start a new run")
     if epochs < len(history):
         raise UserError(f"{change}: {len(history)} epochs are done already; resume with {len(history)} or more")
     ended = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
-    if ended < epochs:
+    if ended < len(history) or (ended < epochs and run.finished()):
         raise UserError(f"{change}: ends after epoch {ended}, {config.train.patience} without a better one; resume with more train.patience")
     return True
 

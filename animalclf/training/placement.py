@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from animalclf import storage
 from animalclf.cluster import at_most
 from animalclf.data.shards import Prepared
@@ -67,24 +69,31 @@ def scaling(workers: Workers, use_gpu: bool) -> Any:
 
 def _elastic_claim(cpus: list[int]) -> float:
     """CPUs of an elastic CPU worker. Ray gives such workers every CPU that they can use, and input tasks would wait for ever. On several nodes a
-    worker therefore claims more than half of the smallest: one worker there, and the rest for input."""
-    if len(cpus) == 1:
+    worker therefore claims more than half of the smallest, and so much that of every node something is left however many workers it takes."""
+    if len(cpus) < 2:
         return 1.0
-    return (min(cpus) + 1) / 2 if min(cpus) > 1 else 0.75
+    claims = np.arange(min(cpus) / 2 + 0.25, min(cpus), 0.25)
+    return float(max(claims, key=lambda claim: (_left(cpus, claim), claim)))
+
+
+def _left(cpus: list[int], claim: float) -> float:
+    """What is left of each node at least, when all take as many workers as they can."""
+    return float(min(node % claim for node in cpus))
 
 
 def input_claim(workers: Workers, use_gpu: bool) -> float:
-    """CPUs that an input task claims: one, or what elastic CPU workers leave of the smallest node (of two CPUs half a one)."""
+    """CPUs that an input task claims: one, or what elastic CPU workers leave of every node (of two CPUs half a one)."""
     cpus = _cpus_of_nodes()
     elastic = workers.elastic and not use_gpu and len(cpus) > 1
-    return min(1.0, min(cpus) - _elastic_claim(cpus)) if elastic else 1.0
+    return min(1.0, _left(cpus, _elastic_claim(cpus))) if elastic else 1.0
 
 
 def _cpus_of_nodes() -> list[int]:
-    """CPUs of each node that has any for work."""
+    """CPUs of each node that can hold a CPU worker: one more than a worker takes, where there are such nodes."""
     import ray
 
-    return [int(node["Resources"]["CPU"]) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    cpus = [int(node["Resources"]["CPU"]) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    return [count for count in cpus if count > 1] or cpus
 
 
 def preflight(workers: Workers, use_gpu: bool, shared: list[str]) -> str:
@@ -100,11 +109,17 @@ def preflight(workers: Workers, use_gpu: bool, shared: list[str]) -> str:
     cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
     if use_gpu and workers.fewest > gpus:
         raise UserError(f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu")
-    claim = 0.0 if use_gpu else _elastic_claim(_cpus_of_nodes()) if workers.elastic else 1.0
-    needed = workers.fewest * claim + (0 if claim > 1 else 1)
+    nodes_cpus = _cpus_of_nodes()
+    if workers.elastic and not use_gpu and len(nodes_cpus) > 1:
+        places = sum(int(count // _elastic_claim(nodes_cpus)) for count in nodes_cpus)
+        if workers.fewest > places and cpus <= int(ray.cluster_resources().get("CPU", 0)):
+            raise UserError(
+                f"--workers {workers}: elastic workers leave room for input on every node, and the cluster has places for {places} of them"
+            )
+    needed = (0 if use_gpu else workers.fewest) + 1
     if needed > cpus:
         raise UserError(
-            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed:g}; ask for fewer workers"
+            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed}; ask for fewer workers"
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
     local = [path for path in shared if not storage.is_remote(path)]

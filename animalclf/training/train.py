@@ -96,6 +96,8 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
                 if out_of_patience(state.history, config):
                     break
         together(writer.wait)
+    else:  # a crash may have come between the last checkpoint and the history that it holds
+        together(lambda: None if place.rank else run.write_metrics(state.history))
     return finish(config, prepared, schedule, run, make_feed, place, state.history, time.time() - started)
 
 

@@ -94,7 +94,7 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
         report(history if ended else history[:-1] if _last(history, config) else history)
         if ended:
             return
-        launch.claim(job.run, config, resume=run.exists())
+        launch.claim(job.run, config, resume=run.exists(), same_length=True)
         try:
             facts = {"workers": shared.workers, "gpu": shared.use_gpu, "command": shared.command}
             launch.record(config, job.prepared, run, **facts)
