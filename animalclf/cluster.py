@@ -18,6 +18,8 @@ _joined = False
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers
 # In the environment of all processes of a Ray that `start_local` started, and of one that does not grow by itself (examples/cluster-local.yaml).
 OWN, FIXED = "ANIMALCLF_OWN_RAY", "ANIMALCLF_FIXED_CLUSTER"
+# A resource of such a Ray: for tasks that load pictures, which would keep CPUs from the training workers that start beside them.
+LOADING = "loading"
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configuration on the head
 # Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more). And what
 # Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
@@ -61,7 +63,7 @@ def start_local(cpus: int, **options: Any) -> None:
     os.environ.update({**ONE_ARENA, OWN: "1", FIXED: "1"})
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with _without_waiting():
-        ray.init(address="local", num_cpus=cpus, _system_config=SYSTEM, **silent, **options)
+        ray.init(address="local", num_cpus=cpus, resources={LOADING: max(1, cpus - 1)}, _system_config=SYSTEM, **silent, **options)
 
 
 @contextmanager

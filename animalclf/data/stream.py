@@ -19,7 +19,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from animalclf.cluster import OWN
+from animalclf.cluster import LOADING, OWN
 from animalclf.data import plan
 from animalclf.data.feed import Batch, Phase, Pictures, Schedule
 from animalclf.data.local import LocalShards, readable_in_place
@@ -58,12 +58,14 @@ def cache(prepared: Prepared, memory: bool = True, claim: float = 1.0) -> Cache:
     The references are made by tasks, so that Ray reads a shard again when the node that held it dies.
     """
 
-    @ray.remote(num_cpus=claim, max_retries=-1, scheduling_strategy="SPREAD")
+    where: dict[str, Any] = {"num_cpus": 0, "resources": {LOADING: 1}} if LOADING in ray.cluster_resources() else {"num_cpus": claim}
+
+    @ray.remote(max_retries=-1, scheduling_strategy="SPREAD", **where)
     def load(path: str, size: int) -> np.ndarray:
         keep_freed_memory()
         return read_shard(path, size)[0]
 
-    @ray.remote(num_cpus=claim)
+    @ray.remote(**where)
     def fetch(number: int) -> None:
         LocalShards(prepared)[number]
 
