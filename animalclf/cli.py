@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+import psutil
 
 from animalclf import cluster
 from animalclf.commands import compare, demo, ensemble, evaluate, predict, prepare, report, submit, train
@@ -42,17 +45,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     """`main` as a process of its own. After Ctrl-C (also a second one, or one while Ray shuts down) what must be done at the end is done, and then
-    the process is left without taking Python down in order: with threads of Ray's and of imports still at work that crashed now and then."""
+    the process is left without taking Python down in order: with threads of Ray's and of imports still at work that crashed now and then. What a Ray
+    that was only starting leaves behind (its agents look for a minute why it is gone) ends too."""
     try:
         code = main(argv)
     except KeyboardInterrupt:
         code = 130
     if code == 130:
+        started = psutil.Process().children(recursive=True)
         try:
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
+            for process in started:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             os._exit(130)
     sys.exit(code)
 

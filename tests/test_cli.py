@@ -1,5 +1,6 @@
 """The commands as a user types them: from drawn pictures to a scored submission, help that teaches, faults that name their remedy."""
 
+import contextlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 
 import pandas as pd
+import psutil
 import pytest
 from rich.console import Console
 
@@ -114,6 +116,23 @@ def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
     assert not is_prepared(str(out)) and not list(out.glob("*.parquet"))
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0 and is_prepared(str(out)), again.stderr
+
+
+def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
+    write_demo(str(tmp_path / "demo"), pictures=300, test_pictures=10, seed=2)
+    command = [sys.executable, "-m", "animalclf.cli", "prepare", "--data", str(tmp_path / "demo"), "--out", str(tmp_path / "prepared")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    started, of_raylet, deadline = [], [], time.monotonic() + 120
+    while not of_raylet and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        with contextlib.suppress(psutil.Error):
+            started = psutil.Process(process.pid).children(recursive=True)
+            of_raylet = [each for each in started if each.ppid() != process.pid]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    _, left = psutil.wait_procs(started, timeout=20)  # Ray's agents look for a minute why their Ray is gone
+    assert not [each for each in left if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
