@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -240,6 +242,8 @@ class _Copy:
     def __init__(self, weights: ray.ObjectRef, settings: Config, use_gpu: bool, copies_here: int, flips: bool) -> None:
         from animalclf.training.ranks import set_up_cpu
 
+        # Now and then Ray 2.60 waits for ever where it takes its own parts down at the end of such a process, which would stay, with the model.
+        atexit.register(os._exit, 0)
         set_up_cpu(0, copies_here)
         self.device = torch.device("cuda" if use_gpu else "cpu")
         self.model = ray.get(weights).to(self.device).eval()
