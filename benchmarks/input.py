@@ -139,8 +139,8 @@ def consumed(batches: Iterable[Any], size: Callable[[Any], int]) -> dict[str, fl
 
 
 def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
-    """All epochs of one run as its worker's training loop receives them, as tensors; the shards are in the object store. `settle`
-    epochs go before: Ray Data runs one task at a time until its coordinator of resources has answered, in the first seconds of a run."""
+    """All epochs of one run as its worker's training loop receives them, as tensors; the shards are in the object store. `settle` epochs go before,
+    in which the store's memory is used for the first time."""
     import ray
     import torch
 

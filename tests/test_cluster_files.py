@@ -1,5 +1,6 @@
 """cluster.yaml and the example for machines at hand: valid by Ray's own schema, and safe where Ray's defaults are not."""
 
+import contextlib
 import re
 import tomllib
 from pathlib import Path
@@ -105,7 +106,10 @@ def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypat
 def test_a_local_ray_has_nothing_beside_what_computes_and_other_rays_start_as_ever(ray_local):
     from ray._private import node, services, utils
 
-    started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    started = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            started.append(" ".join(process.cmdline()))
     assert any("raylet/raylet" in command and "--minimal" in command for command in started)
     assert not [command for command in started if "dashboard/dashboard.py" in command or "monitor.py" in command]
     assert services.get_node.__module__ == services.__name__ and utils.get_dashboard_dependency_error.__module__ == utils.__name__

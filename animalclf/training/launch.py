@@ -156,8 +156,7 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
             f"{run.root}: was trained on other pictures ({was['prepared']}, fingerprint {was['data_fingerprint'][:12]}; now {prepared.root}, "
             f"{prepared.fingerprint[:12]}); resume with the same pictures, or start a new run"
         )
-    elif (asked := run.config().train) and (asked.epochs, asked.patience) != (config.train.epochs, config.train.patience):
-        # going on (`longer`): until the epochs asked for are done it is a training that did not end
+    elif _changed(run.config(), config):  # going on (`longer`): until the epochs asked for are done it is a training that did not end
         storage.remove(run.url("result.json"))
         run.write_config(config)
 

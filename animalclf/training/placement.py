@@ -57,7 +57,7 @@ def scaling(workers: Workers, use_gpu: bool) -> Any:
         cpus = _cpus_of_nodes()
         if len(cpus) == 1:  # nothing can be lost without losing all; one CPU stays for input tasks
             workers = Workers(workers.fewest, max(workers.fewest, min(workers.most, cpus[0] - 1)))
-        claim = {"CPU": _elastic_claim(cpus)}
+        claim = {"CPU": _elastic_claims(cpus)[0]}
     return ray.train.ScalingConfig(
         num_workers=(workers.fewest, workers.most) if workers.elastic else workers.most,
         use_gpu=use_gpu,
@@ -67,25 +67,20 @@ def scaling(workers: Workers, use_gpu: bool) -> Any:
     )
 
 
-def _elastic_claim(cpus: list[int]) -> float:
-    """CPUs of an elastic CPU worker. Ray gives such workers every CPU that they can use, and input tasks would wait for ever. On several nodes a
-    worker therefore claims more than half of the smallest, and so much that of every node something is left however many workers it takes."""
+def _elastic_claims(cpus: list[int]) -> tuple[float, float]:
+    """CPUs of an elastic CPU worker, and of an input task beside it, on nodes of so many. Ray gives such workers every CPU that they can use, and
+    input tasks would wait for ever. On several nodes a worker therefore claims more than half of the smallest, and so much that of every node
+    something is left however many workers it takes."""
     if len(cpus) < 2:
-        return 1.0
+        return 1.0, 1.0
     claims = np.arange(min(cpus) / 2 + 0.25, min(cpus), 0.25)
-    return float(max(claims, key=lambda claim: (_left(cpus, claim), claim)))
-
-
-def _left(cpus: list[int], claim: float) -> float:
-    """What is left of each node at least, when all take as many workers as they can."""
-    return float(min(node % claim for node in cpus))
+    left, claim = max((min(count % claim for count in cpus), claim) for claim in claims)
+    return float(claim), min(1.0, float(left))
 
 
 def input_claim(workers: Workers, use_gpu: bool) -> float:
-    """CPUs that an input task claims: one, or what elastic CPU workers leave of every node (of two CPUs half a one)."""
-    cpus = _cpus_of_nodes()
-    elastic = workers.elastic and not use_gpu and len(cpus) > 1
-    return min(1.0, _left(cpus, _elastic_claim(cpus))) if elastic else 1.0
+    """CPUs that an input task claims: one, or what elastic CPU workers leave of every node."""
+    return _elastic_claims(_cpus_of_nodes())[1] if workers.elastic and not use_gpu else 1.0
 
 
 def _cpus_of_nodes() -> list[int]:
@@ -109,17 +104,17 @@ def preflight(workers: Workers, use_gpu: bool, shared: list[str]) -> str:
     cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
     if use_gpu and workers.fewest > gpus:
         raise UserError(f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu")
-    nodes_cpus = _cpus_of_nodes()
-    if workers.elastic and not use_gpu and len(nodes_cpus) > 1:
-        places = sum(int(count // _elastic_claim(nodes_cpus)) for count in nodes_cpus)
-        if workers.fewest > places and cpus <= int(ray.cluster_resources().get("CPU", 0)):
-            raise UserError(
-                f"--workers {workers}: elastic workers leave room for input on every node, and the cluster has places for {places} of them"
-            )
-    needed = (0 if use_gpu else workers.fewest) + 1
+    claim, beside = (0.0 if use_gpu else 1.0), 1.0
+    if workers.elastic and not use_gpu:
+        counts = _cpus_of_nodes()
+        claim, beside = _elastic_claims(counts)
+        places, may_grow = sum(int(count // claim) for count in counts), cpus > int(ray.cluster_resources().get("CPU", 0))
+        if len(counts) > 1 and workers.fewest > places and not may_grow:
+            raise UserError(f"--workers {workers}: elastic workers leave room for input on every node; the cluster has places for {places} of them")
+    needed = workers.fewest * claim + beside
     if needed > cpus:
         raise UserError(
-            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed}; ask for fewer workers"
+            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed:g}; ask for fewer workers"
         )
     nodes = [node for node in ray.nodes() if node["Alive"]]
     local = [path for path in shared if not storage.is_remote(path)]
