@@ -74,7 +74,7 @@ def write_set(root: str, count: int) -> None:
     for number, first in enumerate(range(0, count, SHARD_ROWS)):
         rows = np.arange(first, min(first + SHARD_ROWS, count))
         images = np.random.default_rng(number).integers(0, 256, (len(rows), STORED, STORED, 3), np.uint8)
-        shards.write_shard(f"{root}/shard-{number:05d}.parquet", images, rows)
+        shards.write_shard(f"{root}/shard-{number:05d}.parquet", zip(rows, images, strict=True))
         listed.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     index = np.arange(count)
     names = [f"class{label}" for label in range(CLASSES)]

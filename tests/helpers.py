@@ -32,7 +32,7 @@ def tiny_prepared(
     for number, start in enumerate(range(0, total, shard_rows)):
         rows = place[start : start + shard_rows]
         shard[rows], row[rows] = number, np.arange(len(rows))
-        shards.write_shard(str(root / f"shard-{number:05d}.parquet"), images[rows], rows, store)
+        shards.write_shard(str(root / f"shard-{number:05d}.parquet"), zip(rows, images[rows], strict=True), store)
         listed.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     manifest = pd.DataFrame(
         {

@@ -9,6 +9,7 @@ import os
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -110,10 +111,10 @@ def test_a_large_set_is_sorted_into_cells_and_loses_nothing(monkeypatch) -> None
     monkeypatch.setattr(likeness, "EXACT", 0)
     wholes = likeness.wholes(signatures)
     cells = likeness.Cells.of(wholes)
-    assert len(cells.centres) == 4 * 80 and np.diff(cells.edges).sum() == count + 100
+    assert len(cells.centres) == 4 * 40 and np.diff(cells.edges).sum() == count + 100
     assert 0 < len(cells.probed(wholes)[0]) < 0.1 * len(wholes) * len(cells.centres)  # few cells are looked through
     found = copies.find_copies(names(count + 100), signatures)
-    assert found.equals(exact)
+    pd.testing.assert_frame_equal(found, exact)  # confidence but for rounding, as pairs are looked at in another order
     assert (found["representative"][count:] == chosen).mean() > 0.95 and (found["how"][:count] == "").all()
 
 

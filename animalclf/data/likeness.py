@@ -17,10 +17,9 @@ FREQUENCIES = 8
 LIKELY = 0.72  # about 1 in 1,000 pictures is as like another by chance; 99 % of the pictures cropped by 10 % a side are more like theirs
 TILE = 512  # pictures whose parts are compared at a time
 SLICE, WIDTH = 1024, 256  # so many parts are compared with so many pictures of a cell at a time: all of it stays in the processor's cache
-EXACT = 2048  # up to so many pictures, all are compared with all
-CELLS = 2.0  # more are sorted into this times the square root of their number
-# A part is compared with the cells that are more like it than the mean by so many standard deviations, one in forty. Among 14,000 parts of real
-# photographs that keeps at least 99.7 % of what comparing with all finds of each kind of modification.
+EXACT = 2048  # up to so many pictures, all are compared with all; more are sorted into as many cells as the square root of their number
+# A part is compared with the cells that are more like it than the mean by so many standard deviations, one in forty. Of 4,750 real photographs
+# modified in nineteen ways, among 20,000 others, that keeps 99.8 % of the pairs that comparing with all finds, and 99.1 % of those of each way.
 ABOVE = 2.0
 CENTRES = 128  # compared with all parts of a tile at a time
 
@@ -91,7 +90,7 @@ class Cells:
 
     @classmethod
     def of(cls, whole: np.ndarray) -> Cells:
-        centres = _centres(whole, round(CELLS * len(whole) ** 0.5) if len(whole) > EXACT else 1)
+        centres = _centres(whole, round(len(whole) ** 0.5) if len(whole) > EXACT else 1)
         cell, mirror = _nearest(whole, centres)
         rows = np.argsort(cell, kind="stable")
         edges = np.searchsorted(cell[rows], np.arange(len(centres) // 4 + 1))
@@ -144,6 +143,8 @@ def likely(signatures: np.ndarray, start: int, cells: Cells) -> np.ndarray:
     them most alike."""
     queries, ways = _queries(signatures[start : start + TILE]), 4 * len(QUERIES)
     query, centre = cells.probed(queries)
+    mirrored = (queries[:, None] * MIRRORED).reshape(-1, FREQUENCIES**2)
+    row = query * 4 + centre % 4
     bounds = np.searchsorted(centre, 4 * np.arange(len(cells.edges)))
     room = np.empty(SLICE * WIDTH, np.float32)
     found = [np.empty((0, 3))]
@@ -152,9 +153,8 @@ def likely(signatures: np.ndarray, start: int, cells: Cells) -> np.ndarray:
             some_wholes, hits = slice(first, min(first + WIDTH, rows[1])), []
             for begin in range(*mine, SLICE):
                 some = slice(begin, min(begin + SLICE, mine[1]))
-                mirrored = queries[query[some]] * MIRRORED[centre[some] % 4]
-                out = room[: len(mirrored) * (some_wholes.stop - first)].reshape(len(mirrored), -1)
-                likeness = np.matmul(mirrored, cells.sorted[some_wholes].T, out=out)
+                out = room[: (some.stop - begin) * (some_wholes.stop - first)].reshape(some.stop - begin, -1)
+                likeness = np.matmul(mirrored[row[some]], cells.sorted[some_wholes].T, out=out)
                 which, whole = np.divmod(hit := np.flatnonzero(likeness > LIKELY), likeness.shape[1])
                 if len(hit):
                     mirror = centre[some][which] % 4 ^ cells.mirror[some_wholes][whole]

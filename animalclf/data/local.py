@@ -47,7 +47,7 @@ class LocalShards:
                     images, index = read_shard(url, self.size)
                     if shutil.disk_usage(self.folder).free < images.nbytes + 2**28:
                         raise UserError(f"{self.folder}: no room for the decoded pictures; name another folder with the variable {FOLDER}")
-                    write_shard(path, images, index)
+                    write_shard(path, zip(index, images, strict=True))
         return path
 
 

@@ -53,26 +53,26 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     for folder in (job.root, job.out):
         if not storage.is_remote(folder) and not os.path.exists(folder):
             return _failed(f"{folder}: not visible on node {socket.gethostname()}; use s3:// or a folder that all nodes share")
-    images = np.empty((len(chunk), job.size, job.size, 3), np.uint8)
-    count = 0
-    rows = []
+    rows: list[dict[str, Any]] = []
     no_signature = copies.signature(np.zeros((1, 1, 3), np.uint8))  # of what is set aside
-    try:
-        for path, data in zip(chunk["path"], _contents(job.root, chunk), strict=True):
+
+    def readable() -> Iterator[tuple[int, np.ndarray]]:
+        count = 0
+        for index, path, data in zip(chunk["index"], chunk["path"], _contents(job.root, chunk), strict=True):
             row, image = _one(path, data, job)
             rows.append({"row": -1, "signature": no_signature, **row})
             if image is not None:
-                images[count], rows[-1]["row"] = image, count
-                count += 1
-        table = pd.DataFrame(rows)
-        good = (table["row"] >= 0).to_numpy()
-        signatures = np.stack(table["signature"].to_list())
-        table.loc[good, "phash"] = copies.phashes(signatures[good])
-        if count:
-            url, rows_there = storage.join(job.out, shard_name(chunk["shard"].iloc[0])), chunk["index"].to_numpy(np.int64)[good]
-            write_shard(url, images[:count], rows_there, job.store, keep=False)  # `prepare` sees to that, for all of them
+                rows[-1]["row"], count = count, count + 1
+                yield index, image
+
+    try:  # whether all of it is on the disk, `prepare` sees to at the end
+        write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), readable(), job.store, keep=False)
     except UserError as error:
         return _failed(str(error))
+    table = pd.DataFrame(rows)
+    good = (table["row"] >= 0).to_numpy()
+    signatures = np.stack(table["signature"].to_list())
+    table.loc[good, "phash"] = copies.phashes(signatures[good])
     return {
         "index": chunk["index"].to_numpy(np.int64),
         "bytes": table["bytes"].to_numpy(np.int64),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -81,21 +83,42 @@ def is_prepared(root: str) -> bool:
     return storage.exists(storage.join(root, INFO))
 
 
-def write_shard(url: str, images: np.ndarray, index: np.ndarray, store: str = "pixels", *, keep: bool = True) -> None:
-    """Write uint8 pictures (N, S, S, 3) and their manifest rows int64 (N,) as one Parquet file, whole or not at all: decoded, or (`store`
-    "jpeg") as JPEG of high quality, a fifth of the size or less and no longer exactly the same pictures. `keep`: see storage.writing."""
-    if store == "jpeg":
-        encoded = [simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in np.ascontiguousarray(images)]
-        kind, pictures = pa.large_binary(), pa.array(encoded, pa.large_binary())
-    else:
-        kind = pa.binary(int(np.prod(images.shape[1:])))
-        pictures = pa.FixedSizeBinaryArray.from_buffers(kind, len(images), [None, pa.py_buffer(np.ascontiguousarray(images))])
+def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True) -> int:
+    """Write manifest rows and their pictures uint8 (S, S, 3) as one Parquet file, whole or not at all: decoded, or (`store` "jpeg") as JPEG of high
+    quality, a fifth of the size or less and no longer exactly the same pictures. They are taken as they come, a row group in memory at a time.
+    Returns how many they were; of none there is no file. `keep`: see storage.writing."""
+    pictures = iter(pictures)
+    first = next(pictures, None)
+    if first is None:
+        return 0
+    kind = pa.large_binary() if store == "jpeg" else pa.binary(first[1].size)
     schema = pa.schema([pa.field("index", pa.int64(), nullable=False), pa.field("image", kind, nullable=False)])
-    table = pa.table([pa.array(index, pa.int64()), pictures], schema=schema)
+    index, images = np.empty(ROWS_PER_GROUP, np.int64), np.empty((ROWS_PER_GROUP, *first[1].shape), np.uint8)
     # Pictures hardly compress further. One plain page a row group: it can be read without a copy, and one picture at a time (`PixelFile`).
-    layout: dict[str, Any] = {"row_group_size": ROWS_PER_GROUP, "write_batch_size": ROWS_PER_GROUP, "data_page_size": 2**31 - 1}
-    with storage.writing(url, keep=keep) as file:
-        pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False, **layout)
+    layout: dict[str, Any] = {"write_batch_size": ROWS_PER_GROUP, "data_page_size": 2**31 - 1}
+    count = 0
+    with (
+        storage.writing(url, keep=keep) as file,
+        pq.ParquetWriter(file, schema, compression="none", use_dictionary=False, write_statistics=False, **layout) as writer,
+    ):
+        for number, image in chain([first], pictures):
+            place = count % ROWS_PER_GROUP
+            index[place], images[place] = number, image
+            count += 1
+            if place + 1 == ROWS_PER_GROUP:
+                writer.write_table(_row_group(index, images, schema))
+        if rest := count % ROWS_PER_GROUP:
+            writer.write_table(_row_group(index[:rest], images[:rest], schema))
+    return count
+
+
+def _row_group(index: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa.Table:
+    kind = schema.field("image").type
+    if is_jpeg(kind):
+        column = pa.array([simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in images], kind)
+    else:
+        column = pa.FixedSizeBinaryArray.from_buffers(kind, len(images), [None, pa.py_buffer(images)])
+    return pa.table([pa.array(index, pa.int64()), column], schema=schema)
 
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
