@@ -82,9 +82,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
             names = _number_shards(manifest, out)
             kept = background.submit(storage.keep_all, [storage.join(out, name) for name in names.values()])
             show("looking for copies", 0)
-            examples = tables.add_groups(
-                manifest, signatures, config.near_copies, lambda share: show("looking for copies", max(1, round(share * len(files))))
-            )
+            examples = tables.add_groups(manifest, signatures, lambda share: show("looking for copies", max(1, round(share * len(files)))))
             manifest["split"] = split(manifest, config)
             if examples:
                 show("drawing copies", len(files))
@@ -182,8 +180,9 @@ def _uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """Run the job. Returns the manifest so far (path, label, given split, what was measured) and the signatures uint8 (rows, K)."""
+def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """Run the job. Returns the manifest so far (path, label, given split, what was measured) and, where near-copies are looked for, the signatures
+    uint8 (rows, K)."""
     from animalclf.cluster import ensure_ray
 
     show("starting Ray", 0)
@@ -207,12 +206,16 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
     job = Job(root, out, config.stored_size, config.max_pixels, config.store)
     blocks = ray.data.from_blocks(chunks).map_batches(partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1)
     found: list[dict[str, np.ndarray]] = []
+    signatures = np.zeros((len(files), copies.SIDE**2), np.uint8) if config.near_copies else None
     done = 0
     show("reading pictures", done)
     for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):
         failed = block.pop("failed")[0]
         if failed:
             raise UserError(failed)
+        signature = block.pop("signature")
+        if signatures is not None:
+            signatures[block["index"]] = signature
         found.append(block)
         done += len(block["index"])
         show("reading pictures", done)
@@ -220,7 +223,6 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
     place = np.argsort(columns.pop("index"))
     if len(place) != len(files):
         raise RuntimeError(f"{len(place)} of {len(files)} pictures came back from the tasks: this is a bug, please report it")
-    signatures = columns.pop("signature")[place]
     given = files[["path", "label", "split"]].reset_index(drop=True)
     return pd.concat([given, pd.DataFrame({name: column[place] for name, column in columns.items()})], axis=1), signatures
 

@@ -54,15 +54,15 @@ def _above(share: float) -> str:
 
 
 def add_groups(
-    manifest: pd.DataFrame, signatures: np.ndarray, near: bool, progress: Callable[[float], None] = lambda share: None
+    manifest: pd.DataFrame, signatures: np.ndarray | None, progress: Callable[[float], None] = lambda share: None
 ) -> list[tuple[str, str, float, str]]:
-    """Fill group, copy_of, copy_how and copy_confidence. `signatures`: uint8 (rows, K). Without `near` only identical files are copies.
+    """Fill group, copy_of, copy_how and copy_confidence. `signatures`: uint8 (rows, K); without them only identical files are copies.
 
     Returns examples of near-copies, the doubtful ones first: (path, path, confidence, how).
     """
     ok = np.flatnonzero(manifest["status"] == "ok")
     path, digests = manifest["path"].to_numpy(dtype=object), manifest["sha256"].to_numpy(dtype=object)[ok]
-    found = copies.find_copies(list(digests), signatures[ok], progress) if near else _identical(digests)
+    found = _identical(digests) if signatures is None else copies.find_copies(list(digests), signatures[ok], progress)
     copied = (found["how"] != "").to_numpy()
     group = np.arange(len(manifest), dtype=np.int64)  # the row of the representative; a group of its own for what was set aside
     group[ok] = ok[found["representative"]]
