@@ -47,7 +47,8 @@ def write_report(
     """Write `out`/report.html and its plots as `out`/report/*.png. `runs`: run folders, finished or not, in the order to show; `board`: what
     leaderboard() gave; `ensembles`: what ensemble() gave; `failed`: trials of a comparison, with "name", "seed" and "reason".
 
-    Returns {"report", "plots", "bytes"}. What a run lacks (an unfinished training, pictures that are gone) is said in its place.
+    Returns {"report", "plots", "bytes"}. What a run lacks (an unfinished training, pictures that are gone) is said in its place; sections that need
+    a finished run, or two, are left out where there is none.
     """
     about = [_facts(run) for run in runs]
     done = [one for one in about if one["result"]]
@@ -161,11 +162,11 @@ def _galleries(best: list[dict[str, Any]], prepared: Prepared | str) -> dict[str
     def said(row: Any) -> str:
         return f"<b>{esc(str(row.predicted))}</b> {row.probability:.0%}, labelled {esc(str(row.label))}"
 
-    name = esc(judged[0]["label"])
+    name, sure = esc(judged[0]["label"]), "All models agree" if len(judged) > 1 else "The model decides"
     shown = {
-        "mistakes": f'<p class="soft">Of {name}, the best run.</p>{gone}'
+        "mistakes": f'<p class="soft">Of {name}{", the best run" if len(judged) > 1 else ""}.</p>{gone}'
         + (sections.gallery(wrong, images, said) if len(wrong) else f"<p>{NO_PICTURES}</p>"),
-        "labels": '<p class="soft">All models agree, and surely, on another class than the label. Look before you change anything.</p>'
+        "labels": f'<p class="soft">{sure}, and surely, on another class than the label. Look before you change anything.</p>'
         + (sections.gallery(doubted, images, said) if len(doubted) else f"<p>{NO_PICTURES}</p>"),
     }
     if counts:
@@ -202,10 +203,9 @@ def _reproduce(about: list[dict[str, Any]], prepared: Prepared | str) -> str:
 
 def _page(title: str, answer: str, parts: dict[str, str]) -> str:
     style = resources.files("animalclf.report").joinpath("page.css").read_text()
-    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading in SECTIONS.items())
-    body = "".join(
-        f'<section id="{name}"><h2>{heading}</h2>{parts.get(name) or "<p>Nothing to show.</p>"}</section>' for name, heading in SECTIONS.items()
-    )
+    there = [name for name in SECTIONS if parts.get(name)]
+    links = "".join(f'<a href="#{name}">{SECTIONS[name]}</a>' for name in there)
+    body = "".join(f'<section id="{name}"><h2>{SECTIONS[name]}</h2>{parts[name]}</section>' for name in there)
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -64,8 +64,9 @@ def leaderboard(board: dict[str, Any]) -> str:
             for p in board["pairs"]
         ]
         text += "<h3>Which differences are real</h3>" + rows_table(["better", "than", "by", "95 % interval", "p", "real"], pairs)
+    note = "An ensemble costs what its members cost together." if any(row["kind"] == "ensemble" for row in board["rows"]) else ""
     headings = ["recipe", "best epoch", "pictures/s in training", "time to it", "device time", "parameters", "trainable"]
-    return text + "<h3>What they cost</h3>" + rows_table(headings, costs, "An ensemble costs what its members cost together.")
+    return text + "<h3>What they cost</h3>" + rows_table(headings, costs, note)
 
 
 def one_result(found: dict[str, Any]) -> str:
