@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,10 @@ from animalclf.data.shards import open_prepared
 from animalclf.data.stream import Cache, RayFeed
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.ranks import Place, set_up_cpu
+from animalclf.training.ranks import Place, gather, set_up_cpu
 from animalclf.training.train import Feed, train
+
+REPORT_SECONDS = 2.0  # Ray looks for reports once a second, and a rank that has a second one waits for that: an epoch can be over much sooner
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Task:
 
 
 def worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's loop function: train on this rank, report every epoch. A UserError comes back as {"error": text}: a wrong
+    """Ray Train's loop function: train on this rank, report epochs. A UserError comes back as {"error": text}: a wrong
     setting is no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
     task: Task = settings["task"]
     context = ray.train.get_context()
@@ -55,7 +58,15 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
         if place.rank == 0:
             task.mailbox.post.remote(event)
 
+    reported = time.monotonic()
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        nonlocal reported
+        if gather(time.monotonic() - reported > REPORT_SECONDS)[0]:  # the first rank's clock, as all must report as often
+            reported = time.monotonic()
+            ray.train.report(row)
+
     try:
-        return train(task.config, prepared, Run(task.run), make_feed, place, ray.train.report, on_progress)
+        return train(task.config, prepared, Run(task.run), make_feed, place, on_epoch, on_progress)
     except UserError as error:
         return {"error": str(error)}
