@@ -113,6 +113,7 @@ IN_THE_LOOP = {
     "validate": "validating",
     "wait": "waiting for pictures",
     "handover": "handing them over",
+    "keep": "keeping checkpoints",
 }
 
 
@@ -135,7 +136,8 @@ def results_table(result: dict[str, Any]) -> Table:
     table.add_row("epochs took", f"{duration(result['seconds'])}, {speed}")
     parts = result.get("time", {})
     if parts:
-        inside = ", ".join(f"{duration(parts[name])} {text}" for name, text in IN_THE_LOOP.items() if name != "features" or parts[name])
+        shown = [name for name in IN_THE_LOOP if parts.get(name, 0) >= 0.5 or name in ("step", "wait")]
+        inside = ", ".join(f"{duration(parts[name])} {IN_THE_LOOP[name]}" for name in shown)
         table.add_row("of that", f"{inside}; input tasks beside: {duration(parts['read'])} reading, {duration(parts['augment'])} augmenting")
     if "startup" in result:
         *each, (_, total) = result["startup"].items()

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,16 @@ def train_into(folder, config, prepared, stop_after=None):
     with contextlib.suppress(KeyboardInterrupt):
         training.train(config, prepared, run, lambda s, passes: MemoryFeed(s, pictures), Place(), on_epoch, lambda event: None)
     return run
+
+
+def test_time_between_epochs_is_not_lost(tmp_path, prepared):
+    """Checkpoints and reports take time that belongs to no step; it is told, and part of what the epochs took."""
+    pictures = load_pictures(prepared)
+    run = Run(str(tmp_path / "run"))
+    training.train(quick(3), prepared, run, lambda s, passes: MemoryFeed(s, pictures), Place(), lambda row: time.sleep(0.2), lambda event: None)
+    first, *others = run.metrics()
+    assert first["keep_seconds"] < 0.2 and all(0.2 <= row["keep_seconds"] < row["seconds"] for row in others)
+    assert run.result()["time"]["keep"] >= 0.4 and run.result()["seconds"] <= run.result()["seconds_this_time"]
 
 
 def without_times(rows):

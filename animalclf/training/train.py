@@ -84,8 +84,10 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
                     state.average.update(state.model)
                 mark()
 
+            ended = time.perf_counter()  # the epoch before
             for epoch in range(first, config.train.epochs):
-                row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress, after_step)
+                row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, ended, place, on_progress, after_step)
+                ended = time.perf_counter()
                 if features_seconds:  # they are part of what the first epoch here took
                     row |= {"features_seconds": features_seconds, "seconds": row["seconds"] + features_seconds}
                     features_seconds = 0.0
@@ -130,9 +132,10 @@ def _parallel(network: nn.Module, config: Config, place: Place) -> nn.Module:
 
 def _epoch(
     config: Config, schedule: Schedule, classes: int, state: State, network: nn.Module, parallel: nn.Module, feed: Feed, epoch: int,
-    place: Place, on_progress: Report, after_step: Callable[[], None],
+    ended: float, place: Place, on_progress: Report, after_step: Callable[[], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Train and validate one epoch; the new row of the history. The averaged weights, where there are any, are left in the model."""
+    """Train and validate one epoch; the new row of the history. The averaged weights, where there are any, are left in the model. `ended`: when the
+    epoch before did; what came since counts as this one's."""
     began = time.perf_counter()
     torch.manual_seed(hash((config.seed, epoch, place.rank)) & 0x7FFFFFFF)  # dropout: the same after a resume as without one
     state.model.train()
@@ -184,7 +187,7 @@ def _epoch(
         row |= {"val_loss": loss / int(confusion.sum()), "val_rows": int(confusion.sum())}
         row |= {f"val_{name}": float(found[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     row["validate_seconds"] = time.perf_counter() - trained
-    row["seconds"] = time.perf_counter() - began
+    row["keep_seconds"], row["seconds"] = began - ended, time.perf_counter() - ended
     state.history.append(row)
     return row
 
