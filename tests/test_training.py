@@ -100,6 +100,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
     assert parts.predictions("val").equals(whole.predictions("val"))
 
 
+def test_frozen_layers_are_kept_once_and_resumed_from_there(tmp_path):
+    prepared = tiny_prepared(tmp_path / "prepared", COUNTS)
+    config = pooled(3, optim__ema=0.9)
+    whole = train_into(tmp_path / "whole", config, prepared)
+    part = train_into(tmp_path / "parts", config, prepared, stop_after=1)
+    best, last = (checkpoint.load(part.checkpoint(which))["model"] for which in ("best", "last"))
+    assert last and set(best) - set(last) == {name for name in best if name.startswith("base.")}
+    train_into(tmp_path / "parts", config, prepared)
+    assert without_times(part.metrics()) == without_times(whole.metrics())
+    assert part.predictions("val").equals(whole.predictions("val"))
+    (tmp_path / "parts" / "checkpoints" / "best.pt").unlink()
+    with pytest.raises(UserError, match=r"best\.pt: no checkpoint here"):
+        train_into(tmp_path / "parts", pooled(4, optim__ema=0.9), prepared)
+
+
 def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_path, prepared):
     run = train_into(tmp_path / "run", quick(2), prepared)
     history = run.metrics()

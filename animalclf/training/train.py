@@ -111,13 +111,16 @@ def begin(config: Config, run: Run, classes: int, place: Place) -> State:
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if saved:
+        if frozen := _frozen(model):  # they are as they were at the best epoch, and kept with it only
+            best = checkpoint.load(run.checkpoint("best"), place.device)["model"]
+            saved["model"] |= {name: best[name] for name in frozen if name in best}
         checkpoint.load_weights(model, saved["model"], run.checkpoint("last"))
     optimizer = make_optimizer(model.parameters(), config.optim)
     average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
     if saved:
         optimizer.load_state_dict(saved["optimizer"])
         if average:
-            average.state, average.updates = saved["average"]["state"], saved["average"]["updates"]
+            average.state, average.updates = average.state | saved["average"]["state"], saved["average"]["updates"]
     return State(model, optimizer, average, list(saved["history"]) if saved else [])
 
 
@@ -217,6 +220,10 @@ def out_of_patience(history: History, config: Config) -> bool:
     return bool(config.train.patience and history) and history[-1]["epoch"] - best_row(history, config)["epoch"] >= config.train.patience
 
 
+def _frozen(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
 def _keep(
     config: Config, schedule: Schedule, classes: list[str], run: Run, state: State, place: Place, writer: checkpoint.Writer, on_progress: Report
 ) -> None:
@@ -230,10 +237,15 @@ def _keep(
         prior = counts / counts.sum() if config.train.balance == "none" else (counts > 0) / np.count_nonzero(counts)
         model = {"config": settings, "classes": classes, "prior": prior.tolist(), "epoch": history[-1]["epoch"], "metrics": history[-1]}
         files["best"] = checkpoint.packed({**model, "model": state.model.state_dict()})
+    frozen = _frozen(state.model)
+
+    def moving(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in tensors.items() if name not in frozen}
+
     weights, average = state.model.state_dict(), None
     if state.average:
-        weights, average = state.average.trained, {"state": state.average.state, "updates": state.average.updates}
-    resume = {"config": settings, "history": history, "model": weights, "optimizer": state.optimizer.state_dict(), "average": average}
+        weights, average = state.average.trained, {"state": moving(state.average.state), "updates": state.average.updates}
+    resume = {"config": settings, "history": history, "model": moving(weights), "optimizer": state.optimizer.state_dict(), "average": average}
     files["last"] = checkpoint.packed(resume)
 
     def write() -> None:
