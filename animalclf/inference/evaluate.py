@@ -155,8 +155,8 @@ def chances_of(model: Classifier, batches: Iterator[Batch], device: torch.device
     """Rows int64 (N,) and class probabilities float32 (N, C), as final.predict gives them; with `flips` the rows ascend, and each has the mean over
     the picture and its mirror image."""
     if not flips:
-        return final.predict(model, batches, device, bf16)
-    index, chances = final.predict(model, (view for batch in batches for view in (batch, _mirrored(batch))), device, bf16)
+        return final.predict(model, model.classes, batches, device, bf16)
+    index, chances = final.predict(model, model.classes, (view for batch in batches for view in (batch, _mirrored(batch))), device, bf16)
     order = np.argsort(index, kind="stable")  # brings each row's two views together
     return index[order][::2], chances[order].reshape(-1, 2, chances.shape[1]).mean(1)
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from animalclf.config import Config
 from animalclf.data.feed import Batch, Phase, Schedule
 from animalclf.data.shards import Prepared
 from animalclf.inference.submission import predictions_table
-from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, metrics
+from animalclf.training.features import FeatureFeed
 from animalclf.training.ranks import Place, gather, together
 
 PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate", "keep")  # of an epoch's time, as metrics.jsonl has them; see train.py
@@ -29,8 +30,10 @@ def finish(
     place: Place,
     history: list[dict[str, Any]],
     trained_for: float,
+    kept: FeatureFeed | None,
 ) -> dict[str, Any]:
-    """Evaluate the best checkpoint over all ranks, each row once. Returns the content of result.json, which rank 0 writes."""
+    """Evaluate the best checkpoint over all ranks, each row once; where the features of a frozen base are `kept`, its head on those of validation.
+    Returns the content of result.json, which rank 0 writes."""
     bf16 = loop.choose_bf16(config.train.precision, place.device)
     model, about = together(lambda: checkpoint.load_model(run.checkpoint("best"), place.device))
     trained = sum(row["train_seconds"] for row in history)
@@ -53,8 +56,12 @@ def finish(
     splits: list[Phase] = [split for split in ("val", "test") if len(schedule.rows[split])]
     tables = {}
     for split in splits:
-        mine = predict(model, make_feed(schedule, [(split, 0)]).batches(split, 0), place.device, bf16)
-        shares = gather(mine)
+        network: nn.Module = model
+        if kept and split == "val":
+            network, batches = model.head, kept.batches(split, 0)
+        else:
+            batches = make_feed(schedule, [(split, 0)]).batches(split, 0)
+        shares = gather(predict(network, model.classes, batches, place.device, bf16))
         index, probabilities = np.concatenate([share[0] for share in shares]), np.concatenate([share[1] for share in shares])
         order = np.argsort(index)
         index, probabilities = index[order], probabilities[order]
@@ -77,9 +84,9 @@ def finish(
 
 
 @torch.no_grad()
-def predict(model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool) -> tuple[np.ndarray, np.ndarray]:
+def predict(network: nn.Module, classes: int, batches: Iterator[Batch], device: torch.device, bf16: bool) -> tuple[np.ndarray, np.ndarray]:
     """Manifest rows int64 (N,) and class probabilities float32 (N, classes) of this rank's batches."""
-    indices, parts = [np.empty(0, np.int64)], [np.empty((0, model.classes), np.float32)]
+    indices, parts = [np.empty(0, np.int64)], [np.empty((0, classes), np.float32)]
 
     def noted() -> Iterator[Batch]:
         for batch in batches:
@@ -88,5 +95,5 @@ def predict(model: Classifier, batches: Iterator[Batch], device: torch.device, b
 
     for image, _ in loop.on_device(noted(), device, loop.Clock()):
         with loop.autocast(device, bf16):
-            parts.append(model(image).float().softmax(1).cpu().numpy())
+            parts.append(network(image).float().softmax(1).cpu().numpy())
     return np.concatenate(indices), np.concatenate(parts)

@@ -65,13 +65,13 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     schedule, classes = make_schedule(prepared, config, augment_later=later), prepared.classes
     validating: list[Phase] = ["val"] if len(schedule.rows["val"]) else []
     state = together(lambda: begin(config, run, len(classes), place))
-    first = len(state.history)
+    first, kept = len(state.history), None
     if first < config.train.epochs and not out_of_patience(state.history, config):
         network: nn.Module = state.model
         asked, features_seconds = time.perf_counter(), 0.0
         if state.model.frozen_features and is_identity(config.augment):
             bf16 = loop.choose_bf16(config.train.precision, place.device)
-            feed: Feed = feature_feed(state.model, schedule, make_feed, place, bf16, on_progress)
+            feed: Feed = (kept := feature_feed(state.model, schedule, make_feed, place, bf16, on_progress))
             network, features_seconds = state.model.head, time.perf_counter() - asked
         else:
             feed = make_feed(schedule, [(phase, epoch) for epoch in range(first, config.train.epochs) for phase in ("train", *validating)])
@@ -100,7 +100,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
         together(writer.wait)
     else:  # a crash may have come between the last checkpoint and the history that it holds
         together(lambda: None if place.rank else run.write_metrics(state.history))
-    return finish(config, prepared, schedule, run, make_feed, place, state.history, time.time() - started)
+    return finish(config, prepared, schedule, run, make_feed, place, state.history, time.time() - started, kept)
 
 
 def begin(config: Config, run: Run, classes: int, place: Place) -> State:
