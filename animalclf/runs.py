@@ -35,7 +35,7 @@ class Run:
         return storage.join(self.root, *parts)
 
     def checkpoint(self, which: str) -> str:
-        """The URL of the checkpoint `last` (all that resuming needs) or `best` (the model to use)."""
+        """The URL of the checkpoint `best` (the model to use) or `last` (what resuming needs beside it: frozen layers are in `best` only)."""
         return self.url("checkpoints", f"{which}.pt")
 
     def has_checkpoint(self, which: str) -> bool:

@@ -23,9 +23,9 @@ from animalclf.errors import UserError
 
 T = TypeVar("T")
 LISTED_TOGETHER = 16  # folders of a bucket
-PIECE = (
-    2**20
-)  # bytes written to a local file at a time: of more, Linux takes memory in larger units for what waits for the disk, up to six times as slow
+# Bytes written to a local file at a time. For larger writes Linux takes memory in larger units to hold them until they are on the disk, which in a
+# virtual machine took six times as long.
+PIECE = 2**20
 
 
 def is_remote(url: str) -> bool:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from animalclf import storage
 from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training import launch, placement
+from animalclf.training import launch, placement, worker
 from animalclf.training.placement import Workers, choose_cache, preflight
 
 pytestmark = pytest.mark.ray
@@ -36,6 +37,18 @@ def on_ray(folder, config, prepared, workers, show=lambda event: None):
     run = launch.claim(str(folder), config, resume=False)
     run.write_config(config)
     return run, launch.train_on_ray(config, prepared, run, Workers.fixed(workers), False, show)
+
+
+@pytest.mark.parametrize("first_is_due", [True, False])
+def test_ranks_report_together_by_the_clock_of_the_first(monkeypatch, first_is_due):
+    """A rank that reported alone would wait for the others for ever."""
+    seconds, reported = [0.0], []
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(worker, "gather", lambda mine: [first_is_due, mine])
+    report = worker.now_and_then(reported.append)
+    for seconds[0] in (0.1, worker.REPORT_SECONDS + 1):  # not due by this rank's own clock, and due
+        report({"at": seconds[0]})
+    assert len(reported) == (2 if first_is_due else 0)
 
 
 def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray_local, prepared):

@@ -216,6 +216,20 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(
     assert set(os.listdir(out)) - {"copies.png"} == expected and len(images_of(prepared)) == 80
 
 
+@pytest.mark.ray
+def test_what_a_killed_task_left_is_no_part_of_the_set(ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task is done again, and the file that it was about to write stays behind."""
+    check = tables.check_readable
+
+    def after_the_tasks(*arguments: object) -> None:
+        (tmp_path / "out" / "shard-00000.parquet.0a1b2c3d.tmp").write_bytes(b"half")
+        check(*arguments)
+
+    monkeypatch.setattr(tables, "check_readable", after_the_tasks)
+    prepared = prepare(str(pictures), str(tmp_path / "out"), CONFIG, progress=False)
+    assert not [name for name in os.listdir(prepared.root) if name.endswith(".tmp")] and len(images_of(prepared)) == 80
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -301,6 +315,18 @@ def test_a_file_that_vanishes_or_is_closed_is_a_bad_file(pictures: Path, tmp_pat
     assert list(found["shard"]) == [3, -1, -1, 3] and list(found["row"]) == [0, -1, -1, 1]
     images, index = read_shard(str(tmp_path / "out" / "shard-00003.parquet"), 16)
     assert list(index) == [5, 8] and np.array_equal(images[1], resize(decode((pictures / "cat" / "002.jpg").read_bytes()).image, 16))
+
+
+def test_a_disk_that_fails_while_pictures_are_read_is_not_taken_for_the_shards(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(root: str, paths: list[str]) -> list[bytes | str]:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(measure, "read_files", fail)
+    chunk = pd.DataFrame({"index": [0], "path": ["cat/001.jpg"], "bytes": 10, "shard": 0})
+    found = measure.measure(chunk, measure.Job(str(pictures), str(tmp_path), 16, 10**6))
+    assert list(found) == ["failed"] and f"{pictures}: cannot be read" in found["failed"][0] and os.listdir(tmp_path) == ["photos"]
 
 
 def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from animalclf import storage
 from animalclf.config import Augment
 from animalclf.data.feed import MemoryFeed, load_pictures, make_schedule
 from animalclf.errors import UserError
+from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
-from animalclf.training import checkpoint, launch, loop
+from animalclf.training import checkpoint, launch, loop, state
 from animalclf.training import train as training
 from animalclf.training.mixup import Mixed, mix
 from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
@@ -105,11 +106,17 @@ def test_frozen_layers_are_kept_once_and_resumed_from_there(tmp_path):
     config = pooled(3, optim__ema=0.9)
     whole = train_into(tmp_path / "whole", config, prepared)
     part = train_into(tmp_path / "parts", config, prepared, stop_after=1)
-    best, last = (checkpoint.load(part.checkpoint(which))["model"] for which in ("best", "last"))
-    assert last and set(best) - set(last) == {name for name in best if name.startswith("base.")}
+    best, last = (checkpoint.load(part.checkpoint(which)) for which in ("best", "last"))
+    base = {name for name in best["model"] if name.startswith("base.")}
+    assert last["model"] and set(best["model"]) - set(last["model"]) == base and set(last["average"]["state"]) == set(last["model"])
     train_into(tmp_path / "parts", config, prepared)
     assert without_times(part.metrics()) == without_times(whole.metrics())
     assert part.predictions("val").equals(whole.predictions("val"))
+    best["model"] |= {name: best["model"][name] + 1 for name in base}  # as no seed would draw them
+    storage.write_bytes(part.checkpoint("best"), checkpoint.packed({key: value for key, value in best.items() if key != "format"}))
+    resumed = state.begin(config, part, 3, Place())
+    assert all(torch.equal(resumed.model.state_dict()[name], best["model"][name]) for name in base)
+    assert all(torch.equal(resumed.average.state[name], best["model"][name]) for name in base)
     (tmp_path / "parts" / "checkpoints" / "best.pt").unlink()
     with pytest.raises(UserError, match=r"best\.pt: no checkpoint here"):
         train_into(tmp_path / "parts", pooled(4, optim__ema=0.9), prepared)
@@ -201,7 +208,11 @@ def pooled(epochs, **sets):
 
 def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_path, monkeypatch):
     prepared = tiny_prepared(tmp_path / "prepared", COUNTS)
+    asked = []
+    features = Classifier.features
+    monkeypatch.setattr(Classifier, "features", lambda self, images: (asked.append(len(images)), features(self, images))[1])
     kept = train_into(tmp_path / "kept", pooled(3), prepared)
+    assert sum(asked) == sum(kept.result()["rows"].values())  # each picture once, also at the end
     first, *others = kept.metrics()
     assert 0 < first["features_seconds"] < first["seconds"] and not any("features_seconds" in row for row in others)
     monkeypatch.setattr(training, "is_identity", lambda augment: False)

@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -37,7 +37,7 @@ __all__ = ["prepare", "summary"]
 
 OURS = (INFO, MANIFEST, SHEET, "shard-*.parquet", "*.tmp")  # in the order of removal: without INFO it is no finished set
 CHUNK_PICTURES = (32, 2048)
-CHUNK_BYTES = 128 * 2**20  # of stored pictures; a task holds about three times as much
+CHUNK_BYTES = 128 * 2**20  # of stored pictures; a task that writes to a bucket holds about one and a half times as much
 CHUNKS_PER_CPU = 4
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -80,6 +80,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
             manifest, signatures = _read(files, source.root, out, config, show, workers)
             tables.check_readable(manifest, config.max_bad)
             names = _number_shards(manifest, out)
+            _clear(out, ["*.tmp"])  # of tasks that were killed, and done again
             kept = background.submit(storage.keep_all, [storage.join(out, name) for name in names.values()])
             show("looking for copies", 0)
             examples = tables.add_groups(manifest, signatures, lambda share: show("looking for copies", max(1, round(share * len(files)))))
@@ -122,10 +123,10 @@ def _listed(out: str) -> list[str]:
         return []
 
 
-def _clear(out: str) -> None:
+def _clear(out: str, patterns: Sequence[str] = OURS) -> None:
     """Remove what `prepare` writes, and nothing else."""
     names = _listed(out)
-    for pattern in OURS:
+    for pattern in patterns:
         for name in names:
             if fnmatch(name, pattern):
                 storage.remove(storage.join(out, name))

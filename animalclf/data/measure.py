@@ -58,12 +58,15 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
 
     def readable() -> Iterator[tuple[int, np.ndarray]]:
         count = 0
-        for index, path, data in zip(chunk["index"], chunk["path"], _contents(job.root, chunk), strict=True):
-            row, image = _one(path, data, job)
-            rows.append({"row": -1, "signature": no_signature, **row})
-            if image is not None:
-                rows[-1]["row"], count = count, count + 1
-                yield index, image
+        try:
+            for index, path, data in zip(chunk["index"], chunk["path"], _contents(job.root, chunk), strict=True):
+                row, image = _one(path, data, job)
+                rows.append({"row": -1, "signature": no_signature, **row})
+                if image is not None:
+                    rows[-1]["row"], count = count, count + 1
+                    yield index, image
+        except OSError as error:  # or it would be taken for one of the shard's
+            raise UserError(f"{job.root}: cannot be read ({error})") from error
 
     try:  # whether all of it is on the disk, `prepare` sees to at the end
         write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), readable(), job.store, keep=False)

@@ -85,8 +85,8 @@ def is_prepared(root: str) -> bool:
 
 def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True) -> int:
     """Write manifest rows and their pictures uint8 (S, S, 3) as one Parquet file, whole or not at all: decoded, or (`store` "jpeg") as JPEG of high
-    quality, a fifth of the size or less and no longer exactly the same pictures. They are taken as they come, a row group in memory at a time.
-    Returns how many they were; of none there is no file. `keep`: see storage.writing."""
+    quality, a fifth of the size or less and no longer exactly the same pictures. They are taken as they come, a row group in memory at a time, and
+    for a bucket the whole file. Returns how many they were; of none there is no file. `keep`: see storage.writing."""
     pictures = iter(pictures)
     first = next(pictures, None)
     if first is None:

@@ -78,7 +78,7 @@ def write_report(
         fold = " open" if number == 0 else ""
         listed = f"<details{fold}><summary>{esc(label)}</summary>{sections.per_class(val)}</details>"
         parts["classes"] = parts.get("classes", "") + listed
-    parts |= _galleries(best, prepared)
+    parts |= _galleries(best, prepared, len(done) > 1)
     if found:
         judged = [*found, *((one["name"], one["val"]) for one in ensembles)]
         parts["calibration"] = plot("calibration", plots.calibration, judged) + (
@@ -146,8 +146,8 @@ def _failures(failed: Sequence[dict[str, Any]]) -> str:
     return "<h3>Trials that failed</h3>" + sections.rows_table(["trial", "seed", "why"], rows) if rows else ""
 
 
-def _galleries(best: list[dict[str, Any]], prepared: Prepared | str) -> dict[str, str]:
-    """The sections that show pictures, of the best run of each recipe."""
+def _galleries(best: list[dict[str, Any]], prepared: Prepared | str, several: bool) -> dict[str, str]:
+    """The sections that show pictures, of the best run of each recipe. `several`: there are more runs than one."""
     judged = [one for one in best if "val" in one["result"]]
     tables = [one["run"].predictions("val").sort_values("path", ignore_index=True) for one in judged]
     if not tables:
@@ -164,7 +164,7 @@ def _galleries(best: list[dict[str, Any]], prepared: Prepared | str) -> dict[str
 
     name, sure = esc(judged[0]["label"]), "All models agree" if len(judged) > 1 else "The model decides"
     shown = {
-        "mistakes": f'<p class="soft">Of {name}{", the best run" if len(judged) > 1 else ""}.</p>{gone}'
+        "mistakes": f'<p class="soft">Of {name}{", the best run" if several else ""}.</p>{gone}'
         + (sections.gallery(wrong, images, said) if len(wrong) else f"<p>{NO_PICTURES}</p>"),
         "labels": f'<p class="soft">{sure}, and surely, on another class than the label. Look before you change anything.</p>'
         + (sections.gallery(doubted, images, said) if len(doubted) else f"<p>{NO_PICTURES}</p>"),

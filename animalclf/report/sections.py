@@ -171,7 +171,7 @@ def speed(results: Sequence[tuple[str, dict[str, Any]]]) -> str:
                 f"{result['pictures_per_s']:,.0f}",
                 f"{result['wait_share']:.1%}",
                 duration(result["seconds"]),
-                *(duration(parts[name]) if name in parts else "–" for name in ("step", "validate", "augment")),
+                *(duration(parts[name]) if name in parts else "–" for name in ("step", "validate", "keep", "augment")),
                 f"{result['workers']}, {esc(result['precision'])}",
             ]
         )
@@ -180,5 +180,5 @@ def speed(results: Sequence[tuple[str, dict[str, Any]]]) -> str:
         f"<p>{esc(', '.join(waiting))} waited for pictures more than 5 % of the time: give the input more CPUs, augment on the GPU "
         "(augment.on=device), or store the pictures nearer to the model's input size.</p>"
     )  # fmt: skip
-    headings = ["run", "pictures/s", "waiting for pictures", "epochs took", "steps", "validating", "input tasks", "workers"]
+    headings = ["run", "pictures/s", "waiting for pictures", "epochs took", "steps", "validating", "keeping checkpoints", "input tasks", "workers"]
     return rows_table(headings, rows, "Input tasks augment beside the steps, so their time is not part of the epochs.") + advice

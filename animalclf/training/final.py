@@ -18,7 +18,7 @@ from animalclf.training import checkpoint, loop, metrics
 from animalclf.training.features import FeatureFeed
 from animalclf.training.ranks import Place, gather, together
 
-PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate", "keep")  # of an epoch's time, as metrics.jsonl has them; see train.py
+PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate", "keep")  # of an epoch's time, as metrics.jsonl has them
 
 
 def finish(

@@ -59,7 +59,7 @@ def longer(run: Run, config: Config) -> bool:
     was, epochs, history = run.config(), config.train.epochs, run.metrics()
     if replace(was, train=replace(was.train, epochs=epochs, patience=config.train.patience, profile=config.train.profile)) != config:
         return False
-    from animalclf.training.train import out_of_patience
+    from animalclf.training.state import out_of_patience
 
     change = f"{run.root}: {'; '.join(_changed(was, config))}"
     if epochs != was.train.epochs and config.optim.schedule != "constant":

@@ -5,34 +5,27 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Config
 from animalclf.data import device
 from animalclf.data.augment import is_identity
 from animalclf.data.feed import Batch, Phase, Schedule, make_schedule
 from animalclf.data.shards import Prepared
-from animalclf.models import build
-from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, metrics
-from animalclf.training.events import write_events
 from animalclf.training.features import feature_feed
 from animalclf.training.final import finish
 from animalclf.training.mixup import mix
-from animalclf.training.optim import WeightAverage, make_optimizer
 from animalclf.training.profile import traced
 from animalclf.training.ranks import Place, average_statistics, together
+from animalclf.training.state import State, begin, counts_of, keep, out_of_patience
 
 Report = Callable[[dict[str, Any]], None]
-History = list[dict[str, Any]]
 
 
 class Feed(Protocol):
@@ -40,16 +33,6 @@ class Feed(Protocol):
 
 
 MakeFeed = Callable[[Schedule, Sequence[tuple[Phase, int]]], Feed]
-
-
-@dataclass
-class State:
-    """What an epoch changes, and a resume restores."""
-
-    model: Classifier
-    optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
-    history: History
 
 
 def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, place: Place, on_epoch: Report, on_progress: Report) -> dict[str, Any]:
@@ -84,44 +67,25 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
                     state.average.update(state.model)
                 mark()
 
-            ended = time.perf_counter()  # the epoch before
+            keep_seconds = 0.0
             for epoch in range(first, config.train.epochs):
-                row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, ended, place, on_progress, after_step)
+                row = _epoch(config, schedule, len(classes), state, network, parallel, feed, epoch, place, on_progress, after_step)
                 ended = time.perf_counter()
-                if features_seconds:  # they are part of what the first epoch here took
-                    row |= {"features_seconds": features_seconds, "seconds": row["seconds"] + features_seconds}
-                    features_seconds = 0.0
-                together(lambda: _keep(config, schedule, classes, run, state, place, writer, on_progress))
+                # What came before it is part of what an epoch took: keeping the one before, and in the first here the features.
+                row |= {"keep_seconds": keep_seconds, "seconds": row["seconds"] + keep_seconds + features_seconds}
+                if features_seconds:
+                    row["features_seconds"], features_seconds = features_seconds, 0.0
+                together(lambda: keep(config, schedule, classes, run, state, place, writer, on_progress))
                 if state.average:
                     state.average.restore(state.model)
                 on_epoch(row)
+                keep_seconds = time.perf_counter() - ended
                 if out_of_patience(state.history, config):
                     break
         together(writer.wait)
     else:  # a crash may have come between the last checkpoint and the history that it holds
         together(lambda: None if place.rank else run.write_metrics(state.history))
     return finish(config, prepared, schedule, run, make_feed, place, state.history, time.time() - started, kept)
-
-
-def begin(config: Config, run: Run, classes: int, place: Place) -> State:
-    """Model, optimizer, averaged weights and history as they were after the last finished epoch, or fresh ones."""
-    saved = checkpoint.load(run.checkpoint("last"), place.device) if run.has_checkpoint("last") else None
-    torch.manual_seed(config.seed)  # every rank initialises alike
-    model = build(config.model, classes, load_weights=saved is None).to(place.device)
-    if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if saved:
-        if frozen := _frozen(model):  # they are as they were at the best epoch, and kept with it only
-            best = checkpoint.load(run.checkpoint("best"), place.device)["model"]
-            saved["model"] |= {name: best[name] for name in frozen if name in best}
-        checkpoint.load_weights(model, saved["model"], run.checkpoint("last"))
-    optimizer = make_optimizer(model.parameters(), config.optim)
-    average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
-    if saved:
-        optimizer.load_state_dict(saved["optimizer"])
-        if average:
-            average.state, average.updates = average.state | saved["average"]["state"], saved["average"]["updates"]
-    return State(model, optimizer, average, list(saved["history"]) if saved else [])
 
 
 def _parallel(network: nn.Module, config: Config, place: Place) -> nn.Module:
@@ -135,10 +99,9 @@ def _parallel(network: nn.Module, config: Config, place: Place) -> nn.Module:
 
 def _epoch(
     config: Config, schedule: Schedule, classes: int, state: State, network: nn.Module, parallel: nn.Module, feed: Feed, epoch: int,
-    ended: float, place: Place, on_progress: Report, after_step: Callable[[], None],
+    place: Place, on_progress: Report, after_step: Callable[[], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Train and validate one epoch; the new row of the history. The averaged weights, where there are any, are left in the model. `ended`: when the
-    epoch before did; what came since counts as this one's."""
+    """Train and validate one epoch; the new row of the history. The averaged weights, where there are any, are left in the model."""
     began = time.perf_counter()
     torch.manual_seed(hash((config.seed, epoch, place.rank)) & 0x7FFFFFFF)  # dropout: the same after a resume as without one
     state.model.train()
@@ -190,7 +153,7 @@ def _epoch(
         row |= {"val_loss": loss / int(confusion.sum()), "val_rows": int(confusion.sum())}
         row |= {f"val_{name}": float(found[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     row["validate_seconds"] = time.perf_counter() - trained
-    row["keep_seconds"], row["seconds"] = began - ended, time.perf_counter() - ended
+    row["seconds"] = time.perf_counter() - began
     state.history.append(row)
     return row
 
@@ -199,63 +162,8 @@ def class_weights(config: Config, schedule: Schedule, classes: int, device: torc
     """The seed's weights n / (classes x n_class), float32 (classes,): a class of average size weighs 1. None without `class_weights`."""
     if config.train.balance != "class_weights":
         return None
-    counts = _counts(schedule, classes)
+    counts = counts_of(schedule, classes)
     return torch.tensor(counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
-
-
-def _counts(schedule: Schedule, classes: int) -> np.ndarray:
-    return np.bincount(schedule.labels[schedule.rows["train"]], minlength=classes)
-
-
-def best_row(history: History, config: Config) -> dict[str, Any]:
-    """The epoch that `train.monitor` selects: the first with the best value; without a validation split the last one."""
-    key = f"val_{config.train.monitor}"
-    if not history or key not in history[-1]:
-        return history[-1] if history else {}
-    sign = -1 if config.train.monitor == "loss" else 1
-    return max(history, key=lambda row: sign * row[key])
-
-
-def out_of_patience(history: History, config: Config) -> bool:
-    return bool(config.train.patience and history) and history[-1]["epoch"] - best_row(history, config)["epoch"] >= config.train.patience
-
-
-def _frozen(model: nn.Module) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-
-
-def _keep(
-    config: Config, schedule: Schedule, classes: list[str], run: Run, state: State, place: Place, writer: checkpoint.Writer, on_progress: Report
-) -> None:
-    """Rank 0 writes what the epoch made: the best model where it is one, all that a resume needs, the history; and then says that it is there."""
-    if place.rank:
-        return
-    history, settings = list(state.history), configuration.to_dict(config)
-    files = {}
-    if best_row(history, config) is history[-1]:
-        counts = _counts(schedule, len(classes))
-        prior = counts / counts.sum() if config.train.balance == "none" else (counts > 0) / np.count_nonzero(counts)
-        model = {"config": settings, "classes": classes, "prior": prior.tolist(), "epoch": history[-1]["epoch"], "metrics": history[-1]}
-        files["best"] = checkpoint.packed({**model, "model": state.model.state_dict()})
-    frozen = _frozen(state.model)
-
-    def moving(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: tensor for name, tensor in tensors.items() if name not in frozen}
-
-    weights, average = state.model.state_dict(), None
-    if state.average:
-        weights, average = state.average.trained, {"state": moving(state.average.state), "updates": state.average.updates}
-    resume = {"config": settings, "history": history, "model": moving(weights), "optimizer": state.optimizer.state_dict(), "average": average}
-    files["last"] = checkpoint.packed(resume)
-
-    def write() -> None:
-        for name, content in files.items():  # the history after the checkpoint that it tells of
-            storage.write_bytes(run.checkpoint(name), content)
-        run.write_metrics(history)
-        write_events(run, history)
-        on_progress({"row": history[-1]})
-
-    writer.add(write)
 
 
 def _ticker(report: Report, phase: str, epoch: int, config: Config, rows: int) -> Callable[[int, float], None]:

@@ -19,7 +19,7 @@ from animalclf.data.stream import Cache, RayFeed
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training.ranks import Place, gather, set_up_cpu
-from animalclf.training.train import Feed, train
+from animalclf.training.train import Feed, Report, train
 
 REPORT_SECONDS = 2.0  # Ray looks for reports once a second, and a rank that has a second one waits for that: an epoch can be over much sooner
 
@@ -35,9 +35,23 @@ class Task:
     mailbox: Any  # actor handle of mailbox.Mailbox
 
 
+def now_and_then(report: Report) -> Report:
+    """`report` for calls on every rank, of which some come through: one every REPORT_SECONDS at most, the same on all ranks, as `report` waits for
+    all of them."""
+    reported = time.monotonic()
+
+    def passed_on(row: dict[str, Any]) -> None:
+        nonlocal reported
+        if gather(time.monotonic() - reported > REPORT_SECONDS)[0]:  # the first rank's clock decides
+            reported = time.monotonic()
+            report(row)
+
+    return passed_on
+
+
 def worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's loop function: train on this rank, report epochs. A UserError comes back as {"error": text}: a wrong
-    setting is no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
+    """Ray Train's loop function: train on this rank. A UserError comes back as {"error": text}: a wrong setting is no fault that a restart would
+    cure. (train() raises it on all ranks or on none.)"""
     task: Task = settings["task"]
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
@@ -58,15 +72,7 @@ def worker(settings: dict[str, Any]) -> dict[str, Any]:
         if place.rank == 0:
             task.mailbox.post.remote(event)
 
-    reported = time.monotonic()
-
-    def on_epoch(row: dict[str, Any]) -> None:
-        nonlocal reported
-        if gather(time.monotonic() - reported > REPORT_SECONDS)[0]:  # the first rank's clock, as all must report as often
-            reported = time.monotonic()
-            ray.train.report(row)
-
     try:
-        return train(task.config, prepared, Run(task.run), make_feed, place, on_epoch, on_progress)
+        return train(task.config, prepared, Run(task.run), make_feed, place, now_and_then(ray.train.report), on_progress)
     except UserError as error:
         return {"error": str(error)}

@@ -122,7 +122,7 @@ def _obey(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> Non
 
 
 def _last(history: Sequence[dict[str, Any]], config: Config) -> bool:
-    from animalclf.training.train import out_of_patience
+    from animalclf.training.state import out_of_patience
 
     return bool(history) and (history[-1]["epoch"] >= config.train.epochs or out_of_patience(list(history), config))
 
