@@ -83,14 +83,14 @@ def is_prepared(root: str) -> bool:
     return storage.exists(storage.join(root, INFO))
 
 
-def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True) -> int:
+def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True) -> None:
     """Write manifest rows and their pictures uint8 (S, S, 3) as one Parquet file, whole or not at all: decoded, or (`store` "jpeg") as JPEG of high
     quality, a fifth of the size or less and no longer exactly the same pictures. They are taken as they come, a row group in memory at a time, and
-    for a bucket the whole file. Returns how many they were; of none there is no file. `keep`: see storage.writing."""
+    for a bucket the whole file. Of no pictures there is no file. `keep`: see storage.writing."""
     pictures = iter(pictures)
     first = next(pictures, None)
     if first is None:
-        return 0
+        return
     kind = pa.large_binary() if store == "jpeg" else pa.binary(first[1].size)
     schema = pa.schema([pa.field("index", pa.int64(), nullable=False), pa.field("image", kind, nullable=False)])
     index, images = np.empty(ROWS_PER_GROUP, np.int64), np.empty((ROWS_PER_GROUP, *first[1].shape), np.uint8)
@@ -109,7 +109,6 @@ def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str
                 writer.write_table(_row_group(index, images, schema))
         if rest := count % ROWS_PER_GROUP:
             writer.write_table(_row_group(index[:rest], images[:rest], schema))
-    return count
 
 
 def _row_group(index: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa.Table:

@@ -89,7 +89,7 @@ def write_report(
         parts["speed"] = sections.speed([(one["label"], one["result"]) for one in done])
     parts["reproduce"] = _reproduce(about, prepared)
 
-    storage.write_bytes(storage.join(out, "report.html"), html := _page(title, _answer(best, board, about), parts).encode())
+    storage.write_bytes(storage.join(out, "report.html"), html := _page(title, _answer(best, board, about), parts, len(about) > 1).encode())
     for name, content in files.items():
         storage.write_bytes(storage.join(out, "report", name), content)
     return {"report": storage.join(out, "report.html"), "plots": [storage.join(out, "report", name) for name in files], "bytes": len(html)}
@@ -201,11 +201,12 @@ def _reproduce(about: list[dict[str, Any]], prepared: Prepared | str) -> str:
     return text
 
 
-def _page(title: str, answer: str, parts: dict[str, str]) -> str:
+def _page(title: str, answer: str, parts: dict[str, str], several: bool) -> str:
     style = resources.files("animalclf.report").joinpath("page.css").read_text()
-    there = [name for name in SECTIONS if parts.get(name)]
-    links = "".join(f'<a href="#{name}">{SECTIONS[name]}</a>' for name in there)
-    body = "".join(f'<section id="{name}"><h2>{SECTIONS[name]}</h2>{parts[name]}</section>' for name in there)
+    headings = SECTIONS | ({} if several else {"leaderboard": "How good it is"})
+    there = [(name, heading) for name, heading in headings.items() if parts.get(name)]
+    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading in there)
+    body = "".join(f'<section id="{name}"><h2>{heading}</h2>{parts[name]}</section>' for name, heading in there)
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
