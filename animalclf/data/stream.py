@@ -26,10 +26,11 @@ from animalclf.data.local import LocalShards, readable_in_place
 from animalclf.data.shards import Prepared, read_shard
 from animalclf.memory import keep_freed_memory
 
-TASK_BYTES = 48 * 2**20  # of the pictures that one task makes: its own cost (some ms) is spread over about a thousand of 128 px
+TASK_BYTES = 96 * 2**20  # of the pictures that one task makes, at most: its own cost (some 20 ms in all) is spread over two thousand of 128 px
 TOGETHER = 128  # tasks of one execution of Ray Data, which sends all of them out before it starts the first, at half a millisecond each
 EARLY = 4  # blocks that are still to be taken of one execution when the next begins
-AHEAD_BYTES = 512 * 2**20  # finished batches that may wait for one rank
+# Finished batches that may wait for one rank: so much, or so much of the smallest node's object store; of so many tasks at least, or tasks wait.
+AHEAD_BYTES, AHEAD_SHARE, AHEAD_TASKS = 2**30, 0.2, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,8 @@ class RayFeed:
     def __init__(self, schedule: Schedule, store: Cache, rank: int, world: int, passes: Sequence[tuple[Phase, int]]) -> None:
         self.schedule, self.rank, self.world = schedule, rank, world
         per_rank = max(1, schedule.batch_size // world)
-        most = max(1, TASK_BYTES // (3 * schedule.input_size**2) // per_rank)
+        ahead = _ahead(world)
+        most = max(1, min(TASK_BYTES, ahead // AHEAD_TASKS) // (3 * schedule.input_size**2) // per_rank)
         steps = 1  # of a task: few at first, so that the run's first batch comes soon
         self.tasks = []
         for phase, epoch in passes:
@@ -105,7 +107,7 @@ class RayFeed:
                     self.tasks.append(_Task(phase, epoch, first, last))
                 first, steps = last, min(2 * steps, most)
         self.next_task = 0
-        self.blocks = _execute(self.tasks, schedule, store, rank, world)
+        self.blocks = _execute(self.tasks, schedule, store, rank, world, ahead)
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """The batches of one pass; the first call of the run starts the input tasks, later ones find their batches ready."""
@@ -123,11 +125,17 @@ class RayFeed:
                     yield batch
 
 
-def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, world: int) -> Iterator[dict[str, np.ndarray]]:
-    """One block of columns a task, in the order of `tasks`."""
+def _ahead(world: int) -> int:
+    """Bytes of finished batches that may wait for one rank."""
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
+    room = min(AHEAD_BYTES, int(AHEAD_SHARE * min(stores)))
+    return room // world if os.environ.get(OWN) else room  # in a Ray of our own all ranks share one store
+
+
+def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, world: int, ahead: int) -> Iterator[dict[str, np.ndarray]]:
+    """One block of columns a task, in the order of `tasks`; `ahead` bytes of them may wait to be taken."""
     # Large arrays go to the store once, not into every task's description; the references travel apart, so that Ray knows who holds them.
     shared, refs = ray.put((schedule, replace(store, refs=[]))), store.refs
-    ahead = AHEAD_BYTES // world if os.environ.get(OWN) else AHEAD_BYTES  # in a Ray of our own all ranks share one store
 
     def start(some: list[_Task]) -> Iterator[dict[str, np.ndarray]]:
         import ray.data
