@@ -172,3 +172,18 @@ def test_ray_datas_loop_looks_more_rarely_at_what_nobody_takes(monkeypatch):
     assert loop.wait(["a", "b", "c"], num_returns=3, timeout=0.1, fetch_local=False)[0] == ["a", "b", "c"] and len(pauses) == 9
     loop.wait(["a", "b", "c"], num_returns=3, timeout=0.1, fetch_local=False)
     assert pauses[9:] == [0.001]
+
+
+def test_what_may_wait_fits_the_smallest_store(monkeypatch):
+    def ahead(world, *stores):
+        nodes = [{"Alive": True, "Resources": {"object_store_memory": float(store)} if store else {}} for store in stores]
+        monkeypatch.setattr(stream.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"object_store_memory": 1.0}}])
+        return stream._ahead(world)
+
+    monkeypatch.delenv("ANIMALCLF_OWN_RAY", raising=False)
+    assert ahead(1, 10**9, 10**10) == ahead(4, 10**9) == 2 * 10**8
+    assert ahead(1, 10**12) == stream.AHEAD_BYTES
+    assert ahead(1, 0, 10**9) == 2 * 10**8  # a node that is just coming, or going
+    assert ahead(1, 0) == stream.AHEAD_BYTES
+    monkeypatch.setenv("ANIMALCLF_OWN_RAY", "1")
+    assert ahead(4, 10**9) == 5 * 10**7  # the ranks of one machine share its store

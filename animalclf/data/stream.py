@@ -126,9 +126,10 @@ class RayFeed:
 
 
 def _ahead(world: int) -> int:
-    """Bytes of finished batches that may wait for one rank."""
+    """Bytes of finished batches that may wait for one rank. A node that is just coming or going may have no store yet or any more; with room for
+    nothing the input would wait for ever."""
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    room = min(AHEAD_BYTES, int(AHEAD_SHARE * min(stores)))
+    room = min([AHEAD_BYTES, *(int(AHEAD_SHARE * store) for store in stores if store)])
     return room // world if os.environ.get(OWN) else room  # in a Ray of our own all ranks share one store
 
 
