@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
 import typing
 from dataclasses import dataclass, field
 from importlib import resources
@@ -14,6 +11,7 @@ import yaml
 
 from animalclf import storage
 from animalclf.errors import UserError
+from animalclf.trees import assignment, build, flat, nearest, put, to_dict
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def load(recipe: str = "big_cnn", sets: typing.Sequence[str] = ()) -> Config:
             raise UserError(f"{recipe}: no such recipe file") from error
     else:
         raise UserError(
-            f"unknown recipe {recipe!r}{_nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
+            f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
         )
     try:
         tree = yaml.safe_load(text) or {}
@@ -135,37 +133,21 @@ def load(recipe: str = "big_cnn", sets: typing.Sequence[str] = ()) -> Config:
     if not isinstance(tree, dict):
         raise UserError(f"{recipe}: a recipe is a mapping of keys to values")
     for item in sets:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise UserError(f"--set {item}: write it as key=value, for example --set train.epochs=5")
-        node = tree
-        *parents, last = key.strip().split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise UserError(f"--set {item}: {parent!r} is a value, not a group of keys")
-        try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {item}: the value is not valid YAML: {error}") from error
+        key, value = assignment("--set", item)
+        put(tree, key, value, f"--set {item}")
     return from_dict(tree)
 
 
 def from_dict(tree: dict[str, Any]) -> Config:
     """A checked Config from plain data (a parsed recipe, or what `to_dict` gave)."""
-    config = _build(Config, tree, "")
+    config = build(Config, tree)
     _check(config)
     return config
 
 
 def data_from_dict(tree: dict[str, Any]) -> Data:
     """The Data settings that a prepared set keeps."""
-    return typing.cast(Data, _build(Data, tree, "data."))
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain data (dicts, lists, numbers, text) that `from_dict` turns back into the same Config."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return typing.cast(Data, build(Data, tree, "data.", Config))
 
 
 def to_yaml(config: Config) -> str:
@@ -174,83 +156,8 @@ def to_yaml(config: Config) -> str:
 
 def differences(old: Config, new: Config) -> list[str]:
     """`key: old -> new` for every key that differs, in the order of the tree."""
-    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    before, after = flat(to_dict(old)), flat(to_dict(new))
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in after if before.get(key) != after.get(key)]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _nearest(word: str, choices: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _keys(cls: Any, prefix: str = "") -> list[str]:
-    hints = typing.get_type_hints(cls)
-    keys: list[str] = []
-    for f in dataclasses.fields(cls):
-        keys += _keys(hints[f.name], f"{prefix}{f.name}.") if dataclasses.is_dataclass(hints[f.name]) else [f"{prefix}{f.name}"]
-    return keys
-
-
-def _build(cls: Any, tree: Any, prefix: str) -> Any:
-    if not isinstance(tree, dict):
-        raise UserError(f"{prefix.rstrip('.')}: must be a group of keys, not {tree!r}")
-    hints = typing.get_type_hints(cls)
-    for key in tree:
-        if key not in hints:
-            raise UserError(f"unknown key {prefix}{key}{_nearest(f'{prefix}{key}', _keys(Config))}")
-    values = {}
-    for key, value in tree.items():
-        hint = hints[key]
-        values[key] = _build(hint, value, f"{prefix}{key}.") if dataclasses.is_dataclass(hint) else _convert(hint, value, f"{prefix}{key}")
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    """`value` as the annotated type; YAML reads 1e-4 as text, so text is tried as a number where a number is wanted."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert(next(a for a in arguments if a is not type(None)), value, key)
-    if origin is Literal:
-        value = "none" if value is None and "none" in arguments else value
-        if value not in arguments:
-            raise UserError(f"{key}: {value!r} is not one of {', '.join(map(str, arguments))}{_nearest(str(value), map(str, arguments))}")
-        return value
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else [value]
-        kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
-        if len(items) != len(kinds):
-            raise UserError(f"{key}: wants {len(kinds)} values, got {value!r}")
-        return tuple(_convert(kind, item, key) for kind, item in zip(kinds, items, strict=True))
-    if hint is str:
-        value = "none" if value is None else value
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return str(value)
-    elif hint is bool and isinstance(value, bool):
-        return value
-    elif hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-            if hint is float:
-                return number
-            if number == int(number):
-                return int(number)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
-    raise UserError(f"{key}: {value!r} is not {kind}")
 
 
 def _check(config: Config) -> None:

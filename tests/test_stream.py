@@ -6,6 +6,7 @@ import pytest
 from helpers import tiny_prepared
 
 from animalclf import config as configuration
+from animalclf.data import stream
 from animalclf.data.feed import MemoryFeed, Pictures, Schedule, load_pictures
 from animalclf.data.local import LocalShards
 from animalclf.data.shards import PixelFile
