@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
-from animalclf import storage
 from animalclf.errors import UserError
-from animalclf.trees import assignment, build, flat, nearest, put, to_dict
+from animalclf.trees import assignment, build, flat, nearest, put, read, to_dict
 
 
 @dataclass(frozen=True)
@@ -116,22 +115,14 @@ def load(recipe: str = "big_cnn", sets: typing.Sequence[str] = ()) -> Config:
     Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
     """
     if recipe in recipe_names():
-        text = resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml").read_text()
+        file = str(resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml"))
     elif recipe.endswith((".yaml", ".yml")):
-        try:
-            text = storage.read_bytes(recipe).decode()
-        except FileNotFoundError as error:
-            raise UserError(f"{recipe}: no such recipe file") from error
+        file = recipe
     else:
         raise UserError(
             f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
         )
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{recipe}: not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{recipe}: a recipe is a mapping of keys to values")
+    tree = read(file, "recipe file")
     for item in sets:
         key, value = assignment("--set", item)
         put(tree, key, value, f"--set {item}")

@@ -10,7 +10,21 @@ from typing import Any, Literal
 
 import yaml
 
+from animalclf import storage
 from animalclf.errors import UserError
+
+
+def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file (a path or an s3:// URL), which is a `what`; an empty file has an empty one. Raises UserError."""
+    try:
+        tree = yaml.load(storage.read_bytes(url).decode(), loader)
+    except FileNotFoundError as error:
+        raise UserError(f"{url}: no such {what}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{url}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{url}: a {what} is a mapping of keys to values")
+    return tree or {}
 
 
 def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import yaml
 
-from animalclf import storage
 from animalclf.errors import UserError
+from animalclf.trees import nearest, read
 
 Prior = np.ndarray | Literal["train", "estimate"]  # class shares float64 (C,), those of the training, or found from the predictions themselves
 _ROUNDING = 0.02  # given shares may miss a sum of 1 by so much: people write 0.33,0.33,0.33
@@ -71,12 +70,13 @@ def estimate(probabilities: np.ndarray, train_prior: np.ndarray, rounds: int = 1
 
 
 def _shares(text: str, classes: Sequence[str]) -> np.ndarray:
-    given = _mapping(text) if text.endswith((".yaml", ".yml", ".json")) else _pairs(text)
+    # Every scalar stays text: a class may be called "no" or "1".
+    given = read(text, "file of shares", yaml.BaseLoader) if text.endswith((".yaml", ".yml", ".json")) else _pairs(text)
     unknown, missing = [name for name in given if name not in classes], [name for name in classes if name not in given]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], classes, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserError(f"prior {text}: the model has no class {', '.join(map(repr, unknown))}{hint}; its classes: {', '.join(classes)}")
+        raise UserError(
+            f"prior {text}: the model has no class {', '.join(map(repr, unknown))}{nearest(unknown[0], classes)}; its classes: {', '.join(classes)}"
+        )
     if missing:
         raise UserError(f"prior {text}: no share for {', '.join(missing)}; every class needs one (0 for a class that cannot occur)")
     shares = np.array([_share(given[name], name, text) for name in classes])
@@ -95,18 +95,6 @@ def _pairs(text: str) -> dict[str, str]:
             raise UserError(f"prior {text}: {name} is named twice")
         pairs[name] = share
     return pairs
-
-
-def _mapping(url: str) -> dict[str, str]:
-    try:
-        content = yaml.load(storage.read_bytes(url).decode(), yaml.BaseLoader)  # leaves every scalar as text: a class may be called "no" or "1"
-    except FileNotFoundError as error:
-        raise UserError(f"prior {url}: no such file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"prior {url}: not valid YAML or JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"prior {url}: must be a mapping of class names to shares")
-    return content
 
 
 def _share(value: object, name: str, text: str) -> float:

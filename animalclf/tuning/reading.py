@@ -7,22 +7,8 @@ from typing import Any
 
 import yaml
 
-from animalclf import storage
 from animalclf.errors import UserError
 from animalclf.trees import nearest
-
-
-def read(file: str) -> dict[str, Any]:
-    """The tree of a comparison file."""
-    try:
-        tree = yaml.safe_load(storage.read_bytes(file).decode())
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such comparison file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: a comparison file is a mapping of keys to values, such as `recipes: [big_cnn, vgg16]`")
-    return tree
 
 
 def known(tree: Mapping[str, Any], keys: Sequence[str], what: str) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
-from animalclf.trees import assignment, flat, nearest, put
+from animalclf.trees import assignment, flat, nearest, put, read
 from animalclf.tuning import reading
 from animalclf.tuning.rules import check_given, check_plan
 
@@ -106,7 +106,7 @@ def plan(
 
     Raises UserError for unknown recipes and keys, a trial that stands there twice, an empty grid or search, and what cannot be compared.
     """
-    tree = reading.read(file) if file else {}
+    tree = read(file, "comparison file") if file else {}
     tree["set"] = {**reading.mapping(tree, "set"), **dict(assignment("--set", item) for item in sets)}
     flags = {
         "recipes": [name.strip() for name in recipes.split(",") if name.strip()],
