@@ -1,0 +1,1 @@
+"""Recorded values (JSON) of tests/test_golden.py, and the code that computes them."""
