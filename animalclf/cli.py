@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit code 0 only on full success, 2 for what the user can mend, 3 where the work is done but some pictures could not be
     read, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
-    from animalclf.console import console
+    from animalclf.utils.console import console
 
     try:
         answer = arguments.run(arguments)

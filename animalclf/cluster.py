@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from animalclf.errors import UserError
-from animalclf.memory import ONE_ARENA
+from animalclf.utils.malloc import ONE_ARENA
 
 _joined = False
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers

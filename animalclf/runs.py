@@ -17,9 +17,9 @@ import pandas as pd
 import psutil
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Config
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 SAME_BIRTH_SECONDS = 5.0  # a machine's clock may be set right meanwhile
 STALE_SECONDS = 120  # a lock on another machine that was not renewed for so long is left over from a crash

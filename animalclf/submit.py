@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from animalclf.cluster import quiet
-from animalclf.console import console, duration
 from animalclf.errors import UserError
+from animalclf.utils.console import console, duration
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

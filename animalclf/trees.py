@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from animalclf import storage
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 
 def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from animalclf.data import copies
+from animalclf.duplicates import find
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -81,8 +81,8 @@ def recall(images: list[np.ndarray], signatures: np.ndarray, sha256: list[str], 
     found = {}
     for change in CHANGES:
         rng = np.random.default_rng(0)
-        changed = np.stack([copies.signature(modified(images[row], change, rng)) for row in chosen])
-        groups = copies.find_copies([*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed]))["group"].to_numpy()
+        changed = np.stack([find.signature(modified(images[row], change, rng)) for row in chosen])
+        groups = find.find_copies([*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed]))["group"].to_numpy()
         found[change] = float((groups[len(images) :] == groups[chosen]).mean())
     return found
 
@@ -90,15 +90,15 @@ def recall(images: list[np.ndarray], signatures: np.ndarray, sha256: list[str], 
 def synthetic(count: int) -> dict[str, Any]:
     """Time and memory for `count` drawn textures, of which 5 % are mirrored copies."""
     rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(copies.SIDE)[:, None], np.fft.rfftfreq(copies.SIDE)).clip(0.5 / copies.SIDE)
-    signatures = np.empty((count, copies.SIDE, copies.SIDE), np.uint8)
+    frequency = np.hypot(np.fft.fftfreq(find.SIDE)[:, None], np.fft.rfftfreq(find.SIDE)).clip(0.5 / find.SIDE)
+    signatures = np.empty((count, find.SIDE, find.SIDE), np.uint8)
     for row in range(count):
-        texture = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(copies.SIDE, copies.SIDE))) / frequency**1.2)
+        texture = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(find.SIDE, find.SIDE))) / frequency**1.2)
         signatures[row] = gain((texture - texture.mean()) / texture.std(), 45, 128)
     planted = count // 20
     signatures[count - planted :] = signatures[:planted, :, ::-1]
     start, start_cpu = time.perf_counter(), time.process_time()
-    found = int((copies.find_copies([str(row) for row in range(count)], signatures.reshape(count, -1))["how"] == "near").sum())
+    found = int((find.find_copies([str(row) for row in range(count)], signatures.reshape(count, -1))["how"] == "near").sum())
     seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"pictures": count, **seconds, "planted": planted, "found": found, "peak_memory_gib": peak}
@@ -118,9 +118,9 @@ def main() -> None:
     contents = [Path(options.data, name).read_bytes() for name in names]
     images = [np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))[..., ::-1].copy() for content in contents]
     sha256 = [hashlib.sha256(content).hexdigest() for content in contents]
-    signatures = np.stack([copies.signature(image) for image in images])
+    signatures = np.stack([find.signature(image) for image in images])
     start = time.perf_counter()
-    found = copies.find_copies(sha256, signatures)
+    found = find.find_copies(sha256, signatures)
     result: dict[str, Any] = {"pictures": len(names), "seconds": time.perf_counter() - start}
     flagged = found[found["how"] != ""]
     pairs = [(names[row], names[other], float(sure), how) for row, other, sure, how in flagged[["partner", "confidence", "how"]].itertuples()]
@@ -140,7 +140,7 @@ def main() -> None:
     if result["synthetic"]:
         console.print("synthetic: " + json.dumps(result["synthetic"]))
     if options.sheet:
-        Path(options.sheet).write_bytes(copies.contact_sheet(pairs, lambda name: images[names.index(name)]))
+        Path(options.sheet).write_bytes(find.contact_sheet(pairs, lambda name: images[names.index(name)]))
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
 

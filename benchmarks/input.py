@@ -31,9 +31,9 @@ from rich.table import Table
 from animalclf import config as configuration
 from animalclf.cluster import FIXED, OWN
 from animalclf.data import augment
-from animalclf.data.feed import load_pictures, make_schedule
-from animalclf.data.shards import Prepared
-from animalclf.memory import ONE_ARENA
+from animalclf.data.loader import load_pictures, make_schedule
+from animalclf.data.prepared_set import Prepared
+from animalclf.utils.malloc import ONE_ARENA
 from benchmarks.pictures import draw
 
 BATCH, SIZE = 128, 128
@@ -121,7 +121,7 @@ def ratio(rounds: dict[str, list[dict[str, float]]], other: str) -> float:
 
 
 def prepare_once(photos: str, out: str) -> tuple[Prepared, dict[str, float]]:
-    from animalclf.data.inspect import prepare
+    from animalclf.prepare.job import prepare
 
     started = time.perf_counter()
     prepared = prepare(photos, out, configuration.load("big_cnn", ["data.val=0"]).data, progress=False)
@@ -144,7 +144,7 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
     import ray
     import torch
 
-    from animalclf.data.stream import RayFeed, cache
+    from animalclf.data.ray_loader import RayFeed, cache
     from animalclf.training import loop
 
     loading = time.perf_counter()

@@ -23,10 +23,10 @@ from rich.table import Table
 PLAIN = """
 import json, sys, time
 from animalclf import config as configuration
-from animalclf.data.feed import MemoryFeed, load_pictures
-from animalclf.data.shards import open_prepared
+from animalclf.data.loader import MemoryFeed, load_pictures
+from animalclf.data.prepared_set import open_prepared
 from animalclf.runs import Run
-from animalclf.training.ranks import Place, set_up_cpu
+from animalclf.training.distributed import Place, set_up_cpu
 from animalclf.training.train import train
 data, out, sets = sys.argv[1], sys.argv[2], sys.argv[3:]
 config, prepared = configuration.load("big_cnn", sets), open_prepared(data)

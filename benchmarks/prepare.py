@@ -67,7 +67,7 @@ def measure(folder: str, pictures: int, cores: int) -> dict[str, Any]:
 
 
 def prepare_once(photos: str, out: str, sets: list[str]) -> float:
-    from animalclf.data.inspect import prepare
+    from animalclf.prepare.job import prepare
 
     started = time.perf_counter()
     prepare(photos, out, configuration.load("big_cnn", [f"data.stored_size={SIZE}", *sets]).data, progress=False)

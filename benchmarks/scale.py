@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf import config as configuration
-from animalclf import storage
-from animalclf.data import plan, shards
-from animalclf.data.feed import make_schedule
-from animalclf.data.split import split
+from animalclf.data import prepared_set, sampler
+from animalclf.data.loader import make_schedule
+from animalclf.prepare.split import split
+from animalclf.utils import storage
 
 STORED, SHARD_ROWS, CLASSES = 144, 1024, 10
 
@@ -74,15 +74,23 @@ def write_set(root: str, count: int) -> None:
     for number, first in enumerate(range(0, count, SHARD_ROWS)):
         rows = np.arange(first, min(first + SHARD_ROWS, count))
         images = np.random.default_rng(number).integers(0, 256, (len(rows), STORED, STORED, 3), np.uint8)
-        shards.write_shard(f"{root}/shard-{number:05d}.parquet", zip(rows, images, strict=True))
+        prepared_set.write_shard(f"{root}/shard-{number:05d}.parquet", zip(rows, images, strict=True))
         listed.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     index = np.arange(count)
     names = [f"class{label}" for label in range(CLASSES)]
     table = {"path": [f"{i}.jpg" for i in index], "label": [names[i % CLASSES] for i in index], "split": "train", "status": "ok"}
-    storage.write_table(f"{root}/{shards.MANIFEST}", pd.DataFrame({**table, "shard": index // SHARD_ROWS, "row": index % SHARD_ROWS}))
+    manifest = pd.DataFrame({**table, "shard": index // SHARD_ROWS, "row": index % SHARD_ROWS})
+    storage.write_table(f"{root}/{prepared_set.MANIFEST}", manifest)
     settings = configuration.to_dict(configuration.Data(stored_size=STORED))
-    info = {"format": shards.FORMAT, "classes": names, "stored_size": STORED, "fingerprint": f"noise-{count}", "config": settings, "shards": listed}
-    storage.write_json(f"{root}/{shards.INFO}", info)
+    info = {
+        "format": prepared_set.FORMAT,
+        "classes": names,
+        "stored_size": STORED,
+        "fingerprint": f"noise-{count}",
+        "config": settings,
+        "shards": listed,
+    }
+    storage.write_json(f"{root}/{prepared_set.INFO}", info)
 
 
 def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
@@ -90,12 +98,12 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
     import ray
 
     from animalclf.cluster import start_local
-    from animalclf.data.stream import RayFeed, cache
-    from animalclf.training.placement import choose_cache
+    from animalclf.data.ray_loader import RayFeed, cache
+    from animalclf.training.resources import choose_cache
 
     store = int(store_gb * 1e9)
     start_local(2, object_store_memory=store)
-    prepared = shards.open_prepared(root)
+    prepared = prepared_set.open_prepared(root)
     in_memory, said = choose_cache(where, prepared)
     schedule = make_schedule(prepared, configuration.load("big_cnn"))
     peaks = {"processes": 0, "store": 0}
@@ -137,8 +145,8 @@ def planned(rows: int) -> dict[str, Any]:
     parts = split(manifest, configuration.Data())
     divided = time.perf_counter()
     train = np.flatnonzero(np.asarray(parts) == "train")
-    order = plan.epoch_order(train, labels[train], "none", 0, 0)
-    cuts = plan.cuts(len(order), 1024, 64)
+    order = sampler.epoch_order(train, labels[train], "none", 0, 0)
+    cuts = sampler.cuts(len(order), 1024, 64)
     shuffled = time.perf_counter()
     assert len(np.unique(order)) == len(train) and cuts[-1, -1] == len(train)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from animalclf import config as configuration
 from animalclf.models import build
+from animalclf.training.distributed import set_up_cpu
 from animalclf.training.loop import autocast, choose_bf16
 from animalclf.training.optim import make_optimizer
-from animalclf.training.ranks import set_up_cpu
 
 KERAS = """
 import os, sys, time

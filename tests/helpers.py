@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from animalclf import config as configuration
-from animalclf import storage
-from animalclf.data import shards
+from animalclf.data import prepared_set
+from animalclf.utils import storage
 
 
 def tiny_prepared(
     root: Path, counts: tuple[int, ...] = (30, 20, 10), size: int = 40, val: float = 0.25, seed: int = 0, shard_rows: int = 16, store: str = "pixels"
-) -> shards.Prepared:
+) -> prepared_set.Prepared:
     """A prepared set of noisy squares: class c is a bright square in its own corner on noise, so that a small net learns it."""
     root.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
@@ -32,7 +32,7 @@ def tiny_prepared(
     for number, start in enumerate(range(0, total, shard_rows)):
         rows = place[start : start + shard_rows]
         shard[rows], row[rows] = number, np.arange(len(rows))
-        shards.write_shard(str(root / f"shard-{number:05d}.parquet"), zip(rows, images[rows], strict=True), store)
+        prepared_set.write_shard(str(root / f"shard-{number:05d}.parquet"), zip(rows, images[rows], strict=True), store)
         listed.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     manifest = pd.DataFrame(
         {
@@ -44,10 +44,10 @@ def tiny_prepared(
             "row": row,
         }
     )
-    storage.write_table(str(root / shards.MANIFEST), manifest)
+    storage.write_table(str(root / prepared_set.MANIFEST), manifest)
     settings = configuration.to_dict(configuration.Data(stored_size=size, store=store))
     info = {
-        "format": shards.FORMAT,
+        "format": prepared_set.FORMAT,
         "classes": names,
         "stored_size": size,
         "fingerprint": f"tiny-{seed}",
@@ -55,8 +55,8 @@ def tiny_prepared(
         "source": "made by a test",
         "shards": listed,
     }
-    storage.write_json(str(root / shards.INFO), info)
-    return shards.open_prepared(str(root))
+    storage.write_json(str(root / prepared_set.INFO), info)
+    return prepared_set.open_prepared(str(root))
 
 
 def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from animalclf.cli import main
 from animalclf.data.demo import write_demo
-from animalclf.data.shards import is_prepared
+from animalclf.data.prepared_set import is_prepared
 
 COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
 
@@ -136,7 +136,7 @@ def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
 
 
 def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
-    from animalclf import console
+    from animalclf.utils import console
 
     screen, now = io.StringIO(), [1000.0]
     monkeypatch.setattr(console, "console", Console(file=screen, width=100, highlight=False))

@@ -11,7 +11,7 @@ from helpers import tiny_prepared
 from animalclf import config as configuration
 from animalclf.config import Augment
 from animalclf.data import augment, colour, device
-from animalclf.data.feed import MemoryFeed, Schedule, load_pictures
+from animalclf.data.loader import MemoryFeed, Schedule, load_pictures
 
 STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
 CPU = torch.device("cpu")

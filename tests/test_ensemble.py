@@ -11,17 +11,18 @@ from PIL import Image
 from validated import CLASSES, finished_run, guesses
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.errors import UserError
 from animalclf.inference import mixing
-from animalclf.inference import prior as priors
+from animalclf.inference import prior_shift as priors
 from animalclf.inference.ensemble import ensemble
 from animalclf.inference.evaluate import evaluate
 from animalclf.inference.vote import vote_submissions
+from animalclf.metrics import classification
 from animalclf.models import build
 from animalclf.report.leaderboard import leaderboard
 from animalclf.runs import Run
-from animalclf.training import checkpoint, metrics
+from animalclf.training import checkpoint
+from animalclf.utils import storage
 
 LABELS = np.repeat([0, 1, 2], [300, 200, 100])
 CONFIG = tiny_config(model__input_size=76, data__stored_size=80)
@@ -79,8 +80,8 @@ def test_a_known_temperature_is_recovered(true):
     sharpened = mixing.cooled(honest, 1 / true)  # as sure as logits times `true`
     found = mixing.temperature(sharpened, labels)
     assert found == pytest.approx(true, rel=0.08)
-    repaired = metrics.from_probabilities(mixing.cooled(sharpened, found), labels, CLASSES)
-    assert repaired["ece"] < 0.025 and (true == 1.0 or metrics.from_probabilities(sharpened, labels, CLASSES)["ece"] > 0.06)
+    repaired = classification.from_probabilities(mixing.cooled(sharpened, found), labels, CLASSES)
+    assert repaired["ece"] < 0.025 and (true == 1.0 or classification.from_probabilities(sharpened, labels, CLASSES)["ece"] > 0.06)
 
 
 def test_a_member_that_is_always_right_or_always_wrong_has_a_bounded_temperature():
@@ -127,7 +128,7 @@ def test_cross_fitting_does_not_flatter_noise():
             (mixing.fit("weighted", chances, labels).combine(chances), flattered),
             (mixing.cross_fitted("weighted", chances, labels, fold), honest),
         ):
-            into.append(metrics.from_probabilities(mixed, labels, CLASSES)["loss"])
+            into.append(classification.from_probabilities(mixed, labels, CLASSES)["loss"])
     assert np.mean(flattered) < nothing - 0.005 and np.mean(honest) >= nothing
 
 
@@ -152,7 +153,7 @@ def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
         run = Run(found["run"])
         assert found["run"] == str(tmp_path / "out" / found["method"]) and run.result() == found and found["val"]["rows"] == 600
         table = run.predictions("val")
-        again = metrics.from_probabilities(table[[f"p_{name}" for name in CLASSES]].to_numpy(), LABELS, CLASSES)
+        again = classification.from_probabilities(table[[f"p_{name}" for name in CLASSES]].to_numpy(), LABELS, CLASSES)
         assert again["confusion"] == found["val"]["confusion"] and again["loss"] == pytest.approx(found["val"]["loss"], abs=1e-6)
         assert table["path"].tolist() == members[0].predictions("val")["path"].tolist()
         assert found["best"] == members[1].root and found["members"] == [run.root for run in members]
@@ -215,7 +216,7 @@ def trained(root, prepared, seed, prior):
 
 def images_of(prepared, rows):
     from animalclf.data.augment import evaluation_view
-    from animalclf.data.feed import load_pictures
+    from animalclf.data.loader import load_pictures
 
     return evaluation_view(load_pictures(prepared).views(rows), 76)
 

@@ -11,8 +11,8 @@ from helpers import tiny_config
 
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.events import write_events
 from animalclf.training.mlflow_log import log_run
+from animalclf.training.tensorboard import write_events
 
 ROWS = [
     {

@@ -13,13 +13,14 @@ from PIL import Image
 from rich.console import Console, Group
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.errors import UserError
-from animalclf.inference import prior as priors
+from animalclf.inference import prior_shift as priors
 from animalclf.inference.evaluate import confused, evaluate, table
+from animalclf.metrics import classification
 from animalclf.models import build
 from animalclf.runs import Run
-from animalclf.training import checkpoint, metrics
+from animalclf.training import checkpoint
+from animalclf.utils import storage
 
 CLASSES = ["class0", "class1", "class2"]
 PRIOR = [0.5, 0.3, 0.2]
@@ -138,12 +139,12 @@ def test_the_runs_own_validation_split(run, prepared):
     found = evaluate(run)
     rows = prepared.rows("val")
     from animalclf.data.augment import evaluation_view
-    from animalclf.data.feed import load_pictures
+    from animalclf.data.loader import load_pictures
 
     model, _ = checkpoint.load_model(run)
     with torch.no_grad():
         chances = model(torch.from_numpy(evaluation_view(load_pictures(prepared).views(rows), 76))).softmax(1).numpy()
-    expected = metrics.from_probabilities(chances, prepared.labels[rows], CLASSES)
+    expected = classification.from_probabilities(chances, prepared.labels[rows], CLASSES)
     assert found["rows"] == len(rows) == 6 and found["split"] == "val" and found["confusion"] == expected["confusion"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     kept = pd.read_parquet(found["predictions"])
@@ -260,7 +261,7 @@ def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
 
 @pytest.mark.ray
 def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepared, tmp_path, ray_local):
-    from animalclf.data.feed import load_pictures
+    from animalclf.data.loader import load_pictures
 
     rows = prepared.rows("val")
     for row, image in zip(rows, load_pictures(prepared).views(rows), strict=True):

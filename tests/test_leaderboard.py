@@ -10,10 +10,9 @@ from rich.console import Console, Group
 from validated import CLASSES, finished_run, guesses
 
 from animalclf.errors import UserError
-from animalclf.report import significance
+from animalclf.metrics import classification, significance
 from animalclf.report.leaderboard import leaderboard, pairs_table, table, to_csv, to_json, to_markdown, write
 from animalclf.runs import Run
-from animalclf.training import metrics
 
 LABELS = np.repeat([0, 1, 2], [60, 40, 20])
 
@@ -221,5 +220,5 @@ def test_the_interval_covers_the_truth(seeds, seed_spread):
 def test_seeds_that_agree_leave_the_interval_of_the_pictures(runs, tmp_path):
     chances = runs[3].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy()
     (row,) = leaderboard([finished_run(tmp_path / str(seed), chances, LABELS, sets=[f"seed={seed}"]) for seed in range(3)])["rows"]
-    for name, (low, high) in metrics.from_probabilities(chances, LABELS, CLASSES)["intervals"].items():
+    for name, (low, high) in classification.from_probabilities(chances, LABELS, CLASSES)["intervals"].items():
         assert [row[name]["low"], row[name]["high"]] == pytest.approx([low, high], abs=0.02)

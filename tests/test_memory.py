@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from animalclf.memory import ONE_ARENA
+from animalclf.utils.malloc import ONE_ARENA
 
 FAULTS = """
 import resource, threading
 import numpy as np
-from animalclf.memory import keep_freed_memory
+from animalclf.utils.malloc import keep_freed_memory
 
 def work():
     keep_freed_memory()

@@ -7,11 +7,11 @@ import torch
 import torchvision
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Model
 from animalclf.errors import UserError
 from animalclf.models import build, names, weights
 from animalclf.models.classifier import count, layer_names, layer_table
+from animalclf.utils import storage
 
 # The seed's two tables, row by row: layer, output shape without the batch axis, parameters.
 BIG_CNN = """

@@ -22,14 +22,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from animalclf import storage
 from animalclf.config import Data
-from animalclf.data import inspect, measure
-from animalclf.data import manifest as tables
 from animalclf.data.decode import decode, resize
-from animalclf.data.inspect import prepare, summary
-from animalclf.data.shards import Prepared, read_shard
+from animalclf.data.prepared_set import Prepared, read_shard
 from animalclf.errors import UserError
+from animalclf.prepare import job, task
+from animalclf.prepare import manifest as tables
+from animalclf.prepare.job import prepare, summary
+from animalclf.utils import storage
 
 CONFIG = Data(stored_size=24, val=0.25)
 
@@ -122,7 +122,7 @@ def test_bad_files_are_set_aside_with_their_reasons(ray_local: None, pictures: P
         prepare(str(pictures), str(tmp_path / "strict"), replace(CONFIG, max_bad=0.01), progress=False)
     assert "page.jpg" in str(caught.value) and not os.listdir(tmp_path / "strict")
 
-    monkeypatch.setattr(inspect, "CHUNK_PICTURES", (1, 3))  # small chunks: one of them may hold bad files only
+    monkeypatch.setattr(job, "CHUNK_PICTURES", (1, 3))  # small chunks: one of them may hold bad files only
     prepared = prepare(str(pictures), str(tmp_path / "out"), CONFIG, progress=False)
     bad = prepared.manifest[prepared.manifest["status"] != "ok"]
     assert list(bad["path"]) == ["cat/000.jpg", "cat/001.jpg", "élan/page.jpg"]
@@ -167,7 +167,7 @@ def test_a_rerun_returns_the_set_and_a_change_is_refused(ray_local: None, pictur
     out = str(tmp_path / "out")
     first = prepare(str(pictures), out, CONFIG, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(inspect, "_read", lambda *_: pytest.fail("the pictures were read again"))
+        patch.setattr(job, "_read", lambda *_: pytest.fail("the pictures were read again"))
         again = prepare(str(pictures), out, CONFIG, progress=False)
     assert again.info == first.info and again.manifest.equals(first.manifest)
 
@@ -188,7 +188,7 @@ def test_a_rerun_returns_the_set_and_a_change_is_refused(ray_local: None, pictur
 def test_the_same_pictures_elsewhere_get_the_same_split(ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(str(pictures), str(tmp_path / "a"), CONFIG, progress=False)
     shutil.move(pictures, tmp_path / "moved")
-    monkeypatch.setattr(inspect, "CHUNK_PICTURES", (5, 7))
+    monkeypatch.setattr(job, "CHUNK_PICTURES", (5, 7))
     second = prepare(str(tmp_path / "moved"), str(tmp_path / "b"), CONFIG, progress=False)
     assert len(second.info["shards"]) > len(first.info["shards"])
     assert first.fingerprint == second.fingerprint
@@ -239,14 +239,14 @@ def test_a_task_that_cannot_write_stops_the_job_with_its_reason(
     ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    claim = inspect._claim
+    claim = job._claim
 
     def claim_and_block(folder: str, size: int) -> None:
         claim(folder, size)
         for number in range(20):
             (out / f"shard-{number:05d}.parquet" / "in the way").mkdir(parents=True)
 
-    monkeypatch.setattr(inspect, "_claim", claim_and_block)
+    monkeypatch.setattr(job, "_claim", claim_and_block)
     with pytest.raises(UserError, match=r"shard-000\d\d.parquet: cannot be written"):
         prepare(str(pictures), str(out), CONFIG, progress=False)
     assert not (out / "dataset.json").exists()
@@ -284,9 +284,9 @@ def test_an_out_within_the_pictures_is_refused(pictures: Path) -> None:
 
 
 def test_without_a_terminal_progress_is_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(inspect, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(job, "SECONDS_BETWEEN_LINES", 0)
     for wanted in (True, False):
-        with inspect._display(2000, wanted) as show:
+        with job._display(2000, wanted) as show:
             show("reading pictures", 0)
             show("reading pictures", 1000)
     lines = capsys.readouterr().err.splitlines()
@@ -294,7 +294,7 @@ def test_without_a_terminal_progress_is_a_plain_line_now_and_then(monkeypatch: p
 
 
 def test_an_unwritable_or_full_out_is_refused_before_the_work(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect, "_read", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(job, "_read", lambda *_: pytest.fail("the work began"))
     (tmp_path / "file").write_text("in the way")
     for out in ("file", "file/out"):
         with pytest.raises(UserError, match="cannot be written"):
@@ -308,9 +308,9 @@ def test_a_file_that_vanishes_or_is_closed_is_a_bad_file(pictures: Path, tmp_pat
     (pictures / "cat" / "folder.jpg").mkdir()  # reading it fails as a closed file does, also for root
     paths = ["cat/001.jpg", "cat/vanished.jpg", "cat/folder.jpg", "cat/002.jpg"]
     chunk = pd.DataFrame({"index": [5, 6, 7, 8], "path": paths, "bytes": 10, "shard": 3})
-    monkeypatch.setattr(measure, "READ_FILES", 1)
+    monkeypatch.setattr(task, "READ_FILES", 1)
     (tmp_path / "out").mkdir()
-    found = measure.measure(chunk, measure.Job(str(pictures), str(tmp_path / "out"), 16, 10**6))
+    found = task.measure(chunk, task.Job(str(pictures), str(tmp_path / "out"), 16, 10**6))
     assert list(found["status"]) == ["ok", "not there any more", "cannot be read: is a directory", "ok"]
     assert list(found["shard"]) == [3, -1, -1, 3] and list(found["row"]) == [0, -1, -1, 1]
     images, index = read_shard(str(tmp_path / "out" / "shard-00003.parquet"), 16)
@@ -323,15 +323,15 @@ def test_a_disk_that_fails_while_pictures_are_read_is_not_taken_for_the_shards(
     def fail(root: str, paths: list[str]) -> list[bytes | str]:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(measure, "read_files", fail)
+    monkeypatch.setattr(task, "read_files", fail)
     chunk = pd.DataFrame({"index": [0], "path": ["cat/001.jpg"], "bytes": 10, "shard": 0})
-    found = measure.measure(chunk, measure.Job(str(pictures), str(tmp_path), 16, 10**6))
+    found = task.measure(chunk, task.Job(str(pictures), str(tmp_path), 16, 10**6))
     assert list(found) == ["failed"] and f"{pictures}: cannot be read" in found["failed"][0] and os.listdir(tmp_path) == ["photos"]
 
 
 def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
     chunk = pd.DataFrame({"index": [0], "path": ["a.jpg"], "bytes": 1, "shard": 0})
-    found = measure.measure(chunk, measure.Job(str(tmp_path / "absent"), str(tmp_path), 16, 10**6))
+    found = task.measure(chunk, task.Job(str(tmp_path / "absent"), str(tmp_path), 16, 10**6))
     assert list(found) == ["failed"] and "absent: not visible on node" in found["failed"][0]
 
 
@@ -367,7 +367,7 @@ def test_s3_end_to_end_and_a_rerun_does_not_touch_ray(s3: dict[str, str], tmp_pa
     script = textwrap.dedent("""
         import json, sys
         from animalclf.config import Data
-        from animalclf.data.inspect import prepare
+        from animalclf.prepare.job import prepare
         config = Data(stored_size=16, val=0.25)
         if "first" in sys.argv:
             import ray
@@ -389,19 +389,19 @@ def test_s3_end_to_end_and_a_rerun_does_not_touch_ray(s3: dict[str, str], tmp_pa
 
 def test_a_network_that_fails_is_an_error_and_no_bad_picture(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write_bytes("s3://photos/set/a.jpg", jpeg(1))
-    monkeypatch.setattr(measure, "RETRIES", 0)
+    monkeypatch.setattr(task, "RETRIES", 0)
     chunk = pd.DataFrame({"index": [0, 1], "path": ["a.jpg", "vanished.jpg"], "bytes": 1000, "shard": 0})
-    job = measure.Job("s3://photos/set", str(tmp_path), 16, 10**6)
-    assert list(measure.measure(chunk, job)["status"]) == ["ok", "not there any more"]
+    job = task.Job("s3://photos/set", str(tmp_path), 16, 10**6)
+    assert list(task.measure(chunk, job)["status"]) == ["ok", "not there any more"]
     storage.filesystem("s3://photos")[0].clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    found = measure.measure(chunk, job)
+    found = task.measure(chunk, job)
     assert list(found) == ["failed"] and "s3://photos/set/a.jpg: cannot be read after 1 attempts" in found["failed"][0]
 
 
 def test_ctrl_c_waits_for_the_end_of_an_import_and_is_not_lost():
-    from animalclf.data.inspect import _uninterrupted
+    from animalclf.prepare.job import _uninterrupted
 
     done = []
     with pytest.raises(KeyboardInterrupt), _uninterrupted():
@@ -414,7 +414,7 @@ def test_ctrl_c_waits_for_the_end_of_an_import_and_is_not_lost():
 
 
 def test_where_ctrl_c_is_ignored_it_stays_ignored():
-    from animalclf.data.inspect import _uninterrupted
+    from animalclf.prepare.job import _uninterrupted
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job of a shell
     try:

@@ -11,14 +11,14 @@ import pytest
 from helpers import tiny_prepared
 from validated import CLASSES, finished_run, guesses
 
-from animalclf import storage
 from animalclf.cli import main
 from animalclf.commands import compare
-from animalclf.data import shards
+from animalclf.data import prepared_set
 from animalclf.report import mistakes
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.page import SECTIONS, write_report
 from animalclf.runs import Run
+from animalclf.utils import storage
 
 LABELS = np.arange(120) % 3
 ODD = ["<b>ape</b>", 'bée & "wasp"', "牛"]
@@ -106,7 +106,7 @@ def test_pictures_come_from_the_prepared_set(tmp_path):
     shown = re.search(r'id="mistakes">(.*?)</section>', page, re.S).group(1)
     assert shown.count("data:image/jpeg;base64,") == 4 and all(path in shown for path in paths[:4]) and paths[4] not in shown
     assert re.search(r'id="labels">(.*?)</section>', page, re.S).group(1).count("<img") == 4
-    storage.remove(f"{prepared.root}/{shards.INFO}")
+    storage.remove(f"{prepared.root}/{prepared_set.INFO}")
     page = page_of(write_report([run], run.root, title="x"))
     assert "cannot be shown" in page and "no prepared set here" in page
 

@@ -9,9 +9,10 @@ import s3_server
 import s3fs
 from moto.s3.models import s3_backends
 
-from animalclf import s3, storage
-from animalclf.data import measure, shards
+from animalclf.data import prepared_set
 from animalclf.errors import UserError
+from animalclf.prepare import task
+from animalclf.utils import s3_errors, storage
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def server(monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the client's own patience would only take time here
         s3fs.S3FileSystem.clear_instance_cache()
-        monkeypatch.setattr(s3, "LONGEST_PAUSE", 0.2)
+        monkeypatch.setattr(s3_errors, "LONGEST_PAUSE", 0.2)
         fs = storage.filesystem("s3://bucket")[0]
         fs.makedirs("bucket", exist_ok=True)  # moto keeps its buckets for the life of the process
         for name in fs.ls("bucket"):
@@ -38,7 +39,7 @@ def test_an_outage_of_the_server_is_waited_for_by_every_operation(server, capsys
         (lambda: storage.write_json("s3://bucket/a/y", {"k": 2}), None),
         (lambda: storage.read_json("s3://bucket/a/y"), {"k": 2}),
         (lambda: len(storage.listing("s3://bucket/a")), 2),
-        (lambda: measure.read_files("s3://bucket/a", ["x"]), [b"1"]),
+        (lambda: task.read_files("s3://bucket/a", ["x"]), [b"1"]),
         (lambda: storage.remove("s3://bucket/a/y"), None),
         (lambda: storage.exists("s3://bucket/a/y"), False),
     ]:
@@ -70,7 +71,7 @@ def test_a_server_that_is_away_is_waited_for_once_it_has_answered(server, monkey
 
 
 def test_patience_ends(server, monkeypatch):
-    monkeypatch.setattr(s3, "PATIENCE", 1.0)
+    monkeypatch.setattr(s3_errors, "PATIENCE", 1.0)
     server.fail(seconds=600)
     with pytest.raises(UserError, match=r"s3://bucket/x: the storage server still fails after 1 s .*503"):
         storage.read_bytes("s3://bucket/x")
@@ -94,8 +95,8 @@ def test_what_is_refused_is_said_at_once_by_every_operation(server, status, code
         lambda: storage.exists("s3://bucket/x"),
         lambda: storage.write_bytes("s3://bucket/x", b"1"),
         lambda: storage.listing("s3://bucket/"),
-        lambda: measure.read_files("s3://bucket", ["x"]),
-        lambda: shards.open_prepared("s3://bucket/set"),
+        lambda: task.read_files("s3://bucket", ["x"]),
+        lambda: prepared_set.open_prepared("s3://bucket/set"),
     ):
         server.fail(seconds=60, status=status, code=code)
         before = server.app.requests

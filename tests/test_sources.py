@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from animalclf.config import Data
-from animalclf.data import sources
 from animalclf.errors import UserError
+from animalclf.prepare import sources
 
 
 def jpeg(seed=0):

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from animalclf.config import Data
-from animalclf.data.split import split, straddling
 from animalclf.errors import UserError
+from animalclf.prepare.split import split, straddling
 
 
 def manifest(labels: list[str], group: list[int] | None = None, given: list[str] | None = None) -> pd.DataFrame:

@@ -18,17 +18,17 @@ import torch
 from helpers import tiny_config, tiny_prepared
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Augment
-from animalclf.data.feed import MemoryFeed, load_pictures, make_schedule
+from animalclf.data.loader import MemoryFeed, load_pictures, make_schedule
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
-from animalclf.training import checkpoint, launch, loop, state
+from animalclf.training import checkpoint, driver, loop, train_state
 from animalclf.training import train as training
+from animalclf.training.distributed import Place
 from animalclf.training.mixup import Mixed, mix
 from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
-from animalclf.training.ranks import Place
+from animalclf.utils import storage
 
 COUNTS = (20, 16, 8)
 
@@ -114,7 +114,7 @@ def test_frozen_layers_are_kept_once_and_resumed_from_there(tmp_path):
     assert part.predictions("val").equals(whole.predictions("val"))
     best["model"] |= {name: best["model"][name] + 1 for name in base}  # as no seed would draw them
     storage.write_bytes(part.checkpoint("best"), checkpoint.packed({key: value for key, value in best.items() if key != "format"}))
-    resumed = state.begin(config, part, 3, Place())
+    resumed = train_state.begin(config, part, 3, Place())
     assert all(torch.equal(resumed.model.state_dict()[name], best["model"][name]) for name in base)
     assert all(torch.equal(resumed.average.state[name], best["model"][name]) for name in base)
     (tmp_path / "parts" / "checkpoints" / "best.pt").unlink()
@@ -133,19 +133,19 @@ def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_p
 
 def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp_path, prepared):
     whole = train_into(tmp_path / "whole", quick(3), prepared)
-    launch.record(quick(1), prepared, Run(str(tmp_path / "longer")))
+    driver.record(quick(1), prepared, Run(str(tmp_path / "longer")))
     run = train_into(tmp_path / "longer", quick(1), prepared)
     assert run.result()["epochs"] == 1
     config = quick(3)
-    launch.record(config, prepared, launch.claim(run.root, config, resume=True))
+    driver.record(config, prepared, driver.claim(run.root, config, resume=True))
     assert run.config() == config and not run.finished()  # interrupted now, it is a training that did not end
     train_into(tmp_path / "longer", config, prepared)
     assert run.result()["epochs"] == 3 and without_times(run.metrics()) == without_times(whole.metrics())
     assert run.predictions("val").equals(whole.predictions("val"))
     with pytest.raises(UserError, match=r"train\.epochs: 3 -> 2: 3 epochs are done"):
-        launch.claim(run.root, quick(2), resume=True)
+        driver.claim(run.root, quick(2), resume=True)
     with pytest.raises(UserError, match=r"differs .*optim\.lr: 0\.0001 -> 0\.5; train\.epochs: 3 -> 4"):
-        launch.claim(run.root, quick(4, optim__lr=0.5), resume=True)
+        driver.claim(run.root, quick(4, optim__lr=0.5), resume=True)
 
 
 def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherwise(tmp_path, prepared):
@@ -155,21 +155,21 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
         return tiny_config(epochs, model__name="vgg16", **sizes, train__patience=patience, optim__lr=1e-30)
 
     whole = train_into(tmp_path / "whole", settings(4, 0), prepared)
-    launch.record(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
+    driver.record(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
     run = train_into(tmp_path / "ended", settings(9, 1), prepared)
     assert run.result()["epochs"] == 2
     with pytest.raises(UserError, match=r"train\.epochs: 9 -> 12: ends after epoch 2, 1 without a better one; .*train\.patience"):
-        launch.claim(run.root, settings(12, 1), resume=True)
+        driver.claim(run.root, settings(12, 1), resume=True)
     config = settings(4, 0)
-    launch.record(config, prepared, launch.claim(run.root, config, resume=True))
+    driver.record(config, prepared, driver.claim(run.root, config, resume=True))
     assert not run.finished()
     train_into(tmp_path / "ended", config, prepared)
     assert run.result()["epochs"] == 4 and without_times(run.metrics()) == without_times(whole.metrics())
     for patience, end in ((2, 3), (3, 4)):  # it would never have come to the fourth; it would end here, where it has ended
         with pytest.raises(UserError, match=rf"ends after epoch {end}"):
-            launch.longer(run, settings(5, patience))
+            driver.longer(run, settings(5, patience))
     storage.remove(run.url("result.json"))  # interrupted, it can end here
-    assert launch.longer(run, settings(5, 3))
+    assert driver.longer(run, settings(5, 3))
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
@@ -278,45 +278,45 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
 def test_claiming_a_run_folder(tmp_path):
     config = tiny_config(2)
     with pytest.raises(UserError, match="no run to resume"):
-        launch.claim(str(tmp_path), config, resume=True)
-    run = launch.claim(str(tmp_path), config, resume=False)
+        driver.claim(str(tmp_path), config, resume=True)
+    run = driver.claim(str(tmp_path), config, resume=False)
     run.write_config(config)
     with pytest.raises(UserError, match="--resume"):
-        launch.claim(str(tmp_path), config, resume=False)
+        driver.claim(str(tmp_path), config, resume=False)
     with pytest.raises(UserError, match=r"train\.batch_size: \d+ -> 7"):
-        launch.claim(str(tmp_path), tiny_config(2, train__batch_size=7), resume=True)
+        driver.claim(str(tmp_path), tiny_config(2, train__batch_size=7), resume=True)
     run.write_config(tiny_config(2, optim__schedule="cosine"))
     with pytest.raises(UserError, match=r"train\.epochs: 2 -> 5: with optim\.schedule=cosine"):
-        launch.claim(str(tmp_path), tiny_config(5, optim__schedule="cosine"), resume=True)
+        driver.claim(str(tmp_path), tiny_config(5, optim__schedule="cosine"), resume=True)
     run.write_config(config)
-    launch.claim(str(tmp_path), config, resume=True)
+    driver.claim(str(tmp_path), config, resume=True)
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         held = json.loads((tmp_path / "running.json").read_text()) | {"pid": sleeper.pid, "born": psutil.Process(sleeper.pid).create_time()}
         (tmp_path / "running.json").write_text(json.dumps(held))
         with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
-            launch.claim(str(tmp_path), config, resume=True)
+            driver.claim(str(tmp_path), config, resume=True)
         # A process of that number that was born later is another: the machine was started again.
         (tmp_path / "running.json").write_text(json.dumps(held | {"born": held["born"] - 3600}))
-        launch.claim(str(tmp_path), config, resume=True)
+        driver.claim(str(tmp_path), config, resume=True)
         (tmp_path / "running.json").write_text(json.dumps(held))
     finally:
         sleeper.kill()
         sleeper.wait()
-    launch.claim(str(tmp_path), config, resume=True)  # the holder is dead: the claim was left over
+    driver.claim(str(tmp_path), config, resume=True)  # the holder is dead: the claim was left over
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_unwritable_output(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot be written"):
-        launch.claim(str(tmp_path / "run"), tiny_config(1), resume=False)
+        driver.claim(str(tmp_path / "run"), tiny_config(1), resume=False)
 
 
 def test_output_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
-        launch.claim(str(tmp_path / "file" / "run"), tiny_config(1), resume=False)
+        driver.claim(str(tmp_path / "file" / "run"), tiny_config(1), resume=False)
 
 
 def test_limit_keeps_every_class(prepared):

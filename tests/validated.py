@@ -10,8 +10,8 @@ import numpy as np
 
 from animalclf import config as configuration
 from animalclf.inference.submission import predictions_table
+from animalclf.metrics import classification
 from animalclf.runs import Run
-from animalclf.training import metrics
 
 CLASSES = ["ape", "bee", "cow"]
 
@@ -30,7 +30,7 @@ def finished_run(
     """A run folder as training leaves it, without checkpoints: three epochs of 10, 11 and 12 s, the second the best. `chances` float (N, C)."""
     run, config = Run(str(root)), configuration.load(recipe, sets)
     names = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)] if paths is None else list(paths)
-    found = metrics.from_probabilities(chances, labels, classes)
+    found = classification.from_probabilities(chances, labels, classes)
     run.write_config(config)
     run.write_environment()
     run.write_metrics([{"epoch": number, "seconds": 9.0 + number} for number in (1, 2, 3)])

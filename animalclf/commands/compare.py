@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def compared(plan: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the comparison `plan`, and what follows it: leaderboard, ensembles, report."""
-    from animalclf import storage
-    from animalclf.console import console
     from animalclf.runs import Run
     from animalclf.tuning.compare import compare
     from animalclf.tuning.live import LiveTable
+    from animalclf.utils import storage
+    from animalclf.utils.console import console
 
     out = storage.absolute(arguments.out or f"runs/compare-{time.strftime('%Y%m%d-%H%M%S')}")
     flags = {"workers": arguments.workers, "cpu": arguments.cpu, "resume": arguments.resume, "max_concurrent": arguments.max_concurrent}
@@ -79,11 +79,11 @@ def compared(plan: Any, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def conclude(finished: list[Any], failed: list[dict[str, Any]], out: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Leaderboard, ensembles with their submissions, and the report of finished runs."""
-    from animalclf import storage
-    from animalclf.console import console
     from animalclf.inference.ensemble import ensemble
     from animalclf.report.leaderboard import leaderboard, pairs_table, table, write
     from animalclf.report.page import write_report
+    from animalclf.utils import storage
+    from animalclf.utils.console import console
 
     members = best_of_each(finished)
     predicting = {"data": arguments.predict, "prior": arguments.prior, "sample_submission": arguments.sample_submission} if arguments.predict else {}

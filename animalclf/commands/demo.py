@@ -33,11 +33,11 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf import storage
-    from animalclf.console import console
     from animalclf.data.demo import write_demo
     from animalclf.inference.submission import score
     from animalclf.tuning.space import from_dict
+    from animalclf.utils import storage
+    from animalclf.utils.console import console
 
     pictures = {"pictures": arguments.pictures, "test_pictures": arguments.test_pictures}
     drawn = write_demo(arguments.data, **pictures, seed=arguments.seed, defects=arguments.defects)
@@ -78,9 +78,9 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _available(weights: str) -> bool:
     """False, with a line that says so, where VGG16's weights cannot be downloaded: the demo goes on without."""
-    from animalclf.console import console
     from animalclf.errors import UserError
     from animalclf.models.weights import check
+    from animalclf.utils.console import console
 
     try:
         check("vgg16", weights)

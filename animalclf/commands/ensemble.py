@@ -33,12 +33,12 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf import storage
-    from animalclf.console import console
     from animalclf.inference.ensemble import ensemble
     from animalclf.inference.vote import vote_submissions
     from animalclf.report.leaderboard import leaderboard, pairs_table, table, write
     from animalclf.runs import open_run
+    from animalclf.utils import storage
+    from animalclf.utils.console import console
 
     out = storage.absolute(arguments.out or f"runs/ensemble-{time.strftime('%Y%m%d-%H%M%S')}")
     if all(member.endswith(".csv") for member in arguments.members):

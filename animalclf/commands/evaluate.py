@@ -25,8 +25,8 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.console import console
     from animalclf.inference.evaluate import evaluate, table
+    from animalclf.utils.console import console
 
     found = evaluate(arguments.run_folder, data=arguments.data, split=arguments.split, prior=arguments.prior)
     for renderable in table(found):

@@ -30,9 +30,9 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf import storage
-    from animalclf.console import console
     from animalclf.inference.predict import predict
+    from animalclf.utils import storage
+    from animalclf.utils.console import console
 
     name = os.path.basename(storage.absolute(arguments.data))
     out = arguments.out or storage.join(storage.absolute(arguments.run_folder), "predictions", name)

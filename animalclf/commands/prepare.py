@@ -26,8 +26,8 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.console import console
-    from animalclf.data.inspect import prepare, summary
+    from animalclf.prepare.job import prepare, summary
+    from animalclf.utils.console import console
 
     prepared = prepare(arguments.data, arguments.out, config_of(arguments).data, force=arguments.force)
     console.print(summary(prepared))

@@ -24,11 +24,11 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf import storage
-    from animalclf.console import console
     from animalclf.report.leaderboard import leaderboard
     from animalclf.report.page import write_report
     from animalclf.runs import Run, open_run
+    from animalclf.utils import storage
+    from animalclf.utils.console import console
 
     first = storage.absolute(arguments.folders[0])
     if len(arguments.folders) > 1 and not arguments.out:

@@ -41,25 +41,25 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf import storage
-    from animalclf.console import TrainingDisplay, console, results_table
-    from animalclf.training import launch, mlflow_log
-    from animalclf.training.placement import Workers
+    from animalclf.training import driver, mlflow_log
+    from animalclf.training.resources import Workers
+    from animalclf.utils import storage
+    from animalclf.utils.console import TrainingDisplay, console, results_table
 
     mlflow_log.wanted()
     workers = Workers.parse(arguments.workers)
     arguments.set += ["train.profile=true"] if arguments.profile else []
-    config = launch.with_weights(config_of(arguments))
+    config = driver.with_weights(config_of(arguments))
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out: the run folder to continue")
     out = storage.absolute(arguments.out or f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     where = arguments.prepared or storage.join(os.path.dirname(out), "prepared")
-    prepared, config = launch.prepared_for(arguments.data, config, where, arguments.set, workers.most)
-    folder = launch.claim(out, config, arguments.resume)
+    prepared, config = driver.prepared_for(arguments.data, config, where, arguments.set, workers.most)
+    folder = driver.claim(out, config, arguments.resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:
             display.show({"moment": "pictures ready"})
-            result = launch.start(config, prepared, folder, workers, arguments.cpu, arguments.local, display.show)
+            result = driver.start(config, prepared, folder, workers, arguments.cpu, arguments.local, display.show)
     finally:
         folder.unlock()
     mlflow_log.log_run(folder)

@@ -1,1 +1,1 @@
-"""Pictures to a prepared set, and a prepared set to streams of uint8 batches."""
+"""Stored images to batches: sampling order, augmentation, loaders; decoding of image files."""

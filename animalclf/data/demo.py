@@ -23,9 +23,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from animalclf import storage
 from animalclf.data.drawing.scene import picture
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 # Training pictures a class in the seed's competition (the public Animals-10 set less 500 of each class), by its own record.
 SEED_COUNTS = {

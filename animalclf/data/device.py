@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from animalclf.config import Augment
 from animalclf.data import colour
 from animalclf.data.augment import is_identity, look, matrices
-from animalclf.data.feed import Batch, Phase, Pictures, Schedule
+from animalclf.data.loader import Batch, Phase, Pictures, Schedule
 
 LOADED = 1024  # pictures that are copied to the device at once
 

@@ -1,1 +1,1 @@
-"""From a run folder to probabilities, figures and submissions."""
+"""From a run folder to probabilities, metrics and submissions."""

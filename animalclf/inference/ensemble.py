@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 
 from animalclf import config as configuration
-from animalclf import storage
-from animalclf.data import sources
 from animalclf.errors import UserError
 from animalclf.inference import mixing, submission
-from animalclf.inference import prior as priors
+from animalclf.inference import prior_shift as priors
 from animalclf.inference.evaluate import on_prepared, own_prepared
 from animalclf.inference.members import Validated, side_by_side
+from animalclf.metrics import classification
+from animalclf.prepare import sources
 from animalclf.runs import Run
-from animalclf.training import checkpoint, metrics
+from animalclf.training import checkpoint
+from animalclf.utils import storage
 
 
 def ensemble(
@@ -80,7 +81,7 @@ def ensemble(
             "flips": flips,
             "cross_fitted": {"folds": int(fold.max()) + 1, "copies_together": grouped},
             "classes": together.classes,
-            "val": metrics.from_probabilities(mixed, together.labels, together.classes),
+            "val": classification.from_probabilities(mixed, together.labels, together.classes),
             "run": run.root,
         }
         found |= {name: found["val"][name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss")}  # as a training's result has them

@@ -15,17 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Config
 from animalclf.data.augment import evaluation_view
-from animalclf.data.feed import Batch, make_schedule
-from animalclf.data.shards import Prepared, is_prepared, open_prepared, read_shard
+from animalclf.data.loader import Batch, make_schedule
+from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared, read_shard
 from animalclf.errors import UserError
-from animalclf.inference import prior as priors
+from animalclf.inference import prior_shift as priors
 from animalclf.inference import submission
+from animalclf.metrics import classification
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run, open_run
-from animalclf.training import checkpoint, final, loop, metrics
+from animalclf.training import checkpoint, final_eval, loop
+from animalclf.utils import storage
 
 BATCH = 64
 MOST_CLASSES, MOST_PAIRS = 40, 10  # rows that a table shows
@@ -83,7 +84,7 @@ def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: st
         "pictures": len(readable),
         "unreadable": submission.unreadable(done.paths, done.status),
         "notes": done.notes,
-        **metrics.from_probabilities(corrected, labels[readable], classes),
+        **classification.from_probabilities(corrected, labels[readable], classes),
         "predictions": f"{target}.parquet",
         "seconds": time.perf_counter() - started,
     }
@@ -132,8 +133,8 @@ def on_prepared(model: Classifier, classes: Sequence[str], settings: Config, pre
 
 def on_pictures(model: Classifier, classes: Sequence[str], settings: Config, data: str) -> Classified:
     """The model on all pictures of a labelled folder or table, by Ray Data, as `predict` does it."""
-    from animalclf.data import sources
     from animalclf.inference.predict import classify
+    from animalclf.prepare import sources
 
     source = sources.find(data, settings.data, labelled=True)
     labels = source.files["label"].tolist()
@@ -155,8 +156,8 @@ def chances_of(model: Classifier, batches: Iterator[Batch], device: torch.device
     """Rows int64 (N,) and class probabilities float32 (N, C), as final.predict gives them; with `flips` the rows ascend, and each has the mean over
     the picture and its mirror image."""
     if not flips:
-        return final.predict(model, model.classes, batches, device, bf16)
-    index, chances = final.predict(model, model.classes, (view for batch in batches for view in (batch, _mirrored(batch))), device, bf16)
+        return final_eval.predict(model, model.classes, batches, device, bf16)
+    index, chances = final_eval.predict(model, model.classes, (view for batch in batches for view in (batch, _mirrored(batch))), device, bf16)
     order = np.argsort(index, kind="stable")  # brings each row's two views together
     return index[order][::2], chances[order].reshape(-1, 2, chances.shape[1]).mean(1)
 

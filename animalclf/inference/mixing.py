@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from animalclf.training import metrics
+from animalclf.metrics import classification
 
 METHODS = ("vote", "mean", "weighted")
 FOLDS = 5
@@ -61,7 +61,7 @@ def fit(method: str, chances: np.ndarray, labels: np.ndarray) -> Mixture:
     scores = []
     for mine in chances:
         confusion = np.bincount(labels * count + mine.argmax(1), minlength=count * count).reshape(count, count)
-        scores.append(metrics.from_confusion(confusion)["balanced_accuracy"])
+        scores.append(classification.from_confusion(confusion)["balanced_accuracy"])
     ranking = np.argsort(-np.array(scores), kind="stable")
     mixture = Mixture(method, temperatures, np.full(len(chances), 1 / len(chances)), ranking)
     calibrated = mixture.calibrate(chances)

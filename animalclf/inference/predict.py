@@ -18,19 +18,20 @@ from ray.util.annotations import RayDeprecationWarning
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Config
-from animalclf.console import console
-from animalclf.data import decode, sources
+from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
 from animalclf.data.execution import data_context
-from animalclf.data.measure import read_files
 from animalclf.errors import UserError
-from animalclf.inference import prior as priors
+from animalclf.inference import prior_shift as priors
 from animalclf.inference import submission
 from animalclf.inference.evaluate import bf16, chances_of
 from animalclf.models.classifier import Classifier
+from animalclf.prepare import sources
+from animalclf.prepare.task import read_files
 from animalclf.training import checkpoint
+from animalclf.utils import storage
+from animalclf.utils.console import console
 
 Block = dict[str, np.ndarray]
 
@@ -122,7 +123,7 @@ def classify(
     model gives no numbers.
     """
     from animalclf.cluster import at_most, ensure_ray, gpus
-    from animalclf.training.placement import Workers, preflight
+    from animalclf.training.resources import Workers, preflight
 
     if batch_size < 1 or device not in ("auto", "cpu", "cuda"):
         raise UserError(f"batch size {batch_size}, device {device!r}: a batch has at least 1 picture, a device is auto, cpu or cuda")
@@ -240,7 +241,7 @@ class _Copy:
     """One copy of the model, in an actor of its own."""
 
     def __init__(self, weights: ray.ObjectRef, settings: Config, use_gpu: bool, copies_here: int, flips: bool) -> None:
-        from animalclf.training.ranks import set_up_cpu
+        from animalclf.training.distributed import set_up_cpu
 
         # Now and then Ray 2.60 waits for ever where it takes its own parts down at the end of such a process, which would stay, with the model.
         atexit.register(os._exit, 0)

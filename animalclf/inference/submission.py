@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from animalclf import storage
 from animalclf.errors import UserError
-from animalclf.training import metrics
+from animalclf.metrics import classification
+from animalclf.utils import storage
 
 COLUMNS = ("id", "category")
 OK = "ok"  # the status of a picture that could be read
@@ -116,7 +116,7 @@ def score(submission: str, answers: str) -> dict[str, Any]:
     confusion = np.zeros((len(names), len(names)), np.int64)
     for picture, name in zip(truth.iloc[:, 0], truth.iloc[:, 1], strict=True):
         confusion[names[name], names[claimed[picture]]] += 1
-    found = metrics.from_confusion(confusion)
+    found = classification.from_confusion(confusion)
     return {name: found[name] for name in ("rows", "accuracy", "balanced_accuracy")}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from animalclf import storage
 from animalclf.errors import UserError
 from animalclf.inference import mixing, submission
+from animalclf.utils import storage
 
 
 def vote_submissions(files: Sequence[str], out: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import difflib
 
 from animalclf import config
 from animalclf.errors import UserError
-from animalclf.models import backbone
+from animalclf.models import backbones
 from animalclf.models.big_cnn import big_cnn
 from animalclf.models.classifier import Classifier, freeze_all_but
 from animalclf.models.vgg16 import vgg16, vgg16_pooled
@@ -14,7 +14,7 @@ from animalclf.models.vgg16 import vgg16, vgg16_pooled
 
 def names() -> list[str]:
     """The values that `model.name` can have."""
-    return ["big_cnn", "vgg16", "vgg16_pooled", *backbone.NAMES]
+    return ["big_cnn", "vgg16", "vgg16_pooled", *backbones.NAMES]
 
 
 def check_name(name: str) -> None:
@@ -38,6 +38,6 @@ def build(spec: config.Model, classes: int, *, load_weights: bool = True) -> Cla
     elif spec.name == "vgg16_pooled":
         model = vgg16_pooled(spec, classes, load_weights)
     else:
-        model = backbone.backbone(spec, classes, load_weights)
+        model = backbones.backbone(spec, classes, load_weights)
     freeze_all_but(model, spec.trainable)
     return model

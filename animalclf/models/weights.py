@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from animalclf import storage
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 if TYPE_CHECKING:
     import torchvision

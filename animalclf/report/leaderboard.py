@@ -13,12 +13,11 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.inference.members import Validated, side_by_side
+from animalclf.metrics import classification, significance
 from animalclf.models import build
 from animalclf.models.classifier import count
-from animalclf.report import significance
 from animalclf.report.leaderboard_text import FIGURES, pairs_table, table, to_csv, to_json, to_markdown, write
 from animalclf.runs import Run
-from animalclf.training import metrics
 
 __all__ = ["leaderboard", "pairs_table", "table", "to_csv", "to_json", "to_markdown", "write"]
 
@@ -162,7 +161,7 @@ def _resampled(chances: np.ndarray, labels: np.ndarray) -> np.ndarray:
     found = np.empty((len(FIGURES), RESAMPLES))
     for number in range(RESAMPLES):
         pick = order[start + (generator.random(len(labels)) * size).astype(np.int64)]
-        figures = metrics.from_confusion(np.bincount(code[pick], minlength=classes**2).reshape(classes, classes))
-        ece = metrics.calibration(confidence[pick], predicted[pick] == labels[pick])[1]
+        figures = classification.from_confusion(np.bincount(code[pick], minlength=classes**2).reshape(classes, classes))
+        ece = classification.calibration(confidence[pick], predicted[pick] == labels[pick])[1]
         found[:, number] = [figures["balanced_accuracy"], figures["accuracy"], figures["macro_f1"], loss[pick].mean(), ece]
     return found

@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from animalclf import storage
-from animalclf.console import duration
+from animalclf.utils import storage
+from animalclf.utils.console import duration
 
 FIGURES = ("balanced_accuracy", "accuracy", "macro_f1", "loss", "ece")
 

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from animalclf import config as configuration
-from animalclf import storage
-from animalclf.data.shards import Prepared
+from animalclf.data.prepared_set import Prepared
 from animalclf.report import mistakes, pictures, plots, sections
 from animalclf.runs import Run
+from animalclf.utils import storage
 
 SHOWN = 18  # pictures in a gallery
 NO_PICTURES = "There are none."

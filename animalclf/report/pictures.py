@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from animalclf.data.shards import Prepared, open_prepared, read_shard
+from animalclf.data.prepared_set import Prepared, open_prepared, read_shard
 from animalclf.errors import UserError
 
 SIDE, QUALITY = 112, 80

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from animalclf.console import duration
-from animalclf.data.shards import Prepared
+from animalclf.data.prepared_set import Prepared
 from animalclf.report.seed_table import COLUMNS, seed_rows
+from animalclf.utils.console import duration
 
 MANY = 40  # classes from which on a confusion matrix is shown as a plot only
 

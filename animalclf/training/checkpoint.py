@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.errors import UserError
 from animalclf.models import build
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
+from animalclf.utils import storage
 
 FORMAT = 1
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from animalclf.config import Optim, Train
-from animalclf.data.feed import Batch
+from animalclf.data.loader import Batch
 from animalclf.errors import UserError
+from animalclf.training.distributed import Place, all_reduce
 from animalclf.training.mixup import Mixed
 from animalclf.training.optim import learning_rate
-from animalclf.training.ranks import Place, all_reduce
 
 View = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 

@@ -8,7 +8,7 @@ import os
 from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.events import TAGS
+from animalclf.training.tensorboard import TAGS
 from animalclf.trees import flat
 
 

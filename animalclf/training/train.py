@@ -14,16 +14,17 @@ from torch import nn
 from animalclf.config import Config
 from animalclf.data import device
 from animalclf.data.augment import is_identity
-from animalclf.data.feed import Batch, Phase, Schedule, make_schedule
-from animalclf.data.shards import Prepared
+from animalclf.data.loader import Batch, Phase, Schedule, make_schedule
+from animalclf.data.prepared_set import Prepared
+from animalclf.metrics import classification
 from animalclf.runs import Run
-from animalclf.training import checkpoint, loop, metrics
-from animalclf.training.features import feature_feed
-from animalclf.training.final import finish
+from animalclf.training import checkpoint, loop
+from animalclf.training.distributed import Place, average_statistics, together
+from animalclf.training.final_eval import finish
+from animalclf.training.frozen_features import feature_feed
 from animalclf.training.mixup import mix
-from animalclf.training.profile import traced
-from animalclf.training.ranks import Place, average_statistics, together
-from animalclf.training.state import State, begin, counts_of, keep, out_of_patience
+from animalclf.training.profiler import traced
+from animalclf.training.train_state import State, begin, counts_of, keep, out_of_patience
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -149,7 +150,7 @@ def _epoch(
         state.model.eval()
         confusion, loss = loop.validate(network, feed.batches("val", epoch), classes, device=place.device, bf16=bf16, progress=tick)
         loop.same_count("validation", int(confusion.sum()), len(schedule.rows["val"]))
-        found = metrics.from_confusion(confusion)
+        found = classification.from_confusion(confusion)
         row |= {"val_loss": loss / int(confusion.sum()), "val_rows": int(confusion.sum())}
         row |= {f"val_{name}": float(found[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     row["validate_seconds"] = time.perf_counter() - trained

@@ -13,12 +13,12 @@ import ray.train.torch
 
 from animalclf.config import Config
 from animalclf.data.device import DeviceFeed, fits
-from animalclf.data.feed import Phase, Schedule
-from animalclf.data.shards import open_prepared
-from animalclf.data.stream import Cache, RayFeed
+from animalclf.data.loader import Phase, Schedule
+from animalclf.data.prepared_set import open_prepared
+from animalclf.data.ray_loader import Cache, RayFeed
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.ranks import Place, gather, set_up_cpu
+from animalclf.training.distributed import Place, gather, set_up_cpu
 from animalclf.training.train import Feed, Report, train
 
 REPORT_SECONDS = 2.0  # Ray looks for reports once a second, and a rank that has a second one waits for that: an epoch can be over much sooner

@@ -14,22 +14,23 @@ from typing import Any
 
 import ray
 
-from animalclf import cluster, storage
+from animalclf import cluster
 from animalclf import config as configuration
 from animalclf.config import Config
-from animalclf.console import console
-from animalclf.data.feed import make_schedule
-from animalclf.data.shards import Prepared
-from animalclf.data.stream import Cache, cache
+from animalclf.data.loader import make_schedule
+from animalclf.data.prepared_set import Prepared
+from animalclf.data.ray_loader import Cache, cache
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training import launch, mlflow_log
-from animalclf.training.launch import Show
-from animalclf.training.mailbox import open_mailbox
-from animalclf.training.placement import Workers, choose_cache, preflight
-from animalclf.tuning import folder
+from animalclf.training import driver, mlflow_log
+from animalclf.training.driver import Show
+from animalclf.training.progress import open_mailbox
+from animalclf.training.resources import Workers, choose_cache, preflight
+from animalclf.tuning import comparison_dir
 from animalclf.tuning.space import Plan, Trial
 from animalclf.tuning.trials import Job, Shared, check_searcher, run_trials
+from animalclf.utils import storage
+from animalclf.utils.console import console
 
 
 def compare(
@@ -56,7 +57,7 @@ def compare(
     out, workers = storage.absolute(out), workers or 1
     check_searcher(plan)
     mlflow_log.wanted()
-    before = folder.open_folder(out, resume)
+    before = comparison_dir.open_folder(out, resume)
     claim = Run(out)
     claim.lock()
     try:
@@ -65,9 +66,9 @@ def compare(
         preflight(Workers.fixed(workers), use_gpu, [])  # before the preparation, which may take long
         plan, prepared = _prepared(plan, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
         facts = _same_pictures(plan, prepared, workers)
-        folder.check_same_data(out, before, facts)
-        entries = folder.known_trials(plan, out, before)
-        ended = [trial.slug in entries and entries[trial.slug]["state"] in folder.ENDED for trial in plan.trials]
+        comparison_dir.check_same_data(out, before, facts)
+        entries = comparison_dir.known_trials(plan, out, before)
+        ended = [trial.slug in entries and entries[trial.slug]["state"] in comparison_dir.ENDED for trial in plan.trials]
         weights = {trial.config.model.weights for trial in plan.trials} - {"none", "imagenet"}
         found = preflight(Workers.fixed(workers), use_gpu, [out, *(one.root for one in prepared), *weights])
         at_once = concurrency(workers, use_gpu, max_concurrent)
@@ -75,8 +76,8 @@ def compare(
         _say(
             plan, facts, sum(ended), at_once, f"{workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} each ({found}){kept}", out
         )
-        folder.write_plan(out, plan, facts, before)
-        trials = storage.join(out, folder.TRIALS)
+        comparison_dir.write_plan(out, plan, facts, before)
+        trials = storage.join(out, comparison_dir.TRIALS)
         jobs = [
             Job(trial, trials if plan.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
             for trial, one, done in zip(plan.trials, prepared, ended, strict=True)
@@ -85,7 +86,7 @@ def compare(
             jobs = [job for job in jobs if not job.ended]
         jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
         mailbox = open_mailbox()
-        board = folder.Board(out, facts, entries, plan.trials[0].config, show)
+        board = comparison_dir.Board(out, facts, entries, plan.trials[0].config, show)
         try:
             if plan.searching or not all(job.ended for job in jobs):
                 run_trials(Shared(tuple(jobs), plan, workers, use_gpu, mailbox, " ".join(sys.argv)), board, claim, at_once)
@@ -107,13 +108,13 @@ def _prepared(plan: Plan, data: str, where: str) -> tuple[Plan, list[Prepared]]:
     for trial in plan.trials:
         model = trial.config.model
         if (model.name, model.weights) not in weights:
-            weights[model.name, model.weights] = launch.with_weights(trial.config).model.weights
+            weights[model.name, model.weights] = driver.with_weights(trial.config).model.weights
         config = replace(trial.config, model=replace(model, weights=weights[model.name, model.weights]))
         if config.data not in found:
-            found[config.data] = launch.prepared_for(data, config, where, plan.given)
+            found[config.data] = driver.prepared_for(data, config, where, plan.given)
         prepared, settled = found[config.data]
         if prepared.stored_size < config.model.input_size:
-            launch.prepared_for(data, config, where, plan.given)  # says what is wrong
+            driver.prepared_for(data, config, where, plan.given)  # says what is wrong
         trials.append(Trial(trial.name, replace(config, data=settled.data)))
         sets.append(prepared)
     same: dict[str, Prepared] = {}

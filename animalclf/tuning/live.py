@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from animalclf.console import LOG_SECONDS, duration
-from animalclf.console import console as stderr
 from animalclf.tuning.space import Trial, measure
+from animalclf.utils.console import LOG_SECONDS, duration
+from animalclf.utils.console import console as stderr
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
 COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "finished": "green", "stopped": "yellow", "waiting": "dim"}

@@ -21,17 +21,18 @@ from typing import Any
 import ray
 from ray import tune
 
-from animalclf import cluster, storage
+from animalclf import cluster
 from animalclf.config import Config
-from animalclf.data.shards import Prepared
-from animalclf.data.stream import Cache
+from animalclf.data.prepared_set import Prepared
+from animalclf.data.ray_loader import Cache
 from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
-from animalclf.training import launch
-from animalclf.training.placement import Workers
+from animalclf.training import driver
+from animalclf.training.resources import Workers
 from animalclf.training.trainer import Stopped, Switch
-from animalclf.tuning.folder import Board
+from animalclf.tuning.comparison_dir import Board
 from animalclf.tuning.space import Plan, Trial, measure
+from animalclf.utils import storage
 
 HALVING = 3  # of the trials that reach a rung of ASHA, one in so many goes on; the next rung is so many times as far
 TO_END = 30.0  # seconds that a trial has to end its training in order
@@ -94,11 +95,11 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
         report(history if ended else history[:-1] if _last(history, config) else history)
         if ended:
             return
-        launch.claim(job.run, config, resume=run.exists(), same_length=True)
+        driver.claim(job.run, config, resume=run.exists(), same_length=True)
         try:
             facts = {"workers": shared.workers, "gpu": shared.use_gpu, "command": shared.command}
-            launch.record(config, job.prepared, run, **facts)
-            launch.train_on_ray(config, job.prepared, run, Workers.fixed(shared.workers), shared.use_gpu, show, job.store, switch)
+            driver.record(config, job.prepared, run, **facts)
+            driver.train_on_ray(config, job.prepared, run, Workers.fixed(shared.workers), shared.use_gpu, show, job.store, switch)
         except Stopped:
             return
         finally:
@@ -122,7 +123,7 @@ def _obey(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> Non
 
 
 def _last(history: Sequence[dict[str, Any]], config: Config) -> bool:
-    from animalclf.training.state import out_of_patience
+    from animalclf.training.train_state import out_of_patience
 
     return bool(history) and (history[-1]["epoch"] >= config.train.epochs or out_of_patience(list(history), config))
 

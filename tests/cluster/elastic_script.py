@@ -10,10 +10,10 @@ from helpers import tiny_config
 from ray.cluster_utils import Cluster
 
 from animalclf import cluster
-from animalclf.data.shards import open_prepared
+from animalclf.data.prepared_set import open_prepared
 from animalclf.runs import Run
-from animalclf.training import launch, placement
-from animalclf.training.placement import Workers
+from animalclf.training import driver, resources
+from animalclf.training.resources import Workers
 from animalclf.training.trainer import Stopped, Switch
 
 ENDLESS = 10_000
@@ -27,7 +27,7 @@ def main(prepared_at: str, out: str) -> None:
     ray.init(address=machines.address, log_to_driver=False)
     cluster.ensure_ray()
     cluster.quiet()
-    placement.RESIZE_SECONDS = 2.0
+    resources.RESIZE_SECONDS = 2.0
     done: list[int] = []  # workers of each epoch
     switch = Switch()
 
@@ -46,13 +46,13 @@ def main(prepared_at: str, out: str) -> None:
         return tiny_config(epochs, data__stored_size=76, model__input_size=76, train__threads=1)
 
     prepared, run = open_prepared(prepared_at), Run(out)
-    launch.record(config(ENDLESS), prepared, run)
+    driver.record(config(ENDLESS), prepared, run)
     try:
-        launch.train_on_ray(config(ENDLESS), prepared, run, Workers(1, 2), False, show, switch=switch)
+        driver.train_on_ray(config(ENDLESS), prepared, run, Workers(1, 2), False, show, switch=switch)
     except Stopped:
         shorter = config(len(run.metrics()))
-        launch.record(shorter, prepared, launch.claim(out, shorter, resume=True))
-        launch.train_on_ray(shorter, prepared, run, Workers(1, 2), False, lambda event: None)
+        driver.record(shorter, prepared, driver.claim(out, shorter, resume=True))
+        driver.train_on_ray(shorter, prepared, run, Workers(1, 2), False, lambda event: None)
     ray.shutdown()
     machines.shutdown()
 

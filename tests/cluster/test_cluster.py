@@ -8,8 +8,8 @@ import hosts as machines
 import pytest
 from ray_cluster import note
 
-from animalclf import storage
 from animalclf.runs import Run
+from animalclf.utils import storage
 
 DATA, PREPARED = "s3://bucket/demo", "s3://bucket/prepared/a"
 TRAIN, VAL = 96, 24  # rows; asserted to be those of the prepared set in the first test

@@ -22,14 +22,14 @@ from validated import finished_run
 
 from animalclf import config as configuration
 from animalclf.config import Augment, Data
-from animalclf.data import copies
 from animalclf.data.augment import augment_batch, evaluation_view
-from animalclf.data.feed import MemoryFeed, Schedule, load_pictures
-from animalclf.data.split import split
+from animalclf.data.loader import MemoryFeed, Schedule, load_pictures
+from animalclf.duplicates import find
 from animalclf.inference import mixing, submission
+from animalclf.prepare.split import split
 from animalclf.report.leaderboard import leaderboard, to_json
 from animalclf.runs import Run
-from animalclf.training.ranks import Place
+from animalclf.training.distributed import Place
 from animalclf.training.train import train
 
 FIGURES = ("balanced_accuracy", "accuracy", "macro_f1", "loss", "ece")
@@ -54,15 +54,15 @@ def split_of(manifest: pd.DataFrame, **settings: Any) -> list[str]:
 
 def duplicates_of(digests: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, list[Any]]:
     """Duplicate groups of images uint8 (H, W, 3) whose files have these hashes: one value an image."""
-    signatures = np.stack([copies.signature(image) for image in images])
-    found = copies.find_copies(digests, signatures)
+    signatures = np.stack([find.signature(image) for image in images])
+    found = find.find_copies(digests, signatures)
     return {
         "group": found["group"].tolist(),
         "representative": found["representative"].tolist(),
         "partner": found["partner"].tolist(),
         "kind": found["how"].tolist(),
         "confidence": [float(value) for value in found["confidence"].fillna(0)],
-        "phash": copies.phashes(signatures),
+        "phash": find.phashes(signatures),
     }
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from animalclf.config import Optim, Train
 from animalclf.training import loop
-from animalclf.training.ranks import Place
+from animalclf.training.distributed import Place
 
 ROWS = 35  # no multiple of 2 or 3: the shares are uneven
 

@@ -20,11 +20,11 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from animalclf.cluster import LOADING, OWN
-from animalclf.data import plan
-from animalclf.data.feed import Batch, Phase, Pictures, Schedule
-from animalclf.data.local import LocalShards, readable_in_place
-from animalclf.data.shards import Prepared, read_shard
-from animalclf.memory import keep_freed_memory
+from animalclf.data import sampler
+from animalclf.data.disk_cache import LocalShards, readable_in_place
+from animalclf.data.loader import Batch, Phase, Pictures, Schedule
+from animalclf.data.prepared_set import Prepared, read_shard
+from animalclf.utils.malloc import keep_freed_memory
 
 TASK_BYTES = 96 * 2**20  # of the pictures that one task makes, at most: its own cost (some 20 ms in all) is spread over two thousand of 128 px
 TOGETHER = 128  # tasks of one execution of Ray Data, which sends all of them out before it starts the first, at half a millisecond each
@@ -98,7 +98,7 @@ class RayFeed:
         steps = 1  # of a task: few at first, so that the run's first batch comes soon
         self.tasks = []
         for phase, epoch in passes:
-            cuts = plan.cuts(len(schedule.rows[phase]), schedule.batch_size, world)
+            cuts = sampler.cuts(len(schedule.rows[phase]), schedule.batch_size, world)
             mine = cuts[:, rank + 1] - cuts[:, rank]  # a task without pictures (validation on more ranks than rows) would give no block
             first = 0
             while first < len(cuts):

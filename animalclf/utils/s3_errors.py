@@ -155,6 +155,6 @@ def _asked_with_words(url: str) -> BaseException | None:
 
 
 def _tell(text: str) -> None:
-    from animalclf.console import console
+    from animalclf.utils.console import console
 
     console.print(text, markup=False, soft_wrap=True)

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from animalclf import storage
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 FORMAT = 2
 MANIFEST = "manifest.parquet"

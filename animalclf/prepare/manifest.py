@@ -17,14 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Data
-from animalclf.console import duration
-from animalclf.data import copies
-from animalclf.data.shards import FORMAT, INFO, MANIFEST, Prepared
-from animalclf.data.sources import Source
-from animalclf.data.split import SPLITS, straddling
+from animalclf.data.prepared_set import FORMAT, INFO, MANIFEST, Prepared
+from animalclf.duplicates import find
 from animalclf.errors import UserError
+from animalclf.prepare.sources import Source
+from animalclf.prepare.split import SPLITS, straddling
+from animalclf.utils import storage
+from animalclf.utils.console import duration
 
 SHEET = "copies.png"
 SHEET_PAIRS = 24
@@ -62,7 +62,7 @@ def add_groups(
     """
     ok = np.flatnonzero(manifest["status"] == "ok")
     path, digests = manifest["path"].to_numpy(dtype=object), manifest["sha256"].to_numpy(dtype=object)[ok]
-    found = _identical(digests) if signatures is None else copies.find_copies(list(digests), signatures[ok], progress)
+    found = _identical(digests) if signatures is None else find.find_copies(list(digests), signatures[ok], progress)
     copied = (found["how"] != "").to_numpy()
     group = np.arange(len(manifest), dtype=np.int64)  # the row of the representative; a group of its own for what was set aside
     group[ok] = ok[found["representative"]]

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from animalclf.errors import UserError
-from animalclf.memory import keep_freed_memory
+from animalclf.utils.malloc import keep_freed_memory
 
 T = TypeVar("T")
 

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from animalclf import s3, storage
-from animalclf.data import copies
 from animalclf.data.decode import BadPicture, decode, resize
-from animalclf.data.shards import write_shard
+from animalclf.data.prepared_set import write_shard
+from animalclf.duplicates import find
 from animalclf.errors import UserError
-from animalclf.memory import keep_freed_memory
+from animalclf.utils import s3_errors, storage
+from animalclf.utils.malloc import keep_freed_memory
 
 READ_FILES, READ_BYTES = 64, 64 * 2**20  # read together: this many requests are on their way to S3, and about so much is in memory twice
 RETRIES = 15  # about two minutes
@@ -54,7 +54,7 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
         if not storage.is_remote(folder) and not os.path.exists(folder):
             return _failed(f"{folder}: not visible on node {socket.gethostname()}; use s3:// or a folder that all nodes share")
     rows: list[dict[str, Any]] = []
-    no_signature = copies.signature(np.zeros((1, 1, 3), np.uint8))  # of what is set aside
+    no_signature = find.signature(np.zeros((1, 1, 3), np.uint8))  # of what is set aside
 
     def readable() -> Iterator[tuple[int, np.ndarray]]:
         count = 0
@@ -75,7 +75,7 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     table = pd.DataFrame(rows)
     good = (table["row"] >= 0).to_numpy()
     signatures = np.stack(table["signature"].to_list())
-    table.loc[good, "phash"] = copies.phashes(signatures[good])
+    table.loc[good, "phash"] = find.phashes(signatures[good])
     return {
         "index": chunk["index"].to_numpy(np.int64),
         "bytes": table["bytes"].to_numpy(np.int64),
@@ -108,7 +108,7 @@ def _one(path: str, data: bytes | str, job: Job) -> tuple[dict[str, Any], np.nda
         return row | {"status": str(error)}, None
     height, width = found.image.shape[:2]
     stored = resize(found.image, job.size)
-    signature = copies.signature(stored if job.size >= 2 * copies.SIDE else found.image)  # of the small picture it takes a third of the time
+    signature = find.signature(stored if job.size >= 2 * find.SIDE else found.image)  # of the small picture it takes a third of the time
     row |= {"width": width, "height": height, "signature": signature, "status": "ok", "note": found.note}
     return row, stored
 
@@ -154,11 +154,11 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
                 contents[path] = "not there any more"
             elif isinstance(content, OSError) and not storage.is_remote(root):
                 contents[path] = f"cannot be read: {(content.strerror or str(content)).lower()}"
-            elif attempt == RETRIES or not s3.passing(content):
+            elif attempt == RETRIES or not s3_errors.passing(content):
                 url = storage.join(root, path)
                 what = f"{url}: cannot be read after {attempt + 1} attempts ({type(content).__name__}: {content})"
-                raise UserError(f"{what}; {s3.explanation(content, url)}")
+                raise UserError(f"{what}; {s3_errors.explanation(content, url)}")
         if len(contents) == len(set(paths)):
             break
-        time.sleep(min(2**attempt, s3.LONGEST_PAUSE))
+        time.sleep(min(2**attempt, s3_errors.LONGEST_PAUSE))
     return [contents[path] for path in paths]

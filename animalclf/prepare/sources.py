@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Data
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 TABLES = (".csv", ".tsv", ".parquet")

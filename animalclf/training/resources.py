@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from animalclf import storage
 from animalclf.cluster import at_most
-from animalclf.data.shards import Prepared
+from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 RESIZE_SECONDS = 30.0  # how often an elastic training looks whether the cluster has changed
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from animalclf import s3
 from animalclf.errors import UserError
+from animalclf.utils import s3_errors
 
 T = TypeVar("T")
 LISTED_TOGETHER = 16  # folders of a bucket
@@ -43,7 +43,7 @@ def absolute(url: str) -> str:
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `url` and the path within it. Credentials and endpoint come from the usual places (AWS_* variables, ~/.aws)."""
     try:
-        return fsspec.core.url_to_fs(absolute(url), **(s3.options() if url.startswith("s3://") else {}))
+        return fsspec.core.url_to_fs(absolute(url), **(s3_errors.options() if url.startswith("s3://") else {}))
     except (ValueError, ImportError) as error:
         raise UserError(f"{url}: this kind of address is not supported ({error}); use a local path or s3://bucket/prefix") from error
 
@@ -160,7 +160,7 @@ def _written(url: str) -> Iterator[None]:
 
 def explained(url: str, action: Callable[[], T]) -> T:
     """`action()`; for a bucket with patience, and with what it refuses turned into a UserError. FileNotFoundError of a file passes through."""
-    return s3.persistent(url, action) if is_remote(url) else action()
+    return s3_errors.persistent(url, action) if is_remote(url) else action()
 
 
 def as_table(parquet: bytes) -> pd.DataFrame:

@@ -12,9 +12,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from animalclf import storage
-from animalclf.data.shards import PixelFile, Prepared, read_shard, write_shard
+from animalclf.data.prepared_set import PixelFile, Prepared, read_shard, write_shard
 from animalclf.errors import UserError
+from animalclf.utils import storage
 
 FOLDER = "ANIMALCLF_CACHE"  # environment variable: where copies go (default: a folder of the user's in the system's temporary folder)
 

@@ -1,4 +1,4 @@
-"""Batches of one rank in the order of the plan, from pictures in memory. Plain Python: the Ray edge (stream.py) gives the same batches."""
+"""Batches of one rank in the order of the plan, from pictures in memory. Plain Python: the Ray edge (ray_loader.py) gives the same batches."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from animalclf.config import Augment, Config
-from animalclf.data import plan
+from animalclf.data import sampler
 from animalclf.data.augment import augment_batch, evaluation_view
-from animalclf.data.local import LocalShards
-from animalclf.data.shards import Prepared, read_shard
+from animalclf.data.disk_cache import LocalShards
+from animalclf.data.prepared_set import Prepared, read_shard
 
 Phase = Literal["train", "val", "test"]
 # image uint8 (N, H, W, 3) RGB, label int64 (N,), index int64 (N,); seconds float32 (N, 2): what each picture took to read and to augment
@@ -52,15 +52,15 @@ class Schedule:
         return _train_order(self, epoch) if phase == "train" else self.rows[phase]
 
     def steps(self, phase: Phase) -> int:
-        return plan.steps_in(len(self.rows[phase]), self.batch_size)
+        return sampler.steps_in(len(self.rows[phase]), self.batch_size)
 
     def step_sizes(self, phase: Phase) -> np.ndarray:
         """Pictures of each step over all ranks, int64 (steps,)."""
-        return np.diff(plan.cuts(len(self.rows[phase]), self.batch_size, 1), axis=1)[:, 0]
+        return np.diff(sampler.cuts(len(self.rows[phase]), self.batch_size, 1), axis=1)[:, 0]
 
     def batch_rows(self, phase: Phase, epoch: int, rank: int, world: int) -> list[np.ndarray]:
         """The manifest rows of each step of this rank; a validation step may be empty where rows are fewer than ranks."""
-        order, cuts = self.order(phase, epoch), plan.cuts(len(self.rows[phase]), self.batch_size, world)
+        order, cuts = self.order(phase, epoch), sampler.cuts(len(self.rows[phase]), self.batch_size, world)
         return [order[start:stop] for start, stop in cuts[:, rank : rank + 2]]
 
     def make(self, pictures: Pictures, phase: Phase, epoch: int, index: np.ndarray) -> Batch:
@@ -81,7 +81,7 @@ class Schedule:
 @lru_cache(maxsize=2)
 def _train_order(schedule: Schedule, epoch: int) -> np.ndarray:
     rows = schedule.rows["train"]
-    return plan.epoch_order(rows, schedule.labels[rows], schedule.balance, schedule.seed, epoch)
+    return sampler.epoch_order(rows, schedule.labels[rows], schedule.balance, schedule.seed, epoch)
 
 
 def make_schedule(prepared: Prepared, config: Config, augment_later: bool = False) -> Schedule:
@@ -89,7 +89,7 @@ def make_schedule(prepared: Prepared, config: Config, augment_later: bool = Fals
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
     limit, total, seed = config.data.limit, sum(map(len, rows.values())), config.data.split_seed  # the same pictures for all seeds of training
     if 0 < limit < total:
-        rows = {split: plan.spread(mine, prepared.labels[mine], round(limit * len(mine) / total), seed) for split, mine in rows.items()}
+        rows = {split: sampler.spread(mine, prepared.labels[mine], round(limit * len(mine) / total), seed) for split, mine in rows.items()}
     train, size = config.train, config.model.input_size
     return Schedule(rows, prepared.labels, train.batch_size, train.balance, config.augment, size, config.seed, augment_later)
 

@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.launch import Show
+from animalclf.training.driver import Show
 from animalclf.tuning.space import Plan, measure
+from animalclf.utils import storage
 
 PLAN, SUMMARY, TRIALS = "comparison.yaml", "summary.json", "trials"
 ENDED = ("finished", "stopped")  # states that a resume leaves alone

@@ -20,8 +20,8 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from animalclf.data.decode import resize
-from animalclf.data.fit import EVEN, STEPS, correlations, shrunk
-from animalclf.data.likeness import SIDE, TILE, Cells, likely, wholes
+from animalclf.duplicates.candidates import SIDE, TILE, Cells, likely, wholes
+from animalclf.duplicates.verification import EVEN, STEPS, correlations, shrunk
 
 SLOPE = 0.03  # how far above EVEN, where confidence is 0.5 and a pair counts, it is 0.73
 LARGE, SURE = 20, 0.9  # a group of more different files than LARGE must hold together by pairs of at least this confidence

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from animalclf.data.feed import Batch, Phase, Schedule
+from animalclf.data.loader import Batch, Phase, Schedule
 from animalclf.models.classifier import Classifier
 from animalclf.training import loop
-from animalclf.training.ranks import Place, gather
+from animalclf.training.distributed import Place, gather
 
 
 class FeatureFeed:

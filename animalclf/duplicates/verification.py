@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from animalclf.data.likeness import PARTS, SIDE
+from animalclf.duplicates.candidates import PARTS, SIDE
 
 EVEN = 0.8  # correlation of detail from which on a pair counts
 # Shrink thumbnails by, move the edges so many times, go on where the detail then correlates by more than.

@@ -6,10 +6,10 @@ import pytest
 from helpers import tiny_prepared
 
 from animalclf import config as configuration
-from animalclf.data import stream
-from animalclf.data.feed import MemoryFeed, Pictures, Schedule, load_pictures
-from animalclf.data.local import LocalShards
-from animalclf.data.shards import PixelFile
+from animalclf.data import ray_loader
+from animalclf.data.disk_cache import LocalShards
+from animalclf.data.loader import MemoryFeed, Pictures, Schedule, load_pictures
+from animalclf.data.prepared_set import PixelFile
 from animalclf.errors import UserError
 
 PASSES = [("train", 0), ("val", 0), ("train", 1), ("val", 1)]
@@ -51,15 +51,15 @@ def test_a_picture_looks_the_same_in_any_batch(tmp_path):
 @pytest.mark.ray
 @pytest.mark.parametrize("balance, world", [("none", 1), ("sampling", 2)])
 def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, world, monkeypatch):
-    from animalclf.data import stream
+    from animalclf.data import ray_loader
 
-    monkeypatch.setattr(stream, "TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
-    monkeypatch.setattr(stream, "TOGETHER", 5)  # several executions, which do not end where epochs do
+    monkeypatch.setattr(ray_loader, "TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
+    monkeypatch.setattr(ray_loader, "TOGETHER", 5)  # several executions, which do not end where epochs do
     prepared = tiny_prepared(tmp_path)
     schedule, pictures = schedule_of(prepared, balance), load_pictures(prepared)
-    store = stream.cache(prepared)
+    store = ray_loader.cache(prepared)
     for rank in range(world):
-        streamed, direct = stream.RayFeed(schedule, store, rank, world, PASSES), MemoryFeed(schedule, pictures, rank, world)
+        streamed, direct = ray_loader.RayFeed(schedule, store, rank, world, PASSES), MemoryFeed(schedule, pictures, rank, world)
         for phase, epoch in PASSES:
             ours, expected = list(streamed.batches(phase, epoch)), list(direct.batches(phase, epoch))
             assert len(ours) == len(expected) > 1
@@ -71,13 +71,13 @@ def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, wo
 
 @pytest.mark.ray
 def test_more_ranks_than_validation_rows(tmp_path, ray_local):
-    from animalclf.data import stream
+    from animalclf.data import ray_loader
 
     prepared = tiny_prepared(tmp_path, counts=(8, 4))
     schedule = schedule_of(prepared)
     assert len(prepared.rows("val")) == 3
-    store = stream.cache(prepared)
-    seen = [b["index"] for rank in range(5) for b in stream.RayFeed(schedule, store, rank, 5, [("val", 0)]).batches("val", 0)]
+    store = ray_loader.cache(prepared)
+    seen = [b["index"] for rank in range(5) for b in ray_loader.RayFeed(schedule, store, rank, 5, [("val", 0)]).batches("val", 0)]
     assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows("val"))
 
 
@@ -93,7 +93,7 @@ def test_pictures_from_disk_are_those_from_memory(tmp_path, monkeypatch, store):
     if store == "jpeg":
         bytes_of = [sum(path.stat().st_size for path in folder.glob("*.parquet")) for folder in (tmp_path / "set", tmp_path / "cache" / "tiny-0")]
         assert bytes_of[0] < bytes_of[1]
-        monkeypatch.setattr("animalclf.data.local.read_shard", None)  # the copies are found again
+        monkeypatch.setattr("animalclf.data.disk_cache.read_shard", None)  # the copies are found again
         assert np.array_equal(LocalShards(prepared)[0][5], local[0][5])
 
 
@@ -119,13 +119,13 @@ def test_a_shard_cut_short_or_of_another_kind_is_named(tmp_path):
 @pytest.mark.ray
 @pytest.mark.parametrize("store", ["pixels", "jpeg"])
 def test_ray_data_gives_the_same_batches_from_disk(tmp_path, ray_local, monkeypatch, store):
-    from animalclf.data import stream
+    from animalclf.data import ray_loader
 
     prepared = tiny_prepared(tmp_path / "set", store=store)
     # The workers of this Ray have their environment already: their copies of this set lie in the default folder, under a name of its own.
     prepared = replace(prepared, info={**prepared.info, "fingerprint": f"{tmp_path.name}-{store}"})
     schedule, pictures = schedule_of(prepared, "sampling"), load_pictures(prepared)
-    streamed, direct = stream.RayFeed(schedule, stream.cache(prepared, memory=False), 0, 1, PASSES), MemoryFeed(schedule, pictures)
+    streamed, direct = ray_loader.RayFeed(schedule, ray_loader.cache(prepared, memory=False), 0, 1, PASSES), MemoryFeed(schedule, pictures)
     for phase, epoch in PASSES:
         for one, other in zip(streamed.batches(phase, epoch), direct.batches(phase, epoch), strict=True):
             assert all(np.array_equal(one[name], other[name]) for name in ("image", "label", "index"))
@@ -178,13 +178,13 @@ def test_ray_datas_loop_looks_more_rarely_at_what_nobody_takes(monkeypatch):
 def test_what_may_wait_fits_the_smallest_store(monkeypatch):
     def ahead(world, *stores):
         nodes = [{"Alive": True, "Resources": {"object_store_memory": float(store)} if store else {}} for store in stores]
-        monkeypatch.setattr(stream.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"object_store_memory": 1.0}}])
-        return stream._ahead(world)
+        monkeypatch.setattr(ray_loader.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"object_store_memory": 1.0}}])
+        return ray_loader._ahead(world)
 
     monkeypatch.delenv("ANIMALCLF_OWN_RAY", raising=False)
     assert ahead(1, 10**9, 10**10) == ahead(4, 10**9) == 2 * 10**8
-    assert ahead(1, 10**12) == stream.AHEAD_BYTES
+    assert ahead(1, 10**12) == ray_loader.AHEAD_BYTES
     assert ahead(1, 0, 10**9) == 2 * 10**8  # a node that is just coming, or going
-    assert ahead(1, 0) == stream.AHEAD_BYTES
+    assert ahead(1, 0) == ray_loader.AHEAD_BYTES
     monkeypatch.setenv("ANIMALCLF_OWN_RAY", "1")
     assert ahead(4, 10**9) == 5 * 10**7  # the ranks of one machine share its store

@@ -17,12 +17,12 @@ from helpers import tiny_config, tiny_prepared
 from ray.util import list_named_actors
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training import launch, placement, worker
-from animalclf.training.placement import Workers, choose_cache, preflight
+from animalclf.training import driver, resources, worker
+from animalclf.training.resources import Workers, choose_cache, preflight
+from animalclf.utils import storage
 
 pytestmark = pytest.mark.ray
 SMALL = {"data__stored_size": 76, "model__input_size": 76}
@@ -34,9 +34,9 @@ def prepared(tmp_path_factory):
 
 
 def on_ray(folder, config, prepared, workers, show=lambda event: None):
-    run = launch.claim(str(folder), config, resume=False)
+    run = driver.claim(str(folder), config, resume=False)
     run.write_config(config)
-    return run, launch.train_on_ray(config, prepared, run, Workers.fixed(workers), False, show)
+    return run, driver.train_on_ray(config, prepared, run, Workers.fixed(workers), False, show)
 
 
 @pytest.mark.parametrize("first_is_due", [True, False])
@@ -60,7 +60,7 @@ def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray
     assert list(run.predictions("val")["path"]) == list(prepared.manifest["path"][prepared.rows("val")])
     assert any("row" in event for event in events) and any(event.get("phase") == "train" for event in events)
     here = Run(str(tmp_path / "here"))
-    launch.train_here(config, prepared, here, lambda event: None)
+    driver.train_here(config, prepared, here, lambda event: None)
     (alone,) = here.metrics()
     # The same global batches; only BatchNorm's statistics are of half a batch on each worker.
     assert row["train_loss"] == pytest.approx(alone["train_loss"], rel=0.25)
@@ -86,7 +86,7 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
     run, result = on_ray(tmp_path / "killed", config, prepared, 1, show)
     assert killed, "no training worker was found to kill"
     undisturbed = Run(str(tmp_path / "undisturbed"))
-    launch.train_here(config, prepared, undisturbed, lambda event: None)
+    driver.train_here(config, prepared, undisturbed, lambda event: None)
     assert rows in ([1, 2, 3], [1, 2, 2, 3])
     times = {"pictures_per_s", "wait_share", *(key for key in run.metrics()[0] if key.endswith("seconds"))}
     for one, other in zip(run.metrics(), undisturbed.metrics(), strict=True):
@@ -100,7 +100,7 @@ def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     config = configuration.load("vgg16_pooled", sets)
     run, result = on_ray(tmp_path / "ray", config, small, 2)
     here = Run(str(tmp_path / "here"))
-    alone = launch.train_here(config, small, here, lambda event: None)
+    alone = driver.train_here(config, small, here, lambda event: None)
     # No BatchNorm here: two workers compute what one process does.
     for one, other in zip(run.metrics(), here.metrics(), strict=True):
         assert (one["train_loss"], one["val_loss"]) == pytest.approx((other["train_loss"], other["val_loss"]), rel=1e-3)
@@ -134,19 +134,19 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
 
 @pytest.mark.parametrize("nodes", [[], [2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [2, 6], [4, 10], [4, 4, 4], [2, 3, 5]])
 def test_however_many_elastic_workers_start_every_node_has_room_for_an_input_task(nodes, monkeypatch):
-    monkeypatch.setattr(placement, "_cpus_of_nodes", lambda: nodes)
-    asked, room = placement.scaling(Workers(1, 99), use_gpu=False), placement.input_claim(Workers(1, 99), use_gpu=False)
+    monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: nodes)
+    asked, room = resources.scaling(Workers(1, 99), use_gpu=False), resources.input_claim(Workers(1, 99), use_gpu=False)
     claim = asked.resources_per_worker["CPU"]
     assert 0 < room <= 1
     if len(nodes) > 1:  # any of them may be lost; and on the smallest there is one worker
         assert all(cpus % claim >= room for cpus in nodes) and int(min(nodes) / claim) == 1
     elif nodes:
         assert asked.max_workers * claim + room <= nodes[0]
-    assert placement.input_claim(Workers.fixed(2), use_gpu=False) == 1
+    assert resources.input_claim(Workers.fixed(2), use_gpu=False) == 1
 
 
 def test_more_elastic_workers_than_there_are_places_are_refused(ray_local, monkeypatch):
-    monkeypatch.setattr(placement, "_cpus_of_nodes", lambda: [2, 2])
+    monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: [2, 2])
     with pytest.raises(UserError, match=r"--workers 3:4: .* places for 2 of them"):
         preflight(Workers(3, 4), False, [])
 
@@ -162,10 +162,10 @@ def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared
 
 def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
     with pytest.raises(UserError, match=r"stored at 76 px.*--recipe big_cnn"):
-        launch.prepared_for(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "", [])
+        driver.prepared_for(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "", [])
     with pytest.raises(UserError, match=r"data\.val: 0\.2 -> 0\.3"):
-        launch.prepared_for(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val=0.3"])
-    found, config = launch.prepared_for(prepared.root, tiny_config(1, **SMALL), "", [])
+        driver.prepared_for(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val=0.3"])
+    found, config = driver.prepared_for(prepared.root, tiny_config(1, **SMALL), "", [])
     assert found.fingerprint == prepared.fingerprint and config.data.stored_size == 76
 
 
@@ -197,11 +197,11 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
 
 def test_a_resume_on_other_pictures_is_refused(tmp_path, prepared, capsys):
     config = tiny_config(1, **SMALL)
-    run = launch.claim(str(tmp_path / "run"), config, resume=False)
-    launch.start(config, prepared, run, Workers.parse("0"), True, True, lambda event: None)
+    run = driver.claim(str(tmp_path / "run"), config, resume=False)
+    driver.start(config, prepared, run, Workers.parse("0"), True, True, lambda event: None)
     other = tiny_prepared(tmp_path / "other", (21, 16, 8), size=76, seed=9)
     with pytest.raises(UserError, match=r"trained on other pictures.*tiny-0.*tiny-9"):
-        launch.start(config, other, run, Workers.parse("0"), True, True, lambda event: None)
+        driver.start(config, other, run, Workers.parse("0"), True, True, lambda event: None)
 
 
 def test_wrong_requests_exit_with_2(tmp_path, prepared, capsys):

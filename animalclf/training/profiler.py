@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from animalclf import storage
 from animalclf.runs import Run
+from animalclf.utils import storage
 
 WAIT, WARM_UP, STEPS = 2, 1, 4  # steps left out, steps measured but not kept, and steps kept
 

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from animalclf.config import Config
-from animalclf.data.feed import Batch, Phase, Schedule
-from animalclf.data.shards import Prepared
+from animalclf.data.loader import Batch, Phase, Schedule
+from animalclf.data.prepared_set import Prepared
 from animalclf.inference.submission import predictions_table
+from animalclf.metrics import classification
 from animalclf.runs import Run
-from animalclf.training import checkpoint, loop, metrics
-from animalclf.training.features import FeatureFeed
-from animalclf.training.ranks import Place, gather, together
+from animalclf.training import checkpoint, loop
+from animalclf.training.distributed import Place, gather, together
+from animalclf.training.frozen_features import FeatureFeed
 
 PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate", "keep")  # of an epoch's time, as metrics.jsonl has them
 
@@ -67,7 +68,7 @@ def finish(
         index, probabilities = index[order], probabilities[order]
         if not np.array_equal(index, np.sort(schedule.rows[split])):
             raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
-        result[split] = metrics.from_probabilities(probabilities, schedule.labels[index], prepared.classes)
+        result[split] = classification.from_probabilities(probabilities, schedule.labels[index], prepared.classes)
         rows = prepared.manifest.iloc[index]
         tables[split] = predictions_table(list(rows["path"]), prepared.classes, probabilities, ["ok"] * len(rows), list(rows["label"]))
     if splits:

@@ -22,16 +22,17 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, Progress, TextColumn
 
-from animalclf import storage
 from animalclf.config import Data
-from animalclf.console import console, duration
-from animalclf.data import copies, sources
-from animalclf.data import manifest as tables
-from animalclf.data.manifest import SHEET, summary
-from animalclf.data.measure import Job, measure, picture, shard_name
-from animalclf.data.shards import INFO, MANIFEST, Prepared, open_prepared
-from animalclf.data.split import split
+from animalclf.data.prepared_set import INFO, MANIFEST, Prepared, open_prepared
+from animalclf.duplicates import find
 from animalclf.errors import UserError
+from animalclf.prepare import manifest as tables
+from animalclf.prepare import sources
+from animalclf.prepare.manifest import SHEET, summary
+from animalclf.prepare.split import split
+from animalclf.prepare.task import Job, measure, picture, shard_name
+from animalclf.utils import storage
+from animalclf.utils.console import console, duration
 
 __all__ = ["prepare", "summary"]
 
@@ -87,7 +88,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
             manifest["split"] = split(manifest, config)
             if examples:
                 show("drawing copies", len(files))
-                storage.write_bytes(storage.join(out, SHEET), copies.contact_sheet(examples, partial(picture, source.root, config.max_pixels)))
+                storage.write_bytes(storage.join(out, SHEET), find.contact_sheet(examples, partial(picture, source.root, config.max_pixels)))
             kept.result()
         storage.write_table(storage.join(out, MANIFEST), manifest)
         info = tables.describe(manifest, source, config, inputs, names, time.monotonic() - started)
@@ -207,7 +208,7 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
     job = Job(root, out, config.stored_size, config.max_pixels, config.store)
     blocks = ray.data.from_blocks(chunks).map_batches(partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1)
     found: list[dict[str, np.ndarray]] = []
-    signatures = np.zeros((len(files), copies.SIDE**2), np.uint8) if config.near_copies else None
+    signatures = np.zeros((len(files), find.SIDE**2), np.uint8) if config.near_copies else None
     done = 0
     show("reading pictures", done)
     for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):

@@ -10,8 +10,8 @@ import os
 import tempfile
 from typing import Any
 
-from animalclf import storage
 from animalclf.runs import Run
+from animalclf.utils import storage
 
 # Names as other tools write them.
 TAGS = {

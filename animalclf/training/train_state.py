@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Config
-from animalclf.data.feed import Schedule
+from animalclf.data.loader import Schedule
 from animalclf.models import build
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint
-from animalclf.training.events import write_events
+from animalclf.training.distributed import Place
 from animalclf.training.optim import WeightAverage, make_optimizer
-from animalclf.training.ranks import Place
+from animalclf.training.tensorboard import write_events
+from animalclf.utils import storage
 
 History = list[dict[str, Any]]  # rows of metrics.jsonl
 

@@ -14,18 +14,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from animalclf import config as configuration
-from animalclf import storage
 from animalclf.config import Config
-from animalclf.console import console
-from animalclf.data.shards import FORMAT, Prepared, is_prepared, open_prepared
+from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
-from animalclf.memory import ONE_ARENA
 from animalclf.runs import STALE_SECONDS, Run
-from animalclf.training.mailbox import open_mailbox
-from animalclf.training.placement import Workers, choose_cache, input_claim, preflight, scaling, what_there_is
+from animalclf.training.progress import open_mailbox
+from animalclf.training.resources import Workers, choose_cache, input_claim, preflight, scaling, what_there_is
+from animalclf.utils import storage
+from animalclf.utils.console import console
+from animalclf.utils.malloc import ONE_ARENA
 
 if TYPE_CHECKING:
-    from animalclf.data.stream import Cache
+    from animalclf.data.ray_loader import Cache
     from animalclf.training.trainer import Switch
 
 Show = Callable[[dict[str, Any]], None]
@@ -59,7 +59,7 @@ def longer(run: Run, config: Config) -> bool:
     was, epochs, history = run.config(), config.train.epochs, run.metrics()
     if replace(was, train=replace(was.train, epochs=epochs, patience=config.train.patience, profile=config.train.profile)) != config:
         return False
-    from animalclf.training.state import out_of_patience
+    from animalclf.training.train_state import out_of_patience
 
     change = f"{run.root}: {'; '.join(_changed(was, config))}"
     if epochs != was.train.epochs and config.optim.schedule != "constant":
@@ -104,8 +104,8 @@ def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str],
         if changed:
             raise UserError(f"{data}: was prepared with other settings ({'; '.join(changed)}); prepare it again, or leave out these --set")
         return prepared, replace(config, data=stored)
-    from animalclf.data import sources
-    from animalclf.data.inspect import prepare
+    from animalclf.prepare import sources
+    from animalclf.prepare.job import prepare
 
     name = f"{sources.inputs_hash(sources.find(data, config.data), config.data)[:12]}-{FORMAT}"
     return prepare(data, storage.join(where, name), config.data, workers=workers), config
@@ -140,7 +140,7 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     )
     if local:
         return train_here(config, prepared, run, show)
-    from animalclf.data.stream import cache
+    from animalclf.data.ray_loader import cache
 
     return train_on_ray(config, prepared, run, workers, use_gpu, show, cache(prepared, in_memory, input_claim(workers, use_gpu)))
 
@@ -163,8 +163,8 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
 
 def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict[str, Any]:
     """`--local`: the same training in this process, without Ray, so that breakpoints work."""
-    from animalclf.data.feed import MemoryFeed, load_pictures
-    from animalclf.training.ranks import Place, set_up_cpu
+    from animalclf.data.loader import MemoryFeed, load_pictures
+    from animalclf.training.distributed import Place, set_up_cpu
     from animalclf.training.train import train
 
     set_up_cpu(config.train.threads, 1)
@@ -191,7 +191,7 @@ def train_on_ray(
     import ray
     import ray.train
 
-    from animalclf.data.stream import cache
+    from animalclf.data.ray_loader import cache
     from animalclf.training.trainer import Stopped, Switch, Trainer
     from animalclf.training.worker import Task, worker
 

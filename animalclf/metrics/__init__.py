@@ -1,0 +1,1 @@
+"""Metrics of class probabilities, their intervals, and tests of differences. Plain NumPy."""
