@@ -1,0 +1,59 @@
+"""Rows of files and events: the JSON keys of older versions, defaults for what they lack."""
+
+import pytest
+
+from animalclf.errors import UserError
+from animalclf.rows import EpochEnd, EpochRow, Moment, PhaseProgress, TrainingResult
+
+# As the code before the typed rows wrote them.
+EPOCH = {
+    "epoch": 1, "lr": 1e-4, "train_loss": 1.5, "train_accuracy": 0.25, "train_rows": 33, "train_seconds": 2.0, "pictures_per_s": 16.5,
+    "workers": 1, "wait_share": 0.01, "read_seconds": 0.1, "augment_seconds": 0.2, "wait_seconds": 0.02, "handover_seconds": 0.01,
+    "step_seconds": 1.97, "val_loss": 1.1, "val_rows": 11, "val_accuracy": 0.5, "val_balanced_accuracy": 0.4, "val_macro_f1": 0.3,
+    "validate_seconds": 0.4, "seconds": 2.5, "keep_seconds": 0.0, "features_seconds": 0.6,
+}  # fmt: skip
+RESULT = {
+    "run": "/runs/a", "recipe": "big_cnn", "seed": 0, "epochs": 3, "best_epoch": 2, "classes": ["a", "b"], "workers": 1, "precision": "fp32",
+    "rows": {"train": 33, "val": 11, "test": 0}, "seconds": 7.5, "seconds_this_time": 7.6, "pictures_per_s": 16.5, "time": {"read": 0.3},
+    "wait_share": 0.01, "val": {"accuracy": 0.5}, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1,
+}  # fmt: skip
+
+
+def test_an_epoch_keeps_its_keys():
+    row = EpochRow.from_dict(EPOCH)
+    assert row.to_dict() == EPOCH
+    assert row.val == {"loss": 1.1, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3} and row.val_rows == 11
+    assert (row.images_per_s, row.wait_fraction, row.copy_seconds, row.features_seconds) == (16.5, 0.01, 0.01, 0.6)
+
+
+def test_without_validation_and_features_their_keys_are_left_out():
+    row = EpochRow.from_dict({key: value for key, value in EPOCH.items() if not key.startswith(("val_", "features"))})
+    assert row.val == {} and row.val_rows is None and row.features_seconds is None
+    assert not [key for key in row.to_dict() if key.startswith(("val_", "features"))]
+
+
+def test_a_registered_metric_is_a_key_of_the_row():
+    row = EpochRow(epoch=1, val={"kappa": 0.7})
+    assert row.to_dict()["val_kappa"] == 0.7 and EpochRow.from_dict(row.to_dict()) == row
+
+
+def test_a_result_keeps_its_keys():
+    result = TrainingResult.from_dict(RESULT)
+    assert result.to_dict() == RESULT
+    assert result.metrics == {"accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1}
+
+
+def test_old_and_new_files_open():
+    assert EpochRow.from_dict({"epoch": 2, "unknown": "text"}) == EpochRow(epoch=2)
+    with pytest.raises(UserError, match="EpochRow: epoch missing"):
+        EpochRow.from_dict({"lr": 0.1})
+
+
+def test_events_keep_their_keys():
+    progress = {"phase": "train", "epoch": 1, "epochs": 3, "done": 4, "of": 33, "seconds": 0.5}
+    assert PhaseProgress.from_dict(progress).to_dict() == progress and PhaseProgress.from_dict(progress).total == 33
+    features = {"phase": "features", "done": 4, "of": 33, "seconds": 0.5}
+    assert PhaseProgress.from_dict(features).to_dict() == features
+    assert Moment("ray ready").to_dict() == {"moment": "ray ready"}
+    assert EpochEnd(EpochRow.from_dict(EPOCH)).to_dict() == {"row": EPOCH}
+    assert EpochEnd.from_dict({"row": EPOCH}).row == EpochRow.from_dict(EPOCH)
