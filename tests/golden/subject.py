@@ -142,10 +142,10 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
             history, result, probabilities = run.metrics(), run.result(), run.predictions("val")
     finally:
         torch.set_num_threads(threads)
-    names = ("lr", "train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1")
+    names = ("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1")
     return {
         "losses": losses,
-        "epochs": [{name: row[name] for name in names} for row in history],
+        "epochs": [{"lr": f"{row['lr']:.9e}", **{name: row[name] for name in names}} for row in history],
         "best_epoch": result["best_epoch"],
         "best": {name: result["val"][name] for name in FIGURES},
         "predicted": probabilities["predicted"].tolist(),
