@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import yaml
 
+from animalclf.config.parsing import nearest, read
 from animalclf.errors import UserError
-from animalclf.trees import nearest, read
 
 Prior = np.ndarray | Literal["train", "estimate"]  # class shares float64 (C,), those of the training, or found from the predictions themselves
 _ROUNDING = 0.02  # given shares may miss a sum of 1 by so much: people write 0.33,0.33,0.33

@@ -6,10 +6,10 @@ import importlib
 import os
 
 from animalclf import config as configuration
+from animalclf.config.parsing import flat
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training.tensorboard import TAGS
-from animalclf.trees import flat
 
 
 def wanted() -> bool:

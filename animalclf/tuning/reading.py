@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from animalclf.config.parsing import nearest
 from animalclf.errors import UserError
-from animalclf.trees import nearest
 
 
 def known(tree: Mapping[str, Any], keys: Sequence[str], what: str) -> None:

@@ -24,8 +24,8 @@ from typing import Any
 
 from animalclf import config as configuration
 from animalclf.config import Config
+from animalclf.config.parsing import assignment, flat, nearest, put, read
 from animalclf.errors import UserError
-from animalclf.trees import assignment, flat, nearest, put, read
 from animalclf.tuning import reading
 from animalclf.tuning.rules import check_given, check_plan
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
+from animalclf.config.parsing import assignment, build, flat, nearest, put, read, to_dict
 from animalclf.errors import UserError
-from animalclf.trees import assignment, build, flat, nearest, put, read, to_dict
 
 
 @dataclass(frozen=True)
