@@ -23,10 +23,11 @@ from rich.table import Table
 COMPARE = """
 import sys
 from animalclf import cluster
+from animalclf.config import parse_sets
 from animalclf.tuning import space
 from animalclf.tuning.compare import compare
 data, out, seeds, sets = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-answer = compare(space.plan(recipes="demo", seeds=seeds, sets=sets), data, out, max_concurrent=1)
+answer = compare(space.plan(recipes="demo", seeds=seeds, overrides=parse_sets(sets)), data, out, max_concurrent=1)
 cluster.leave_ray()
 sys.exit(len(answer["trials"]) - len(answer["runs"]))
 """

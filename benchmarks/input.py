@@ -124,7 +124,7 @@ def prepare_once(photos: str, out: str) -> tuple[Prepared, dict[str, float]]:
     from animalclf.prepare.job import prepare
 
     started = time.perf_counter()
-    prepared = prepare(photos, out, configuration.load("big_cnn", ["data.val=0"]).data, progress=False)
+    prepared = prepare(photos, out, configuration.load("big_cnn", {"data.val": 0}).data, progress=False)
     return prepared, {"seconds": time.perf_counter() - started}
 
 
@@ -148,7 +148,7 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
     from animalclf.training import loop
 
     loading = time.perf_counter()
-    schedule = make_schedule(prepared, configuration.load("big_cnn", [f"train.batch_size={BATCH}"]))
+    schedule = make_schedule(prepared, configuration.load("big_cnn", {"train.batch_size": BATCH}))
     store = cache(prepared)
     ray.wait(store.refs, num_returns=len(store.refs))
     started = time.perf_counter()

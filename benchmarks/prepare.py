@@ -58,19 +58,19 @@ def measure(folder: str, pictures: int, cores: int) -> dict[str, Any]:
     bare_loop(photos, cores)  # the files and as much memory as all need are in the machine's memory then
     seconds = {"bare": bare_loop(photos, cores), "the whole command": whole_command(photos, f"{folder}/prepared")}
     start_local(cores)
-    seconds["with near-copies"] = prepare_once(photos, f"{folder}/prepared", [])
-    seconds["identical files only"] = prepare_once(photos, f"{folder}/prepared", ["data.near_copies=false"])
+    seconds["with near-copies"] = prepare_once(photos, f"{folder}/prepared")
+    seconds["identical files only"] = prepare_once(photos, f"{folder}/prepared", near_copies=False)
     ray.shutdown()
     seconds["bare"] = (seconds["bare"] + bare_loop(photos, cores)) / 2
     ratios = {f"ratio_{name.replace(' ', '_')}": seconds["bare"] / each for name, each in seconds.items() if name != "bare"}
     return {"pictures": pictures, "cores": cores, "seconds": seconds, **ratios}
 
 
-def prepare_once(photos: str, out: str, sets: list[str]) -> float:
+def prepare_once(photos: str, out: str, near_copies: bool = True) -> float:
     from animalclf.prepare.job import prepare
 
     started = time.perf_counter()
-    prepare(photos, out, configuration.load("big_cnn", [f"data.stored_size={SIZE}", *sets]).data, progress=False)
+    prepare(photos, out, configuration.Data(stored_size=SIZE, near_copies=near_copies), progress=False)
     seconds = time.perf_counter() - started
     shutil.rmtree(out)
     return seconds

@@ -77,7 +77,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     set_up_cpu(0, 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    spec = configuration.load(arguments.model, [] if arguments.model == "big_cnn" else ["model.weights=none"])
+    spec = configuration.load(arguments.model, {"model.weights": "none"})
     variants: dict[str, Callable[[], float]] = {}
     for compiled in (False, True) if arguments.compile else (False,):
         for precision in ("fp32", "bf16"):

@@ -70,4 +70,4 @@ def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:
         "optim.lr": 1e-4,
     }
     base |= {key.replace("__", "."): value for key, value in sets.items()}
-    return configuration.load("big_cnn", [f"{key}={value}" for key, value in base.items()])
+    return configuration.load("big_cnn", base)

@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-import yaml
 from helpers import tiny_prepared
 from rich.console import Console
 
@@ -18,7 +17,8 @@ from animalclf.tuning import space
 from animalclf.tuning.live import LiveTable
 
 EPOCHS = 4  # of the trials that are interrupted: too many to be over before a worker hears of it
-SMALL = ["model.input_size=76", "train.batch_size=16", "train.precision=fp32", "optim.lr=1e-4"]
+SMALL = {"model.input_size": 76, "train.batch_size": 16, "train.precision": "fp32"}
+SLOW = {**SMALL, "optim.lr": 1e-4}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     compare, loaded = comparing
     out = str(tmp_path / "comparison")
     broken = {"recipe": "big_cnn", "name": "broken", "set": {"optim.name": "sgd", "optim.lr": 1e30}}
-    settings = {key: yaml.safe_load(value) for key, value in (item.split("=") for item in [*SMALL, f"train.epochs={EPOCHS}"])}
+    settings = SLOW | {"train.epochs": EPOCHS}
     killed, states = [], []
 
     def show(event):
@@ -79,11 +79,11 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     with pytest.raises(UserError, match=r"other pictures.*tiny-0 -> tiny-5"):
         compare(plan, same_names.root, out, resume=True)
     with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 4 -> 5"):
-        compare(space.plan(recipes="big_cnn", sets=[*SMALL, "train.epochs=5"]), prepared.root, out, resume=True)
+        compare(space.plan(recipes="big_cnn", overrides=SLOW | {"train.epochs": 5}), prepared.root, out, resume=True)
 
     states.clear()
     ended, rows = good.result(), []
-    two = space.plan(recipes="big_cnn", sets=[*SMALL, f"train.epochs={EPOCHS}"], seeds="2")
+    two = space.plan(recipes="big_cnn", overrides=SLOW | {"train.epochs": EPOCHS}, seeds="2")
 
     def interrupt(event):
         show(event)
@@ -110,8 +110,8 @@ def test_asha_stops_a_bad_trial_and_its_resources_come_back(tmp_path, comparing,
 
     compare, _ = comparing
     out = str(tmp_path / "comparison")
-    sets = [*SMALL[:-1], "train.epochs=4", "train.monitor=loss"]
-    plan = space.plan(recipes="big_cnn", sets=sets, grid=["optim.lr=1e-4,0.3"], schedule="asha")
+    settings = SMALL | {"train.epochs": 4, "train.monitor": "loss"}
+    plan = space.plan(recipes="big_cnn", overrides=settings, grid=["optim.lr=1e-4,0.3"], schedule="asha")
     answer = compare(plan, prepared.root, out)
     good, bad = answer["trials"]
     assert (good["state"], good["epochs"]) == ("finished", 4)
@@ -135,7 +135,7 @@ def gone(look):
 def test_what_cannot_be_compared_is_refused_before_any_training(tmp_path, comparing, prepared, monkeypatch):
     compare, _ = comparing
     out = str(tmp_path / "comparison")
-    plan = space.plan(recipes="big_cnn", sets=SMALL)
+    plan = space.plan(recipes="big_cnn", overrides=SLOW)
     with pytest.raises(UserError, match="no comparison to resume"):
         compare(plan, prepared.root, out, resume=True)
     with pytest.raises(UserError, match=r"--workers 20: the cluster has 4 CPUs"):
@@ -146,7 +146,7 @@ def test_what_cannot_be_compared_is_refused_before_any_training(tmp_path, compar
     with pytest.raises(UserError, match="balanced_accuracy is not reported"):
         compare(plan, blind.root, out)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    search = space.plan(recipes="big_cnn", sets=SMALL[:-1], search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna")
+    search = space.plan(recipes="big_cnn", overrides=SMALL, search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna")
     with pytest.raises(UserError, match=r"animalclf\[optuna\]"):
         compare(search, prepared.root, out)
     assert not os.path.exists(f"{out}/comparison.yaml"), "a refused comparison must not stand in the way of the next"
@@ -179,7 +179,7 @@ def test_a_failure_is_told_in_one_line():
 
 
 def test_people_see_every_trial_once_an_epoch_or_a_table():
-    trials = space.plan(recipes="big_cnn", sets=["train.epochs=3"], seeds="30").trials
+    trials = space.plan(recipes="big_cnn", overrides={"train.epochs": 3}, seeds="30").trials
     row = {"epoch": 1, "seconds": 2.0, "pictures_per_s": 50.0, "train_loss": 1.0, "val_balanced_accuracy": 0.4}
     about = {"name": "big_cnn", "seed": 0, "reason": "", "epochs": 0, "best": None}
     for terminal in (False, True):

@@ -1,9 +1,21 @@
 import dataclasses
+import json
+import math
+import pickle
+from pathlib import Path
 
+import jsonschema
+import pydantic
 import pytest
 
 from animalclf import config as configuration
+from animalclf.config import reference
+from animalclf.config.schema import groups, keys
 from animalclf.errors import UserError
+from animalclf.models import names
+
+RECORDED = Path(__file__).parent / "golden" / "recipes"  # each recipe as the configuration of the first release writes it
+STALE = "is stale: run `python -m animalclf.config.reference` and commit what it writes"
 
 
 @pytest.mark.parametrize("recipe", configuration.recipe_names())
@@ -14,19 +26,18 @@ def test_every_recipe_survives_a_round_trip(recipe):
 
 
 def test_a_written_configuration_is_a_recipe(tmp_path):
-    config = configuration.load("big_cnn", ["optim.lr=3e-4", "model.trainable=[block5, head]"])
+    config = configuration.load("big_cnn", {"optim.lr": 3e-4, "model.trainable": ["block5", "head"]})
     path = tmp_path / "config.yaml"
     path.write_text(configuration.to_yaml(config))
     assert configuration.load(str(path)) == config
 
 
 def test_set_converts_to_the_keys_type():
-    config = configuration.load(
-        "big_cnn", ["optim.lr=1e-4", "train.epochs=7", "augment.zoom=[1, 1]", "train.channels_last=false", "model.weights=none"]
-    )
+    sets = ["optim.lr=1e-4", "train.epochs=9", "train.epochs=7", "augment.zoom=[1, 1]", "train.channels_last=false", "model.weights=none"]
+    config = configuration.load("big_cnn", configuration.parse_sets(sets))
     assert (config.optim.lr, config.train.epochs, config.augment.zoom) == (1e-4, 7, (1.0, 1.0))
     assert config.train.channels_last is False and config.model.weights == "none"
-    assert configuration.load("big_cnn", ["model.trainable=head"]).model.trainable == ("head",)
+    assert configuration.load("big_cnn", {"model.trainable": "head"}).model.trainable == ("head",)
 
 
 @pytest.mark.parametrize(
@@ -36,21 +47,33 @@ def test_set_converts_to_the_keys_type():
         (["lr=3"], "optim.lr"),
         (["train.epochs=many"], "train.epochs: 'many' is not a whole number"),
         (["train.epochs=1.5"], "train.epochs: 1.5 is not a whole number"),
-        (["train.epochs=0"], "train.epochs: at least 1"),
+        (["train.epochs=0"], "train.epochs: at least 1, not 0"),
+        (["train.epochs=true"], "train.epochs: True is not a whole number"),
+        (["train.epochs=.inf"], "train.epochs: inf is not a whole number"),
+        (["model.name=true"], "model.name: True is not text"),
         (["train.balance=weights"], "class_weights"),
         (["optim.lr=-1"], "optim.lr: above 0"),
         (["augment.flip=1"], "augment.flip: 1 is not true or false"),
-        (["augment.zoom=[1,2,3]"], "augment.zoom: wants 2 values"),
+        (["augment.zoom=[1,2,3]"], "augment.zoom: wants 2 values, got [1, 2, 3]"),
+        (["augment.zoom=1"], "augment.zoom: wants 2 values, got 1"),
+        (["augment.zoom=[1, a]"], "augment.zoom: 'a' is not a number"),
+        (["augment.zoom=[2, 1]"], "augment.zoom: two numbers, the smaller first"),
+        (["augment.zoom=[0, 1]"], "augment.zoom: above 0, not 0"),
         (["data.stored_size=64"], "data.stored_size: 64 is below model.input_size 128"),
         (["train.epochs"], "write it as key=value"),
         (["train=3"], "train: must be a group of keys"),
         (["seed.x=3"], "seed: {'x': 3} is not a whole number"),
-        (["data.fold=1"], "data.fold"),
+        (["data.fold=1"], "data.fold: a number from 0 to data.folds - 1 = 0"),
+        (["data.folds=1"], "data.folds: 0 for none, or at least 2"),
+        (["data.val=0.5", "data.test=0.5"], "data.val: the validation and test fractions must leave images to train on"),
+        (["optim.warmup_epochs=111"], "optim.warmup_epochs: from 0 to train.epochs = 110, not 111"),
+        (["optim.lr=.nan"], "optim.lr: above 0, not nan"),
+        (["seed=1", "train.epochs=0", "optim.lrr=1"], "unknown key optim.lrr (did you mean 'optim.lr'?); train.epochs: at least 1"),
     ],
 )
 def test_a_wrong_set_is_refused_with_its_key(sets, expected):
     with pytest.raises(UserError, match=r".*") as caught:
-        configuration.load("big_cnn", sets)
+        configuration.load("big_cnn", configuration.parse_sets(sets))
     assert expected in str(caught.value)
 
 
@@ -73,3 +96,78 @@ def test_differences_name_keys_and_both_values():
     other = dataclasses.replace(one, seed=1, train=dataclasses.replace(one.train, epochs=3))
     assert configuration.differences(one, one) == []
     assert configuration.differences(one, other) == ["seed: 0 -> 1", f"train.epochs: {one.train.epochs} -> 3"]
+
+
+@pytest.mark.parametrize("recipe", configuration.recipe_names())
+def test_recipes_and_the_configurations_of_older_runs_keep_their_values(recipe):
+    recorded = (RECORDED / f"{recipe}.yaml").read_text()
+    assert configuration.to_yaml(configuration.load(recipe)) == recorded
+    assert configuration.load(str(RECORDED / f"{recipe}.yaml")) == configuration.load(recipe)
+
+
+def test_a_key_that_an_older_run_lacks_has_its_default():
+    assert configuration.from_dict({"model": {"name": "vgg16"}}).augment == configuration.Augment()
+    assert configuration.data_from_dict({"stored_size": 252, "val": 0.1}) == configuration.Data(stored_size=252, val=0.1)
+    with pytest.raises(UserError, match=r"unknown key data\.vall \(did you mean 'data\.val'\?\)"):
+        configuration.data_from_dict({"vall": 0.1})
+
+
+def test_a_configuration_is_a_frozen_value():
+    config = configuration.load("vgg16")
+    copy = pickle.loads(pickle.dumps(config))
+    assert copy == config and copy is not config and len({copy, config}) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+    with pytest.raises(pydantic.ValidationError, match="greater than or equal to 1"):
+        dataclasses.replace(config.train, epochs=0)
+    with pytest.raises(UserError, match=r"data\.stored_size: 252 is below model\.input_size 300"):
+        dataclasses.replace(config, model=dataclasses.replace(config.model, input_size=300))
+
+
+def outside(key):
+    """For each limit of a key: the value nearest to it that is out of range."""
+    whole = key.wanted == "a whole number"
+    for name, limit in key.limits.items():
+        step = {"gt": 0, "lt": 0, "ge": -1, "le": 1}[name]
+        yield limit if step == 0 else limit + step if whole else math.nextafter(limit, step * math.inf)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [pytest.param(key, value, id=f"{key.name}={value!r}") for key in keys().values() for value in outside(key)]
+)
+def test_a_documented_range_is_enforced(key, value):
+    values = [[value, *key.default[1:]], [*key.default[:-1], value]] if key.elements else [value]
+    for wrong in values:
+        with pytest.raises(UserError) as caught:
+            configuration.load("big_cnn", {key.name: wrong})
+        assert str(caught.value).startswith(f"{key.name}: {key.range}, not {value!r} ({key.summary})")
+
+
+def test_every_key_and_group_is_documented():
+    assert list(keys()) == list(configuration.flat(configuration.to_dict(configuration.Config())))
+    assert [key.name for key in keys().values() if len(key.doc) < 20 or not key.doc.endswith(".")] == []
+    assert [group for group, cls in groups().items() if len(cls.__doc__) < 20 or cls.__doc__.startswith(f"{cls.__name__}(")] == []
+
+
+def test_the_documentation_names_every_model():
+    assert [name for name in names() if name not in keys()["model.name"].doc] == []
+
+
+def test_the_generated_documents_are_fresh():
+    assert reference.MARKDOWN.read_text() == reference.markdown(), f"{reference.MARKDOWN} {STALE}"
+    assert reference.JSON_SCHEMA.read_text() == reference.json_schema(), f"{reference.JSON_SCHEMA} {STALE}"
+
+
+def test_the_json_schema_takes_recipes_and_refuses_what_loading_refuses():
+    schema = json.loads(reference.json_schema())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    for recipe in configuration.recipe_names():
+        check.validate(configuration.to_dict(configuration.load(recipe)))
+    for key in keys().values():
+        for value in [] if key.elements else outside(key):
+            tree = {}
+            configuration.put(tree, key.name, value, key.name)
+            assert not check.is_valid(tree), (key.name, value)
+    for tree in ({"trainn": {}}, {"train": {"epoch": 1}}, {"train": 3}, {"augment": {"zoom": [0, 1]}}, {"train": {"balance": "weights"}}):
+        assert not check.is_valid(tree), tree

@@ -96,8 +96,8 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
 
 def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     small = tiny_prepared(tmp_path / "prepared", (21, 16, 8))
-    sets = ["model.weights=none", "model.input_size=32", "data.stored_size=40", "train.epochs=3", "train.batch_size=8", "train.precision=fp32"]
-    config = configuration.load("vgg16_pooled", sets)
+    small_model = {"model.weights": "none", "model.input_size": 32, "data.stored_size": 40}
+    config = configuration.load("vgg16_pooled", small_model | {"train.epochs": 3, "train.batch_size": 8, "train.precision": "fp32"})
     run, result = on_ray(tmp_path / "ray", config, small, 2)
     here = Run(str(tmp_path / "here"))
     alone = driver.train_here(config, small, here, lambda event: None)
@@ -162,10 +162,10 @@ def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared
 
 def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
     with pytest.raises(UserError, match=r"stored at 76 px.*--recipe big_cnn"):
-        driver.prepared_for(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "", [])
+        driver.prepared_for(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "")
     with pytest.raises(UserError, match=r"data\.val: 0\.2 -> 0\.3"):
-        driver.prepared_for(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val=0.3"])
-    found, config = driver.prepared_for(prepared.root, tiny_config(1, **SMALL), "", [])
+        driver.prepared_for(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val"])
+    found, config = driver.prepared_for(prepared.root, tiny_config(1, **SMALL), "")
     assert found.fingerprint == prepared.fingerprint and config.data.stored_size == 76
 
 

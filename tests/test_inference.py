@@ -192,7 +192,7 @@ def test_a_prepared_set_that_does_not_fit_is_refused(run, tmp_path):
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
     from animalclf.inference.predict import predict
 
-    other = configuration.load("big_cnn", ["model.input_size=120", "data.stored_size=120"])
+    other = configuration.load("big_cnn", {"model.input_size": 120, "data.stored_size": 120})
     broken = make_run(tmp_path / "run", saved=other, prepared=prepared.root, data_fingerprint=prepared.fingerprint)
     with pytest.raises(UserError, match="another architecture"):
         evaluate(broken)

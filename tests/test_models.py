@@ -56,7 +56,7 @@ def rows_of(text):
 
 
 def recipe(name, *sets):
-    return configuration.load(name, ["model.weights=none", *sets] if name != "big_cnn" else list(sets)).model
+    return configuration.load(name, {"model.weights": "none"} | configuration.parse_sets(sets)).model
 
 
 def test_big_cnn_is_the_seeds_table():

@@ -203,7 +203,7 @@ class Scale(torch.nn.Module):
 def pooled(epochs, **sets):
     base = {"model.weights": "none", "model.input_size": 32, "data.stored_size": 40, "train.epochs": epochs, "train.precision": "fp32"}
     base |= {"train.batch_size": 8} | {key.replace("__", "."): value for key, value in sets.items()}
-    return configuration.load("vgg16_pooled", [f"{key}={value}" for key, value in base.items()])
+    return configuration.load("vgg16_pooled", base)
 
 
 def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_path, monkeypatch):
@@ -234,7 +234,7 @@ def test_class_weights_are_the_seeds():
 
 
 def test_learning_rate_warms_up_and_decays():
-    spec = configuration.load("big_cnn", ["optim.lr=1", "optim.schedule=cosine", "optim.warmup_epochs=2", "train.epochs=10"]).optim
+    spec = configuration.load("big_cnn", {"optim.lr": 1, "optim.schedule": "cosine", "optim.warmup_epochs": 2, "train.epochs": 10}).optim
     rates = [learning_rate(spec, step, 5, 10) for step in range(50)]
     assert rates[0] == pytest.approx(1 / 11) and max(rates) == rates[10] == 1 and rates[-1] < 0.01
     assert all(a < b for a, b in itertools.pairwise(rates[:11])) and all(a > b for a, b in itertools.pairwise(rates[10:]))
@@ -375,7 +375,7 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
 
 
 def test_a_trace_of_a_few_steps_opens_as_json(tmp_path, prepared):
-    run = train_into(tmp_path, quick(1, train__batch_size=4, train__profile="true"), prepared)
+    run = train_into(tmp_path, quick(1, train__batch_size=4, train__profile=True), prepared)
     with gzip.open(run.url("profile", "trace.json.gz")) as file:
         names = {event.get("name") for event in json.load(file)["traceEvents"]}
     assert any("conv" in str(name) for name in names) and any("Adam" in str(name) for name in names)

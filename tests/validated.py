@@ -28,7 +28,7 @@ def finished_run(
     **result: Any,
 ) -> Run:
     """A run folder as training leaves it, without checkpoints: three epochs of 10, 11 and 12 s, the second the best. `chances` float (N, C)."""
-    run, config = Run(str(root)), configuration.load(recipe, sets)
+    run, config = Run(str(root)), configuration.load(recipe, configuration.parse_sets(sets))
     names = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)] if paths is None else list(paths)
     found = classification.from_probabilities(chances, labels, classes)
     run.write_config(config)

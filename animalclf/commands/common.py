@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from animalclf import config as configuration
-from animalclf.config import Config
 
 UNREADABLE = 3  # exit code: the work is done, but some pictures could not be read
 DATA_HELP = (
@@ -36,7 +35,11 @@ def recipe_arguments(parser: argparse.ArgumentParser, recipe: str) -> None:
 
 def set_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe, e.g. --set train.epochs=5; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the recipe, e.g. --set train.epochs=5; repeatable (`animalclf recipes NAME` explains the keys)",
     )
 
 
@@ -44,10 +47,9 @@ def prior_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", default="train", help=PRIOR_HELP)
 
 
-def config_of(arguments: argparse.Namespace) -> Config:
-    """The recipe with --set and --limit laid over it."""
-    sets = list(arguments.set) + ([f"data.limit={arguments.limit}"] if arguments.limit else [])
-    return configuration.load(arguments.recipe, sets)
+def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The overrides of --set and --limit: dotted key -> value."""
+    return configuration.parse_sets(arguments.set) | ({"data.limit": arguments.limit} if arguments.limit else {})
 
 
 def escape(text: str) -> str:

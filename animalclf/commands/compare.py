@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, escape, prior_argument, set_argument
+from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, escape, overrides_of, prior_argument, set_argument
 from animalclf.errors import UserError
 
 
@@ -52,9 +52,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out: the comparison folder to continue")
-    sets = [*arguments.set, *([f"data.limit={arguments.limit}"] if arguments.limit else [])]
     asked = {name: getattr(arguments, name) for name in ("recipes", "seeds", "grid", "search", "samples", "schedule", "searcher")}
-    return compared(plan(arguments.file, sets=sets, **asked), arguments)
+    return compared(plan(arguments.file, overrides=overrides_of(arguments), **asked), arguments)
 
 
 def compared(plan: Any, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, config_of, recipe_arguments
+from animalclf import config as configuration
+from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, overrides_of, recipe_arguments
 
 
 def add(commands: Any) -> None:
@@ -29,6 +30,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf.prepare.job import prepare, summary
     from animalclf.utils.console import console
 
-    prepared = prepare(arguments.data, arguments.out, config_of(arguments).data, force=arguments.force)
+    config = configuration.load(arguments.recipe, overrides_of(arguments))
+    prepared = prepare(arguments.data, arguments.out, config.data, force=arguments.force)
     console.print(summary(prepared))
     return {**prepared.info, "root": prepared.root, "exit_code": UNREADABLE if prepared.info["bad"] else 0}

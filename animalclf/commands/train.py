@@ -7,7 +7,8 @@ import os
 import time
 from typing import Any
 
-from animalclf.commands.common import DATA_HELP, add_command, config_of, recipe_arguments
+from animalclf import config as configuration
+from animalclf.commands.common import DATA_HELP, add_command, overrides_of, recipe_arguments
 from animalclf.errors import UserError
 
 
@@ -48,13 +49,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     mlflow_log.wanted()
     workers = Workers.parse(arguments.workers)
-    arguments.set += ["train.profile=true"] if arguments.profile else []
-    config = driver.with_weights(config_of(arguments))
+    overrides = overrides_of(arguments) | ({"train.profile": True} if arguments.profile else {})
+    config = driver.with_weights(configuration.load(arguments.recipe, overrides))
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out: the run folder to continue")
     out = storage.absolute(arguments.out or f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     where = arguments.prepared or storage.join(os.path.dirname(out), "prepared")
-    prepared, config = driver.prepared_for(arguments.data, config, where, arguments.set, workers.most)
+    prepared, config = driver.prepared_for(arguments.data, config, where, overrides, workers.most)
     folder = driver.claim(out, config, arguments.resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:

@@ -1,20 +1,22 @@
-"""The configuration: which keys there are, and how they are read."""
+"""The configuration: `schema` says which keys there are, `parsing` reads them from recipes and from `--set`, `reference` documents them."""
 
-from animalclf.config.schema import (
-    Augment,
-    Config,
-    Data,
-    Model,
-    Optim,
-    Train,
+from animalclf.config.parsing import (
+    assignment,
+    changed_keys,
     data_from_dict,
     differences,
+    flat,
     from_dict,
     load,
+    nearest,
+    parse_sets,
+    put,
+    read,
     recipe_names,
     to_dict,
     to_yaml,
 )
+from animalclf.config.schema import Augment, Config, Data, Model, Optim, Train
 
 __all__ = [
     "Augment",
@@ -23,10 +25,17 @@ __all__ = [
     "Model",
     "Optim",
     "Train",
+    "assignment",
+    "changed_keys",
     "data_from_dict",
     "differences",
+    "flat",
     "from_dict",
     "load",
+    "nearest",
+    "parse_sets",
+    "put",
+    "read",
     "recipe_names",
     "to_dict",
     "to_yaml",

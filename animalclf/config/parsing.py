@@ -1,17 +1,94 @@
-"""Trees of settings: nested mappings with dotted keys, and the frozen dataclasses that they become; what is wrong is refused with the nearest key."""
+"""Configurations from recipes, files and dotted overrides, and back to plain data; errors name the dotted key and the remedy."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
-import typing
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from animalclf.config.schema import Config, Data, Key, keys
 from animalclf.errors import UserError
 from animalclf.utils import storage
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("animalclf.recipes").iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_file(recipe: str) -> str:
+    """The path or s3:// URL of a recipe's file. Raises UserError for an unknown name, with the nearest one."""
+    if recipe in recipe_names():
+        return str(resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml"))
+    if recipe.endswith((".yaml", ".yml")):
+        return recipe
+    raise UserError(f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file")
+
+
+def load(recipe: str = "big_cnn", overrides: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of `recipe` (a name, or the path or s3:// URL of a YAML file) with `overrides` (dotted key -> value) on top.
+
+    Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
+    """
+    tree = read(recipe_file(recipe), "recipe file")
+    for key, value in (overrides or {}).items():
+        put(tree, key, value, key)
+    return from_dict(tree)
+
+
+def from_dict(tree: dict[str, Any]) -> Config:
+    """A validated Config from plain data (a parsed recipe, or the result of `to_dict`); missing keys get their defaults. Raises UserError."""
+    config: Config = _validated(Config, tree, "")
+    return config
+
+
+def data_from_dict(tree: dict[str, Any]) -> Data:
+    """The Data settings that a prepared set stores. Raises UserError."""
+    data: Data = _validated(Data, tree, "data.")
+    return data
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A configuration or a group of it as plain data (dicts, lists, numbers, text)."""
+    return {field.name: _plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+
+
+def to_yaml(config: Config) -> str:
+    """The text of a recipe file that holds every key."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def changed_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old value, new value) for every key that differs, in the order of the tree."""
+    before, after = flat(to_dict(old)), flat(to_dict(new))
+    return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """`key: old -> new` for every key that differs, in the order of the tree."""
+    return [f"{key}: {before} -> {after}" for key, (before, after) in changed_keys(old, new).items()]
+
+
+def parse_sets(items: Iterable[str], flag: str = "--set") -> dict[str, Any]:
+    """The overrides that a repeated `flag` gives as key=value: dotted key -> value as YAML reads it; the last of a key wins. Raises UserError."""
+    return dict(assignment(flag, item) for item in items)
+
+
+def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
+    """Key and value of `key=value`, given with `flag`; the value as YAML reads it, or (`raw`) as text. Raises UserError."""
+    key, equals, value = item.partition("=")
+    if not equals:
+        raise UserError(f"{flag} {item}: write it as key=value, for example {flag} optim.lr=1e-3")
+    try:
+        return key.strip(), value.strip() if raw else yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"{flag} {item}: the value is not valid YAML: {error}") from error
 
 
 def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> dict[str, Any]:
@@ -27,19 +104,8 @@ def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> dict[str, Any]:
     return tree or {}
 
 
-def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
-    """Key and value of `key=value`, given with `flag`; the value as YAML reads it, or (`raw`) as it stands. Raises UserError."""
-    key, equals, value = item.partition("=")
-    if not equals:
-        raise UserError(f"{flag} {item}: write it as key=value, for example {flag} optim.lr=1e-3")
-    try:
-        return key.strip(), value.strip() if raw else yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"{flag} {item}: the value is not valid YAML: {error}") from error
-
-
 def put(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
-    """Set the dotted `key` of `tree`. Raises UserError, which begins with what was `said`, where a part of it is no group."""
+    """Set the dotted `key` of `tree`. Raises UserError, which begins with `said`, where a part of the key is not a group."""
     node = tree
     *parents, last = key.split(".")
     for parent in parents:
@@ -57,32 +123,10 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def to_dict(settings: Any) -> dict[str, Any]:
-    """A dataclass as plain data (dicts, lists, numbers, text), which `build` turns back into the same."""
-    return {f.name: _plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-
-
-def nearest(word: str, choices: typing.Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str]) -> str:
     """The end of an error: the choice that is most like `word`, or nothing where none is."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def build(cls: Any, tree: Any, prefix: str = "", root: Any = None) -> Any:
-    """The dataclass `cls` of a tree, which is the part `prefix` of the dataclass `root` (itself, by default). Raises UserError for an unknown key,
-    with the nearest one of `root`, and for a value of the wrong type."""
-    root = root or cls
-    if not isinstance(tree, dict):
-        raise UserError(f"{prefix.rstrip('.')}: must be a group of keys, not {tree!r}")
-    hints = typing.get_type_hints(cls)
-    for key in tree:
-        if key not in hints:
-            raise UserError(f"unknown key {prefix}{key}{nearest(f'{prefix}{key}', _keys(root))}")
-    values = {}
-    for key, value in tree.items():
-        hint = hints[key]
-        values[key] = build(hint, value, f"{prefix}{key}.", root) if dataclasses.is_dataclass(hint) else _convert(hint, value, f"{prefix}{key}")
-    return cls(**values)
 
 
 def _plain(value: Any) -> Any:
@@ -91,44 +135,39 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _keys(cls: Any, prefix: str = "") -> list[str]:
-    hints = typing.get_type_hints(cls)
-    keys: list[str] = []
-    for f in dataclasses.fields(cls):
-        keys += _keys(hints[f.name], f"{prefix}{f.name}.") if dataclasses.is_dataclass(hints[f.name]) else [f"{prefix}{f.name}"]
-    return keys
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    """`value` as the annotated type; YAML reads 1e-4 as text, so text is tried as a number where a number is wanted."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert(next(a for a in arguments if a is not type(None)), value, key)
-    if origin is Literal:
-        value = "none" if value is None and "none" in arguments else value
-        if value not in arguments:
-            raise UserError(f"{key}: {value!r} is not one of {', '.join(map(str, arguments))}{nearest(str(value), map(str, arguments))}")
-        return value
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else [value]
-        kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
-        if len(items) != len(kinds):
-            raise UserError(f"{key}: wants {len(kinds)} values, got {value!r}")
-        return tuple(_convert(kind, item, key) for kind, item in zip(kinds, items, strict=True))
-    if hint is str:
-        value = "none" if value is None else value
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return str(value)
-    elif hint is bool and isinstance(value, bool):
-        return value
-    elif hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-            if hint is float:
-                return number
-            if number == int(number):
-                return int(number)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
-    raise UserError(f"{key}: {value!r} is not {kind}")
+def _validated(cls: Any, tree: Any, prefix: str) -> Any:
+    """The dataclass `cls` of a tree, whose keys begin with `prefix`. Raises UserError that names every wrong key, unknown ones first."""
+    try:
+        return _adapter(cls).validate_python(tree)
+    except ValidationError as error:
+        known = keys()
+        unknown, wrong = [], []
+        for fault in error.errors(include_url=False):
+            name = prefix + ".".join(map(str, fault["loc"]))
+            if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
+                unknown.append(f"unknown key {name}{nearest(name, known)}")
+            elif fault["type"] == "dataclass_type":
+                wrong.append(f"{name or prefix.rstrip('.')}: must be a group of keys, not {fault['input']!r}")
+            else:
+                wrong.append(_fault(fault["type"], fault["input"], fault["loc"], tree, prefix, known))
+        raise UserError("; ".join(dict.fromkeys(unknown + wrong))) from error
+
+
+def _fault(kind: str, value: Any, path: Sequence[str | int], tree: Any, prefix: str, known: Mapping[str, Key]) -> str:
+    """What is wrong with the value at `path` of `tree`, by the schema's own words."""
+    names = [part for part in path if isinstance(part, str)]
+    key = known[prefix + ".".join(names)]
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        return f"{key.name}: {key.range}, not {value!r} ({key.summary})"
+    if key.choices:
+        return f"{key.name}: {value!r} is not one of {', '.join(key.choices)}{nearest(str(value), key.choices)}"
+    if kind in ("missing", "too_long"):
+        for name in names:
+            tree = tree[name]
+        return f"{key.name}: wants {len(key.elements)} values, got {tree!r}"
+    return f"{key.name}: {value!r} is not {key.wanted}"

@@ -1,199 +1,404 @@
-"""The experiment: one frozen dataclass tree, read from a YAML recipe and `--set key=value`; unknown keys are refused with the nearest valid one."""
+"""The configuration tree: each key's name, type, default, range and documentation, in one place.
+
+Errors, docs/config.md, the JSON schema for editors and `animalclf recipes` are derived from here. To add a key, write one field with its docstring,
+then run `python -m animalclf.config.reference`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import typing
-from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
-from animalclf.config.parsing import assignment, build, flat, nearest, put, read, to_dict
 from animalclf.errors import UserError
 
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-@dataclass(frozen=True)
+
+def _number(value: Any) -> Any:
+    """Text and NumPy scalars as a float (PyYAML reads 1e-4 as text). Raises ValueError for a bool, which pydantic would take for 0 or 1."""
+    if isinstance(value, bool):
+        raise ValueError("a bool is not a number")
+    try:
+        return value if isinstance(value, int) else float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _text(value: Any) -> Any:
+    """Numbers as text, and YAML's null as "none"."""
+    if value is None:
+        return "none"
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _several(value: Any) -> Any:
+    """A single value as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Text = Annotated[str, BeforeValidator(_text)]
+Flag = Annotated[bool, Strict()]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_several)]
+Factor = Annotated[Number, Field(gt=0)]
+Factors = Annotated[tuple[Factor, Factor], BeforeValidator(_several)]
+Fraction = Annotated[Number, Field(gt=0, le=1)]
+Fractions = Annotated[tuple[Fraction, Fraction], BeforeValidator(_several)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Data:
-    """What `prepare` makes of the pictures. Every key here is part of the prepared set's fingerprint."""
+    """How `prepare` reads, splits and stores the images. Every key here is part of the prepared set's fingerprint."""
 
-    stored_size: int = 144  # pixels; a little above the model's input, so that zooming in keeps detail
-    store: Literal["pixels", "jpeg"] = "pixels"  # jpeg: a fifth of the disk or less, decoded when training starts, quality 95
-    val: float = 0.2  # share of each class for validation
-    test: float = 0.0  # share of each class for a test split; 0 = none
-    folds: int = 0  # k folds instead of a share: fold number `fold` is the validation split
-    fold: int = 0
-    split_seed: int = 0
-    near_copies: bool = True  # False: only identical files count as copies
-    max_bad: float = 0.05  # share of unreadable pictures above which prepare refuses the set
-    max_pixels: int = 100_000_000  # larger pictures are set aside as decompression bombs
-    limit: int = 0  # use only so many pictures, spread over the classes; 0 = all
-    path_column: str = "path"  # for CSV and Parquet tables
-    label_column: str = "label"
-    split_column: str = "split"
+    stored_size: Annotated[Whole, Field(ge=1)] = 144
+    """Side in pixels of the square images in the prepared set. At least model.input_size; a little more (144 for 128) keeps
+    detail for zooming in, at the price of disk, memory and reading time, which grow with its square."""
+
+    store: Literal["pixels", "jpeg"] = "pixels"
+    """How images are stored. pixels: decoded uint8, the fastest to load. jpeg: quality 95, a fifth of the disk or less, and
+    decoded when training starts; choose it when the prepared set is too large for the disk or the bucket."""
+
+    val: Annotated[Number, Field(ge=0, lt=1)] = 0.2
+    """Fraction of each class for the validation split. 0 trains without validation. Not used with data.folds, or where a
+    table names the validation images."""
+
+    test: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Fraction of each class for a test split, which is evaluated once, after training. 0 makes none."""
+
+    folds: Annotated[Whole, Field(ge=0)] = 0
+    """Number of cross-validation folds, at least 2; replaces data.val. Train once with each data.fold. 0 splits by data.val."""
+
+    fold: Annotated[Whole, Field(ge=0)] = 0
+    """Which of the data.folds is the validation split, counted from 0."""
+
+    split_seed: Whole = 0
+    """Random seed of the split, apart from `seed`: runs with different seeds are validated on the same images."""
+
+    near_copies: Flag = True
+    """Look for near-duplicates (recompressed, resized, cropped, darkened, mirrored or rotated images) besides identical files.
+    Duplicates always stay in the same split. False saves time on large sets that are known to have none."""
+
+    max_bad: Annotated[Number, Field(ge=0, le=1)] = 0.05
+    """Largest fraction of unreadable files. `prepare` refuses a set with more, which usually means a broken download."""
+
+    max_pixels: Annotated[Whole, Field(gt=0)] = 100_000_000
+    """Images with more pixels than this (width x height) are skipped as decompression bombs, which would exhaust memory."""
+
+    limit: Annotated[Whole, Field(ge=0)] = 0
+    """Use only this many images, spread over the classes: for a smoke run (the flag --limit sets it). 0 uses all."""
+
+    path_column: Text = "path"
+    """Column with the image paths, where the data is a CSV, TSV or Parquet table. Relative paths start at the table's folder."""
+
+    label_column: Text = "label"
+    """Column with the class names, where the data is a table."""
+
+    split_column: Text = "split"
+    """Column with the splits (train, val, test or empty), where the data is a table. Without such a column the set is split by
+    data.val and data.test."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.val + self.test >= 1:
+            raise UserError("data.val: the validation and test fractions must leave images to train on; lower data.val or data.test")
+        if self.folds == 1:
+            raise UserError("data.folds: 0 for none, or at least 2")
+        if self.fold >= max(self.folds, 1):
+            raise UserError(f"data.fold: a number from 0 to data.folds - 1 = {max(self.folds, 1) - 1}, not {self.fold}")
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Model:
-    name: str = "big_cnn"  # see animalclf/models/__init__.py
-    input_size: int = 128  # pixels
-    dropout: float = 0.2
-    batchnorm_momentum: float = 0.99  # of the big CNN, in Keras's sense: the share of the old statistics that stays at each step
-    weights: str = "none"  # "none", "imagenet" (downloaded once, checked), or a path or s3:// URL of a state dict
-    trainable: tuple[str, ...] = ("all",)  # layer names by prefix, e.g. block5, block4_conv3, head
+    """The network, and which of its layers train."""
+
+    name: Text = "big_cnn"
+    """Architecture: big_cnn (from scratch), vgg16 or vgg16_pooled (transfer), or a torchvision network with a new head:
+    convnext_tiny, efficientnet_b0, mobilenet_v3_large, resnet18, resnet34, resnet50."""
+
+    input_size: Annotated[Whole, Field(ge=32)] = 128
+    """Side in pixels of the square images that the network sees. Larger images show more detail; time and memory grow with the
+    square. big_cnn needs at least 76."""
+
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
+    """Probability with which the head drops each activation while training. Raise it against overfitting."""
+
+    batchnorm_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.99
+    """Fraction of the old BatchNorm statistics that stays at each step (Keras's convention: 1 - PyTorch's momentum). Only big_cnn uses
+    it. Lower it (0.9) for runs of a few hundred steps, or the statistics do not settle."""
+
+    weights: Text = "none"
+    """Initial weights: none (random), imagenet (downloaded once, checksum verified), or a path or s3:// URL of a state dict."""
+
+    trainable: Texts = ("all",)
+    """Layers that train, by name prefix: block5, block4_conv3, head, or all. The others are frozen, which saves time and memory
+    and suits small sets. If the whole base is frozen and nothing is augmented, its features are computed only once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Augment:
-    """The seed's warp (one affine map a picture, border replicated), and what recipes since then add to it. All zero = none."""
+    """Random changes to training images; validation is never augmented. The default is the warp of the reference notebook. The
+    changes to an image depend on the random seed, the epoch and the image alone, not on the number of workers."""
 
-    rotation: float = 25.0  # degrees, uniform in +-
-    shift: float = 0.2  # share of the side, uniform in +-, x and y
-    zoom: tuple[float, float] = (0.6, 1.4)  # factor on the sampling grid as in Keras: below 1 zooms in; x and y drawn apart
-    flip: bool = True  # mirror half of the pictures
-    crop: tuple[float, float] = (1.0, 1.0)  # random resized crop: share of the area, uniform; sides 3:4 to 4:3. (1, 1) = none
-    brightness: float = 0.0  # colour jitter: factor uniform in 1 +-
-    contrast: float = 0.0  # about mid-grey
-    saturation: float = 0.0
-    trivial: bool = False  # TrivialAugment: one operation a picture, of random strength
-    erase: float = 0.0  # share of the pictures of which a random rectangle is greyed out
-    mixup: float = 0.0  # alpha of mixup, on the training device; 0 = none
-    cutmix: float = 0.0  # alpha of CutMix; with both, each step takes one or the other
-    on: Literal["auto", "data", "device"] = "auto"  # who augments: Ray Data tasks, or the training device (auto: a GPU where there is one)
+    rotation: Annotated[Number, Field(ge=0, le=180)] = 25.0
+    """Largest rotation in degrees; the angle is uniform between minus and plus this."""
+
+    shift: Annotated[Number, Field(ge=0, lt=1)] = 0.2
+    """Largest shift in x and in y, as a fraction of the side; uniform between minus and plus this."""
+
+    zoom: Factors = (0.6, 1.4)
+    """Smallest and largest zoom factor, drawn for x and y apart. As in Keras the factor stretches the sampling grid: below 1 zooms
+    in, above 1 zooms out. [1, 1] does not zoom."""
+
+    flip: Flag = True
+    """Mirror half of the images, left to right. Turn it off where left and right mean something, as in text."""
+
+    crop: Fractions = (1.0, 1.0)
+    """Smallest and largest area of a random resized crop, as a fraction of the image; aspect ratio 3:4 to 4:3. [1, 1] does not crop."""
+
+    brightness: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Strength of the brightness jitter: the factor is uniform in 1 plus or minus this. 0 changes nothing."""
+
+    contrast: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Strength of the contrast jitter, about mid-grey: the factor is uniform in 1 plus or minus this. 0 changes nothing."""
+
+    saturation: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Strength of the saturation jitter: the factor is uniform in 1 plus or minus this. 0 changes nothing."""
+
+    trivial: Flag = False
+    """Apply TrivialAugment: one random operation of random strength to each image. Needs no tuning; set the others to 0 with it."""
+
+    erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Fraction of the images in which a random rectangle is painted grey (random erasing). 0 erases nothing."""
+
+    mixup: Annotated[Number, Field(ge=0)] = 0.0
+    """Alpha of mixup, which blends pairs of images and of labels on the training device; 0.2 is usual. 0 turns it off."""
+
+    cutmix: Annotated[Number, Field(ge=0)] = 0.0
+    """Alpha of CutMix, which pastes a rectangle of one image into another; 1.0 is usual. With mixup too, each step uses one of
+    them at random. 0 turns it off."""
+
+    on: Literal["auto", "data", "device"] = "auto"
+    """Where warps and colours are computed. data: in Ray Data tasks on CPUs. device: on the training device. auto: on a GPU where
+    there is one. Choose device when training waits for data."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, (low, high) in (("zoom", self.zoom), ("crop", self.crop)):
+            if low > high:
+                raise UserError(f"augment.{name}: two numbers, the smaller first, not {[low, high]}")
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Optim:
+    """The optimizer, its learning rate and regularisation."""
+
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    eps: float = 1e-7  # Keras's Adam
-    momentum: float = 0.9  # sgd only
+    """Optimizer. adam: as in the reference notebook. adamw: decoupled weight decay, the usual choice for transfer. sgd: with Nesterov
+    momentum."""
+
+    lr: Annotated[Number, Field(gt=0)] = 1e-3
+    """Learning rate, the highest of the schedule. It is not scaled with the batch size. The first key to tune: try factors of 3."""
+
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
+    """Weight decay of matrices and convolutions; biases and norm scales are never decayed. 0.01 to 0.1 is usual with adamw."""
+
+    eps: Annotated[Number, Field(gt=0)] = 1e-7
+    """Constant that Adam adds to the denominator. 1e-7 is Keras's, 1e-8 PyTorch's default. sgd does not use it."""
+
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    """Momentum of sgd; adam and adamw do not use it."""
+
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: float = 0.0
-    clip_norm: float = 0.0  # gradient norm limit; 0 = none
-    label_smoothing: float = 0.0
-    ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0 = none
+    """Learning rate over the run, after the warm-up. cosine: falls to 0 at the last epoch, so train.epochs cannot be
+    changed on --resume. constant: can be continued for more epochs."""
+
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
+    """Epochs in which the learning rate rises linearly to optim.lr; at most train.epochs. 0.5 to 5 helps large batches and
+    pretrained weights."""
+
+    clip_norm: Annotated[Number, Field(ge=0)] = 0.0
+    """Largest norm of the gradient over all parameters; longer gradients are scaled down. Set 1.0 when the loss jumps or becomes
+    NaN. 0 does not clip."""
+
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the target probability that is spread evenly over all classes. 0.1 is usual; it makes the model less
+    overconfident. 0 does not smooth."""
+
+    ema: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved. 0.998 averages over about 500
+    steps. 0 keeps no average."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Train:
-    epochs: int = 110
-    batch_size: int = 128  # pictures a step over all workers
-    accumulate: int = 1  # micro-batches a step on each worker: less memory, same arithmetic but for BatchNorm
-    balance: Literal["none", "class_weights", "sampling"] = "none"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes it natively
-    channels_last: bool = True
-    compile: bool = False
-    cache: Literal["auto", "memory", "disk"] = "auto"  # where the pictures wait: Ray's object store, or the nodes' disks (auto: as it fits)
-    patience: int = 0  # epochs without a better score before stopping; 0 = never
-    monitor: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss"] = "balanced_accuracy"  # what selects the best checkpoint
-    threads: int = 0  # CPU threads a worker; 0 = the node's cores shared among its workers
-    profile: bool = False  # write a trace of a few steps into the run folder (--profile)
-    max_failures: int = 3  # dead workers survived before giving up
+    """The training loop: length, batches, precision, checkpoint selection and failures."""
+
+    epochs: Annotated[Whole, Field(ge=1)] = 110
+    """Passes over the training split."""
+
+    batch_size: Annotated[Whole, Field(ge=1)] = 128
+    """Global batch size: images in one optimizer step, over all workers together. The result does not depend on how many
+    workers share it (except through BatchNorm)."""
+
+    accumulate: Annotated[Whole, Field(ge=1)] = 1
+    """Gradient-accumulation steps: each worker computes its part of a batch in this many pieces. Raise it when memory runs out; the
+    gradient stays the same (except through BatchNorm)."""
+
+    balance: Annotated[Literal["none", "class_weights", "sampling"], BeforeValidator(_text)] = "none"
+    """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws each class
+    equally often. none: nothing; `predict --prior` can still correct for other class frequencies."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the forward and backward pass. bf16 takes half the memory and is faster where the hardware computes it
+    natively; auto uses it there and fp32 elsewhere. Weights are always fp32."""
+
+    channels_last: Flag = True
+    """Compute convolutions in NHWC memory order, which is faster on most hardware. False computes in NCHW order, after a copy of each
+    batch."""
+
+    compile: Flag = False
+    """Compile the model with torch.compile. It takes a minute or more at the start and pays on GPUs in long runs."""
+
+    cache: Literal["auto", "memory", "disk"] = "auto"
+    """Where the decoded images are cached for the epochs. memory: in Ray's object store. disk: on the nodes' local disks. auto: in
+    memory if they fit."""
+
+    patience: Annotated[Whole, Field(ge=0)] = 0
+    """Stop after this many epochs without a better train.monitor. 0 never stops early."""
+
+    monitor: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss"] = "balanced_accuracy"
+    """Validation metric that selects the best checkpoint (the loss by its minimum, the others by their maximum). balanced_accuracy
+    counts every class alike, however rare."""
+
+    threads: Annotated[Whole, Field(ge=0)] = 0
+    """CPU threads of each worker. 0 shares the node's physical cores among its workers."""
+
+    profile: Flag = False
+    """Write a trace of a few steps into the run folder, to open with ui.perfetto.dev (the flag --profile sets it)."""
+
+    max_failures: Annotated[Whole, Field(ge=0)] = 3
+    """How many times workers are restarted after one has died, each time from the last finished epoch, before the run fails."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Config:
-    name: str = "experiment"
-    seed: int = 0
-    data: Data = field(default_factory=Data)
-    model: Model = field(default_factory=Model)
-    augment: Augment = field(default_factory=Augment)
-    optim: Optim = field(default_factory=Optim)
-    train: Train = field(default_factory=Train)
+    """Everything that defines one training run."""
+
+    name: Text = "experiment"
+    """Name of the run in leaderboards and reports; a recipe uses its file name."""
+
+    seed: Whole = 0
+    """Random seed of initial weights, batch order, augmentation and dropout. Train with several seeds to see the spread. The split has
+    its own, data.split_seed."""
+
+    data: Data = Data()
+    model: Model = Model()
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.data.stored_size < self.model.input_size:
+            raise UserError(
+                f"data.stored_size: {self.data.stored_size} is below model.input_size {self.model.input_size}; "
+                "images are stored at least as large as the model's input"
+            )
+        if self.optim.warmup_epochs > self.train.epochs:
+            raise UserError(f"optim.warmup_epochs: from 0 to train.epochs = {self.train.epochs}, not {self.optim.warmup_epochs:g}")
+        return self
 
 
-def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("animalclf.recipes").iterdir() if entry.name.endswith(".yaml"))
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_LIMITS = ("gt", "ge", "lt", "le")
 
 
-def load(recipe: str = "big_cnn", sets: typing.Sequence[str] = ()) -> Config:
-    """The configuration of `recipe` (a name, or the path or s3:// URL of a YAML file) with each `key=value` of `sets` laid over it.
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key of the tree, for errors and documents: its dotted name, default, documentation, and what it takes."""
 
-    Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
-    """
-    if recipe in recipe_names():
-        file = str(resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml"))
-    elif recipe.endswith((".yaml", ".yml")):
-        file = recipe
-    else:
-        raise UserError(
-            f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
-        )
-    tree = read(file, "recipe file")
-    for item in sets:
-        key, value = assignment("--set", item)
-        put(tree, key, value, f"--set {item}")
-    return from_dict(tree)
+    name: str
+    default: Any
+    doc: str
+    annotation: Any
+    limits: dict[str, float]  # gt, ge, lt, le as in pydantic; of a list, those of its elements
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the documentation, without its full stop."""
+        return re.split(r"[.;](?: |$)", self.doc, maxsplit=1)[0]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a key that takes one of a few; else empty."""
+        return typing.get_args(self.annotation) if typing.get_origin(self.annotation) is Literal else ()
+
+    @property
+    def elements(self) -> tuple[Any, ...]:
+        """The types of the elements of a key that takes a list (the last is `...` where their number is free); else empty."""
+        return typing.get_args(self.annotation) if typing.get_origin(self.annotation) is tuple else ()
+
+    @property
+    def wanted(self) -> str:
+        """What a value, or an element of a list, is: a whole number, a number, true or false, text, or one of the choices."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return _KINDS[_plain(self.elements[0])[0] if self.elements else self.annotation]
+
+    @property
+    def kind(self) -> str:
+        """What the key takes, its range included: `a whole number, at least 1`, `a list of 2, each a number, above 0`."""
+        many = "a list, each " if self.elements[-1:] == (...,) else f"a list of {len(self.elements)}, each " if self.elements else ""
+        return f"{many}{self.wanted}{', ' if self.range else ''}{self.range}"
+
+    @property
+    def range(self) -> str:
+        """The limits in words: at least 1, above 0, from 0 to below 1; empty where there are none."""
+        low = next((self.limits[name] for name in ("gt", "ge") if name in self.limits), None)
+        high = next((self.limits[name] for name in ("lt", "le") if name in self.limits), None)
+        if high is None:
+            return "" if low is None else f"above {low}" if "gt" in self.limits else "0 or more" if low == 0 else f"at least {low}"
+        start = f"above {low} and" if "gt" in self.limits else f"from {low} to"
+        return f"{start} below {high}" if "lt" in self.limits else f"{start}{' up to' if 'gt' in self.limits else ''} {high}"
 
 
-def from_dict(tree: dict[str, Any]) -> Config:
-    """A checked Config from plain data (a parsed recipe, or what `to_dict` gave)."""
-    config = build(Config, tree)
-    _check(config)
-    return config
+def groups() -> dict[str, Any]:
+    """The groups of keys by name, each a dataclass whose docstring documents it; under "" the tree itself."""
+    return {"": Config} | {name: info.annotation for name, info in _fields(Config).items() if dataclasses.is_dataclass(info.annotation)}
 
 
-def data_from_dict(tree: dict[str, Any]) -> Data:
-    """The Data settings that a prepared set keeps."""
-    return typing.cast(Data, build(Data, tree, "data.", Config))
+def keys() -> dict[str, Key]:
+    """Every key by its dotted name, in the order of the tree."""
+    return {key.name: key for key in _walk(Config, "")}
 
 
-def to_yaml(config: Config) -> str:
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+def _walk(cls: Any, prefix: str) -> Iterator[Key]:
+    for name, info in _fields(cls).items():
+        if dataclasses.is_dataclass(info.annotation):
+            yield from _walk(info.annotation, f"{name}.")
+            continue
+        elements = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is tuple else ()
+        marks = [*info.metadata, *(_plain(elements[0])[1] if elements else ())]
+        limits = {limit: getattr(mark, limit) for mark in marks for limit in _LIMITS if hasattr(mark, limit)}
+        yield Key(f"{prefix}{name}", info.default, " ".join((info.description or "").split()), info.annotation, limits)
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """`key: old -> new` for every key that differs, in the order of the tree."""
-    before, after = flat(to_dict(old)), flat(to_dict(new))
-    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in after if before.get(key) != after.get(key)]
+def _fields(cls: Any) -> dict[str, FieldInfo]:
+    fields: dict[str, FieldInfo] = cls.__pydantic_fields__
+    return fields
 
 
-def _check(config: Config) -> None:
-    """Ranges, so that a wrong value stops before any work."""
-    data, model, augment, optim, train = config.data, config.model, config.augment, config.optim, config.train
-    rules = [
-        (
-            "data.stored_size",
-            data.stored_size >= model.input_size,
-            f"{data.stored_size} is below model.input_size {model.input_size}; pictures are stored at least as large as the model's input",
-        ),
-        ("data.val", 0 <= data.val < 1 and data.val + data.test < 1, "the validation and test shares must leave pictures to train on"),
-        ("data.test", 0 <= data.test < 1, "a share from 0 to below 1"),
-        ("data.folds", data.folds == 0 or data.folds >= 2, "0 for none, or at least 2"),
-        ("data.fold", 0 <= data.fold < max(data.folds, 1), f"a number from 0 to data.folds - 1 = {max(data.folds, 1) - 1}"),
-        ("data.max_bad", 0 <= data.max_bad <= 1, "a share from 0 to 1"),
-        ("data.limit", data.limit >= 0, "0 for all, or a number of pictures"),
-        ("data.max_pixels", data.max_pixels > 0, "above 0"),
-        ("model.input_size", model.input_size >= 32, "at least 32 pixels"),
-        ("model.dropout", 0 <= model.dropout < 1, "from 0 to below 1"),
-        ("model.batchnorm_momentum", 0 <= model.batchnorm_momentum < 1, "from 0 to below 1"),
-        ("augment.rotation", 0 <= augment.rotation <= 180, "degrees from 0 to 180"),
-        ("augment.shift", 0 <= augment.shift < 1, "a share from 0 to below 1"),
-        ("augment.zoom", 0 < augment.zoom[0] <= augment.zoom[1], "two factors above 0, the smaller first"),
-        ("augment.crop", 0 < augment.crop[0] <= augment.crop[1] <= 1, "two shares above 0 and up to 1, the smaller first"),
-        ("augment.brightness", 0 <= augment.brightness <= 1, "from 0 to 1"),
-        ("augment.contrast", 0 <= augment.contrast <= 1, "from 0 to 1"),
-        ("augment.saturation", 0 <= augment.saturation <= 1, "from 0 to 1"),
-        ("augment.erase", 0 <= augment.erase <= 1, "a share from 0 to 1"),
-        ("augment.mixup", augment.mixup >= 0, "0 or more"),
-        ("augment.cutmix", augment.cutmix >= 0, "0 or more"),
-        ("optim.lr", optim.lr > 0, "above 0"),
-        ("optim.weight_decay", optim.weight_decay >= 0, "0 or more"),
-        ("optim.eps", optim.eps > 0, "above 0"),
-        ("optim.warmup_epochs", 0 <= optim.warmup_epochs <= train.epochs, "from 0 to train.epochs"),
-        ("optim.ema", 0 <= optim.ema < 1, "from 0 to below 1"),
-        ("optim.clip_norm", optim.clip_norm >= 0, "0 or more"),
-        ("optim.label_smoothing", 0 <= optim.label_smoothing < 1, "from 0 to below 1"),
-        ("train.epochs", train.epochs >= 1, "at least 1"),
-        ("train.batch_size", train.batch_size >= 1, "at least 1"),
-        ("train.accumulate", train.accumulate >= 1, "at least 1"),
-        ("train.patience", train.patience >= 0, "0 or more"),
-        ("train.threads", train.threads >= 0, "0 or more"),
-        ("train.max_failures", train.max_failures >= 0, "0 or more"),
-    ]
-    for key, holds, remedy in rules:
-        if not holds:
-            raise UserError(f"{key}: {remedy}")
+def _plain(annotation: Any) -> tuple[Any, list[Any]]:
+    """An annotation as its type and the constraints that are attached to it."""
+    info = FieldInfo.from_annotation(annotation)
+    return info.annotation, info.metadata

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import yaml
 
-from animalclf.config.parsing import nearest, read
+from animalclf.config import nearest, read
 from animalclf.errors import UserError
 
 Prior = np.ndarray | Literal["train", "estimate"]  # class shares float64 (C,), those of the training, or found from the predictions themselves

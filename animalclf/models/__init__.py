@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from animalclf import config
 from animalclf.errors import UserError
 from animalclf.models import backbones
@@ -20,8 +18,7 @@ def names() -> list[str]:
 def check_name(name: str) -> None:
     """Raise UserError, with the nearest name, where `model.name` can not be `name`."""
     if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1)
-        raise UserError(f"model.name: {name!r} is unknown{f' (did you mean {close[0]!r}?)' if close else ''}; models: {', '.join(names())}")
+        raise UserError(f"model.name: {name!r} is unknown{config.nearest(name, names())}; models: {', '.join(names())}")
 
 
 def build(spec: config.Model, classes: int, *, load_weights: bool = True) -> Classifier:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
@@ -185,10 +184,9 @@ def _table(url: str, config: Data, labelled: bool) -> Source:
     wanted = [config.path_column] + ([config.label_column] if labelled else [])
     for number, column in enumerate(wanted):
         if column not in table.columns:
-            near = difflib.get_close_matches(column, list(table.columns), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = configuration.nearest(column, map(str, table.columns))
             key = "data.path_column" if number == 0 else "data.label_column"
-            raise UserError(f"{url}: has no column {column!r}, only {', '.join(map(repr, table.columns))}{hint} Name it with --set {key}=...")
+            raise UserError(f"{url}: has no column {column!r}, only {', '.join(map(repr, table.columns))}{hint}; name it with --set {key}=...")
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
     labels = table[config.label_column].astype("string").str.strip() if labelled else pd.Series("", index=table.index, dtype="string")

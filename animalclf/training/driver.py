@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +50,14 @@ def claim(out: str, config: Config, resume: bool, same_length: bool = False) -> 
 
 
 def _changed(was: Config, config: Config) -> list[str]:
-    return [text for text in configuration.differences(was, config) if not text.startswith("train.profile:")]
+    return configuration.differences(was, replace(config, train=replace(config.train, profile=was.train.profile)))
 
 
 def longer(run: Run, config: Config) -> bool:
     """Whether `config` differs from the run's in nothing but how long it trains: `train.epochs` and `train.patience`. Raises UserError where the run
     cannot go on to those, because its epochs so far would have been others, or fewer: what was trained is not taken back."""
     was, epochs, history = run.config(), config.train.epochs, run.metrics()
-    if replace(was, train=replace(was.train, epochs=epochs, patience=config.train.patience, profile=config.train.profile)) != config:
+    if not configuration.changed_keys(was, config).keys() <= {"train.epochs", "train.patience", "train.profile"}:
         return False
     from animalclf.training.train_state import out_of_patience
 
@@ -85,11 +85,11 @@ def with_weights(config: Config) -> Config:
     return replace(config, model=replace(config.model, weights=path))
 
 
-def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str], workers: int = 0) -> tuple[Prepared, Config]:
+def prepared_for(data: str, config: Config, where: str, explicit: Collection[str] = (), workers: int = 0) -> tuple[Prepared, Config]:
     """The prepared set that `data` is, or that is made of it (and found again) below `where`; and `config` with the set's own data settings.
     A Ray that must be started for that has room for `workers` training workers.
 
-    Raises UserError where a prepared set contradicts the recipe: pictures stored too small, or a `data.` key in `explicit` (--set) that differs.
+    Raises UserError where a prepared set contradicts the recipe: pictures stored too small, or a `data.` key in `explicit` that differs.
     """
     if is_prepared(data):
         prepared = open_prepared(data)
@@ -99,10 +99,10 @@ def prepared_for(data: str, config: Config, where: str, explicit: Sequence[str],
                 f"{data}: pictures are stored at {prepared.stored_size} px, the recipe {config.name} reads {config.model.input_size} px; "
                 f"prepare them again with --recipe {config.name}"
             )
-        asked = {item.partition("=")[0].strip() for item in explicit if item.startswith("data.")} - {"data.limit"}
-        changed = [text for text in configuration.differences(replace(config, data=stored), config) if text.partition(":")[0] in asked]
-        if changed:
-            raise UserError(f"{data}: was prepared with other settings ({'; '.join(changed)}); prepare it again, or leave out these --set")
+        changed = configuration.changed_keys(replace(config, data=stored), config)
+        other = [f"{key}: {was} -> {now}" for key, (was, now) in changed.items() if key in explicit]
+        if other:
+            raise UserError(f"{data}: was prepared with other settings ({'; '.join(other)}); prepare it again, or leave out these --set")
         return prepared, replace(config, data=stored)
     from animalclf.prepare import sources
     from animalclf.prepare.job import prepare

@@ -6,7 +6,6 @@ import importlib
 import os
 
 from animalclf import config as configuration
-from animalclf.config.parsing import flat
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training.tensorboard import TAGS
@@ -31,7 +30,7 @@ def log_run(run: Run) -> bool:
     config, result = run.config(), run.result()
     with mlflow.start_run(run_name=f"{config.name}, seed {config.seed}"):
         mlflow.set_tags({"run": run.root, "data_fingerprint": run.environment()["data_fingerprint"]})
-        mlflow.log_params(flat(configuration.to_dict(config)))
+        mlflow.log_params(configuration.flat(configuration.to_dict(config)))
         for row in run.metrics():
             mlflow.log_metrics({tag: row[key] for key, tag in TAGS.items() if key in row}, step=row["epoch"])
         last = {name: float(value) for name, value in result.items() if isinstance(value, int | float)}

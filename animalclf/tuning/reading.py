@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from animalclf.config.parsing import nearest
+from animalclf.config import nearest
 from animalclf.errors import UserError
 
 

@@ -23,8 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from animalclf import config as configuration
-from animalclf.config import Config
-from animalclf.config.parsing import assignment, flat, nearest, put, read
+from animalclf.config import Config, assignment, flat, nearest, put, read
 from animalclf.errors import UserError
 from animalclf.tuning import reading
 from animalclf.tuning.rules import check_given, check_plan
@@ -75,7 +74,7 @@ class Plan:
     searcher: str = "random"  # random or optuna
     search: tuple[Range, ...] = ()
     samples: int = 0
-    given: tuple[str, ...] = ()  # `key=value` of every data setting that was asked for by name
+    given: tuple[str, ...] = ()  # the data keys that were set by name, for all recipes or for one
 
     @property
     def searching(self) -> bool:
@@ -93,7 +92,7 @@ def plan(
     file: str = "",
     *,
     recipes: str = "",
-    sets: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     seeds: str = "",
     grid: Sequence[str] = (),
     search: Sequence[str] = (),
@@ -101,13 +100,13 @@ def plan(
     schedule: str = "",
     searcher: str = "",
 ) -> Plan:
-    """The comparison that a YAML `file` and the flags ask for: `recipes` "big_cnn,vgg16", `sets` ["train.epochs=5"], `seeds` "3" or "0,5" ("7," is
-    the one seed 7), `grid` ["optim.lr=1e-3,3e-4"], `search` ["optim.lr=log:1e-5:1e-2"].
+    """The comparison that a YAML `file` and the flags ask for: `recipes` "big_cnn,vgg16", `overrides` {"train.epochs": 5}, `seeds` "3" or "0,5"
+    ("7," is the one seed 7), `grid` ["optim.lr=1e-3,3e-4"], `search` ["optim.lr=log:1e-5:1e-2"].
 
     Raises UserError for unknown recipes and keys, a trial that stands there twice, an empty grid or search, and what cannot be compared.
     """
     tree = read(file, "comparison file") if file else {}
-    tree["set"] = {**reading.mapping(tree, "set"), **dict(assignment("--set", item) for item in sets)}
+    tree["set"] = {**reading.mapping(tree, "set"), **(overrides or {})}
     flags = {
         "recipes": [name.strip() for name in recipes.split(",") if name.strip()],
         "seeds": reading.listed(seeds) if "," in seeds else seeds,
@@ -143,7 +142,7 @@ def from_dict(tree: dict[str, Any]) -> Plan:
     for base in bases:
         for step, drawn, seed in itertools.product(steps, draws, seeds):
             trials.append(varied(Trial(base.name, replace(base.config, seed=seed)), {**step, **drawn}))
-    given = tuple(sorted({f"{key}=" for key in [*common, *grid, *(key for item in items for key in _own(item))] if key.startswith("data.")}))
+    given = tuple(sorted(key for key in {*common, *grid, *(key for item in items for key in _own(item))} if key.startswith("data.")))
     found = Plan(tuple(trials), schedule, searcher, tuple(ranges) if searcher == "optuna" else (), samples, given)
     check_plan(found)
     return found

@@ -127,7 +127,7 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder, _recorded_losses() as losses:
-            config = configuration.load(recipe, sets)
+            config = configuration.load(recipe, configuration.parse_sets(sets))
             prepared = tiny_prepared(Path(folder) / "prepared", counts, size=stored_size)
             images, run = load_pictures(prepared), Run(f"{folder}/run")
             train(

@@ -1,0 +1,101 @@
+"""Documents made from the schema: docs/config.md, the JSON schema of recipe files, and what a recipe's keys mean.
+
+`python -m animalclf.config.reference` writes both files anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from animalclf.config.parsing import flat, load, recipe_file, recipe_names, to_dict
+from animalclf.config.schema import Config, groups, keys
+from animalclf.utils import storage
+
+PACKAGE = Path(__file__).parents[1]
+MARKDOWN, JSON_SCHEMA = PACKAGE.parent / "docs" / "config.md", PACKAGE / "recipes" / "schema.json"
+_LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+_INTRODUCTION = """# Configuration
+
+Every key of a recipe file, made from `animalclf/config/schema.py` by `python -m animalclf.config.reference`; change it there.
+
+A recipe file holds the keys that differ from the defaults, in groups: `train: {epochs: 20}`. On the command line
+`--set train.epochs=20` changes one key, in Python `set={"train.epochs": 20}`. An unknown key, a value of the wrong type and a value
+out of range are refused before any work. `animalclf recipes` lists the recipes that come with the package, and
+`animalclf recipes NAME` shows one key by key.
+"""
+
+
+def recipe_summaries() -> list[dict[str, str]]:
+    """The recipes that come with the package: `recipe` (its name) and `summary` (its first comment)."""
+    return [{"recipe": name, "summary": _first_comment(name)} for name in recipe_names()]
+
+
+def explain(recipe: str) -> list[dict[str, Any]]:
+    """Every key of `recipe` (a name or a file), in the order of the tree: `key`, `value`, `default`, `changed` (from the default), `kind`, `doc`.
+
+    Raises UserError for an unknown recipe and a wrong file."""
+    values, defaults = flat(to_dict(load(recipe))), flat(to_dict(Config()))
+    return [
+        {"key": name, "value": values[name], "default": defaults[name], "changed": values[name] != defaults[name], "kind": key.kind, "doc": key.doc}
+        for name, key in keys().items()
+    ]
+
+
+def shown(value: Any) -> str:
+    """A value as --set takes it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
+
+
+def markdown() -> str:
+    """The text of docs/config.md."""
+    defaults, parts = flat(to_dict(Config())), [_INTRODUCTION]
+    for group, cls in groups().items():
+        own = [key for name, key in keys().items() if name.rpartition(".")[0] == group]
+        parts.append(f"## {group or 'The run'}\n\n{_wrapped(inspect.getdoc(cls) or '')}")
+        parts += [f"### {key.name}\n\n{key.kind.capitalize()}; default `{shown(defaults[key.name])}`.\n\n{_wrapped(key.doc)}" for key in own]
+    return "\n".join(f"{part.rstrip()}\n" for part in parts)
+
+
+def json_schema() -> str:
+    """The text of the JSON schema of recipe files, for editors."""
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(TypeAdapter(Config).json_schema())}, indent=1) + "\n"
+
+
+def write() -> None:
+    """Write both files of this checkout anew."""
+    MARKDOWN.write_text(markdown(), encoding="utf-8")
+    JSON_SCHEMA.write_text(json_schema(), encoding="utf-8")
+
+
+def _first_comment(recipe: str) -> str:
+    """The first line of the comment that a recipe opens with, or its first sentence where that ends before."""
+    lines = storage.read_bytes(recipe_file(recipe)).decode().splitlines()
+    comments = (line.lstrip("# ").strip() for line in lines if line.startswith("#") and "yaml-language-server" not in line)
+    return re.split(r"(?<=\.) ", next(comments, ""), maxsplit=1)[0]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _tidy(schema: Any) -> Any:
+    """`schema` without titles, which repeat the keys, with the lines of each description joined, and with limits by their JSON names (pydantic
+    leaves its own where a validator precedes the limit)."""
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = {_LIMITS.get(key, key): value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
+    return {key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _tidy(value) for key, value in named.items()}
+
+
+if __name__ == "__main__":
+    write()
