@@ -14,11 +14,11 @@ from typing import NoReturn
 import psutil
 
 from animalclf import cluster
-from animalclf.commands import compare, demo, ensemble, evaluate, predict, prepare, report, submit, train
+from animalclf.commands import compare, demo, ensemble, evaluate, predict, prepare, recipes, report, submit, train
 from animalclf.commands.common import escape
 from animalclf.errors import UserError
 
-COMMANDS = (prepare, train, compare, evaluate, predict, ensemble, report, submit, demo)
+COMMANDS = (recipes, prepare, train, compare, evaluate, predict, ensemble, report, submit, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         description="Labelled pictures to trained, evaluated and compared classifiers, on one machine or a Ray cluster.",
         epilog="""examples:
   animalclf demo                                            everything on drawn demo pictures, in minutes
+  animalclf recipes                                         what can be trained; `recipes vgg16` explains one
   animalclf prepare --data photos/ --out prepared/          check, de-duplicate and split your pictures
   animalclf train --data photos/ --recipe vgg16_pooled      train; prepares by itself when needed
   animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3     who wins, by how much, and is it real

@@ -1,5 +1,6 @@
 """Every recipe that comes with the package: it opens with its command, loads, builds its model and makes a training step."""
 
+import json
 from dataclasses import replace
 from importlib import resources
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from animalclf import config as configuration
+from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.models import build, names
 from animalclf.models.classifier import count, layer_names
@@ -18,8 +20,8 @@ SEEDS = {"big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook"}
 
 
 def opening(name):
-    text = resources.files("animalclf.recipes").joinpath(f"{name}.yaml").read_text()
-    lines = text.splitlines()
+    first, *lines = resources.files("animalclf.recipes").joinpath(f"{name}.yaml").read_text().splitlines()
+    assert first == "# yaml-language-server: $schema=schema.json"
     assert all(len(line) <= 150 for line in lines)
     return [line for line in lines if line.startswith("#")]
 
@@ -76,3 +78,32 @@ def test_vgg16_pooled_trains_the_head_on_kept_features():
     features = model.features(torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8))
     assert torch.allclose(features.view(3, 2, 512).norm(dim=2), torch.full((3, 2), 512**0.5), rtol=1e-4)
     assert not model.head.logits.weight.any() and not features.requires_grad
+
+
+def test_the_command_lists_the_recipes(capsys):
+    assert main(["recipes", "--json"]) == 0
+    output = capsys.readouterr()
+    listed = json.loads(output.out)["recipes"]
+    assert [row["recipe"] for row in listed] == RECIPES
+    for row in listed:
+        assert row["summary"].endswith(".") and opening(row["recipe"])[0].startswith(f"# {row['summary']}")
+        assert row["recipe"] in output.err
+
+
+def test_the_command_explains_a_recipe(capsys, tmp_path):
+    assert main(["recipes", "vgg16", "--json"]) == 0
+    output = capsys.readouterr()
+    keys = {row["key"]: row for row in json.loads(output.out)["keys"]}
+    assert keys["optim.lr"] | {"doc": ""} == {
+        "key": "optim.lr", "value": 1e-4, "default": 1e-3, "changed": True, "kind": "a number, above 0", "doc": ""
+    }  # fmt: skip
+    assert keys["optim.lr"]["doc"].startswith("Learning rate") and not keys["seed"]["changed"]
+    assert "[block5, head]" in output.err and "Learning rate" in output.err
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 3}")
+    assert main(["recipes", str(tmp_path / "mine.yaml"), "--changed", "--json"]) == 0
+    assert [row["key"] for row in json.loads(capsys.readouterr().out)["keys"]] == ["train.epochs"]
+
+
+def test_the_command_names_the_nearest_recipe(capsys):
+    assert main(["recipes", "vgg"]) == 2
+    assert "did you mean 'vgg16'" in capsys.readouterr().err
