@@ -176,8 +176,6 @@ def test_wrong_names_are_refused_with_the_right_ones():
         build(Model(name="vgg16", input_size=64, trainable=("block6",)), 10)
     with pytest.raises(UserError, match="no layer is called ''"):
         build(Model(name="vgg16", input_size=64, trainable=("",)), 10)
-    with pytest.raises(UserError, match=r"model\.input_size: 16 is too small"):
-        build(Model(name="vgg16", input_size=16), 10)
     with pytest.raises(UserError, match=r"model\.input_size: 64 is too small"):
         build(Model(name="big_cnn", input_size=64), 10)
     with pytest.raises(UserError, match="no pretrained weights"):

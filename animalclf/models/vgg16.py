@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from animalclf import config
-from animalclf.errors import UserError
 from animalclf.models import weights
 from animalclf.models.big_cnn import dense_head
 from animalclf.models.classifier import Classifier, keras_initialise
@@ -20,7 +19,7 @@ MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3  # what VGG16_Weights.IM
 
 def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """The layers of the seed's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout, 128, logits."""
-    base, side = _convolutions(spec.input_size), spec.input_size // 32
+    base, side = _convolutions(), spec.input_size // 32
     dense = dense_head(512 * side * side, (512, 256), spec.dropout, 128, classes)
     head = nn.Sequential(OrderedDict([("flatten", nn.Flatten()), *dense.named_children()]))
     return _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
@@ -29,7 +28,7 @@ def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classi
 def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """The largest and the mean value of each of the 512 maps, scaled to a common length, and one dense layer: all that a few hundred pictures can
     train. The dense layer starts at zero: it is a logistic regression, and random weights only add noise that few pictures do not remove."""
-    base = _convolutions(spec.input_size)
+    base = _convolutions()
     base.add_module("pooling", PoolNormalise())
     logits = nn.Linear(1024, classes)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
@@ -47,9 +46,7 @@ class PoolNormalise(nn.Module):
         return torch.cat([nn.functional.normalize(vector, dim=1) for vector in pooled], 1) * math.sqrt(maps.shape[1])
 
 
-def _convolutions(input_size: int) -> nn.Sequential:
-    if input_size < 32:
-        raise UserError(f"model.input_size: {input_size} is too small for VGG16; at least 32")
+def _convolutions() -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = 3
     for number, (width, convolutions) in enumerate(BLOCKS, start=1):
