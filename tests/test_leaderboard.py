@@ -11,7 +11,8 @@ from validated import CLASSES, finished_run, guesses
 
 from animalclf.errors import UserError
 from animalclf.metrics import classification, significance
-from animalclf.report.leaderboard import leaderboard, pairs_table, table, to_csv, to_json, to_markdown, write
+from animalclf.report.leaderboard import leaderboard
+from animalclf.report.leaderboard_render import pairs_table, table, to_csv, to_json, to_markdown, write
 from animalclf.runs import Run
 
 LABELS = np.repeat([0, 1, 2], [60, 40, 20])

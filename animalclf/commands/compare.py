@@ -79,7 +79,8 @@ def compared(plan: Any, arguments: argparse.Namespace) -> dict[str, Any]:
 def conclude(finished: list[Any], failed: list[dict[str, Any]], out: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Leaderboard, ensembles with their submissions, and the report of finished runs."""
     from animalclf.inference.ensemble import ensemble
-    from animalclf.report.leaderboard import leaderboard, pairs_table, table, write
+    from animalclf.report.leaderboard import leaderboard
+    from animalclf.report.leaderboard_render import pairs_table, table, write
     from animalclf.report.page import write_report
     from animalclf.utils import storage
     from animalclf.utils.console import console

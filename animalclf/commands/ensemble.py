@@ -35,7 +35,8 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf.inference.ensemble import ensemble
     from animalclf.inference.vote import vote_submissions
-    from animalclf.report.leaderboard import leaderboard, pairs_table, table, write
+    from animalclf.report.leaderboard import leaderboard
+    from animalclf.report.leaderboard_render import pairs_table, table, write
     from animalclf.runs import open_run
     from animalclf.utils import storage
     from animalclf.utils.console import console

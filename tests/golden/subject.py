@@ -27,7 +27,8 @@ from animalclf.data.loader import MemoryFeed, Schedule, load_pictures
 from animalclf.duplicates import find
 from animalclf.inference import mixing, submission
 from animalclf.prepare.split import split
-from animalclf.report.leaderboard import leaderboard, to_json
+from animalclf.report.leaderboard import leaderboard
+from animalclf.report.leaderboard_render import to_json
 from animalclf.runs import Run
 from animalclf.training.distributed import Place
 from animalclf.training.train import train
