@@ -5,7 +5,9 @@ import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 
+import jinja2
 import numpy as np
 import pytest
 from helpers import tiny_prepared
@@ -14,9 +16,13 @@ from validated import CLASSES, finished_run, guesses
 from animalclf.cli import main
 from animalclf.commands import compare
 from animalclf.data import prepared_set
-from animalclf.report import mistakes
 from animalclf.report.leaderboard import leaderboard
-from animalclf.report.page import SECTIONS, write_report
+from animalclf.report.page import write_report
+from animalclf.report.render import ENVIRONMENT
+from animalclf.report.section import SECTIONS, Content, register
+from animalclf.report.sections.label_errors import likely_label_errors
+from animalclf.report.sections.model_disagreement import disagreement
+from animalclf.report.sections.top_losses import confident_mistakes
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -56,15 +62,18 @@ def test_a_comparison_has_every_section_and_its_figures(tmp_path):
     board = leaderboard(runs)
     found = write_report(runs, str(tmp_path), title="Comparison", board=board, failed=[{"name": "resnet18", "seed": 0, "reason": "no <weights>"}])
     page = page_of(found)
-    for name, heading in SECTIONS.items():
-        assert f'<section id="{name}"><h2>{heading}</h2>' in page
+    shown = re.findall(r'<section id="(.*?)"><h2>(.*?)</h2>', page)
+    assert shown == [
+        (section.name, section.title) for section in sorted(SECTIONS.entries().values(), key=lambda one: one.order) if section.name != "metrics"
+    ]
+    assert {"Leaderboard", "Confusion matrix", "Per-class metrics", "Top losses", "Calibration", "Data health"} <= {title for _, title in shown}
     for row in board["rows"]:
         assert f"<b>{row['balanced_accuracy']['mean']:.3f}</b>" in page
     assert "<b>vgg16</b> is best" in page and "no &lt;weights&gt;" in page
-    assert "0.9178" in page and "0.1825" in page  # the seed's own figures for VGG16 and the CNN after 10 epochs
+    assert "0.9178" in page and "0.1825" in page  # the reference notebook's results for VGG16 and the CNN after 10 epochs
     assert f"{1 - 0.8 / 10:.4f}" in page  # ours beside them
     best = max((run for run in runs if run.root in board["rows"][0]["runs"]), key=lambda run: run.result()["balanced_accuracy"])
-    assert str(best.result()["val"]["confusion"][0][0]) in re.search(r'id="confusion">(.*?)</section>', page, re.S).group(1)
+    assert str(best.result()["val"]["confusion"][0][0]) in re.search(r'id="confusion_matrix">(.*?)</section>', page, re.S).group(1)
     for url in found["plots"]:
         assert storage.read_bytes(url)[:4] == b"\x89PNG"
     assert found["bytes"] == len(page.encode())
@@ -85,13 +94,17 @@ def test_one_run_and_an_unfinished_one(tmp_path):
     page = page_of(write_report([run], run.root, title=run.config().name))
     low, high = run.result()["val"]["intervals"]["balanced_accuracy"]
     assert f"{low:.1%} to {high:.1%}" in page
-    assert '<section id="mistakes">' in page and not any(word in page for word in ("disagree", "best run", "Who wins"))  # there is no other model
+    assert '<section id="metrics">' in page and '<section id="top_losses">' in page
+    assert not any(word in page for word in ("disagree", "best run", "Leaderboard", "All models"))  # there is no other model
+    board = leaderboard([run])
+    page = page_of(write_report([run], run.root, title="x", board=board))
+    assert f"{run.result()['val']['macro_f1']:.4f}" in page and f"{board['rows'][0]['parameters'] / 1e6:.1f} M" in page and "Leaderboard" not in page
     storage.remove(run.url("result.json"))
     page = page_of(write_report([run], run.root, title="running"))
-    assert "No training has ended yet; 12 epochs" in page and "--resume" in page and '<section id="curves">' in page
-    assert "mistakes" not in page
+    assert "No training has finished yet; 12 epochs" in page and "--resume" in page and '<section id="learning_curves">' in page
+    assert not any(f'id="{name}"' in page for name in ("metrics", "leaderboard", "top_losses", "throughput"))
     storage.remove(run.url("metrics.jsonl"))
-    assert "No epoch has ended yet" in page_of(write_report([run], run.root, title="begun"))
+    assert "No epoch has finished yet" in page_of(write_report([run], run.root, title="begun"))
 
 
 def test_pictures_come_from_the_prepared_set(tmp_path):
@@ -103,9 +116,9 @@ def test_pictures_come_from_the_prepared_set(tmp_path):
     run = finished_run(tmp_path / "run", chances, prepared.labels[rows], classes=prepared.classes, paths=paths)
     complete(run, prepared=prepared.root)
     page = page_of(write_report([run], run.root, title="x"))
-    shown = re.search(r'id="mistakes">(.*?)</section>', page, re.S).group(1)
+    shown = re.search(r'id="top_losses">(.*?)</section>', page, re.S).group(1)
     assert shown.count("data:image/jpeg;base64,") == 4 and all(path in shown for path in paths[:4]) and paths[4] not in shown
-    assert re.search(r'id="labels">(.*?)</section>', page, re.S).group(1).count("<img") == 4
+    assert re.search(r'id="label_errors">(.*?)</section>', page, re.S).group(1).count("<img") == 4
     storage.remove(f"{prepared.root}/{prepared_set.INFO}")
     page = page_of(write_report([run], run.root, title="x"))
     assert "cannot be shown" in page and "no prepared set here" in page
@@ -116,11 +129,94 @@ def test_mistakes_are_ordered_and_labels_doubted_only_where_all_agree(tmp_path):
     first = np.array([[0.05, 0.9, 0.05], [0.4, 0.6, 0.0], [0.0, 1.0, 0.0], [0.97, 0.0, 0.03]], np.float32)
     second = np.array([[0.1, 0.8, 0.1], [0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.9, 0.0, 0.1]], np.float32)
     one, two = (finished_run(tmp_path / str(n), chances, labels).predictions("val") for n, chances in enumerate((first, second)))
-    assert mistakes.confident_mistakes(one, 2)["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"]
-    doubted = mistakes.likely_wrong_labels([one, two], 9)
+    assert confident_mistakes(one, 2)["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"]
+    doubted = likely_label_errors([one, two], 9)
     assert doubted["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"] and doubted["given"].tolist() == pytest.approx([0.065, 0.075], abs=1e-6)
-    counts, differ = mistakes.disagreement(one, two, 9)
+    counts, differ = disagreement(one, two, 9)
     assert counts == {"both": 1, "first": 0, "second": 1, "neither": 2} and differ["path"].tolist() == ["ape/1.jpg"]
+
+
+NASTY = "<script>alert('x')</script> & \"q\""
+
+
+class Parsed(HTMLParser):
+    """The elements of a page and its text, as a browser reads them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags, self.attributes, self.text = set(), set(), ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attributes}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_names_from_users_are_text_in_every_section(tmp_path):
+    """Each name is markup of its own number, so that the page shows which are missing or became elements."""
+    name = [f"{number}{NASTY}" for number in range(12)]
+    prepared = tiny_prepared(tmp_path / "set")
+    info = storage.read_json(f"{prepared.root}/{prepared_set.INFO}")
+    manifest = prepared.manifest.assign(group=0, copy_how="identical")
+    manifest.loc[0, "path"] = name[0]
+    storage.write_table(f"{prepared.root}/{prepared_set.MANIFEST}", manifest)
+    copies = {"identical": 1, "near": 0, "groups": 1, "across_splits": 0, "contradictory": 1}
+    info |= {"bad": [{"path": name[1], "reason": name[2]}], "source": name[3], "copies": copies, "counts": {"train": {"class0": 1}}}
+    storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info)
+    classes, runs = [name[4], "b", "c"], []
+    for number, recipe in enumerate(("big_cnn", "vgg16")):
+        chances = guesses(LABELS, 0.6, np.random.default_rng(number))
+        paths = [f"{name[5]}/{image}.jpg" for image in range(len(LABELS))]
+        sets = [f"name={json.dumps(name[6 + number])}"]
+        run = finished_run(tmp_path / str(number), chances, LABELS, recipe=recipe, classes=classes, paths=paths, sets=sets)
+        runs.append(complete(run, prepared=prepared.root, command=name[8]))
+    ensemble = {"name": name[9], "val": runs[0].result()["val"]}
+    failed = [{"name": name[10], "seed": 0, "reason": "x"}]
+    found = write_report(runs, str(tmp_path), title=name[11], board=leaderboard(runs), failed=failed, ensembles=[ensemble])
+    page = page_of(found)
+    parsed = Parsed(page)
+    assert not [one for one in name if one not in parsed.text]
+    assert not parsed.tags & {"script", "iframe", "object", "form"} and not [one for one in parsed.attributes if one.startswith("on") or one == "q"]
+    assert "&lt;script&gt;" in page and "&amp;lt;" not in page  # escaped, and once
+
+
+def test_the_page_may_load_and_run_nothing(tmp_path):
+    run = comparison(tmp_path, 1)[0]
+    page = page_of(write_report([run], run.root, title="x"))
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"\s+content="(.*?)">', page).group(1)
+    assert "default-src 'none'" in policy and "img-src data:" in policy and "script-src" not in policy
+
+
+def test_a_section_is_a_function_and_a_template(tmp_path, monkeypatch):
+    monkeypatch.setattr(ENVIRONMENT, "loader", jinja2.ChoiceLoader([ENVIRONMENT.loader, jinja2.DictLoader({"extra.html": "<p>{{ word }}</p>"})]))
+    run = comparison(tmp_path, 1)[0]
+    try:
+        register("extra", title="Extra", order=65, when=lambda data: len(data.runs) == 1)(lambda data: Content({"word": f"<{data.runs[0].label}>"}))
+        page = page_of(write_report([run], run.root, title="x"))
+        names = re.findall(r'<section id="(.*?)">', page)
+        assert (
+            names[names.index("extra") - 1] == "per_class_metrics" and "<p>&lt;big_cnn, seed 0&gt;</p>" in page and '<a href="#extra">Extra' in page
+        )
+        assert 'id="extra"' not in page_of(write_report([run, run], run.root, title="x"))  # its condition
+        with pytest.raises(ValueError, match="report section 'calibration' is registered twice"):
+            register("calibration", title="Calibration", order=1)(lambda data: Content())
+        SECTIONS.unregister("extra")
+        register("extra", title="Extra", order=1)(lambda data: Content())
+        with pytest.raises(jinja2.UndefinedError, match="'word' is undefined"):
+            write_report([run], run.root, title="x")
+    finally:
+        SECTIONS.unregister("extra")
+
+
+def test_many_classes_are_a_plot(tmp_path):
+    classes = [f"class{number}" for number in range(41)]
+    run = comparison(tmp_path, 1, np.arange(410) % 41, classes)[0]
+    page = page_of(write_report([run], run.root, title="x"))
+    section = re.search(r'id="confusion_matrix">(.*?)</section>', page, re.S).group(1)
+    assert "<svg" in section and "<td" not in section
 
 
 def test_ten_runs_on_many_pictures_stay_small(tmp_path):

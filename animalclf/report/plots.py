@@ -1,11 +1,11 @@
-"""The plots of the report, as matplotlib figures: the same for the page (SVG, text in the page's colour) and as PNG files."""
+"""The plots of the report, as matplotlib figures: for the page (SVG, text in the page's colour) and as PNG files."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -13,9 +13,7 @@ import matplotlib.lines
 import numpy as np
 from matplotlib.figure import Figure
 
-from animalclf.report.seed_table import seed_rows
-
-# Okabe and Ito 2008: told apart with any kind of colour vision.
+# Okabe and Ito 2008: distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 INK = "#767676"  # grey that is legible on white and on black
 STYLE: Any = {
@@ -54,8 +52,11 @@ def leaderboard(rows: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def learning_curves(histories: Sequence[tuple[str, str, list[dict[str, Any]]]]) -> Figure:
-    """Loss and accuracy by epoch of every run (label, model, history): validation solid, training dashed, the seed's figures as crosses."""
+def learning_curves(
+    histories: Sequence[tuple[str, str, list[dict[str, Any]]]], reference: Mapping[str, Sequence[tuple[int, float, float, float, float]]]
+) -> Figure:
+    """Loss and accuracy by epoch of every run (label, model, history): validation solid, training dashed, and as crosses the validation of
+    `reference` results by model (epoch, train accuracy, validation accuracy, train loss, validation loss)."""
     figure = Figure(figsize=(7, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1)
     labels = list(dict.fromkeys(label for label, *_ in histories))
@@ -67,9 +68,9 @@ def learning_curves(histories: Sequence[tuple[str, str, list[dict[str, Any]]]]) 
             if f"val_{name}" in history[-1]:
                 axes.plot(epochs, [row[f"val_{name}"] for row in history], color=colour, linewidth=1.6, marker=dots)
         last = max(epochs)
-        seed = [row for row in seed_rows(model) if row[0] <= last * 1.5]
+        crosses = [row for row in reference.get(model, ()) if row[0] <= last * 1.5]
         for axes, column in ((above, 2), (below, 4)):
-            axes.plot([row[0] for row in seed], [row[column] for row in seed], "x", color=colour, markersize=7)
+            axes.plot([row[0] for row in crosses], [row[column] for row in crosses], "x", color=colour, markersize=7)
     for axes, name in ((above, "accuracy"), (below, "loss")):
         axes.set_ylabel(name)
     losses = [row[key] for *_, history in histories for row in history for key in ("train_loss", "val_loss") if key in row]
@@ -78,8 +79,8 @@ def learning_curves(histories: Sequence[tuple[str, str, list[dict[str, Any]]]]) 
     below.set_xlabel("epoch")
     lines = [matplotlib.lines.Line2D([], [], color=COLOURS[n % len(COLOURS)], label=_short(label)) for n, label in enumerate(labels)]
     marks: list[tuple[str, dict[str, str]]] = [("validation", {}), ("training", {"linestyle": "--"})]
-    if any(seed_rows(model) for _, model, _ in histories):
-        marks.append(("the seed's validation", {"marker": "x", "linestyle": ""}))
+    if any(reference.get(model) for _, model, _ in histories):
+        marks.append(("reference notebook, validation", {"marker": "x", "linestyle": ""}))
     for text, how in marks:
         lines.append(matplotlib.lines.Line2D([], [], color=INK, label=text, **how))  # type: ignore[arg-type]
     figure.legend(handles=lines, loc="outside upper left", ncols=3, fontsize=8)
@@ -87,7 +88,7 @@ def learning_curves(histories: Sequence[tuple[str, str, list[dict[str, Any]]]]) 
 
 
 def calibration(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
-    """Accuracy against confidence of each model (label, metrics): on the diagonal a model is as often right as it says. Area: pictures."""
+    """Accuracy against confidence of each model (label, metrics): on the diagonal they are equal. Area: images."""
     figure = Figure(figsize=(5, 4.6 + 0.12 * len(results)), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
@@ -99,7 +100,7 @@ def calibration(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
             x, y, s=[200 * (row["pictures"] / found["rows"]) + 8 for row in bins], color=colour, label=f"{_short(label)} ({found['ece']:.3f})"
         )
     axes.set_xlabel("confidence")
-    axes.set_ylabel("share that is right")
+    axes.set_ylabel("accuracy")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
     figure.legend(title="calibration error", fontsize=8, loc="outside lower center", ncols=2, frameon=False)
@@ -107,7 +108,7 @@ def calibration(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
 
 
 def confusion(label: str, found: dict[str, Any]) -> Figure:
-    """Rows: true class; columns: predicted; shade: share of the row."""
+    """Rows: true class; columns: predicted; shade: fraction of the row."""
     classes, counts = found["classes"], np.array(found["confusion"])
     side = 2.2 + 0.36 * len(classes)
     figure = Figure(figsize=(side, side * 0.94), layout="constrained")
@@ -130,14 +131,14 @@ def confusion(label: str, found: dict[str, Any]) -> Figure:
 
 
 def drawn(make: Any, *arguments: Any) -> Figure:
-    """The figure `make(*arguments)` in the report's style. Names of users are shown as they are: a $ begins no formula."""
+    """The figure `make(*arguments)` in the report's style. A $ in a user's name does not start a formula."""
     with matplotlib.rc_context({**STYLE, "text.parse_math": False}):
         figure: Figure = make(*arguments)
     return figure
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """For the page: scalable, text in the page's own colour and font. `salt`: different for every plot of a page, so that names are."""
+    """For the page: scalable, text in the page's own colour and font. `salt`: unique on the page, so that element ids are."""
     sink = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         _save(figure, sink, format="svg", metadata={"Date": None})
@@ -156,7 +157,7 @@ def png(figure: Figure) -> bytes:
 
 def _save(figure: Figure, sink: Any, **how: Any) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a script that no font here has: the page has it, the PNG has boxes
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # no installed font has the script: the page shows it, the PNG boxes
         figure.savefig(sink, **how)
 
 

@@ -1,4 +1,4 @@
-"""Small pictures for the report, from the prepared set's shards."""
+"""Thumbnails for the report, from the prepared set's shards."""
 
 from __future__ import annotations
 
@@ -8,33 +8,26 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from animalclf.data.prepared_set import Prepared, open_prepared, read_shard
-from animalclf.errors import UserError
+from animalclf.data.prepared_set import Prepared, read_shard
 
 SIDE, QUALITY = 112, 80
-
-
-def prepared_of(root: str) -> Prepared | str:
-    """The prepared set of a run, or why its pictures cannot be shown."""
-    try:
-        return open_prepared(root)
-    except UserError as error:
-        return str(error)
+GALLERY = 18  # images in a gallery
 
 
 def thumbnails(prepared: Prepared, paths: Iterable[str]) -> dict[str, str]:
-    """A data URI (JPEG, 112 px) for each of `paths` (as in the manifest) that the set holds; a shard that is gone leaves its pictures out."""
+    """Data URIs (JPEG, at most 112 px) by path, for those of `paths` (as in the manifest) that the prepared set
+    holds. Each shard is read once; the images of a missing shard are left out."""
     manifest = prepared.manifest
     rows = manifest.loc[manifest["path"].isin(set(paths)) & (manifest["status"] == "ok"), ["path", "shard", "row"]]
-    found: dict[str, str] = {}
-    for shard, mine in rows.groupby("shard"):
+    uris: dict[str, str] = {}
+    for shard, group in rows.groupby("shard"):
         try:
             images, _ = read_shard(prepared.shard_paths()[int(str(shard))], prepared.stored_size)
         except FileNotFoundError:
             continue
-        for path, row in zip(mine["path"], mine["row"], strict=True):
-            found[path] = _uri(images[row])
-    return found
+        for path, row in zip(group["path"], group["row"], strict=True):
+            uris[path] = _uri(images[row])
+    return uris
 
 
 def _uri(image: np.ndarray) -> str:

@@ -1,0 +1,106 @@
+"""What the sections of a report read: run folders, the leaderboard, ensembles, failed trials and the prepared set."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from animalclf.config import Config
+from animalclf.data.prepared_set import Prepared, open_prepared
+from animalclf.errors import UserError
+from animalclf.runs import Run
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run folder, read: `history` has the rows of metrics.jsonl, `result` is result.json, or None for an
+    unfinished run."""
+
+    run: Run
+    config: Config
+    environment: dict[str, Any]
+    history: list[dict[str, Any]]
+    result: dict[str, Any] | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.config.name}, seed {self.config.seed}"
+
+    @property
+    def val(self) -> dict[str, Any] | None:
+        """Validation metrics; None for an unfinished run and for one without validation images."""
+        return self.result.get("val") if self.result else None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report is made of. `board`: what leaderboard() returned; `ensembles`: what ensemble() returned;
+    `failed`: trials of a comparison with "name", "seed" and "reason"; `prepared`: the prepared set of the first run,
+    or None, and then `prepared_error` is why it cannot be opened."""
+
+    runs: list[RunFacts]
+    board: dict[str, Any] | None
+    ensembles: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    prepared: Prepared | None
+    prepared_error: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The leaderboard's rows, the best first; empty without a leaderboard."""
+        return self.board["rows"] if self.board else []
+
+    @property
+    def pairs(self) -> list[dict[str, Any]]:
+        """The leaderboard's pairwise differences."""
+        return self.board["pairs"] if self.board else []
+
+    @property
+    def finished(self) -> list[RunFacts]:
+        return [facts for facts in self.runs if facts.result]
+
+    @functools.cached_property
+    def best(self) -> list[RunFacts]:
+        """The best finished run of each recipe on the leaderboard, the best recipe first; without a leaderboard all
+        finished runs, the best first."""
+        ranked = sorted(self.finished, key=lambda facts: -(facts.result or {}).get("balanced_accuracy", 0.0))
+        recipes = [set(row["runs"]) for row in self.rows if row["kind"] == "model"]
+        if not recipes:
+            return ranked
+        first = [next((facts for facts in ranked if facts.run.root in roots), None) for roots in recipes]
+        return [facts for facts in first if facts]
+
+    @property
+    def validated(self) -> list[tuple[RunFacts, dict[str, Any]]]:
+        """Those of `best` that have validation metrics, with them."""
+        return [(facts, facts.val) for facts in self.best if facts.val]
+
+    @functools.cached_property
+    def predictions(self) -> list[pd.DataFrame]:
+        """Class probabilities of the validation images, one table for each of `validated`, sorted by path."""
+        return [facts.run.predictions("val").sort_values("path", ignore_index=True) for facts, _ in self.validated]
+
+
+def read(
+    runs: Sequence[Run],
+    board: dict[str, Any] | None = None,
+    ensembles: Sequence[dict[str, Any]] = (),
+    failed: Sequence[dict[str, Any]] = (),
+) -> ReportData:
+    """Read run folders, finished or not. Raises UserError naming the file that a folder lacks; a missing prepared
+    set is no error."""
+    facts = [_facts(run) for run in runs]
+    prepared, error = None, ""
+    try:
+        prepared = open_prepared(facts[0].environment.get("prepared", ""))
+    except UserError as missing:
+        error = str(missing)
+    return ReportData(facts, board, list(ensembles), list(failed), prepared, error)
+
+
+def _facts(run: Run) -> RunFacts:
+    return RunFacts(run, run.config(), run.environment(), run.metrics(), run.result() if run.finished() else None)

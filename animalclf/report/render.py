@@ -1,0 +1,47 @@
+"""Templates to HTML: one jinja2 environment that escapes every value and refuses an undefined one."""
+
+from __future__ import annotations
+
+import jinja2
+
+from animalclf.utils.console import duration
+
+NONE = "–"
+
+
+def decimals(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """A number with `digits` decimals; a dash for None."""
+    return NONE if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def thousands(value: float | None) -> str:
+    """A whole number with separators: 21,179; a dash for None."""
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    return f"{value:.{digits}%}"
+
+
+def p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds as 3 min 20 s; a dash for None."""
+    return NONE if value is None else duration(value)
+
+
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("animalclf.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.filters |= {filter.__name__: filter for filter in (decimals, thousands, percent, p_value, seconds)}
+
+
+def render(template: str, **values: object) -> str:
+    """The HTML of templates/`template`. Raises jinja2.UndefinedError naming a variable that `values` lacks."""
+    return ENVIRONMENT.get_template(template).render(values)

@@ -1,0 +1,57 @@
+"""What a section of the report is, and how one is registered.
+
+    @register("class_balance", title="Class balance", order=115, when=lambda data: data.prepared is not None)
+    def class_balance(data: ReportData) -> Content:
+        return Content({"counts": data.prepared.info["counts"]})
+
+This is all of sections/class_balance.py beside its imports; templates/class_balance.html shows `counts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from matplotlib.figure import Figure
+
+from animalclf.report.data import ReportData
+from animalclf.utils.registry import Registry
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a section shows. `values`: the variables of its template, plain data; `plots`: figures by the name of
+    their PNG file, unique on the page, which the template shows as `{{ plots[name] }}`; `images`: manifest paths of
+    images whose thumbnails the template shows."""
+
+    values: Mapping[str, object] = field(default_factory=dict)
+    plots: Mapping[str, Figure] = field(default_factory=dict)
+    images: Sequence[str] = ()
+
+
+Gather = Callable[[ReportData], Content]
+
+
+@dataclass(frozen=True)
+class Section:
+    """`name`: its id on the page and its template, templates/<name>.html; `order`: its place on the page, the
+    smallest first; `when`: whether a report shows it."""
+
+    name: str
+    title: str
+    order: int
+    when: Callable[[ReportData], bool]
+    gather: Gather
+
+
+SECTIONS: Registry[Section] = Registry("report section", package="animalclf.report.sections")
+
+
+def register(name: str, *, title: str, order: int, when: Callable[[ReportData], bool] = lambda data: True) -> Callable[[Gather], Gather]:
+    """Decorator that makes a function the section `name`. Raises ValueError for a taken name."""
+
+    def decorate(gather: Gather) -> Gather:
+        SECTIONS.register(name)(Section(name, title, order, when, gather))
+        return gather
+
+    return decorate

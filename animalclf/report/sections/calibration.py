@@ -1,0 +1,12 @@
+"""Calibration: accuracy against confidence of the best run of each recipe and of the ensembles."""
+
+from animalclf.report import plots
+from animalclf.report.data import ReportData
+from animalclf.report.section import Content, register
+
+
+@register("calibration", title="Calibration", order=100, when=lambda data: bool(data.validated))
+def calibration(data: ReportData) -> Content:
+    models = [(facts.label, val) for facts, val in data.validated]
+    ensembles = [(ensemble["name"], ensemble["val"]) for ensemble in data.ensembles]
+    return Content(plots={"calibration": plots.drawn(plots.calibration, [*models, *ensembles])})

@@ -1,0 +1,19 @@
+"""Metrics: the validation metrics of one run with their intervals, and its cost. Several runs have the leaderboard."""
+
+from animalclf.report import plots
+from animalclf.report.data import ReportData
+from animalclf.report.section import Content, register
+
+# Key of a metric with an interval in result.json -> heading.
+INTERVALS = {"balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "macro_f1": "macro F1"}
+
+
+def _shown(data: ReportData) -> bool:
+    return bool(data.validated) and (len(data.runs) == 1 or not data.rows)
+
+
+@register("metrics", title="Metrics", order=10, when=_shown)
+def metrics(data: ReportData) -> Content:
+    facts, val = data.validated[0]
+    figures = {"leaderboard": plots.drawn(plots.leaderboard, data.rows)} if data.rows else {}
+    return Content({"label": facts.label, "val": val, "names": INTERVALS, "rows": data.rows}, plots=figures)

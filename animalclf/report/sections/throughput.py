@@ -1,0 +1,15 @@
+"""Throughput and timing of the finished runs."""
+
+from animalclf.report.data import ReportData
+from animalclf.report.section import Content, register
+
+# Key of result.json's "time" -> heading.
+PARTS = {"step": "training steps", "validate": "validation", "keep": "checkpointing", "augment": "augmentation tasks"}
+MAX_WAIT = 0.05  # fraction of the time spent on data loading above which the report gives advice
+
+
+@register("throughput", title="Throughput and timing", order=120, when=lambda data: bool(data.finished))
+def throughput(data: ReportData) -> Content:
+    runs = [{"label": facts.label, "time": {}, **(facts.result or {})} for facts in data.finished]
+    slow = [run["label"] for run in runs if run["wait_share"] > MAX_WAIT]
+    return Content({"runs": runs, "parts": PARTS, "slow": slow, "max_wait": MAX_WAIT})
