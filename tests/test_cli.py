@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 from animalclf.cli import main
-from animalclf.data.demo import write_demo
 from animalclf.data.prepared_set import is_prepared
+from animalclf.demo.dataset import write_demo
 
 COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
 
@@ -26,7 +26,7 @@ COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "r
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "demo"
-    write_demo(str(folder), pictures=60, test_pictures=20, seed=1)
+    write_demo(str(folder), images=60, test_images=20, seed=1)
     return folder
 
 
@@ -58,7 +58,7 @@ def test_from_pictures_to_a_scored_submission(drawn, tmp_path, capsys, ray_local
 def test_an_unreadable_picture_is_named_and_the_exit_code_says_so(drawn, tmp_path, capsys, ray_local):
     """A set with planted defects: prepared, each bad file named, exit code 3: done, but not everything could be read."""
     folder = tmp_path / "demo"
-    write_demo(str(folder), pictures=60, test_pictures=10, seed=1, defects=True)
+    write_demo(str(folder), images=60, test_images=10, seed=1, defects=True)
     code = main(["prepare", "--data", str(folder), "--out", str(tmp_path / "prepared"), "--set", "data.max_bad=0.2", "--json"])
     output = capsys.readouterr()
     info = json.loads(output.out.splitlines()[-1])
@@ -103,7 +103,7 @@ def test_a_full_disk_is_an_error_with_a_remedy(drawn, tmp_path):
 
 
 def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
-    write_demo(str(tmp_path / "demo"), pictures=300, test_pictures=10, seed=2)
+    write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
     out = tmp_path / "prepared"
     command = [sys.executable, "-m", "animalclf.cli", "prepare", "--data", str(tmp_path / "demo"), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -119,7 +119,7 @@ def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
 
 
 def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
-    write_demo(str(tmp_path / "demo"), pictures=300, test_pictures=10, seed=2)
+    write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
     command = [sys.executable, "-m", "animalclf.cli", "prepare", "--data", str(tmp_path / "demo"), "--out", str(tmp_path / "prepared")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     started, of_raylet, deadline = [], [], time.monotonic() + 120

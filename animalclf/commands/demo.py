@@ -33,14 +33,14 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.data.demo import write_demo
+    from animalclf.demo.dataset import write_demo
     from animalclf.inference.submission import score
     from animalclf.tuning.space import from_dict
     from animalclf.utils import storage
     from animalclf.utils.console import console
 
-    pictures = {"pictures": arguments.pictures, "test_pictures": arguments.test_pictures}
-    drawn = write_demo(arguments.data, **pictures, seed=arguments.seed, defects=arguments.defects)
+    images = {"images": arguments.pictures, "test_images": arguments.test_pictures}
+    drawn = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)
     console.print(
         f"{drawn['pictures']:,} training and {drawn['test_pictures']:,} test pictures of {len(drawn['classes'])} animals in {drawn['root']}"
     )

@@ -1,0 +1,1 @@
+"""The demo set: images of animals drawn by code, in the layout of a Kaggle competition."""
