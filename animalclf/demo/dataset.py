@@ -9,11 +9,12 @@ import io
 import multiprocessing
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from animalclf.demo.draw import ANIMALS, draw
@@ -59,24 +60,26 @@ def _draw(seed: int, split: int, number: int, label: str, size: Size) -> tuple[n
     return draw(label, height, width, rng), int(rng.integers(60, 96))
 
 
-def _encode(image: np.ndarray, quality: int = 85, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
+def _jpeg(image: np.ndarray, quality: int = 85) -> bytes:
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"))
+
+
+def _encode(image: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
     sink = io.BytesIO()
-    Image.fromarray(image).convert(mode).save(sink, kind, quality=quality, **options)
+    Image.fromarray(image).convert(mode).save(sink, kind, **options)
     return sink.getvalue()
-
-
-def _save(url: str, content: bytes) -> None:
-    with storage.writing(url, keep=False) as file:  # not synced: demo.json says when all are there
-        file.write(content)
 
 
 def _write(job: tuple[str, int, Size, int, int, list[str]]) -> int:
     """Draw and write the images `first`, `first` + 1, ... of `labels`, in any process; returns their number."""
     root, seed, size, split, first, labels = job
+    fs, base = storage.filesystem(root)
     images = [(seed, split, number, label) for number, label in enumerate(labels, first)]
-    files = {storage.join(root, _path(*image)): _encode(*_draw(*image, size)) for image in images}
-    with ThreadPoolExecutor(16 if storage.is_remote(root) else 1) as pool:
-        list(pool.map(_save, files, files.values()))
+    files = {storage.join(base, _path(*image)): _jpeg(*_draw(*image, size)) for image in images}
+    try:
+        fs.pipe(files)  # not synced file by file: demo.json says when all are there
+    except OSError as error:
+        raise UserError(f"{root}: cannot be written ({error.strerror or error}); free space or choose another place") from error
     return len(files)
 
 
@@ -84,7 +87,7 @@ def _plant(root: str, seed: int, size: Size, labels: list[str]) -> list[dict[str
     """Add the known defects to the training folder and list them in defects.json."""
     fresh = {name: _draw(seed, PLANTED, number, name, size)[0] for number, name in enumerate(CLASSES)}
     first = {name: _draw(seed, TRAIN, labels.index(name), name, size) for name in CLASSES}
-    (sheep, _), exif, whole = first["pecora"], Image.Exif(), _encode(fresh["cane"])
+    (sheep, _), exif, whole = first["pecora"], Image.Exif(), _jpeg(fresh["cane"])
     exif[0x0112] = 6  # orientation: turn a quarter clockwise to view
     deep = cv2.imencode(".png", cv2.cvtColor(fresh["scoiattolo"], cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257)[1].tobytes()
     frames = [Image.fromarray(np.roll(fresh["cavallo"], shift, 1)) for shift in (9, 18)]
@@ -94,18 +97,18 @@ def _plant(root: str, seed: int, size: Size, labels: list[str]) -> list[dict[str
         ("empty", "cavallo", "", "no bytes at all", "jpeg", b""),
         ("html", "gallina", "", "an error page saved as an image", "jpeg", b"<!DOCTYPE html>\n<title>404 Not Found</title>\n"),
         ("wrong extension", "gatto", "gatto", "a PNG file", "jpeg", _encode(fresh["gatto"], kind="PNG")),
-        ("identical copy", "ragno", "ragno", "the same bytes in the same class", "jpeg", _encode(*first["ragno"])),
-        ("contradictory copy", "gatto", "cane", "the same bytes under another class", "jpeg", _encode(*first["cane"])),
-        ("mirrored copy", "mucca", "mucca", "mirrored and compressed again", "jpeg", _encode(first["mucca"][0][:, ::-1], 55)),
-        ("cropped copy", "pecora", "pecora", "4 % cut off two sides", "jpeg", _encode(sheep[len(sheep) // 25 :, : -(sheep.shape[1] // 25)], 80)),
-        ("wrong label", "farfalla", "ragno", "a spider among the butterflies", "jpeg", _encode(fresh["ragno"])),
+        ("identical copy", "ragno", "ragno", "the same bytes in the same class", "jpeg", _jpeg(*first["ragno"])),
+        ("contradictory copy", "gatto", "cane", "the same bytes under another class", "jpeg", _jpeg(*first["cane"])),
+        ("mirrored copy", "mucca", "mucca", "mirrored and compressed again", "jpeg", _jpeg(first["mucca"][0][:, ::-1], 55)),
+        ("cropped copy", "pecora", "pecora", "4 % cut off two sides", "jpeg", _jpeg(sheep[len(sheep) // 25 :, : -(sheep.shape[1] // 25)], 80)),
+        ("wrong label", "farfalla", "ragno", "a spider among the butterflies", "jpeg", _jpeg(fresh["ragno"])),
         ("cmyk", "elefante", "elefante", "four inks instead of RGB", "jpeg", _encode(fresh["elefante"], mode="CMYK")),
         ("16 bit", "scoiattolo", "scoiattolo", "16-bit greyscale", "png", deep),
         ("animated", "cavallo", "cavallo", "three frames", "gif", _encode(fresh["cavallo"], kind="GIF", save_all=True, append_images=frames)),
         ("exif rotated", "cane", "cane", "lies on its side, EXIF says how to turn it", "jpeg", _encode(np.rot90(fresh["cane"]), exif=exif)),
     ):
         path = f"train_images/{folder}/defect-{kind.replace(' ', '-')}.{suffix}"
-        _save(storage.join(root, path), content)
+        storage.write_bytes(storage.join(root, path), content)
         original = _path(seed, TRAIN, labels.index(shows), shows) if kind.endswith("copy") else ""
         planted.append({"kind": kind, "path": path, "of": original, "shows": shows, "note": note})
     storage.write_json(storage.join(root, "defects.json"), planted)
@@ -146,6 +149,8 @@ def write_demo(
     if result is not None:
         return {**result, "root": root, "seconds": round(time.monotonic() - started, 3)}
     storage.write_json(storage.join(root, INFO), {"arguments": arguments, "result": None})
+    for folder in () if storage.is_remote(root) else ("test_images", *(f"train_images/{name}" for name in CLASSES)):
+        os.makedirs(storage.join(root, folder), exist_ok=True)
     splits = {TRAIN: train_labels(images), TEST: test_labels(test_images, seed)}
     jobs = [(root, seed, size, split, k, names[k : k + CHUNK]) for split, names in splits.items() for k in range(0, len(names), CHUNK)]
     processes = processes or (1 if len(jobs) < 8 else os.cpu_count() or 1)
@@ -157,7 +162,7 @@ def write_demo(
     planted = _plant(root, seed, size, splits[TRAIN]) if defects else []
     for name, classes in (("sample_submission.csv", ["cane"] * test_images), ("answers.csv", splits[TEST])):
         rows = [f"{number}.jpeg,{label}\n" for number, label in enumerate(classes)]
-        _save(storage.join(root, name), ("id,category\n" + "".join(rows)).encode())
+        storage.write_bytes(storage.join(root, name), ("id,category\n" + "".join(rows)).encode())
     folders = splits[TRAIN] + [defect["path"].split("/")[1] for defect in planted]
     result = {"root": root, "pictures": len(folders), "test_pictures": test_images, "classes": CLASSES, "defects": planted}
     result |= {"counts": {name: folders.count(name) for name in CLASSES}, "seconds": round(time.monotonic() - started, 3)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import cv2
@@ -57,6 +58,7 @@ COLOURS = """white 236,232,224 cream 226,205,170 tan 184,148,108 ginger 198,116,
     grey 146,144,142 slate 100,102,110 hay 150,130,70 green 96,138,56 leaf 60,104,44 sky 160,190,222 pink 222,150,146
     horn 222,206,160 red 200,44,36 orange 236,120,30 blue 60,110,210 yellow 240,206,60 purple 170,60,150 teal 80,170,190"""
 PALETTE = {name: np.array(rgb.split(","), float) for name, rgb in zip(*[iter(COLOURS.split())] * 2, strict=True)}
+THINGS = np.stack(list(PALETTE.values()))  # clutter and background, from the first 15, have the animals' colours
 
 
 def _read(table: str) -> dict[str, tuple[dict[str, str], list[Any]]]:
@@ -79,14 +81,13 @@ ANIMALS = _read(TABLE)
 
 def fill(canvas: np.ndarray, joints: np.ndarray, radii: np.ndarray, colour: np.ndarray) -> None:
     """Draw discs of `radii` (K,) at `joints` complex (K,) (pixels), joined to one shape, antialiased, on `canvas` uint8 (H, W, 4)."""
-    value = (*np.clip(colour, 0, 255).tolist(), 255)
-    across = 1j * np.diff(joints) / np.maximum(abs(np.diff(joints)), 1e-6)
-    a, b = across * radii[:-1], across * radii[1:]
-    quads = np.stack([joints[:-1] + a, joints[1:] + b, joints[1:] - b, joints[:-1] - a], 1)
-    for quad in np.rint(16 * np.stack([quads.real, quads.imag], 2)).astype(np.int32):
-        cv2.fillConvexPoly(canvas, quad, value, cv2.LINE_AA, 4)
-    for x, y, r in np.rint(16 * np.stack([joints.real, joints.imag, radii], 1)).astype(int).tolist():
-        cv2.circle(canvas, (x, y), max(r, 8), value, -1, cv2.LINE_AA, 4)
+    value, discs = (*np.clip(colour, 0, 255).tolist(), 255), list(zip((16 * joints).tolist(), (16 * radii).tolist(), strict=True))
+    for (a, r), (b, s) in itertools.pairwise(discs):
+        across = 1j * (b - a) / max(abs(b - a), 1e-6)
+        quad = [(round(z.real), round(z.imag)) for z in (a + across * r, b + across * s, b - across * s, a - across * r)]
+        cv2.fillConvexPoly(canvas, np.array(quad, np.int32), value, cv2.LINE_AA, 4)
+    for a, r in discs:
+        cv2.circle(canvas, (round(a.real), round(a.imag)), max(round(r), 8), value, -1, cv2.LINE_AA, 4)
 
 
 def _animal(canvas: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
@@ -97,9 +98,9 @@ def _animal(canvas: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarr
     if abs(other - coat).sum() < 90:  # marks stand out
         other = coat * 0.4 if coat.mean() > 130 else PALETTE["white"]
     colours = {**PALETTE, "coat": coat, "other": other, "shade": coat * 0.8, "dim": coat * 0.6}
-    scale, sx, sy = rng.uniform((0.65, 0.85, 0.6 if above else 0.9), 1.12) * (min(width / 150, height / 120), rng.choice([-1, 1]), 1)
+    scale, sx, sy = rng.uniform((0.85, 0.9, 0.7 if above else 0.92), 1.1) * (min(width / 150, height / 120), rng.choice([-1, 1]), 1)
     turn = scale * np.exp(1j * (rng.uniform(-np.pi, np.pi) if above else rng.normal(0, 0.1)))
-    place = rng.uniform(0.4, 0.6, 2) * (width, height) @ (1, 1j)
+    place = rng.uniform(0.44, 0.56, 2) * (width, height) @ (1, 1j)
     pivot, middle = complex(*map(float, options.get("pivot", "0,0").split(","))), 0 if above else 6 - 52j
     nod = rng.uniform(0.6, 1.0) if rng.random() < float(options.get("graze", 0)) else rng.normal(0, 0.14)
     angles = {"body": 0.0, "head": nod, "tail": rng.normal(0, 0.25), "both": rng.normal(0, 0.08)}
@@ -135,14 +136,14 @@ def _clutter(canvas: np.ndarray, count: int, size: float, rng: np.random.Generat
     for _ in range(count):
         x, y, radii = rng.uniform(0, 2 * size, (3, rng.integers(1, 4)))
         corner = rng.uniform(0, 1, 2) * canvas.shape[1::-1] @ (1, 1j) - size * (1 + 1j)
-        fill(canvas, corner + x + 1j * y, radii * rng.choice([0.04, 0.15]), rng.choice(list(PALETTE.values())) * rng.uniform(0.6, 1.1))
+        fill(canvas, corner + x + 1j * y, radii * rng.choice([0.04, 0.15]), THINGS[rng.integers(len(THINGS))] * rng.uniform(0.6, 1.1))
 
 
 def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """An image of class `name`, uint8 (height, width, 3) RGB; `rng` decides all that varies."""
     shrink = int(rng.choice([1, 2, 3, 5]))  # the background is drawn small and enlarged: out of focus
     h, w = -(-height // shrink), -(-width // shrink)
-    upper, lower = rng.choice(list(PALETTE.values())[:15], 2) * rng.uniform(0.6, 1, (2, 1))
+    upper, lower = THINGS[rng.integers(15, size=2)] * rng.uniform(0.6, 1, (2, 1))
     rows = np.where(np.arange(h)[:, None] < h * rng.uniform(-0.2, 0.7), upper, lower * np.linspace(0.8, 1.2, h)[:, None])
     canvas = np.repeat(np.clip(np.pad(rows, ((0, 0), (0, 1))), 0, 255).astype(np.uint8)[:, None], w, 1)
     _clutter(canvas, int(rng.integers(9)), h * rng.uniform(0.1, 0.4), rng)
@@ -150,18 +151,21 @@ def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.nda
     mask = _animal(canvas, name, rng)
     _clutter(canvas, int(rng.integers(4)), height * 0.15, rng)
 
-    # fur, and light from one side, within the mask
-    soft = cv2.blur(cv2.resize(mask / np.float32(255), (width // 4, height // 4)), (height // 50 | 1, height // 50 | 1))
+    # light from one side and fur within the mask: 128 leaves the image as it is
+    soft = cv2.blur(cv2.resize(mask, (width // 4, height // 4)), (height // 50 | 1, height // 50 | 1))
     lit = cv2.warpAffine(soft, np.array([(1, 0, rng.normal(0, 2)), (0, 1, rng.uniform(1, 3))]), soft.shape[::-1])
-    relief = cv2.resize((soft - lit) * np.float32(rng.uniform(0.6, 1.4)), (width, height))
-    fur = cv2.resize(rng.integers(0, 256, (height // 4, width), np.uint8), (width, height)) - np.float32(128)
-    relief += fur * np.float32(rng.uniform(0.0003, 0.002))
-    image = cv2.multiply(canvas[..., :3], cv2.merge([relief * mask / 255 + 1] * 3), dtype=cv2.CV_8U)
+    slope = rng.uniform(0.3, 0.7)
+    relief = cv2.resize(cv2.addWeighted(soft, slope, lit, -slope, 128), (width, height))
+    fur, coarse = cv2.resize(rng.integers(0, 256, (height // 4, width), np.uint8), (width, height)), rng.uniform(0.04, 0.25)
+    relief = cv2.addWeighted(relief, 1, fur, coarse, -128 * coarse)
+    relief[mask < 128] = 128
+    image = cv2.multiply(canvas[..., :3], cv2.merge([relief] * 3), scale=1 / 128)
 
     # tone, colour cast, light from a side, noise
     tone = 255 * np.linspace(0, 1, 256)[:, None] ** rng.uniform(0.8, 1.25) - 128
     tones = tone * rng.uniform(0.75, 1.15) * rng.uniform(0.93, 1.07, 3) + 128 + rng.uniform(-18, 18)
     image = cv2.LUT(image, np.clip(tones, 0, 255).astype(np.uint8)[:, None])
-    light = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(rng.normal(0, 16))
-    light = light + (rng.integers(0, 256, (height, width), np.uint8) - np.float32(128)) * np.float32(rng.uniform(0.01, 0.12))
-    return cv2.add(image, cv2.merge([light] * 3), dtype=cv2.CV_8U)
+    ramp = np.clip(128 + np.linspace(-1, 1, width) * rng.normal(0, 16), 0, 255).astype(np.uint8)
+    noise, coarse = rng.integers(0, 256, (height, width), np.uint8), rng.uniform(0.01, 0.1)
+    light = cv2.addWeighted(noise, coarse, np.tile(ramp, (height, 1)), 1, -128 * coarse)
+    return cv2.addWeighted(image, 1, cv2.merge([light] * 3), 1, -128)
