@@ -23,11 +23,13 @@ from rich.table import Table
 COMPARE = """
 import sys
 from animalclf import cluster
+from animalclf.commands.compare import comparison_tree
 from animalclf.config import parse_sets
-from animalclf.tuning import space
 from animalclf.tuning.compare import compare
+from animalclf.tuning.spec import build_spec
 data, out, seeds, sets = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-answer = compare(space.plan(recipes="demo", seeds=seeds, overrides=parse_sets(sets)), data, out, max_concurrent=1)
+spec = build_spec(comparison_tree(recipes="demo", seeds=seeds, overrides=parse_sets(sets)))
+answer = compare(spec, data, out, max_concurrent=1)
 cluster.leave_ray()
 sys.exit(len(answer["trials"]) - len(answer["runs"]))
 """

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from animalclf import config as configuration
+from animalclf.commands.compare import comparison_tree
 from animalclf.data import prepared_set
+from animalclf.tuning.spec import ComparisonSpec, build_spec
 from animalclf.utils import storage
 
 
@@ -71,3 +73,8 @@ def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:
     }
     base |= {key.replace("__", "."): value for key, value in sets.items()}
     return configuration.load("big_cnn", base)
+
+
+def spec_of(file: str = "", **flags: object) -> ComparisonSpec:
+    """The comparison that the flags of `animalclf compare` describe (`grid` and `search` as lists of KEY=VALUE)."""
+    return build_spec(comparison_tree(file, **flags))

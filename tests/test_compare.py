@@ -8,13 +8,13 @@ import sys
 import time
 
 import pytest
-from helpers import tiny_prepared
+from helpers import spec_of, tiny_prepared
 from rich.console import Console
 
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.tuning import space
 from animalclf.tuning.live import LiveTable
+from animalclf.tuning.spec import build_spec
 
 EPOCHS = 4  # of the trials that are interrupted: too many to be over before a worker hears of it
 SMALL = {"model.input_size": 76, "train.batch_size": 16, "train.precision": "fp32"}
@@ -57,8 +57,8 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
             for worker in killed:
                 os.kill(worker, signal.SIGKILL)
 
-    plan = space.from_dict({"recipes": [broken, "big_cnn"], "set": settings})
-    answer = compare(plan, prepared.root, out, show=show)
+    spec = build_spec({"recipes": [broken, "big_cnn"], "set": settings})
+    answer = compare(spec, prepared.root, out, show=show)
     assert killed, "no training worker was found to kill"
     good, bad = Run(f"{out}/trials/big_cnn-s0"), Run(f"{out}/trials/broken-s0")
     by_slug = {trial["slug"]: trial for trial in answer["trials"]}
@@ -71,19 +71,19 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     assert "one at a time" in capsys.readouterr().err
 
     with pytest.raises(UserError, match="--resume"):
-        compare(plan, prepared.root, out)
+        compare(spec, prepared.root, out)
     other = tiny_prepared(tmp_path / "other", (21, 16, 9), size=76)
     with pytest.raises(UserError, match=r"other pictures.*train: 33 -> 34"):
-        compare(plan, other.root, out, resume=True)
+        compare(spec, other.root, out, resume=True)
     same_names = tiny_prepared(tmp_path / "same", (21, 16, 8), size=76, seed=5)
     with pytest.raises(UserError, match=r"other pictures.*tiny-0 -> tiny-5"):
-        compare(plan, same_names.root, out, resume=True)
+        compare(spec, same_names.root, out, resume=True)
     with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 4 -> 5"):
-        compare(space.plan(recipes="big_cnn", overrides=SLOW | {"train.epochs": 5}), prepared.root, out, resume=True)
+        compare(spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": 5}), prepared.root, out, resume=True)
 
     states.clear()
     ended, rows = good.result(), []
-    two = space.plan(recipes="big_cnn", overrides=SLOW | {"train.epochs": EPOCHS}, seeds="2")
+    two = spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": EPOCHS}, seeds="2")
 
     def interrupt(event):
         show(event)
@@ -111,15 +111,15 @@ def test_asha_stops_a_bad_trial_and_its_resources_come_back(tmp_path, comparing,
     compare, _ = comparing
     out = str(tmp_path / "comparison")
     settings = SMALL | {"train.epochs": 4, "train.monitor": "loss"}
-    plan = space.plan(recipes="big_cnn", overrides=settings, grid=["optim.lr=1e-4,0.3"], schedule="asha")
-    answer = compare(plan, prepared.root, out)
+    spec = spec_of(recipes="big_cnn", overrides=settings, grid=["optim.lr=1e-4,0.3"], schedule="asha")
+    answer = compare(spec, prepared.root, out)
     good, bad = answer["trials"]
     assert (good["state"], good["epochs"]) == ("finished", 4)
     assert bad["state"] == "stopped" and bad["epochs"] < 4 and "ASHA" in bad["reason"]
     assert answer["runs"] == [good["run"]] and not Run(bad["run"]).finished() and Run(bad["run"]).config().optim.lr == 0.3
     assert not gone(train_workers), "the stopped trial's workers still run"
     assert gone(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
-    again = compare(plan, prepared.root, out, resume=True)
+    again = compare(spec, prepared.root, out, resume=True)
     assert [(trial["state"], trial["epochs"]) for trial in again["trials"]] == [("finished", 4), ("stopped", bad["epochs"])]
 
 
@@ -135,18 +135,18 @@ def gone(look):
 def test_what_cannot_be_compared_is_refused_before_any_training(tmp_path, comparing, prepared, monkeypatch):
     compare, _ = comparing
     out = str(tmp_path / "comparison")
-    plan = space.plan(recipes="big_cnn", overrides=SLOW)
+    spec = spec_of(recipes="big_cnn", overrides=SLOW)
     with pytest.raises(UserError, match="no comparison to resume"):
-        compare(plan, prepared.root, out, resume=True)
+        compare(spec, prepared.root, out, resume=True)
     with pytest.raises(UserError, match=r"--workers 20: the cluster has 4 CPUs"):
-        compare(plan, prepared.root, out, workers=20)
+        compare(spec, prepared.root, out, workers=20)
     with pytest.raises(UserError, match="stored at 76 px"):
-        compare(space.plan(recipes="big_cnn"), prepared.root, out)
+        compare(spec_of(recipes="big_cnn"), prepared.root, out)
     blind = tiny_prepared(tmp_path / "blind", (21, 16, 8), size=76, val=0)
     with pytest.raises(UserError, match="balanced_accuracy is not reported"):
-        compare(plan, blind.root, out)
+        compare(spec, blind.root, out)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    search = space.plan(recipes="big_cnn", overrides=SMALL, search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna")
+    search = spec_of(recipes="big_cnn", overrides=SMALL, search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna")
     with pytest.raises(UserError, match=r"animalclf\[optuna\]"):
         compare(search, prepared.root, out)
     assert not os.path.exists(f"{out}/comparison.yaml"), "a refused comparison must not stand in the way of the next"
@@ -179,7 +179,7 @@ def test_a_failure_is_told_in_one_line():
 
 
 def test_people_see_every_trial_once_an_epoch_or_a_table():
-    trials = space.plan(recipes="big_cnn", overrides={"train.epochs": 3}, seeds="30").trials
+    trials = spec_of(recipes="big_cnn", overrides={"train.epochs": 3}, seeds="30").trials
     row = {"epoch": 1, "seconds": 2.0, "pictures_per_s": 50.0, "train_loss": 1.0, "val_balanced_accuracy": 0.4}
     about = {"name": "big_cnn", "seed": 0, "reason": "", "epochs": 0, "best": None}
     for terminal in (False, True):

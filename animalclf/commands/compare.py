@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, escape, overrides_of, prior_argument, set_argument
+from animalclf.config import assignment, read
 from animalclf.errors import UserError
+from animalclf.utils.text import parse_list
 
 
 def add(commands: Any) -> None:
@@ -48,12 +51,39 @@ a comparison file: recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {tra
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.tuning.space import plan
+    from animalclf.tuning.spec import build_spec
 
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out: the comparison folder to continue")
-    asked = {name: getattr(arguments, name) for name in ("recipes", "seeds", "grid", "search", "samples", "schedule", "searcher")}
-    return compared(plan(arguments.file, overrides=overrides_of(arguments), **asked), arguments)
+    flags = {name: getattr(arguments, name) for name in ("recipes", "seeds", "grid", "search", "samples", "schedule", "searcher")}
+    return compared(build_spec(comparison_tree(arguments.file, overrides=overrides_of(arguments), **flags)), arguments)
+
+
+def comparison_tree(
+    file: str = "",
+    *,
+    recipes: str = "",
+    overrides: Mapping[str, Any] | None = None,
+    seeds: str = "",
+    grid: Sequence[str] = (),
+    search: Sequence[str] = (),
+    **others: Any,
+) -> dict[str, Any]:
+    """A comparison `file` with the flags over it, as the mapping that `tuning.spec.build_spec` takes: `recipes` "big_cnn,vgg16", `overrides`
+    {"train.epochs": 5}, `seeds` "3" or "0,5" ("7," is the one seed 7), `grid` ["optim.lr=1e-3,3e-4"], `search` ["optim.lr=log:1e-5:1e-2"].
+    Raises UserError for a file or a flag that cannot be parsed."""
+    tree = read(file, "comparison file") if file else {}
+    flags = {
+        "recipes": [name.strip() for name in recipes.split(",") if name.strip()],
+        "seeds": parse_list(seeds) if "," in seeds else seeds,
+        "grid": {key: parse_list(text) for key, text in (assignment("--grid", item, raw=True) for item in grid)},
+        "search": dict(assignment("--search", item, raw=True) for item in search),
+        **others,
+    }
+    if overrides:
+        own = tree.get("set") or {}
+        flags["set"] = {**(own if isinstance(own, dict) else {}), **overrides}
+    return tree | {key: value for key, value in flags.items() if value}
 
 
 def compared(plan: Any, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf.demo.dataset import write_demo
     from animalclf.inference.submission import score
-    from animalclf.tuning.space import from_dict
+    from animalclf.tuning.spec import build_spec
     from animalclf.utils import storage
     from animalclf.utils.console import console
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     arguments.predict, arguments.prior = arguments.data, "uniform"  # the test set is balanced, as the competition's
     arguments.sample_submission = storage.join(arguments.data, "sample_submission.csv")
     arguments.prepared, arguments.workers, arguments.cpu, arguments.resume, arguments.max_concurrent = "", 0, False, False, 0
-    found = compare.compared(from_dict(comparison(arguments)), arguments)
+    found = compare.compared(build_spec(comparison(arguments)), arguments)
     best = max(found["ensembles"], key=lambda one: one["balanced_accuracy"])
     scored = score(best["submission"], storage.join(arguments.data, "answers.csv"))
     console.print(

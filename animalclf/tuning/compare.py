@@ -27,14 +27,14 @@ from animalclf.training.driver import Show
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, preflight
 from animalclf.tuning import comparison_dir
-from animalclf.tuning.space import Plan, Trial
+from animalclf.tuning.spec import ComparisonSpec, Trial
 from animalclf.tuning.trials import Job, Shared, check_searcher, run_trials
 from animalclf.utils import storage
 from animalclf.utils.console import console
 
 
 def compare(
-    plan: Plan,
+    spec: ComparisonSpec,
     data: str,
     out: str,
     *,
@@ -55,7 +55,7 @@ def compare(
     Raises UserError before any training for what cannot be compared, placed or resumed. Ctrl-C stops the trials; `resume` continues them.
     """
     out, workers = storage.absolute(out), workers or 1
-    check_searcher(plan)
+    check_searcher(spec)
     mlflow_log.wanted()
     before = comparison_dir.open_folder(out, resume)
     claim = Run(out)
@@ -64,32 +64,32 @@ def compare(
         cluster.ensure_ray(workers)
         use_gpu = not cpu and cluster.at_most().get("GPU", 0) > 0
         preflight(Workers.fixed(workers), use_gpu, [])  # before the preparation, which may take long
-        plan, prepared = _prepared(plan, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
-        facts = _same_pictures(plan, prepared, workers)
+        spec, prepared = _prepared(spec, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
+        facts = _same_pictures(spec, prepared, workers)
         comparison_dir.check_same_data(out, before, facts)
-        entries = comparison_dir.known_trials(plan, out, before)
-        ended = [trial.slug in entries and entries[trial.slug]["state"] in comparison_dir.ENDED for trial in plan.trials]
-        weights = {trial.config.model.weights for trial in plan.trials} - {"none", "imagenet"}
+        entries = comparison_dir.known_trials(spec, out, before)
+        ended = [trial.slug in entries and entries[trial.slug]["state"] in comparison_dir.ENDED for trial in spec.trials]
+        weights = {trial.config.model.weights for trial in spec.trials} - {"none", "imagenet"}
         found = preflight(Workers.fixed(workers), use_gpu, [out, *(one.root for one in prepared), *weights])
         at_once = concurrency(workers, use_gpu, max_concurrent)
-        stores, kept = _stores([(trial, one) for trial, one, done in zip(plan.trials, prepared, ended, strict=True) if not done])
+        stores, kept = _stores([(trial, one) for trial, one, done in zip(spec.trials, prepared, ended, strict=True) if not done])
         _say(
-            plan, facts, sum(ended), at_once, f"{workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} each ({found}){kept}", out
+            spec, facts, sum(ended), at_once, f"{workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} each ({found}){kept}", out
         )
-        comparison_dir.write_plan(out, plan, facts, before)
+        comparison_dir.write_spec(out, spec, facts, before)
         trials = storage.join(out, comparison_dir.TRIALS)
         jobs = [
-            Job(trial, trials if plan.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
-            for trial, one, done in zip(plan.trials, prepared, ended, strict=True)
+            Job(trial, trials if spec.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
+            for trial, one, done in zip(spec.trials, prepared, ended, strict=True)
         ]
-        if plan.schedule == "none" and not plan.searching:
+        if spec.schedule == "none" and not spec.searching:
             jobs = [job for job in jobs if not job.ended]
         jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
         mailbox = open_mailbox()
-        board = comparison_dir.Board(out, facts, entries, plan.trials[0].config, show)
+        board = comparison_dir.Board(out, facts, entries, spec.trials[0].config, show)
         try:
-            if plan.searching or not all(job.ended for job in jobs):
-                run_trials(Shared(tuple(jobs), plan, workers, use_gpu, mailbox, " ".join(sys.argv)), board, claim, at_once)
+            if spec.searching or not all(job.ended for job in jobs):
+                run_trials(Shared(tuple(jobs), spec, workers, use_gpu, mailbox, " ".join(sys.argv)), board, claim, at_once)
         finally:
             board.close()
         for url in board.new_runs():
@@ -99,46 +99,46 @@ def compare(
         claim.unlock()
 
 
-def _prepared(plan: Plan, data: str, where: str) -> tuple[Plan, list[Prepared]]:
-    """One prepared set for each different data setting, and the plan with the settings as they are: a set a trial, the same object where they
+def _prepared(spec: ComparisonSpec, data: str, where: str) -> tuple[ComparisonSpec, list[Prepared]]:
+    """One prepared set for each different data setting, and the spec with the settings as they are: a set a trial, the same object where they
     share it."""
     weights: dict[tuple[str, str], str] = {}
     found: dict[configuration.Data, tuple[Prepared, Config]] = {}
     trials, sets = [], []
-    for trial in plan.trials:
+    for trial in spec.trials:
         model = trial.config.model
         if (model.name, model.weights) not in weights:
             weights[model.name, model.weights] = driver.with_weights(trial.config).model.weights
         config = replace(trial.config, model=replace(model, weights=weights[model.name, model.weights]))
         if config.data not in found:
-            found[config.data] = driver.prepared_for(data, config, where, plan.given)
+            found[config.data] = driver.prepared_for(data, config, where, spec.data_keys)
         prepared, settled = found[config.data]
         if prepared.stored_size < config.model.input_size:
-            driver.prepared_for(data, config, where, plan.given)  # says what is wrong
+            driver.prepared_for(data, config, where, spec.data_keys)  # says what is wrong
         trials.append(Trial(trial.name, replace(config, data=settled.data)))
         sets.append(prepared)
     same: dict[str, Prepared] = {}
-    return replace(plan, trials=tuple(trials)), [same.setdefault(one.root, one) for one in sets]
+    return replace(spec, trials=tuple(trials)), [same.setdefault(one.root, one) for one in sets]
 
 
-def _same_pictures(plan: Plan, prepared: Sequence[Prepared], workers: int) -> dict[str, Any]:
+def _same_pictures(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: int) -> dict[str, Any]:
     """What is compared on, for the comparison's file. Raises UserError where the trials would not be judged on the same pictures."""
     first, sets = prepared[0], {one.root: one for one in prepared}
     facts = {split: len(first.rows(split)) for split in ("train", "val", "test")}
-    monitor = plan.trials[0].config.train.monitor
+    monitor = spec.trials[0].config.train.monitor
     if not facts["val"]:
         raise UserError(f"train.monitor {monitor} is not reported: {first.root} has no validation split; set data.val, for example data.val=0.2")
     if facts["train"] < workers:
         raise UserError(f"{facts['train']} training pictures for {workers} workers; every worker needs at least one")
     judged = {}
-    for trial, one in zip(plan.trials, prepared, strict=True):
+    for trial, one in zip(spec.trials, prepared, strict=True):
         key = (one.root, trial.config.data.limit, trial.config.data.limit and trial.config.seed)
         if key not in judged:
             rows = one.manifest.iloc[make_schedule(one, trial.config).rows["val"]]
             judged[key] = (one.classes, sorted(zip(rows["path"], rows["label"], strict=True)))
         if judged[key] != next(iter(judged.values())):
             raise UserError(
-                f"{plan.trials[0].name} and {trial.name} would be judged on different pictures ({first.root}, {one.root}); prepare them alike"
+                f"{spec.trials[0].name} and {trial.name} would be judged on different pictures ({first.root}, {one.root}); prepare them alike"
             )
     columns = [name for name in ("path", "label", "split", "status", "sha256") if name in first.manifest]
     listing = first.manifest[columns].sort_values("path").to_csv(index=False)
@@ -175,10 +175,10 @@ def concurrency(workers: int, use_gpu: bool, asked: int = 0) -> int:
     return max(1, min(asked, most) if asked else usual)
 
 
-def _say(plan: Plan, facts: dict[str, Any], ended: int, at_once: int, place: str, out: str) -> None:
-    what = f"{plan.samples if plan.searching else len(plan.trials)} trials" + (f", {ended} of them done" if ended else "")
-    what += ", stopped early where they fall behind (ASHA)" if plan.schedule == "asha" else ""
-    what += ", chosen by Optuna" if plan.searching else ""
+def _say(spec: ComparisonSpec, facts: dict[str, Any], ended: int, at_once: int, place: str, out: str) -> None:
+    what = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (f", {ended} of them done" if ended else "")
+    what += ", stopped early where they fall behind (ASHA)" if spec.schedule == "asha" else ""
+    what += ", chosen by Optuna" if spec.searching else ""
     pace = "one at a time" if at_once == 1 else f"{at_once} at a time"
     console.print(
         f"{what}: {facts['train']:,} training and {facts['val']:,} validation pictures, {facts['classes']} classes; {pace} on {place}; "

@@ -16,7 +16,7 @@ from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.training.driver import Show
-from animalclf.tuning.space import Plan, measure
+from animalclf.tuning.spec import ComparisonSpec, monitored_metric
 from animalclf.utils import storage
 
 PLAN, SUMMARY, TRIALS = "comparison.yaml", "summary.json", "trials"
@@ -24,7 +24,7 @@ ENDED = ("finished", "stopped")  # states that a resume leaves alone
 
 
 def open_folder(out: str, resume: bool) -> dict[str, Any]:
-    """The plan and summary of the comparison that is in `out` already; empty for a new one."""
+    """The spec and summary of the comparison that is in `out` already; empty for a new one."""
     if not storage.exists(storage.join(out, PLAN)):
         if resume:
             raise UserError(f"{out}: no comparison to resume here ({PLAN} is missing); start it without --resume")
@@ -55,12 +55,12 @@ def check_same_data(out: str, before: dict[str, Any], facts: dict[str, Any]) -> 
         )
 
 
-def known_trials(plan: Plan, out: str, before: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is known of each trial, by slug: those of an earlier start, and those of the plan. Raises UserError where a run folder has a trial's name
+def known_trials(spec: ComparisonSpec, out: str, before: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is known of each trial, by slug: those of an earlier start, and those of the spec. Raises UserError where a run folder has a trial's name
     and another configuration."""
     # The folder may have been moved since.
     entries = {entry["slug"]: {**entry, "run": storage.join(out, TRIALS, entry["slug"])} for entry in before.get("summary", [])}
-    for trial in () if plan.searching else plan.trials:
+    for trial in () if spec.searching else spec.trials:
         run = Run(storage.join(out, TRIALS, trial.slug))
         if run.exists():
             changed = configuration.differences(run.config(), trial.config)
@@ -81,13 +81,13 @@ def _entry(slug: str, name: str, seed: int, run: str) -> dict[str, Any]:
     return {"slug": slug, "name": name, "seed": seed, "run": run, "state": "waiting", "reason": "", "epochs": 0, "best": None}
 
 
-def write_plan(out: str, plan: Plan, facts: dict[str, Any], before: dict[str, Any]) -> None:
+def write_spec(out: str, spec: ComparisonSpec, facts: dict[str, Any], before: dict[str, Any]) -> None:
     """comparison.yaml: the data and all trials, resolved; on a resume with those of before."""
     trials: dict[str, Any] = {item["slug"]: item for item in before.get("trials", [])}
-    for trial in () if plan.searching else plan.trials:
+    for trial in () if spec.searching else spec.trials:
         trials[trial.slug] = {"slug": trial.slug, "name": trial.name, "seed": trial.config.seed, "config": configuration.to_dict(trial.config)}
     data = facts | {"prepared": {**before.get("data", {}).get("prepared", {}), **facts["prepared"]}}
-    content = {"data": data, "schedule": plan.schedule, "searcher": plan.searcher, "trials": list(trials.values())}
+    content = {"data": data, "schedule": spec.schedule, "searcher": spec.searcher, "trials": list(trials.values())}
     storage.write_bytes(storage.join(out, PLAN), yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
@@ -96,7 +96,7 @@ class Board:
 
     def __init__(self, out: str, facts: dict[str, Any], entries: dict[str, dict[str, Any]], config: Config, show: Show) -> None:
         self.out, self.facts, self.entries, self.show = out, facts, entries, show
-        self.metric, self.mode = measure(config)
+        self.metric, self.mode = monitored_metric(config)
         self.finished_before = {slug for slug, entry in entries.items() if entry["state"] == "finished"}
         for slug, entry in entries.items():
             self._history(entry)

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from animalclf.tuning.space import Trial, measure
+from animalclf.tuning.spec import Trial, monitored_metric
 from animalclf.utils.console import LOG_SECONDS, duration
 from animalclf.utils.console import console as stderr
 
@@ -51,11 +51,11 @@ class Line:
 
 
 class LiveTable:
-    """`with LiveTable(plan.trials) as table: compare(plan, ..., show=table.show)`."""
+    """`with LiveTable(spec.trials) as table: compare(spec, ..., show=table.show)`."""
 
     def __init__(self, trials: Sequence[Trial], console: Console = stderr) -> None:
         self.console, self.began = console, time.monotonic()
-        self.monitor, mode = measure(trials[0].config)
+        self.monitor, mode = monitored_metric(trials[0].config)
         self.better = min if mode == "min" else max
         self.epochs = {trial.slug: trial.config.train.epochs for trial in trials}
         self.lines: dict[str, Line] = {}

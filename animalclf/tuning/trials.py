@@ -31,7 +31,7 @@ from animalclf.training import driver
 from animalclf.training.resources import Workers
 from animalclf.training.trainer import Stopped, Switch
 from animalclf.tuning.comparison_dir import Board
-from animalclf.tuning.space import Plan, Trial, measure
+from animalclf.tuning.spec import ComparisonSpec, Trial, monitored_metric
 from animalclf.utils import storage
 
 HALVING = 3  # of the trials that reach a rung of ASHA, one in so many goes on; the next rung is so many times as far
@@ -54,7 +54,7 @@ class Shared:
     """What all trials' processes have in common."""
 
     jobs: tuple[Job, ...]
-    plan: Plan
+    spec: ComparisonSpec
     workers: int
     use_gpu: bool
     mailbox: Any  # actor handle of mailbox.Mailbox
@@ -62,9 +62,9 @@ class Shared:
 
     def job(self, params: dict[str, Any]) -> Job:
         """The job of a trial as Tune describes it: by its number, or (searching) by the values to try."""
-        if not self.plan.searching:
+        if not self.spec.searching:
             return self.jobs[params["trial"]]
-        trial, base = self.plan.trial(params), self.jobs[0]
+        trial, base = self.spec.trial(params), self.jobs[0]
         return replace(base, trial=trial, run=storage.join(base.run, trial.slug))
 
 
@@ -184,7 +184,7 @@ class _Watch(tune.Callback):
 
     def _tell(self, trial: Any, state: str) -> None:
         job = self.shared.job(trial.config)
-        values = dict(trial.config) if self.shared.plan.searching else None
+        values = dict(trial.config) if self.shared.spec.searching else None
         about = {"name": job.trial.name, "seed": job.trial.config.seed, "run": job.run, "values": values}
         self.events.put({"trial": job.trial.slug, "tune": state, "ended": job.ended, **about})
 
@@ -197,13 +197,13 @@ def run_trials(shared: Shared, board: Board, folder: Run, at_once: int) -> None:
         here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(drive, shared=shared), here),
-            param_space={} if shared.plan.searching else {"trial": tune.grid_search(list(range(len(shared.jobs))))},
+            param_space={} if shared.spec.searching else {"trial": tune.grid_search(list(range(len(shared.jobs))))},
             tune_config=tune.TuneConfig(
-                search_alg=_searcher(shared.plan, board) if shared.plan.searching else None,
-                scheduler=_scheduler(shared.plan),
-                num_samples=shared.plan.samples if shared.plan.searching else 1,
+                search_alg=_searcher(shared.spec, board) if shared.spec.searching else None,
+                scheduler=_scheduler(shared.spec),
+                num_samples=shared.spec.samples if shared.spec.searching else 1,
                 max_concurrent_trials=at_once,
-                reuse_actors=shared.plan.schedule == "none",  # a stopped trial's process must end, and with it all that it started
+                reuse_actors=shared.spec.schedule == "none",  # a stopped trial's process must end, and with it all that it started
             ),
             run_config=tune.RunConfig(name="comparison", storage_path=scratch, verbose=0, callbacks=[watch]),
         )
@@ -246,42 +246,42 @@ def _follow(shared: Shared, watch: _Watch, board: Board) -> None:
         board.take(event)
 
 
-def _scheduler(plan: Plan) -> Any:
+def _scheduler(spec: ComparisonSpec) -> Any:
     from ray.tune.schedulers import ASHAScheduler
 
-    if plan.schedule == "none":
+    if spec.schedule == "none":
         return None
-    epochs, (metric, mode) = plan.trials[0].config.train.epochs, measure(plan.trials[0].config)
+    epochs, (metric, mode) = spec.trials[0].config.train.epochs, monitored_metric(spec.trials[0].config)
     # max_t beyond the last epoch: Tune would stop a trial there before its evaluation.
     grace = max(1, epochs // HALVING**2)
     return ASHAScheduler(time_attr="epoch", metric=metric, mode=mode, max_t=epochs + 1, grace_period=grace, reduction_factor=HALVING)
 
 
-def check_searcher(plan: Plan) -> None:
+def check_searcher(spec: ComparisonSpec) -> None:
     """Raises UserError where the plan's searcher is not installed."""
-    if plan.searching:
+    if spec.searching:
         try:
             importlib.import_module("optuna")
         except ImportError as error:
             raise UserError("searcher optuna: is not installed; pip install 'animalclf[optuna]', or use searcher random") from error
 
 
-def _searcher(plan: Plan, board: Board) -> Any:
+def _searcher(spec: ComparisonSpec, board: Board) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna = importlib.import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {}
-    for item in plan.search:
+    for item in spec.search:
         if item.choices:
             space[item.key] = tune.choice(list(item.choices))
-        elif item.whole:
+        elif item.integer:
             space[item.key] = (tune.lograndint if item.log else tune.randint)(int(item.low), int(item.high) + 1)
         else:
             space[item.key] = (tune.loguniform if item.log else tune.uniform)(item.low, item.high)
-    metric, mode = measure(plan.trials[0].config)
+    metric, mode = monitored_metric(spec.trials[0].config)
     known = [entry["values"] for entry in board.entries.values() if entry.get("values")]
-    return OptunaSearch(space, metric=metric, mode=mode, points_to_evaluate=known or None, seed=plan.trials[0].config.seed + len(known))
+    return OptunaSearch(space, metric=metric, mode=mode, points_to_evaluate=known or None, seed=spec.trials[0].config.seed + len(known))
 
 
 @contextmanager

@@ -1,32 +1,32 @@
 """From flags or a comparison file to the list of trials."""
 
 import pytest
+from helpers import spec_of
 
 from animalclf.errors import UserError
-from animalclf.tuning import space
 
 
 def test_recipes_and_seeds_from_flags():
-    plan = space.plan(recipes="big_cnn, big_cnn_balanced", seeds="2", overrides={"train.epochs": 5, "data.val": 0.25})
-    assert [(trial.name, trial.slug) for trial in plan.trials] == [
+    spec = spec_of(recipes="big_cnn, big_cnn_balanced", seeds="2", overrides={"train.epochs": 5, "data.val": 0.25})
+    assert [(trial.name, trial.slug) for trial in spec.trials] == [
         ("big_cnn", "big_cnn-s0"),
         ("big_cnn", "big_cnn-s1"),
         ("big_cnn_balanced", "big_cnn_balanced-s0"),
         ("big_cnn_balanced", "big_cnn_balanced-s1"),
     ]
-    assert {trial.config.train.epochs for trial in plan.trials} == {5} and plan.given == ("data.val",)
-    assert [trial.config.train.balance for trial in plan.trials] == ["none"] * 2 + ["class_weights"] * 2
-    assert [trial.config.seed for trial in space.plan(recipes="demo", seeds="0,5").trials] == [0, 5]
-    assert [trial.config.seed for trial in space.plan(recipes="demo", seeds="7,").trials] == [7]
-    assert {trial.config.data.split_seed for trial in plan.trials} == {0}, "the seed changes training, never the split"
+    assert {trial.config.train.epochs for trial in spec.trials} == {5} and spec.data_keys == ("data.val",)
+    assert [trial.config.train.balance for trial in spec.trials] == ["none"] * 2 + ["class_weights"] * 2
+    assert [trial.config.seed for trial in spec_of(recipes="demo", seeds="0,5").trials] == [0, 5]
+    assert [trial.config.seed for trial in spec_of(recipes="demo", seeds="7,").trials] == [7]
+    assert {trial.config.data.split_seed for trial in spec.trials} == {0}, "the seed changes training, never the split"
 
 
 def test_the_grid_is_a_product_and_says_itself_in_the_labels():
-    plan = space.plan(recipes="demo", grid=["optim.lr=1e-3,3e-4", "train.batch_size=8,16"], seeds="2")
-    assert len(plan.trials) == 8
-    assert plan.trials[2].name == "demo lr=0.001 batch_size=16" and plan.trials[2].slug == "demo-lr-0.001-batch_size-16-s0"
-    assert plan.trials[2].config.name == plan.trials[2].name
-    assert {trial.config.optim.lr for trial in plan.trials} == {1e-3, 3e-4}
+    spec = spec_of(recipes="demo", grid=["optim.lr=1e-3,3e-4", "train.batch_size=8,16"], seeds="2")
+    assert len(spec.trials) == 8
+    assert spec.trials[2].name == "demo lr=0.001 batch_size=16" and spec.trials[2].slug == "demo-lr-0.001-batch_size-16-s0"
+    assert spec.trials[2].config.name == spec.trials[2].name
+    assert {trial.config.optim.lr for trial in spec.trials} == {1e-3, 3e-4}
 
 
 def test_the_comparison_file(tmp_path):
@@ -34,35 +34,35 @@ def test_the_comparison_file(tmp_path):
     file.write_text(
         "recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {train.epochs: 5}}]\nseeds: [3, 4]\nset: {train.epochs: 9}\nschedule: none\n"
     )
-    plan = space.plan(str(file))
-    assert [(trial.name, trial.config.seed, trial.config.train.epochs) for trial in plan.trials] == [
+    spec = spec_of(str(file))
+    assert [(trial.name, trial.config.seed, trial.config.train.epochs) for trial in spec.trials] == [
         ("big_cnn", 3, 9),
         ("big_cnn", 4, 9),
         ("vgg_small", 3, 5),
         ("vgg_small", 4, 5),
     ]
-    flags_win = space.plan(str(file), seeds="1", overrides={"optim.lr": 0.5})
+    flags_win = spec_of(str(file), seeds="1", overrides={"optim.lr": 0.5})
     assert [trial.config.seed for trial in flags_win.trials] == [0, 0] and flags_win.trials[0].config.optim.lr == 0.5
 
 
 def test_a_random_search_is_seeded_and_stays_in_its_ranges():
     asked = {"recipes": "demo", "search": ["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64", "optim.schedule=constant,cosine"]}
-    plan = space.plan(**asked, samples=30)
-    rates = [trial.config.optim.lr for trial in plan.trials]
-    assert len(plan.trials) == 30 and all(1e-5 <= rate <= 1e-2 for rate in rates)
+    spec = spec_of(**asked, samples=30)
+    rates = [trial.config.optim.lr for trial in spec.trials]
+    assert len(spec.trials) == 30 and all(1e-5 <= rate <= 1e-2 for rate in rates)
     assert sum(rate < 10**-3.5 for rate in rates) > 8, "half of a logarithmic range lies below its middle"
-    assert all(8 <= trial.config.train.batch_size <= 64 for trial in plan.trials)
-    assert {trial.config.optim.schedule for trial in plan.trials} == {"constant", "cosine"}
-    assert plan == space.plan(**asked, samples=30)
-    assert plan.trials[:10] == space.plan(**asked, samples=10).trials, "more samples keep the first ones"
-    assert f"lr={rates[0]:.6g}" in plan.trials[0].name
-    assert len(space.plan(recipes="demo", search=["optim.schedule=constant,cosine"], samples=5).trials) == 2, "no trial twice"
+    assert all(8 <= trial.config.train.batch_size <= 64 for trial in spec.trials)
+    assert {trial.config.optim.schedule for trial in spec.trials} == {"constant", "cosine"}
+    assert spec == spec_of(**asked, samples=30)
+    assert spec.trials[:10] == spec_of(**asked, samples=10).trials, "more samples keep the first ones"
+    assert f"lr={rates[0]:.6g}" in spec.trials[0].name
+    assert len(spec_of(recipes="demo", search=["optim.schedule=constant,cosine"], samples=5).trials) == 2, "no trial twice"
 
 
 def test_optuna_keeps_its_base_and_ranges():
-    plan = space.plan(recipes="demo", search=["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64"], samples=5, searcher="optuna")
-    assert plan.searching and len(plan.trials) == 1
-    trial = plan.trial({"optim.lr": 0.00123456, "train.batch_size": 15.7})
+    spec = spec_of(recipes="demo", search=["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64"], samples=5, searcher="optuna")
+    assert spec.searching and len(spec.trials) == 1
+    trial = spec.trial({"optim.lr": 0.00123456, "train.batch_size": 15.7})
     assert (trial.config.optim.lr, trial.config.train.batch_size) == (0.00123, 16) and trial.name == "demo lr=0.00123 batch_size=16"
 
 
@@ -99,7 +99,7 @@ def test_optuna_keeps_its_base_and_ranges():
 )
 def test_wrong_comparisons_are_refused_before_any_work(asked, message):
     with pytest.raises(UserError, match=message):
-        space.plan(**asked)
+        spec_of(**asked)
 
 
 def test_wrong_comparison_files_are_refused(tmp_path):
@@ -114,6 +114,6 @@ def test_wrong_comparison_files_are_refused(tmp_path):
     ]:
         file.write_text(text)
         with pytest.raises(UserError, match=message):
-            space.plan(str(file))
+            spec_of(str(file))
     with pytest.raises(UserError, match="no such comparison file"):
-        space.plan(str(tmp_path / "none.yaml"))
+        spec_of(str(tmp_path / "none.yaml"))
