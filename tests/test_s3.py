@@ -133,7 +133,7 @@ def test_credentials_and_endpoint_come_from_the_usual_places(server, tmp_path, v
     (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = a\naws_secret_access_key = b\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {variable: server.url, "AWS_PROFILE": "mine", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")}
-    script = "from animalclf import storage; storage.write_bytes('s3://bucket/p', b'1'); print(storage.exists('s3://bucket/p'))"
+    script = "from animalclf.utils import storage; storage.write_bytes('s3://bucket/p', b'1'); print(storage.exists('s3://bucket/p'))"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100)
     assert done.stdout == "True\n", done.stderr
 

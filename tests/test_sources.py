@@ -169,7 +169,7 @@ def test_reading_a_parquet_table_leaves_no_thread_behind():
     """A thread of Arrow that outlives the command aborts it now and then, after its work is done."""
     code = """
 import io, os, pandas as pd
-from animalclf import storage
+from animalclf.utils import storage
 sink = io.BytesIO()
 pd.DataFrame({"label": ["cat", "dog"] * 500}).to_parquet(sink)
 before = len(os.listdir("/proc/self/task"))
