@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from animalclf.config.schema import Config, Data, Key, keys
 from animalclf.errors import UserError
 from animalclf.utils import storage
+from animalclf.utils.registry import nearest
 
 
 def recipe_names() -> list[str]:
@@ -121,12 +121,6 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return found
-
-
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of an error: the choice that is most like `word`, or nothing where none is."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _plain(value: Any) -> Any:
