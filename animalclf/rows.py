@@ -25,7 +25,7 @@ class Row:
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
             if "prefix" in item.metadata:
-                content |= {item.metadata["prefix"] + name: number for name, number in value.items()}
+                content |= {item.metadata["prefix"] + name: _plain(number) for name, number in value.items()}
             elif value is not None or "omit_none" not in item.metadata:
                 content[item.metadata.get("key", item.name)] = _plain(value)
         return content
@@ -42,14 +42,15 @@ class Row:
         values = {item.name: _nested(item.metadata.get("row"), content[key]) for key, item in keys.items() if key in content}
         for item in items:
             if "prefix" in item.metadata:
-                values[item.name] = _prefixed(content, item.metadata["prefix"], keys)
+                values[item.name] = _prefixed(content, item.metadata["prefix"], keys, item.metadata.get("row"))
         return cls(**values)
 
 
-def _prefixed(content: Mapping[str, Any], prefix: str, keys: Collection[str]) -> dict[str, float]:
-    """The numbers of `content` under keys that begin with `prefix` and are not among the row's own `keys`, by the rest of their key."""
-    numbers = {key: value for key, value in content.items() if key.startswith(prefix) and key not in keys}
-    return {key.removeprefix(prefix): value for key, value in numbers.items() if isinstance(value, int | float)}
+def _prefixed(content: Mapping[str, Any], prefix: str, keys: Collection[str], row: type[Row] | None) -> dict[str, Any]:
+    """The numbers of `content` (with `row`: the rows) under keys that begin with `prefix` and are not among the row's own `keys`, by the rest
+    of their key."""
+    others = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix) and key not in keys}
+    return {key: _nested(row, value) for key, value in others.items() if isinstance(value, dict if row else int | float)}
 
 
 def _plain(value: Any) -> Any:
@@ -174,3 +175,277 @@ class EpochEnd(Row):
 
 ProgressEvent = PhaseProgress | Moment | EpochEnd
 """What a training tells while it runs: rank 0 posts it to the driver, which shows it."""
+
+
+# ----------------------------------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerClass(Row):
+    """Metrics of each class, in class order; None where a class is never predicted (precision) or has no rows."""
+
+    precision: list[float | None]
+    recall: list[float | None]
+    f1: list[float | None]
+    support: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin(Row):
+    """A row of a reliability diagram: images of similar confidence, their mean confidence and their accuracy."""
+
+    images: int = field(metadata={"key": "pictures"})
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Row):
+    """The metrics of class probabilities on one labelled set; `evaluation["accuracy"]` is one of them."""
+
+    rows: int
+    """Images."""
+    metrics: dict[str, float] = field(metadata={"prefix": ""})
+    """Every registered metric by its key."""
+    per_class: PerClass = field(metadata={"row": PerClass})
+    calibration: list[CalibrationBin] = field(metadata={"row": CalibrationBin})
+    classes: list[str]
+    confusion: list[list[int]]
+    """Counts (C, C), rows = true class."""
+    intervals: dict[str, list[float]]
+    """95 % interval [low, high] of the metrics that have one, by key."""
+
+    def __getitem__(self, metric: str) -> float:
+        return self.metrics[metric]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable(Row):
+    """An image that cannot be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult(Evaluation):
+    """What `evaluate` returns and writes as evaluate-<name>.json. The metrics leave out what is `unreadable`."""
+
+    run: str
+    data: str
+    split: str
+    """Empty where all images of a folder or table are evaluated."""
+    prior: str
+    class_priors: dict[str, float] = field(metadata={"key": "prior_shares"})
+    epoch: int
+    images: int = field(metadata={"key": "pictures"})
+    """The unreadable ones included."""
+    unreadable: list[Unreadable] = field(metadata={"row": Unreadable})
+    notes: list[str]
+    predictions: str
+    """URL of the table of class probabilities."""
+    seconds: float
+
+
+# -------------------------------------------------------------------------------------------- predictions and ensembles
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionResult(Row):
+    """What `predict` returns."""
+
+    run: str
+    data: str
+    images: int = field(metadata={"key": "pictures"})
+    ignored: list[str]
+    """Files that are no images by their names."""
+    unreadable: list[Unreadable] = field(metadata={"row": Unreadable})
+    """They have the class priors as their probabilities."""
+    prior: str
+    class_priors: dict[str, float] = field(metadata={"key": "prior_shares"})
+    predicted: dict[str, int]
+    """Images of each predicted class."""
+    seconds: float
+    images_per_s: float = field(metadata={"key": "pictures_per_s"})
+    predictions: str
+    """URL of the table of class probabilities."""
+    submission: str
+    """URL of submission.csv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossFitting(Row):
+    """How an ensemble is cross-fitted: the number of folds, and whether duplicates are known to be in one fold."""
+
+    folds: int
+    duplicates_together: bool = field(metadata={"key": "copies_together"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleResult(Row):
+    """An ensemble by one method: the content of its result.json. Run folders are URLs."""
+
+    name: str
+    kind: Literal["ensemble"] = "ensemble"
+    method: str
+    members: list[str]
+    best: str
+    """The member with the best balanced accuracy."""
+    temperatures: list[float]
+    """Of each member."""
+    last_temperature: float
+    """Of the mixture."""
+    weights: list[float]
+    flips: bool
+    cross_fitted: CrossFitting = field(metadata={"row": CrossFitting})
+    classes: list[str]
+    val: Evaluation = field(metadata={"row": Evaluation})
+    run: str
+    metrics: dict[str, float] = field(metadata={"prefix": ""})
+    """Those of `val` that a training's result.json has at this place."""
+    data: str | None = field(default=None, metadata=OMIT_NONE)
+    """This and what follows: of unlabelled images, where they were predicted; see PredictionResult."""
+    images: int | None = field(default=None, metadata={"key": "pictures", **OMIT_NONE})
+    unreadable: list[Unreadable] | None = field(default=None, metadata={"row": Unreadable, **OMIT_NONE})
+    prior: str | None = field(default=None, metadata=OMIT_NONE)
+    class_priors: dict[str, float] | None = field(default=None, metadata={"key": "prior_shares", **OMIT_NONE})
+    predicted: dict[str, int] | None = field(default=None, metadata=OMIT_NONE)
+    predictions: str | None = field(default=None, metadata=OMIT_NONE)
+    submission: str | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoteResult(Row):
+    """A majority vote over submission files: the numbers of rows that are unanimous, tied, or differ from the first file."""
+
+    files: list[str]
+    submission: str
+    rows: int
+    unanimous: int
+    ties: int
+    changed: int
+
+
+# ---------------------------------------------------------------------------------------------------------- leaderboard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(Row):
+    """A value over the seeds of a recipe: its mean and standard deviation (n - 1; None for one seed), and what lies around it."""
+
+    mean: float
+    std: float | None
+    low: float
+    """[low, high] is the 95 % interval of the mean; of epochs the smallest and the largest."""
+    high: float
+    values: list[float]
+    """In the order of the seeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardRow(Row):
+    """A recipe or an ensemble on a leaderboard; `row["accuracy"]` is one of its metrics. Costs are means over the seeds; an
+    ensemble's are the sums of its members', and it has no seeds."""
+
+    recipe: str
+    kind: Literal["model", "ensemble"]
+    seeds: list[int]
+    runs: list[str]
+    metrics: dict[str, Spread] = field(metadata={"prefix": "", "row": Spread})
+    """Each headline metric by its key."""
+    best_epoch: Spread | None = field(metadata={"row": Spread})
+    images_per_s: float | None = field(metadata={"key": "pictures_per_s"})
+    """In training."""
+    seconds_to_best: float
+    """Epochs up to the best one, with validation and the features of a frozen base."""
+    device_seconds_to_best: float
+    """`seconds_to_best` times the workers."""
+    parameters: int
+    trainable: int
+
+    def __getitem__(self, metric: str) -> Spread:
+        return self.metrics[metric]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardPair(Row):
+    """The test of a difference in balanced accuracy; see metrics/significance.py."""
+
+    better: str = field(metadata={"key": "a"})
+    worse: str = field(metadata={"key": "b"})
+    difference: float
+    low: float
+    """[low, high] is the 95 % interval of the difference."""
+    high: float
+    p_alone: float
+    """Not corrected for the number of pairs."""
+    p: float
+    """Corrected by Holm's method."""
+    significant: bool = field(metadata={"key": "real"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard(Row):
+    """Finished runs grouped by recipe, and ensembles, the best first; every two of them are a pair."""
+
+    images: int = field(metadata={"key": "pictures"})
+    classes: list[str]
+    rows: list[LeaderboardRow] = field(metadata={"row": LeaderboardRow})
+    pairs: list[LeaderboardPair] = field(metadata={"row": LeaderboardPair})
+
+
+# ----------------------------------------------------------------------------------------------------------- comparison
+
+
+TrialState = Literal["waiting", "running", "finished", "stopped", "failed", "interrupted"]
+
+
+@dataclass(kw_only=True)
+class TrialEntry(Row):
+    """The state of a trial, which changes: an item of summary.json's `trials`. `stopped`: early, by the schedule."""
+
+    slug: str
+    """Name of its run folder."""
+    name: str
+    seed: int
+    run: str
+    state: TrialState = "waiting"
+    reason: str = ""
+    epochs: int = 0
+    """Finished epochs."""
+    best: float | None = None
+    """Best value so far of the metric that the comparison monitors."""
+    values: dict[str, Any] | None = field(default=None, metadata=OMIT_NONE)
+    """Of the searched keys, where a searcher proposed the trial."""
+
+    def set(self, state: TrialState, reason: str = "") -> None:
+        """Change the state, and why it is so."""
+        self.state, self.reason = state, reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedData(Row):
+    """The images on which the trials of a comparison train and validate."""
+
+    source: str
+    classes: int
+    train: int
+    val: int
+    test: int
+    listing_hash: str = field(metadata={"key": "pictures"})
+    """SHA-256 of paths, labels, splits and contents."""
+    prepared: dict[str, dict[str, str]]
+    """Prepared sets: stored size -> root and fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSummary(Row):
+    """The content of a comparison's summary.json."""
+
+    comparison: str
+    data: ComparedData = field(metadata={"row": ComparedData})
+    monitor: str
+    """Key of the metric in metrics.jsonl that ranks the trials."""
+    trials: list[TrialEntry] = field(metadata={"row": TrialEntry})
+    runs: list[str]
+    """Run folders of the finished trials."""
