@@ -61,10 +61,10 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     answer = compare(spec, prepared.root, out, show=show)
     assert killed, "no training worker was found to kill"
     good, bad = Run(f"{out}/trials/big_cnn-s0"), Run(f"{out}/trials/broken-s0")
-    by_slug = {trial["slug"]: trial for trial in answer["trials"]}
-    assert by_slug["broken-s0"]["state"] == "failed" and "optim.lr" in by_slug["broken-s0"]["reason"]
-    assert by_slug["big_cnn-s0"]["state"] == "finished" and by_slug["big_cnn-s0"]["epochs"] == EPOCHS
-    assert answer["runs"] == [good.root] and good.result()["recipe"] == "big_cnn" and not bad.finished()
+    by_slug = {trial.slug: trial for trial in answer.trials}
+    assert by_slug["broken-s0"].state == "failed" and "optim.lr" in by_slug["broken-s0"].reason
+    assert by_slug["big_cnn-s0"].state == "finished" and by_slug["big_cnn-s0"].epochs == EPOCHS
+    assert answer.runs == [good.root] and good.result()["recipe"] == "big_cnn" and not bad.finished()
     assert [row["epoch"] for row in good.metrics()] == list(range(1, EPOCHS + 1))
     assert loaded == [prepared.root], "one place for the pictures, shared by all trials"
     assert [states.count(one) for one in [("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")]] == [1, 1, 1]
@@ -99,8 +99,8 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     assert 1 <= len(done) < EPOCHS and not added.finished()
 
     more = compare(two, prepared.root, out, resume=True, show=lambda event: rows.append(event["row"]["epoch"]) if "row" in event else None)
-    assert more["runs"] == [good.root, added.root] and good.result() == ended
-    assert [trial["state"] for trial in more["trials"]] == ["failed", "finished", "finished"]
+    assert more.runs == [good.root, added.root] and good.result() == ended
+    assert [trial.state for trial in more.trials] == ["failed", "finished", "finished"]
     assert rows == list(range(len(done) + 1, EPOCHS + 1)) and added.metrics()[: len(done)] == done, "the finished epochs were kept"
 
 
@@ -113,14 +113,14 @@ def test_asha_stops_a_bad_trial_and_its_resources_come_back(tmp_path, comparing,
     settings = SMALL | {"train.epochs": 4, "train.monitor": "loss"}
     spec = spec_of(recipes="big_cnn", overrides=settings, grid=["optim.lr=1e-4,0.3"], schedule="asha")
     answer = compare(spec, prepared.root, out)
-    good, bad = answer["trials"]
-    assert (good["state"], good["epochs"]) == ("finished", 4)
-    assert bad["state"] == "stopped" and bad["epochs"] < 4 and "ASHA" in bad["reason"]
-    assert answer["runs"] == [good["run"]] and not Run(bad["run"]).finished() and Run(bad["run"]).config().optim.lr == 0.3
+    good, bad = answer.trials
+    assert (good.state, good.epochs) == ("finished", 4)
+    assert bad.state == "stopped" and bad.epochs < 4 and "ASHA" in bad.reason
+    assert answer.runs == [good.run] and not Run(bad.run).finished() and Run(bad.run).config().optim.lr == 0.3
     assert not gone(train_workers), "the stopped trial's workers still run"
     assert gone(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
     again = compare(spec, prepared.root, out, resume=True)
-    assert [(trial["state"], trial["epochs"]) for trial in again["trials"]] == [("finished", 4), ("stopped", bad["epochs"])]
+    assert [(trial.state, trial.epochs) for trial in again.trials] == [("finished", 4), ("stopped", bad.epochs)]
 
 
 def gone(look):

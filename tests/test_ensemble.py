@@ -17,9 +17,10 @@ from animalclf.inference import prior_shift as priors
 from animalclf.inference.ensemble import ensemble
 from animalclf.inference.evaluate import evaluate
 from animalclf.inference.vote import vote_submissions
-from animalclf.metrics import classification
+from animalclf.metrics import from_probabilities
 from animalclf.models import build
 from animalclf.report.leaderboard import leaderboard
+from animalclf.rows import CrossFitting
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
@@ -80,8 +81,8 @@ def test_a_known_temperature_is_recovered(true):
     sharpened = mixing.cooled(honest, 1 / true)  # as sure as logits times `true`
     found = mixing.temperature(sharpened, labels)
     assert found == pytest.approx(true, rel=0.08)
-    repaired = classification.from_probabilities(mixing.cooled(sharpened, found), labels, CLASSES)
-    assert repaired["ece"] < 0.025 and (true == 1.0 or classification.from_probabilities(sharpened, labels, CLASSES)["ece"] > 0.06)
+    repaired = from_probabilities(mixing.cooled(sharpened, found), labels, CLASSES)
+    assert repaired["ece"] < 0.025 and (true == 1.0 or from_probabilities(sharpened, labels, CLASSES)["ece"] > 0.06)
 
 
 def test_a_member_that_is_always_right_or_always_wrong_has_a_bounded_temperature():
@@ -128,7 +129,7 @@ def test_cross_fitting_does_not_flatter_noise():
             (mixing.fit("weighted", chances, labels).combine(chances), flattered),
             (mixing.cross_fitted("weighted", chances, labels, fold), honest),
         ):
-            into.append(classification.from_probabilities(mixed, labels, CLASSES)["loss"])
+            into.append(from_probabilities(mixed, labels, CLASSES)["loss"])
     assert np.mean(flattered) < nothing - 0.005 and np.mean(honest) >= nothing
 
 
@@ -147,26 +148,26 @@ def members(tmp_path_factory):
 
 def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
     made = ensemble(members, str(tmp_path / "out"))
-    assert [found["name"] for found in made] == ["ensemble vote", "ensemble mean", "ensemble weighted"]
+    assert [found.name for found in made] == ["ensemble vote", "ensemble mean", "ensemble weighted"]
     best = max(run.result()["balanced_accuracy"] for run in members)
     for found in made:
-        run = Run(found["run"])
-        assert found["run"] == str(tmp_path / "out" / found["method"]) and run.result() == found and found["val"]["rows"] == 600
+        run = Run(found.run)
+        assert found.run == str(tmp_path / "out" / found.method) and run.result() == found.to_dict() and found.val.rows == 600
         table = run.predictions("val")
-        again = classification.from_probabilities(table[[f"p_{name}" for name in CLASSES]].to_numpy(), LABELS, CLASSES)
-        assert again["confusion"] == found["val"]["confusion"] and again["loss"] == pytest.approx(found["val"]["loss"], abs=1e-6)
+        again = from_probabilities(table[[f"p_{name}" for name in CLASSES]].to_numpy(), LABELS, CLASSES)
+        assert again.confusion == found.val.confusion and again["loss"] == pytest.approx(found.val["loss"], abs=1e-6)
         assert table["path"].tolist() == members[0].predictions("val")["path"].tolist()
-        assert found["best"] == members[1].root and found["members"] == [run.root for run in members]
-        assert found["temperatures"][0] > 2 > 1.2 > found["temperatures"][1] and sum(found["weights"]) == pytest.approx(1)
-        assert found["val"]["ece"] < 0.15 and not found["cross_fitted"]["copies_together"]
+        assert found.best == members[1].root and found.members == [run.root for run in members]
+        assert found.temperatures[0] > 2 > 1.2 > found.temperatures[1] and sum(found.weights) == pytest.approx(1)
+        assert found.val["ece"] < 0.15 and not found.cross_fitted.duplicates_together
     vote, _, weighted = made
-    assert vote["val"]["balanced_accuracy"] >= best - 0.03 and weighted["val"]["balanced_accuracy"] >= best - 0.01
-    assert np.argmax(weighted["weights"]) == 1
+    assert vote.val["balanced_accuracy"] >= best - 0.03 and weighted.val["balanced_accuracy"] >= best - 0.01
+    assert np.argmax(weighted.weights) == 1
     votes = np.array([members[number].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy().argmax(1) for number in (1, 0, 2)])
-    named = Run(vote["run"]).predictions("val")["predicted"]
+    named = Run(vote.run).predictions("val")["predicted"]
     assert (named != np.array(CLASSES)[mixing.majority(votes)]).mean() < 0.02  # the ranking of the two equals may differ between the folds
     board = leaderboard(members, made)
-    assert len(board["rows"]) == 4 and {row["recipe"] for row in board["rows"]} >= {"ensemble vote", "ensemble mean"}
+    assert len(board.rows) == 4 and {row.recipe for row in board.rows} >= {"ensemble vote", "ensemble mean"}
 
 
 def test_what_cannot_be_mixed_is_refused(members, tmp_path):
@@ -242,12 +243,12 @@ def test_flips_are_the_mean_over_the_mirror_image(pair, tmp_path):
     plain, flipped = (
         ensemble(members, str(tmp_path / name), methods=["mean"], flips=flips)[0] for name, flips in (("plain", False), ("flips", True))
     )
-    assert flipped["name"] == "ensemble mean with flips" and plain["cross_fitted"] == {"folds": 5, "copies_together": True}
+    assert flipped.name == "ensemble mean with flips" and plain.cross_fitted == CrossFitting(folds=5, duplicates_together=True)
     rows = prepared.rows("val")
     images, labels = images_of(prepared, rows), prepared.labels[rows]
     both = np.stack([(directly(run.root, images) + directly(run.root, images[:, :, ::-1].copy())) / 2 for run in members])
-    assert flipped["temperatures"] == pytest.approx(mixing.fit("mean", both, labels).temperatures, rel=1e-3)
-    assert flipped["temperatures"] != pytest.approx(plain["temperatures"], rel=1e-3)
+    assert flipped.temperatures == pytest.approx(mixing.fit("mean", both, labels).temperatures, rel=1e-3)
+    assert flipped.temperatures != pytest.approx(plain.temperatures, rel=1e-3)
     with pytest.raises(UserError, match="changed since the training"):
         broken = Run(str(tmp_path / "broken"))
         shutil.copytree(members[0].root, broken.root)
@@ -257,7 +258,7 @@ def test_flips_are_the_mean_over_the_mirror_image(pair, tmp_path):
 
 def test_evaluating_without_flips_is_as_before(pair):
     _, members = pair
-    assert evaluate(members[0].root)["confusion"] == members[0].result()["val"]["confusion"]
+    assert evaluate(members[0].root).confusion == members[0].result()["val"]["confusion"]
 
 
 @pytest.fixture(scope="module")
@@ -285,20 +286,20 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
     small = evaluation_view(images, 76)
     both = np.stack([(directly(run.root, small) + directly(run.root, small[:, :, ::-1].copy())) / 2 for run in members])
     for found in made:
-        table = pd.read_parquet(found["predictions"]).set_index("path")
-        assert len(table) == found["pictures"] == 6 and found["unreadable"][0]["path"] == "9a.png"
+        table = pd.read_parquet(found.predictions).set_index("path")
+        assert len(table) == found.images == 6 and found.unreadable[0].path == "9a.png"
         assert table.loc["9a.png", [f"p_{name}" for name in names]].tolist() == pytest.approx([1 / 3] * 3)
-        cooled = [mixing.cooled(mine, temperature) for mine, temperature in zip(both, found["temperatures"], strict=True)]
+        cooled = [mixing.cooled(mine, temperature) for mine, temperature in zip(both, found.temperatures, strict=True)]
         cooled[0] = priors.adjust(cooled[0], np.array([0.5, 0.3, 0.2]), np.full(3, 1 / 3))
-        if found["method"] != "vote":
-            mixed = mixing.cooled(np.tensordot(found["weights"], np.stack(cooled), 1), found["last_temperature"])
+        if found.method != "vote":
+            mixed = mixing.cooled(np.tensordot(found.weights, np.stack(cooled), 1), found.last_temperature)
             good = [f"{number + 7}.png" for number in range(5)]
             assert table.loc[good, [f"p_{name}" for name in names]].to_numpy() == pytest.approx(mixed, abs=2e-3)
-        lines = Path(found["submission"]).read_text().splitlines()
+        lines = Path(found.submission).read_text().splitlines()
         assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == ["7.png", "8.png", "9.png", "9a.png", "10.png", "11.png"]
         assert dict(line.split(",") for line in lines[1:]) == dict(zip(table["id"], table["predicted"], strict=True))
-        assert Run(found["run"]).result() == found
-        json.dumps(found, allow_nan=False)
+        assert Run(found.run).result() == found.to_dict()
+        json.dumps(found.to_dict(), allow_nan=False)
 
     asked, kept = [], next((tmp_path / "out" / "members").glob("b-*")) / "predictions.parquet"
 
@@ -317,7 +318,7 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
     ensemble([members[0], other], str(tmp_path / "out"), data=str(folder), methods=["mean"], **options)
     assert asked == [other.root] * 2  # another checkpoint in the same place
     Image.fromarray(images[0]).save(folder / "12.png")
-    with pytest.raises(UserError, match="its pictures changed"):  # the copy has not the new one
+    with pytest.raises(UserError, match="its images changed"):  # the copy has not the new one
         ensemble(members, str(tmp_path / "out"), data=str(folder), progress=False)
     assert asked[2:] == [members[0].root]
 
@@ -351,9 +352,9 @@ def test_a_vote_over_submissions_by_hand(tmp_path):
     shuffled = Path(files[2]).read_text().splitlines()
     Path(files[2]).write_text("\n".join([shuffled[0], *shuffled[:0:-1]]) + "\n")
     found = vote_submissions(files, str(tmp_path / "out"))
-    assert Path(found["submission"]).read_text() == "id,category\n1.jpg,ape\n2.jpg,bee\n10.jpg,ape\n"
-    assert found["submission"] == str(tmp_path / "out" / "submission.csv")
-    assert (found["rows"], found["unanimous"], found["ties"], found["changed"]) == (3, 1, 1, 1)
+    assert Path(found.submission).read_text() == "id,category\n1.jpg,ape\n2.jpg,bee\n10.jpg,ape\n"
+    assert found.submission == str(tmp_path / "out" / "submission.csv")
+    assert (found.rows, found.unanimous, found.ties, found.changed) == (3, 1, 1, 1)
     vote_submissions([files[1], files[0]], str(tmp_path / "two.csv"))
     assert (tmp_path / "two.csv").read_text() == "id,category\n1.jpg,bee\n2.jpg,bee\n10.jpg,ape\n"
 

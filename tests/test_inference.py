@@ -16,8 +16,9 @@ from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.inference import prior_shift as priors
 from animalclf.inference.evaluate import confused, evaluate, table
-from animalclf.metrics import classification
+from animalclf.metrics import from_probabilities
 from animalclf.models import build
+from animalclf.rows import Unreadable
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
@@ -144,26 +145,26 @@ def test_the_runs_own_validation_split(run, prepared):
     model, _ = checkpoint.load_model(run)
     with torch.no_grad():
         chances = model(torch.from_numpy(evaluation_view(load_pictures(prepared).views(rows), 76))).softmax(1).numpy()
-    expected = classification.from_probabilities(chances, prepared.labels[rows], CLASSES)
-    assert found["rows"] == len(rows) == 6 and found["split"] == "val" and found["confusion"] == expected["confusion"]
+    expected = from_probabilities(chances, prepared.labels[rows], CLASSES)
+    assert found.rows == len(rows) == 6 and found.split == "val" and found.confusion == expected.confusion
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-    kept = pd.read_parquet(found["predictions"])
+    kept = pd.read_parquet(found.predictions)
     assert (
         kept["path"].tolist() == prepared.manifest["path"].iloc[rows].tolist()
         and kept["label"].tolist() == prepared.manifest["label"].iloc[rows].tolist()
     )
     assert kept[[f"p_{name}" for name in CLASSES]].to_numpy() == pytest.approx(chances, abs=1e-4)
-    with open(found["predictions"].replace(".parquet", ".json")) as file:
-        assert json.load(file) == found
+    with open(found.predictions.replace(".parquet", ".json")) as file:
+        assert json.load(file) == found.to_dict()
 
 
 def test_the_prior_changes_the_probabilities_and_keeps_the_other_evaluation(run, tmp_path):
     plain, uniform = evaluate(run), evaluate(run, prior="uniform")
-    assert plain["predictions"] != uniform["predictions"] and uniform["prior_shares"] == pytest.approx(dict.fromkeys(CLASSES, 1 / 3))
-    before, after = (pd.read_parquet(found["predictions"])[[f"p_{name}" for name in CLASSES]].to_numpy() for found in (plain, uniform))
+    assert plain.predictions != uniform.predictions and uniform.class_priors == pytest.approx(dict.fromkeys(CLASSES, 1 / 3))
+    before, after = (pd.read_parquet(found.predictions)[[f"p_{name}" for name in CLASSES]].to_numpy() for found in (plain, uniform))
     assert after == pytest.approx(priors.adjust(before, np.array(PRIOR), np.full(3, 1 / 3)), abs=1e-6)
     elsewhere = evaluate(run, split="train", out=str(tmp_path / "out"))
-    assert elsewhere["predictions"] == str(tmp_path / "out" / "evaluate-train.parquet") and elsewhere["rows"] == 18
+    assert elsewhere.predictions == str(tmp_path / "out" / "evaluate-train.parquet") and elsewhere.rows == 18
 
 
 def test_other_class_lists_are_refused(run, tmp_path):
@@ -201,7 +202,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
 
 
 def test_the_tables_fit_a_terminal_of_80_columns(run):
-    found = evaluate(run) | {"unreadable": [{"path": "a/[b].jpg", "reason": "empty file"}], "notes": ["something"]}
+    found = dataclasses.replace(evaluate(run), unreadable=[Unreadable(path="a/[b].jpg", reason="empty file")], notes=["something"])
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(Group(*table(found)))
     text = console.export_text()
@@ -241,8 +242,8 @@ def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
     prior = {"class0": 0.1, "class1": 0.6, "class2": 0.3}
     spoken = ",".join(f"{name}={share}" for name, share in prior.items())
     found = predict(run, folder, str(tmp_path / "out"), prior=spoken, batch_size=4, sample_submission=str(tmp_path / "sample.csv"), progress=False)
-    rows = pd.read_parquet(found["predictions"]).set_index("path")
-    assert sorted(rows.index) == sorted(contents) and found["pictures"] == 9 and rows["id"].is_unique
+    rows = pd.read_parquet(found.predictions).set_index("path")
+    assert sorted(rows.index) == sorted(contents) and found.images == 9 and rows["id"].is_unique
 
     good = [path for path in contents if path != "bad.jpeg"]
     expected = priors.adjust(directly(run, [contents[path] for path in good]), np.array(PRIOR), np.array(list(prior.values())))
@@ -252,11 +253,11 @@ def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
 
     bad = rows.loc["bad.jpeg"]
     assert bad["predicted"] == "class1" and bad["status"] != "ok" and bad["p_class1"] == pytest.approx(0.6)
-    assert found["unreadable"] == [{"path": "bad.jpeg", "reason": bad["status"]}]
-    lines = Path(found["submission"]).read_text().splitlines()
+    assert found.unreadable == [Unreadable(path="bad.jpeg", reason=bad["status"])]
+    lines = Path(found.submission).read_text().splitlines()
     assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == [f"{n}.jpeg" for n in (0, 1, 2, 3, 7, 9, 10, 11)] + ["bad.jpeg"]
     assert dict(line.split(",") for line in lines[1:]) == dict(zip(rows["id"], rows["predicted"], strict=True))
-    json.dumps(found, allow_nan=False)
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 @pytest.mark.ray
@@ -270,13 +271,13 @@ def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepa
         Image.fromarray(image).save(file)
     (tmp_path / "photos" / "class0" / "broken.png").write_bytes(b"")
     stored, files = evaluate(run), evaluate(run, data=str(tmp_path / "photos"))
-    assert files["rows"] == stored["rows"] == 6 and files["pictures"] == 7 and files["unreadable"][0]["path"] == "class0/broken.png"
-    assert files["confusion"] == stored["confusion"] and files["loss"] == pytest.approx(stored["loss"], rel=1e-4)
-    assert files["predictions"].endswith("evaluate-photos.parquet") and not files["notes"]
+    assert files.rows == stored.rows == 6 and files.images == 7 and files.unreadable[0].path == "class0/broken.png"
+    assert files.confusion == stored.confusion and files["loss"] == pytest.approx(stored["loss"], rel=1e-4)
+    assert files.predictions.endswith("evaluate-photos.parquet") and not files.notes
 
     (tmp_path / "photos" / "class2").rename(tmp_path / "elsewhere")
     fewer = evaluate(run, data=str(tmp_path / "photos"))
-    assert "no pictures of class2" in fewer["notes"][0] and fewer["per_class"]["recall"][2] is None
+    assert "no pictures of class2" in fewer.notes[0] and fewer.per_class.recall[2] is None
     (tmp_path / "elsewhere").rename(tmp_path / "photos" / "wolf")
     with pytest.raises(UserError, match="unknown to the model: wolf; known to the model only: class2"):
         evaluate(run, data=str(tmp_path / "photos"))
@@ -285,9 +286,9 @@ def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepa
 @pytest.mark.ray
 @pytest.mark.parametrize("survivable", [True, False])
 def test_a_copy_of_the_model_that_dies(run, pictures, tmp_path, ray_local, monkeypatch, survivable):
-    from animalclf.inference import predict
+    from animalclf.inference import classify
 
-    mark, original = tmp_path / "died", predict._Copy
+    mark, original = tmp_path / "died", classify._Replica
 
     class Dying(original):  # defined here, so that Ray sends its code along
         def __call__(self, block):
@@ -296,32 +297,32 @@ def test_a_copy_of_the_model_that_dies(run, pictures, tmp_path, ray_local, monke
                 os._exit(1)
             return original.__call__(self, block)
 
-    monkeypatch.setattr(predict, "_Copy", Dying)
+    monkeypatch.setattr(classify, "_Replica", Dying)
     model, _ = checkpoint.load_model(run)
     settings = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, max_failures=1))
     paths = [path for path in pictures[1] if path != "bad.jpeg"]
     if survivable:
-        chances, status = predict.classify(model, settings, pictures[0], paths, batch_size=3, progress=False)
+        chances, status = classify.classify(model, settings, pictures[0], paths, classify.Options(batch_size=3, progress=False))
         assert mark.exists() and status == ["ok"] * 8
         assert chances == pytest.approx(directly(run, [pictures[1][path] for path in paths]), abs=1e-4)
     else:
         with pytest.raises(UserError, match="died 2 times"):
-            predict.classify(model, settings, pictures[0], paths, batch_size=3, progress=False)
+            classify.classify(model, settings, pictures[0], paths, classify.Options(batch_size=3, progress=False))
 
 
 def test_a_file_that_goes_is_a_row_and_a_store_that_refuses_stops_everything(pictures, monkeypatch):
-    from animalclf.inference import predict
+    from animalclf.inference import classify
 
     folder, contents = pictures
-    block = predict._pictures(folder, [*contents, "gone.jpeg"], 5, CONFIG)
+    block = classify._read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
     assert block["status"].tolist()[-1] == "not there any more" and block["status"].tolist().count("ok") == 8 and set(block["failed"]) == {""}
     assert block["index"].tolist() == list(range(5, 15)) and block["image"].shape == (10, 76, 76, 3)
 
     def refused(root, paths):
         raise UserError(f"{root}: access denied")
 
-    monkeypatch.setattr(predict, "read_files", refused)
-    assert "access denied" in predict._pictures(folder, list(contents), 0, CONFIG)["failed"][0]
+    monkeypatch.setattr(classify, "read_files", refused)
+    assert "access denied" in classify._read_images(folder, list(contents), 0, CONFIG)["failed"][0]
 
 
 @pytest.mark.ray

@@ -3,16 +3,19 @@ import io
 import json
 import math
 import os
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console, Group
-from validated import CLASSES, finished_run, guesses
+from validated import CLASSES, ensemble_result, finished_run, guesses
 
 from animalclf.errors import UserError
-from animalclf.metrics import classification, significance
+from animalclf.metrics import from_probabilities, significance
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.leaderboard_render import pairs_table, table, to_csv, to_json, to_markdown, write
+from animalclf.rows import Leaderboard, Spread
 from animalclf.runs import Run
 
 LABELS = np.repeat([0, 1, 2], [60, 40, 20])
@@ -32,27 +35,37 @@ def runs(tmp_path_factory):
 
 def test_a_board_of_known_figures(runs):
     board = leaderboard(runs[::-1])
-    good, poor = board["rows"]
-    assert [good["recipe"], poor["recipe"]] == ["vgg16_pooled", "resnet18"] and good["seeds"] == [0, 1, 2] and board["pictures"] == 120
+    good, poor = board.rows
+    assert [good.recipe, poor.recipe] == ["vgg16_pooled", "resnet18"] and good.seeds == [0, 1, 2] and board.images == 120
     values = [run.result()["balanced_accuracy"] for run in (runs[1], runs[2], runs[0])]
     found = good["balanced_accuracy"]
-    assert found["values"] == values and found["mean"] == pytest.approx(np.mean(values)) and found["std"] == pytest.approx(np.std(values, ddof=1))
-    assert found["low"] < found["mean"] < found["high"] < poor["balanced_accuracy"]["low"] + 1
-    assert good["best_epoch"] == {"mean": 2, "std": 0, "low": 2, "high": 2, "values": [2, 2, 2]}
-    assert good["seconds_to_best"] == 21 and good["device_seconds_to_best"] == 42 and good["pictures_per_s"] == 100
-    assert (good["parameters"], good["trainable"]) == (14_714_688 + 1024 * 3 + 3, 1024 * 3 + 3)
-    assert good["runs"] == [runs[1].root, runs[2].root, runs[0].root]
-    (pair,) = board["pairs"]
-    assert (pair["a"], pair["b"], pair["real"]) == ("vgg16_pooled", "resnet18", True)
-    assert pair["difference"] == pytest.approx(found["mean"] - poor["balanced_accuracy"]["mean"]) and pair["low"] > 0.1 and pair["p"] < 0.001
+    assert found.values == values and found.mean == pytest.approx(np.mean(values)) and found.std == pytest.approx(np.std(values, ddof=1))
+    assert found.low < found.mean < found.high < poor["balanced_accuracy"].low + 1
+    assert good.best_epoch == Spread(mean=2, std=0, low=2, high=2, values=[2, 2, 2])
+    assert good.seconds_to_best == 21 and good.device_seconds_to_best == 42 and good.images_per_s == 100
+    assert (good.parameters, good.trainable) == (14_714_688 + 1024 * 3 + 3, 1024 * 3 + 3)
+    assert good.runs == [runs[1].root, runs[2].root, runs[0].root]
+    (pair,) = board.pairs
+    assert (pair.better, pair.worse, pair.significant) == ("vgg16_pooled", "resnet18", True)
+    assert pair.difference == pytest.approx(found.mean - poor["balanced_accuracy"].mean) and pair.low > 0.1 and pair.p < 0.001
 
 
 def test_one_seed_has_the_interval_of_its_result(runs):
-    row = leaderboard(runs[:1])["rows"][0]
+    row = leaderboard(runs[:1]).rows[0]
     result = runs[0].result()["val"]
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
-        assert [row[name]["low"], row[name]["high"]] == result["intervals"][name] and row[name]["std"] is None
-    assert row["loss"]["low"] < result["loss"] < row["loss"]["high"] and row["ece"]["values"] == [result["ece"]]
+        assert [row[name].low, row[name].high] == result["intervals"][name] and row[name].std is None
+    assert row["loss"].low < result["loss"] < row["loss"].high and row["ece"].values == [result["ece"]]
+
+
+def test_a_metric_that_a_run_folder_lacks_is_computed_from_its_probabilities(runs, tmp_path):
+    (row,) = leaderboard(runs[:1]).rows
+    shutil.copytree(runs[0].root, tmp_path / "older")
+    older, result = Run(str(tmp_path / "older")), runs[0].result()
+    del result["val"]["kappa"], result["val"]["intervals"]["kappa"]
+    older.write_result(result)
+    (other,) = leaderboard([older]).rows
+    assert other["kappa"].mean == row["kappa"].mean and other["kappa"].low == pytest.approx(row["kappa"].low, abs=0.02)
 
 
 def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
@@ -63,7 +76,7 @@ def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
             sets = [f"seed={seed}", f"optim.lr={lr}"]
             made.append(finished_run(tmp_path / f"{seed}-{lr}", guesses(LABELS, 0.8, generator), LABELS, sets=sets))
     board = leaderboard(made)
-    assert {row["recipe"]: row["seeds"] for row in board["rows"]} == {"vgg16_pooled optim.lr=0.001": [0, 1], "vgg16_pooled optim.lr=0.0003": [0, 1]}
+    assert {row.recipe: row.seeds for row in board.rows} == {"vgg16_pooled optim.lr=0.001": [0, 1], "vgg16_pooled optim.lr=0.0003": [0, 1]}
     with pytest.raises(UserError, match=r"again: the same configuration and seed as .*0-0\.001"):
         leaderboard([*made, finished_run(tmp_path / "again", guesses(LABELS, 0.8, generator), LABELS, sets=["seed=0", "optim.lr=0.001"])])
 
@@ -71,12 +84,12 @@ def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
 def test_an_ensemble_stands_on_the_board(runs, tmp_path):
     chances = np.mean([run.predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy() for run in runs[:3]], 0)
     run = finished_run(tmp_path / "mean", chances, LABELS)
-    made = {"name": "ensemble mean", "members": [run.root for run in runs[:3]], "val": run.result()["val"], "run": run.root}
+    made = ensemble_result(run, runs[:3])
     board = leaderboard(runs, [made])
-    row = next(row for row in board["rows"] if row["kind"] == "ensemble")
-    assert row["recipe"] == "ensemble mean" and row["seeds"] == [] and row["best_epoch"] is None and row["pictures_per_s"] is None
-    assert row["parameters"] == 3 * board["rows"][1]["parameters"] and row["seconds_to_best"] == 63 and row["device_seconds_to_best"] == 126
-    assert len(board["pairs"]) == 3 and json.loads(to_json(board)) == board
+    row = next(row for row in board.rows if row.kind == "ensemble")
+    assert row.recipe == "ensemble mean" and row.seeds == [] and row.best_epoch is None and row.images_per_s is None
+    assert row.parameters == 3 * board.rows[1].parameters and row.seconds_to_best == 63 and row.device_seconds_to_best == 126
+    assert len(board.pairs) == 3 and Leaderboard.from_dict(json.loads(to_json(board))) == board
 
 
 def test_what_cannot_be_compared_is_named(runs, tmp_path):
@@ -120,32 +133,30 @@ def test_pictures_in_another_order_are_the_same_pictures(runs, tmp_path):
     turned.write_metrics(runs[3].metrics())
     turned.write_result(result)
     turned.write_predictions("val", predictions.iloc[::-1])
-    (pair,) = leaderboard([runs[0], turned])["pairs"]
-    assert pair["difference"] == 0 and pair["p"] == 1 and not pair["real"]
+    (pair,) = leaderboard([runs[0], turned]).pairs
+    assert pair.difference == 0 and pair.p == 1 and not pair.significant
 
 
 def test_renderings(runs, tmp_path):
     generator = np.random.default_rng(0)
     long = finished_run(tmp_path / "long", guesses(LABELS, 0.7, generator), LABELS, recipe="big_cnn", sets=["name=a|long name of a recipe [b] it is"])
     board = leaderboard([*runs, long])
-    for row in board["rows"]:
-        row |= {"pictures_per_s": 12_345.6, "seconds_to_best": 3 * 3600 + 55 * 60.0, "parameters": 138_357_544}  # as wide as it gets
+    widest = {"images_per_s": 12_345.6, "seconds_to_best": 3 * 3600 + 55 * 60.0, "parameters": 138_357_544}
+    board = replace(board, rows=[replace(row, **widest) for row in board.rows])
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(Group(table(board), pairs_table(board)))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
-    for expected in ("vgg16_pooled", "[b]", "3 h 55 min", "138.4 M", "12,346", f"{board['rows'][0]['balanced_accuracy']['mean']:.3f} ± ", "< 0.001"):
+    for expected in ("vgg16_pooled", "[b]", "3 h 55 min", "138.4 M", "12,346", f"{board.rows[0]['balanced_accuracy'].mean:.3f} ± ", "< 0.001"):
         assert expected in text
     rows = list(csv.DictReader(io.StringIO(to_csv(board))))
-    assert [row["recipe"] for row in rows] == [row["recipe"] for row in board["rows"]] and rows[0]["seeds"] == "0 1 2"
-    assert (
-        float(rows[0]["loss_high"]) == board["rows"][0]["loss"]["high"] and {row["recipe"]: row["loss_std"] for row in rows}[long.config().name] == ""
-    )
+    assert [row["recipe"] for row in rows] == [row.recipe for row in board.rows] and rows[0]["seeds"] == "0 1 2"
+    assert float(rows[0]["loss_high"]) == board.rows[0]["loss"].high and {row["recipe"]: row["loss_std"] for row in rows}[long.config().name] == ""
     lines = to_markdown(board).splitlines()
-    assert {line.replace("\\|", "").count("|") for line in lines[:5]} == {12} and r"a\|long" in "".join(lines[2:5])
+    assert {line.replace("\\|", "").count("|") for line in lines[:5]} == {13} and r"a\|long" in "".join(lines[2:5])
     made = write(board, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
-    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == board and set(made) == {"csv", "json", "md"}
+    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == board.to_dict() and set(made) == {"csv", "json", "md"}
 
 
 # -------------------------------------------------------------------------------------------------------------------------- significance
@@ -220,6 +231,6 @@ def test_the_interval_covers_the_truth(seeds, seed_spread):
 
 def test_seeds_that_agree_leave_the_interval_of_the_pictures(runs, tmp_path):
     chances = runs[3].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy()
-    (row,) = leaderboard([finished_run(tmp_path / str(seed), chances, LABELS, sets=[f"seed={seed}"]) for seed in range(3)])["rows"]
-    for name, (low, high) in classification.from_probabilities(chances, LABELS, CLASSES)["intervals"].items():
-        assert [row[name]["low"], row[name]["high"]] == pytest.approx([low, high], abs=0.02)
+    (row,) = leaderboard([finished_run(tmp_path / str(seed), chances, LABELS, sets=[f"seed={seed}"]) for seed in range(3)]).rows
+    for name, (low, high) in from_probabilities(chances, LABELS, CLASSES).intervals.items():
+        assert [row[name].low, row[name].high] == pytest.approx([low, high], abs=0.02)

@@ -3,32 +3,43 @@ import json
 import numpy as np
 import pytest
 
-from animalclf.metrics import classification
+from animalclf.metrics import METRICS, Counts, Predictions, from_confusion, from_probabilities
+from animalclf.metrics.calibration import calibration_bins, calibration_error
+from animalclf.metrics.classification import per_class
+from animalclf.metrics.intervals import wilson
+from animalclf.rows import CalibrationBin, Evaluation
 
 CONFUSION = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
 
 
-def test_figures_by_hand():
-    found = classification.from_confusion(CONFUSION)
-    assert found["rows"] == 14
-    assert found["accuracy"] == pytest.approx(11 / 14)
-    assert found["balanced_accuracy"] == pytest.approx((0.8 + 0.75) / 2)  # the class that does not occur does not count
-    assert found["per_class"]["precision"] == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]
-    assert found["per_class"]["recall"] == [pytest.approx(0.8), pytest.approx(0.75), None]
-    assert found["macro_f1"] == pytest.approx((16 / 19 + 6 / 9) / 2)
-    assert found["per_class"]["support"] == [10, 4, 0]
-    json.dumps(found, allow_nan=False)
+def test_metrics_of_a_confusion_matrix_by_hand():
+    values = from_confusion(CONFUSION)
+    assert values["accuracy"] == pytest.approx(11 / 14)
+    assert values["balanced_accuracy"] == pytest.approx((0.8 + 0.75) / 2)  # the class that does not occur does not count
+    assert values["macro_f1"] == pytest.approx((16 / 19 + 6 / 9) / 2)
+    each = per_class(Counts.of(CONFUSION))
+    assert each.precision == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]
+    assert each.recall == [pytest.approx(0.8), pytest.approx(0.75), None]
+    assert each.support == [10, 4, 0]
+    json.dumps([values, each.to_dict()], allow_nan=False)
 
 
 def test_a_class_predicted_but_absent_costs_precision_elsewhere_only():
-    found = classification.from_confusion(np.array([[5, 0, 5], [0, 10, 0], [0, 0, 0]]))
-    assert found["balanced_accuracy"] == pytest.approx(0.75)
-    assert found["per_class"]["precision"][2] == 0.0
+    confusion = np.array([[5, 0, 5], [0, 10, 0], [0, 0, 0]])
+    assert from_confusion(confusion)["balanced_accuracy"] == pytest.approx(0.75)
+    assert per_class(Counts.of(confusion)).precision[2] == 0.0
 
 
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(ValueError, match="no rows"):
-        classification.from_confusion(np.zeros((2, 2), int))
+        from_confusion(np.zeros((2, 2), int))
+
+
+def test_metrics_of_counts_take_resamples_all_at_once():
+    resampled = Counts(CONFUSION.sum(1), np.stack([CONFUSION.sum(0)] * 4), np.stack([CONFUSION.diagonal()] * 4))
+    for metric in METRICS.entries().values():
+        if metric.of_counts:
+            assert metric.of_counts(resampled).tolist() == [metric.of_counts(Counts.of(CONFUSION))] * 4
 
 
 def test_full_evaluation_agrees_with_definitions():
@@ -36,7 +47,7 @@ def test_full_evaluation_agrees_with_definitions():
     labels = generator.integers(0, 4, 500)
     logits = generator.normal(size=(500, 4)) + 2 * np.eye(4)[labels]
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    found = classification.from_probabilities(chances, labels, list("abcd"))
+    found = from_probabilities(chances, labels, list("abcd"))
     predicted = chances.argmax(1)
     assert found["accuracy"] == pytest.approx((predicted == labels).mean())
     assert found["balanced_accuracy"] == pytest.approx(np.mean([(predicted[labels == c] == c).mean() for c in range(4)]))
@@ -44,49 +55,61 @@ def test_full_evaluation_agrees_with_definitions():
     second = np.sort(chances, 1)[:, -2]
     assert found["top2_accuracy"] == pytest.approx((chances[np.arange(500), labels] >= second).mean())
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
-        low, high = found["intervals"][name]
+        low, high = found.intervals[name]
         assert low < found[name] < high and 0.02 < high - low < 0.15
-    assert np.array(found["confusion"]).sum() == 500
-    json.dumps(found, allow_nan=False)
-    assert classification.from_probabilities(chances, labels, list("abcd")) == found
+    assert np.array(found.confusion).sum() == 500
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert Evaluation.from_dict(found.to_dict()) == found
+    assert from_probabilities(chances, labels, list("abcd")) == found
+
+
+def two_classes(confidence, correct):
+    """Predictions of class 0 with these confidences, right where `correct`."""
+    return Predictions.of(np.stack([confidence, 1 - confidence], 1), np.where(correct, 0, 1))
 
 
 def test_calibration_error():
     right = np.array([True] * 8 + [False] * 2)
-    bins, error = classification.calibration(np.full(10, 0.8), right)
-    assert error == pytest.approx(0) and bins == [{"pictures": 10, "confidence": pytest.approx(0.8), "accuracy": 0.8}]
-    assert classification.calibration(np.full(10, 1.0), right)[1] == pytest.approx(0.2)
-    _, mixed = classification.calibration(np.array([1.0, 0.5]), np.array([True, False]))
-    assert mixed == pytest.approx(0.25)
+    predictions = two_classes(np.full(10, 0.8), right)
+    assert calibration_bins(predictions) == [CalibrationBin(images=10, confidence=pytest.approx(0.8), accuracy=0.8)]
+    assert calibration_error(predictions) == pytest.approx(0)
+    assert calibration_error(two_classes(np.full(10, 1.0), right)) == pytest.approx(0.2)
+    assert calibration_error(two_classes(np.array([1.0, 0.5]), np.array([True, False]))) == pytest.approx(0.25)
 
 
 def test_wilson_against_the_published_example():
-    assert classification.wilson(0, 10) == [0, pytest.approx(0.2775, abs=1e-3)]
-    assert classification.wilson(5, 10) == [pytest.approx(0.2366, abs=1e-3), pytest.approx(0.7634, abs=1e-3)]
+    assert wilson(0, 10) == (0, pytest.approx(0.2775, abs=1e-3))
+    assert wilson(5, 10) == (pytest.approx(0.2366, abs=1e-3), pytest.approx(0.7634, abs=1e-3))
 
 
 def test_certain_and_wrong_is_finite():
-    found = classification.from_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), ["a", "b"])
+    found = from_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), ["a", "b"])
     assert np.isfinite(found["loss"]) and found["balanced_accuracy"] == 0.5
 
 
 def test_intervals_agree_with_a_bootstrap_of_the_pictures():
     labels, predicted = np.repeat([0, 1, 2], [60, 30, 12]), np.repeat([0, 1, 1, 0, 2, 1], [50, 10, 25, 5, 8, 4])
-    found = classification.from_probabilities(np.eye(3)[predicted] * 0.8 + 0.1, labels, list("abc"))
+    found = from_probabilities(np.eye(3)[predicted] * 0.8 + 0.1, labels, list("abc"))
     generator, drawn = np.random.default_rng(1), []
     for _ in range(2000):
         rows = np.concatenate([generator.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in range(3)])
         confusion = np.zeros((3, 3), int)
         np.add.at(confusion, (labels[rows], predicted[rows]), 1)
-        drawn.append([classification.from_confusion(confusion)[name] for name in ("balanced_accuracy", "macro_f1")])
+        drawn.append([from_confusion(confusion)[name] for name in ("balanced_accuracy", "macro_f1")])
     wanted = np.quantile(drawn, [0.025, 0.975], axis=0).T
-    assert found["intervals"]["balanced_accuracy"] == pytest.approx(wanted[0], abs=0.02)
-    assert found["intervals"]["macro_f1"] == pytest.approx(wanted[1], abs=0.02)
+    assert found.intervals["balanced_accuracy"] == pytest.approx(wanted[0], abs=0.02)
+    assert found.intervals["macro_f1"] == pytest.approx(wanted[1], abs=0.02)
 
 
 def test_right_among_the_first_three():
     chances = np.array([[0.4, 0.3, 0.2, 0.1]] * 4)
-    found = classification.from_probabilities(chances, np.arange(4), list("abcd"))
+    found = from_probabilities(chances, np.arange(4), list("abcd"))
     assert [found[name] for name in ("accuracy", "top2_accuracy", "top3_accuracy")] == [0.25, 0.5, 0.75]
-    ties = classification.from_probabilities(np.full((4, 4), 0.25), np.arange(4), list("abcd"))
+    ties = from_probabilities(np.full((4, 4), 0.25), np.arange(4), list("abcd"))
     assert [ties[name] for name in ("accuracy", "top2_accuracy", "top3_accuracy")] == [0.25, 0.5, 0.75]
+
+
+def test_a_metric_that_is_not_finite_is_named():
+    metric = METRICS.get("accuracy")
+    with pytest.raises(ValueError, match="metric accuracy is nan"):
+        metric.checked(float("nan"))

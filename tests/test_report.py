@@ -5,13 +5,14 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import jinja2
 import numpy as np
 import pytest
 from helpers import tiny_prepared
-from validated import CLASSES, finished_run, guesses
+from validated import CLASSES, ensemble_result, finished_run, guesses
 
 from animalclf.cli import main
 from animalclf.commands import compare
@@ -23,10 +24,12 @@ from animalclf.report.section import SECTIONS, Content, register
 from animalclf.report.sections.label_errors import likely_label_errors
 from animalclf.report.sections.model_disagreement import disagreement
 from animalclf.report.sections.top_losses import confident_mistakes
+from animalclf.rows import TrialEntry
 from animalclf.runs import Run
 from animalclf.utils import storage
 
 LABELS = np.arange(120) % 3
+FAILED = TrialEntry(slug="resnet18-s0", name="resnet18", seed=0, run="", state="failed", reason="no <weights>")
 ODD = ["<b>ape</b>", 'bée & "wasp"', "牛"]
 
 
@@ -60,19 +63,19 @@ def page_of(found):
 def test_a_comparison_has_every_section_and_its_figures(tmp_path):
     runs = comparison(tmp_path)
     board = leaderboard(runs)
-    found = write_report(runs, str(tmp_path), title="Comparison", board=board, failed=[{"name": "resnet18", "seed": 0, "reason": "no <weights>"}])
+    found = write_report(runs, str(tmp_path), title="Comparison", board=board, failed=[FAILED])
     page = page_of(found)
     shown = re.findall(r'<section id="(.*?)"><h2>(.*?)</h2>', page)
     assert shown == [
         (section.name, section.title) for section in sorted(SECTIONS.entries().values(), key=lambda one: one.order) if section.name != "metrics"
     ]
     assert {"Leaderboard", "Confusion matrix", "Per-class metrics", "Top losses", "Calibration", "Data health"} <= {title for _, title in shown}
-    for row in board["rows"]:
-        assert f"<b>{row['balanced_accuracy']['mean']:.3f}</b>" in page
+    for row in board.rows:
+        assert f"<b>{row['balanced_accuracy'].mean:.3f}</b>" in page
     assert "<b>vgg16</b> is best" in page and "no &lt;weights&gt;" in page
     assert "0.9178" in page and "0.1825" in page  # the reference notebook's results for VGG16 and the CNN after 10 epochs
     assert f"{1 - 0.8 / 10:.4f}" in page  # ours beside them
-    best = max((run for run in runs if run.root in board["rows"][0]["runs"]), key=lambda run: run.result()["balanced_accuracy"])
+    best = max((run for run in runs if run.root in board.rows[0].runs), key=lambda run: run.result()["balanced_accuracy"])
     assert str(best.result()["val"]["confusion"][0][0]) in re.search(r'id="confusion_matrix">(.*?)</section>', page, re.S).group(1)
     for url in found["plots"]:
         assert storage.read_bytes(url)[:4] == b"\x89PNG"
@@ -98,7 +101,7 @@ def test_one_run_and_an_unfinished_one(tmp_path):
     assert not any(word in page for word in ("disagree", "best run", "Leaderboard", "All models"))  # there is no other model
     board = leaderboard([run])
     page = page_of(write_report([run], run.root, title="x", board=board))
-    assert f"{run.result()['val']['macro_f1']:.4f}" in page and f"{board['rows'][0]['parameters'] / 1e6:.1f} M" in page and "Leaderboard" not in page
+    assert f"{run.result()['val']['macro_f1']:.4f}" in page and f"{board.rows[0].parameters / 1e6:.1f} M" in page and "Leaderboard" not in page
     storage.remove(run.url("result.json"))
     page = page_of(write_report([run], run.root, title="running"))
     assert "No training has finished yet; 12 epochs" in page and "--resume" in page and '<section id="learning_curves">' in page
@@ -173,8 +176,7 @@ def test_names_from_users_are_text_in_every_section(tmp_path):
         sets = [f"name={json.dumps(name[6 + number])}"]
         run = finished_run(tmp_path / str(number), chances, LABELS, recipe=recipe, classes=classes, paths=paths, sets=sets)
         runs.append(complete(run, prepared=prepared.root, command=name[8]))
-    ensemble = {"name": name[9], "val": runs[0].result()["val"]}
-    failed = [{"name": name[10], "seed": 0, "reason": "x"}]
+    ensemble, failed = ensemble_result(runs[0], runs, name[9]), [replace(FAILED, name=name[10])]
     found = write_report(runs, str(tmp_path), title=name[11], board=leaderboard(runs), failed=failed, ensembles=[ensemble])
     page = page_of(found)
     parsed = Parsed(page)
@@ -256,8 +258,9 @@ def test_after_a_comparison_leaderboard_ensembles_and_report_lie_in_its_folder(t
     assert {made["method"] for made in found["ensembles"]} == {"vote", "mean", "weighted"}
     assert all(len(made["members"]) == 2 for made in found["ensembles"])  # the best seed of each recipe
     assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md", "report.html"} <= {path.name for path in tmp_path.iterdir()}
-    trials = [{"run": run.root, "state": "finished"} for run in runs] + [{"name": "x", "seed": 0, "state": "failed", "reason": "it broke"}]
-    storage.write_json(str(tmp_path / "summary.json"), {"trials": trials})
+    trials = [TrialEntry(slug=run.root, name="x", seed=0, run=run.root, state="finished") for run in runs]
+    trials.append(replace(FAILED, reason="it broke"))
+    storage.write_json(str(tmp_path / "summary.json"), {"trials": [trial.to_dict() for trial in trials]})
     assert main(["report", str(tmp_path), "--json"]) == 0
     page = page_of(json.loads(capsys.readouterr().out.splitlines()[-1]))
     assert "it broke" in page and all(made["name"] in page for made in found["ensembles"])

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from animalclf import config as configuration
-from animalclf.inference.submission import predictions_table
-from animalclf.metrics import classification
+from animalclf.metrics import from_probabilities, main_metrics
+from animalclf.predictions import predictions_table
+from animalclf.rows import CrossFitting, EnsembleResult, Evaluation
 from animalclf.runs import Run
 
 CLASSES = ["ape", "bee", "cow"]
@@ -30,14 +31,35 @@ def finished_run(
     """A run folder as training leaves it, without checkpoints: three epochs of 10, 11 and 12 s, the second the best. `chances` float (N, C)."""
     run, config = Run(str(root)), configuration.load(recipe, configuration.parse_sets(sets))
     names = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)] if paths is None else list(paths)
-    found = classification.from_probabilities(chances, labels, classes)
+    found = from_probabilities(chances, labels, classes)
     run.write_config(config)
     run.write_environment()
     run.write_metrics([{"epoch": number, "seconds": 9.0 + number} for number in (1, 2, 3)])
     run.write_predictions("val", predictions_table(names, classes, chances, ["ok"] * len(labels), [classes[label] for label in labels]))
     facts = {"run": run.root, "recipe": config.name, "seed": config.seed, "classes": list(classes), "best_epoch": 2, "epochs": 3}
-    run.write_result({**facts, "workers": 2, "pictures_per_s": 100.0, "val": found, "balanced_accuracy": found["balanced_accuracy"], **result})
+    metrics = {"val": found.to_dict(), "balanced_accuracy": found["balanced_accuracy"]}
+    run.write_result({**facts, **metrics, "workers": 2, "pictures_per_s": 100.0, **result})
     return run
+
+
+def ensemble_result(run: Run, members: Sequence[Run], name: str = "ensemble mean") -> EnsembleResult:
+    """An ensemble of `members` with the validation predictions that `run` has."""
+    val = Evaluation.from_dict(run.result()["val"])
+    return EnsembleResult(
+        name=name,
+        method="mean",
+        members=[member.root for member in members],
+        best=members[0].root,
+        temperatures=[1.0] * len(members),
+        last_temperature=1.0,
+        weights=[1 / len(members)] * len(members),
+        flips=False,
+        cross_fitted=CrossFitting(folds=5, duplicates_together=False),
+        classes=val.classes,
+        val=val,
+        run=run.root,
+        metrics=main_metrics(val),
+    )
 
 
 def guesses(labels: np.ndarray, share: float, generator: np.random.Generator, classes: int = 3, sure: float = 0.8) -> np.ndarray:

@@ -98,15 +98,15 @@ def compared(plan: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     flags = {"workers": arguments.workers, "cpu": arguments.cpu, "resume": arguments.resume, "max_concurrent": arguments.max_concurrent}
     with LiveTable(plan.trials) as live:
         done = compare(plan, arguments.data, out, prepared_at=arguments.prepared or "", show=live.show, **flags)
-    finished, failed = [Run(root) for root in done["runs"]], [trial for trial in done["trials"] if trial["state"] == "failed"]
+    finished, failed = [Run(root) for root in done.runs], [trial for trial in done.trials if trial.state == "failed"]
     for trial in failed:
-        console.print(f"[bold red]failed:[/] {escape(trial['name'])}, seed {trial['seed']}: {escape(trial['reason'])}", soft_wrap=True)
+        console.print(f"[bold red]failed:[/] {escape(trial.name)}, seed {trial.seed}: {escape(trial.reason)}", soft_wrap=True)
     if not finished:
         raise UserError(f"no trial finished, so there is nothing to compare; the reasons stand above and in {out}/summary.json")
-    return {**conclude(finished, failed, out, arguments), "trials": done["trials"], "comparison": out}
+    return {**conclude(finished, failed, out, arguments), "trials": [trial.to_dict() for trial in done.trials], "comparison": out}
 
 
-def conclude(finished: list[Any], failed: list[dict[str, Any]], out: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def conclude(finished: list[Any], failed: list[Any], out: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Leaderboard, ensembles with their submissions, and the report of finished runs."""
     from animalclf.inference.ensemble import ensemble
     from animalclf.report.leaderboard import leaderboard
@@ -122,15 +122,22 @@ def conclude(finished: list[Any], failed: list[dict[str, Any]], out: str, argume
     write(board, out)
     page = write_report(finished, out, title="Comparison", board=board, ensembles=ensembles, failed=failed)
     console.print(table(board))
-    if board["pairs"]:
+    if board.pairs:
         console.print(pairs_table(board))
     for made in ensembles:
-        if "submission" in made:
-            console.print(f"submission of the {made['name']}: {made['submission']}", soft_wrap=True)
+        if made.submission:
+            console.print(f"submission of the {made.name}: {made.submission}", soft_wrap=True)
     console.print(f"report: {page['report']}", soft_wrap=True)
-    unreadable = any(made.get("unreadable") for made in ensembles)
+    unreadable = any(made.unreadable for made in ensembles)
     code = 1 if failed else UNREADABLE if unreadable else 0
-    return {"leaderboard": board["rows"], "pairs": board["pairs"], "ensembles": ensembles, "report": page["report"], "exit_code": code}
+    ranking = board.to_dict()
+    return {
+        "leaderboard": ranking["rows"],
+        "pairs": ranking["pairs"],
+        "ensembles": [result.to_dict() for result in ensembles],
+        "report": page["report"],
+        "exit_code": code,
+    }
 
 
 def best_of_each(finished: list[Any]) -> list[Any]:

@@ -45,10 +45,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if all(member.endswith(".csv") for member in arguments.members):
         found = vote_submissions(arguments.members, out)
         console.print(
-            f"{found['rows']:,} pictures, {found['unanimous']:,} unanimous, {found['ties']:,} ties: {found['submission']}",
+            f"{found.rows:,} pictures, {found.unanimous:,} unanimous, {found.ties:,} ties: {found.submission}",
             soft_wrap=True,
         )
-        return found
+        return found.to_dict()
     runs = [open_run(member) for member in arguments.members]
     options = {"workers": arguments.workers, "limit": arguments.limit} if arguments.data else {}
     made = ensemble(
@@ -66,5 +66,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     console.print(table(board))
     console.print(pairs_table(board))
     for one in made:
-        console.print(f"{one['name']}: {one.get('submission') or one['run']}", soft_wrap=True)
-    return {"ensembles": made, "leaderboard": board["rows"], "exit_code": UNREADABLE if any(one.get("unreadable") for one in made) else 0}
+        console.print(f"{one.name}: {one.submission or one.run}", soft_wrap=True)
+    code = UNREADABLE if any(one.unreadable for one in made) else 0
+    return {"ensembles": [one.to_dict() for one in made], "leaderboard": board.to_dict()["rows"], "exit_code": code}

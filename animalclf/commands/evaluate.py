@@ -31,4 +31,4 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     found = evaluate(arguments.run_folder, data=arguments.data, split=arguments.split, prior=arguments.prior)
     for renderable in table(found):
         console.print(renderable)
-    return found
+    return found.to_dict()

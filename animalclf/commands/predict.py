@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sample_submission=arguments.sample_submission,
         limit=arguments.limit,
     )
-    for picture in found["unreadable"][:20]:
-        console.print(f"[yellow]unreadable:[/] {escape(picture['path'])}: {escape(picture['reason'])}; predicted as the most frequent class")
-    console.print(f"{found['pictures']:,} pictures, {found['pictures_per_s']:,.0f} pictures/s: {found['predictions']}, {found['submission']}")
-    if found["ignored"]:
-        console.print(f"left alone, being no pictures by their names: {len(found['ignored'])} files, such as {escape(found['ignored'][0])}")
-    return {**found, "exit_code": UNREADABLE if found["unreadable"] else 0}
+    for image in found.unreadable[:20]:
+        console.print(f"[yellow]unreadable:[/] {escape(image.path)}: {escape(image.reason)}; predicted as the most frequent class")
+    console.print(f"{found.images:,} images, {found.images_per_s:,.0f} images/s: {found.predictions}, {found.submission}")
+    if found.ignored:
+        console.print(f"skipped, because their names are not those of images: {len(found.ignored)} files, such as {escape(found.ignored[0])}")
+    return {**found.to_dict(), "exit_code": UNREADABLE if found.unreadable else 0}

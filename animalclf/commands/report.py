@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf.report.leaderboard import leaderboard
     from animalclf.report.page import write_report
+    from animalclf.rows import EnsembleResult, TrialEntry
     from animalclf.runs import Run, open_run
     from animalclf.utils import storage
     from animalclf.utils.console import console
@@ -34,17 +35,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if len(arguments.folders) > 1 and not arguments.out:
         raise UserError("--out: name a folder for the report of several runs")
     out = storage.absolute(arguments.out or first)
-    failed: list[dict[str, Any]] = []
-    ensembles: list[dict[str, Any]] = []
+    failed: list[TrialEntry] = []
+    ensembles: list[EnsembleResult] = []
     if len(arguments.folders) == 1 and storage.exists(storage.join(first, "summary.json")):
         done = storage.read_json(storage.join(first, "summary.json"))
-        runs = [Run(trial["run"]) for trial in done["trials"] if trial["state"] == "finished"]
-        failed = [trial for trial in done["trials"] if trial["state"] == "failed"]
+        trials = [TrialEntry.from_dict(entry) for entry in done["trials"]]
+        runs = [Run(trial.run) for trial in trials if trial.state == "finished"]
+        failed = [trial for trial in trials if trial.state == "failed"]
         kept = [storage.join(first, "ensemble", method, "result.json") for method in ("vote", "mean", "weighted")]
-        ensembles = [storage.read_json(path) for path in kept if storage.exists(path)]
+        ensembles = [EnsembleResult.from_dict(storage.read_json(path)) for path in kept if storage.exists(path)]
     else:
         runs = [open_run(folder) for folder in arguments.folders]
-    board = leaderboard([one for one in runs if one.finished()], ensembles) if any(one.finished() for one in runs) else None
+    finished = [one for one in runs if one.finished()]
+    board = leaderboard(finished, ensembles) if finished else None
     title = runs[0].config().name if len(runs) == 1 else "Comparison"
     page = write_report(runs, out, title=title, board=board, ensembles=ensembles, failed=failed)
     console.print(f"report: {page['report']}", soft_wrap=True)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
+from pydantic_core import core_schema
 
 from animalclf.errors import UserError
+from animalclf.metrics import epoch_metrics
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -41,6 +43,24 @@ def _text(value: Any) -> Any:
 def _several(value: Any) -> Any:
     """A single value as a list of one."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """Marks a key whose values are the names of registered entries, as they are when a value is read."""
+
+    names: Callable[[], list[str]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(schema) | {"enum": self.names()}
+
+    def _known(self, name: str) -> str:
+        if name not in self.names():
+            raise ValueError(f"unknown name {name!r}")
+        return name
 
 
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -276,8 +296,8 @@ class Train:
     patience: Annotated[Whole, Field(ge=0)] = 0
     """Stop after this many epochs without a better train.monitor. 0 never stops early."""
 
-    monitor: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss"] = "balanced_accuracy"
-    """Validation metric that selects the best checkpoint (the loss by its minimum, the others by their maximum). balanced_accuracy
+    monitor: Annotated[Text, Registered(lambda: [metric.key for metric in epoch_metrics()])] = "balanced_accuracy"
+    """Validation metric that selects the best checkpoint (the loss by its minimum, accuracies by their maximum). balanced_accuracy
     counts every class alike, however rare."""
 
     threads: Annotated[Whole, Field(ge=0)] = 0
@@ -332,6 +352,7 @@ class Key:
     doc: str
     annotation: Any
     limits: dict[str, float]  # gt, ge, lt, le as in pydantic; of a list, those of its elements
+    registered: Registered | None = None
 
     @property
     def summary(self) -> str:
@@ -341,6 +362,8 @@ class Key:
     @property
     def choices(self) -> tuple[str, ...]:
         """The values of a key that takes one of a few; else empty."""
+        if self.registered:
+            return tuple(self.registered.names())
         return typing.get_args(self.annotation) if typing.get_origin(self.annotation) is Literal else ()
 
     @property
@@ -390,7 +413,8 @@ def _walk(cls: Any, prefix: str) -> Iterator[Key]:
         elements = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is tuple else ()
         marks = [*info.metadata, *(_plain(elements[0])[1] if elements else ())]
         limits = {limit: getattr(mark, limit) for mark in marks for limit in _LIMITS if hasattr(mark, limit)}
-        yield Key(f"{prefix}{name}", info.default, " ".join((info.description or "").split()), info.annotation, limits)
+        registered = next((mark for mark in marks if isinstance(mark, Registered)), None)
+        yield Key(f"{prefix}{name}", info.default, " ".join((info.description or "").split()), info.annotation, limits, registered)
 
 
 def _fields(cls: Any) -> dict[str, FieldInfo]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import pandas as pd
 
 from animalclf import config as configuration
 from animalclf.errors import UserError
-from animalclf.inference import mixing, submission
-from animalclf.inference import prior_shift as priors
+from animalclf.inference import mixing, prior_shift, submission
 from animalclf.inference.evaluate import on_prepared, own_prepared
 from animalclf.inference.members import Validated, side_by_side
-from animalclf.metrics import classification
+from animalclf.metrics import from_probabilities, main_metrics
+from animalclf.predictions import OK, class_probabilities, predicted_counts, predictions_table, unreadable
 from animalclf.prepare import sources
+from animalclf.rows import CrossFitting, EnsembleResult, Evaluation
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
@@ -32,7 +34,7 @@ def ensemble(
     prior: str = "train",
     sample_submission: str | None = None,
     **options: Any,
-) -> list[dict[str, Any]]:
+) -> list[EnsembleResult]:
     """Mix finished runs, by each of `methods`, into a folder `out`/<method> with result.json and predictions/val.parquet, as a run has them.
 
     "vote": the class that most members name; ties go to the best member, by balanced accuracy, that voted for one of the tied classes. "mean": the
@@ -42,115 +44,117 @@ def ensemble(
     fitted on the others. Prediction uses what was fitted on all. `flips`: each member gives the mean over the picture and its mirror image.
 
     With `data`, unlabelled pictures, predictions.parquet and submission.csv are written beside result.json. Each member predicts once, into
-    `out`/members, and not again while its checkpoint and the pictures stay. Members are corrected for `prior` (see prior.parse_prior), each for the
-    shares it was trained under, after calibration and before they are mixed. `options`: see predict (limit, workers, batch_size, device, progress).
+    `out`/members, and not again while its checkpoint and the pictures stay. Members are corrected for `prior` (see prior_shift.parse_prior), each for
+    the class priors it was trained under, after calibration and before they are mixed. `options`: `limit`, and those of classify.Options.
 
-    Returns one dictionary a method: name, method, members, temperatures, last_temperature, weights, best, flips, val (what
-    metrics.from_probabilities gives), run (the folder's URL), and with `data` what predict returns. Raises UserError, before any long work, for fewer
-    than two members, an unfinished run, runs that were not validated on the same pictures with the same classes, an unknown method, and whatever
-    predict refuses.
+    Returns one result a method. Raises UserError, before any long work, for fewer than two members, an unfinished run, runs that were not validated
+    on the same pictures with the same classes, an unknown method, and whatever predict refuses.
     """
     unknown = [method for method in methods if method not in mixing.METHODS]
     if unknown or not methods:
         raise UserError(f"method {', '.join(unknown) or 'missing'}: choose among {', '.join(mixing.METHODS)}")
     if len(members) < 2:
         raise UserError("an ensemble needs at least two runs; name two or more run folders")
-    together = side_by_side(members)
+    validated = side_by_side(members)
     out = storage.absolute(out)
-    job = _Prediction(members, together.classes, data, prior, sample_submission, options) if data else None
-    chances = _with_flips(members, together) if flips else together.chances
-    groups, grouped = _groups(members[0], together.paths)
-    fold = mixing.folds(together.labels, groups)
+    job = _Prediction(members, validated.classes, data, prior, sample_submission, options) if data else None
+    if flips:
+        validated = replace(validated, probabilities=_with_flips(members, validated))
+    groups, grouped = _groups(members[0], validated.paths)
+    fold = mixing.folds(validated.labels, groups)
     if fold.max() < 1:
         raise UserError(f"{members[0].root}: one validation picture is too little to fit an ensemble on; prepare more with data.val")
     tables = job.tables(storage.join(out, "members"), flips) if job else []
-    made = []
+    cross_fitted = CrossFitting(folds=int(fold.max()) + 1, duplicates_together=grouped)
+    results = []
     for method in dict.fromkeys(methods):
-        mixture = mixing.fit(method, chances, together.labels)
-        mixed = mixing.cross_fitted(method, chances, together.labels, fold)
+        mixture = mixing.fit(method, validated.probabilities, validated.labels)
+        mixed = mixing.cross_fitted(method, validated.probabilities, validated.labels, fold)
         run = Run(storage.join(out, method))
-        found: dict[str, Any] = {
-            "name": f"ensemble {method}{' with flips' if flips else ''}",
-            "kind": "ensemble",
-            "method": method,
-            "members": [member.root for member in members],
-            "best": members[mixture.ranking[0]].root,
-            "temperatures": mixture.temperatures.tolist(),
-            "last_temperature": mixture.last,
-            "weights": mixture.weights.tolist(),
-            "flips": flips,
-            "cross_fitted": {"folds": int(fold.max()) + 1, "copies_together": grouped},
-            "classes": together.classes,
-            "val": classification.from_probabilities(mixed, together.labels, together.classes),
-            "run": run.root,
-        }
-        found |= {name: found["val"][name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss")}  # as a training's result has them
-        labels = [together.classes[label] for label in together.labels]
-        run.write_predictions("val", submission.predictions_table(together.paths, together.classes, mixed, [submission.OK] * len(labels), labels))
+        result = _result(run, members, mixture, from_probabilities(mixed, validated.labels, validated.classes), flips, cross_fitted)
+        labels = [validated.classes[label] for label in validated.labels]
+        run.write_predictions("val", predictions_table(validated.paths, validated.classes, mixed, [OK] * len(labels), labels))
         if job:
-            found |= job.write(run.root, tables, mixture)
-        run.write_result(found)
-        made.append(found)
-    return made
+            result = replace(result, **job.write(run.root, tables, mixture))
+        run.write_result(result.to_dict())
+        results.append(result)
+    return results
+
+
+def _result(run: Run, members: Sequence[Run], mixture: mixing.Mixture, val: Evaluation, flips: bool, cross_fitted: CrossFitting) -> EnsembleResult:
+    return EnsembleResult(
+        name=f"ensemble {mixture.method}{' with flips' if flips else ''}",
+        method=mixture.method,
+        members=[member.root for member in members],
+        best=members[mixture.ranking[0]].root,
+        temperatures=mixture.temperatures.tolist(),
+        last_temperature=mixture.last,
+        weights=mixture.weights.tolist(),
+        flips=flips,
+        cross_fitted=cross_fitted,
+        classes=val.classes,
+        val=val,
+        run=run.root,
+        metrics=main_metrics(val),
+    )
 
 
 class _Prediction:
-    """The unlabelled pictures of an ensemble. Made before any long work: raises UserError for what the user can mend."""
+    """The unlabelled images of an ensemble. Made before any long work: raises UserError for what the user can fix."""
 
     def __init__(
         self, members: Sequence[Run], classes: Sequence[str], data: str, prior: str, sample_submission: str | None, options: dict[str, Any]
     ) -> None:
-        self.members, self.classes, self.data, self.prior, self.options = members, classes, data, prior, options
-        self.sample = sample_submission
-        self.columns: Sequence[str] = submission.COLUMNS
-        self.trained = [checkpoint.load(member.checkpoint("best"))["prior"] for member in members]
-        self.wanted = [priors.parse_prior(prior, classes, shares) for shares in self.trained]
+        self.members, self.classes, self.data, self.prior = members, classes, data, prior
+        self.sample, self.limit, self.options = sample_submission, options.pop("limit", 0), options
+        self.trained_priors = [checkpoint.load(member.checkpoint("best"))["prior"] for member in members]
+        self.target_priors = [prior_shift.parse_prior(prior, classes, trained) for trained in self.trained_priors]
         self.source = sources.find(data, members[0].config().data, labelled=False)
-        self.paths = list(self.source.files["path"])[: options.get("limit") or None]
+        self.paths = list(self.source.files["path"])[: self.limit or None]
         self.ids = submission.ids_of(self.paths)
-        if sample_submission:
-            sample = submission.read(sample_submission)
-            submission.same_ids(self.ids, sample.iloc[:, 0], sample_submission)
-            self.columns = list(sample.columns)
+        self.columns = submission.columns_like(sample_submission, self.ids)
 
     def tables(self, folder: str, flips: bool) -> list[pd.DataFrame]:
-        """Each member's predictions under its own training prior, kept in `folder` and used again while they fit."""
-        found = []
+        """Each member's predictions under its own training prior, stored in `folder` and used again while they fit."""
+        tables = []
         for member in self.members:
-            mine = storage.join(folder, f"{member.root.rsplit('/', 1)[-1]}-{hashlib.sha256(member.root.encode()).hexdigest()[:8]}")
-            table = self._table(member, mine, flips)
+            name = f"{member.root.rsplit('/', 1)[-1]}-{hashlib.sha256(member.root.encode()).hexdigest()[:8]}"
+            table = self._table(member, storage.join(folder, name), flips)
             if table["path"].tolist() != self.paths:
-                raise UserError(f"{self.data}: its pictures changed while they were predicted; run the same command again")
-            found.append(table)
-        return found
+                raise UserError(f"{self.data}: its images changed while they were predicted; run the same command again")
+            tables.append(table)
+        return tables
 
     def _table(self, member: Run, folder: str, flips: bool) -> pd.DataFrame:
-        from animalclf.inference.predict import predict
+        from animalclf.inference import predict  # imports Ray
 
         made_of = {
             "checkpoint": hashlib.sha256(storage.read_bytes(member.checkpoint("best"))).hexdigest(),
             "pictures": sources.inputs_hash(self.source, member.config().data),
-            "limit": self.options.get("limit", 0),
+            "limit": self.limit,
             "flips": flips,
         }
         note, table = storage.join(folder, "made_of.json"), storage.join(folder, "predictions.parquet")
         if not (storage.exists(note) and storage.read_json(note) == made_of and storage.exists(table)):
             storage.remove(note)  # first, so that it never vouches for another prediction's table
-            predict(member.root, self.data, folder, flips=flips, **self.options)
+            predict.predict(member.root, self.data, folder, limit=self.limit, flips=flips, **self.options)
             storage.write_json(note, made_of)
         return storage.as_table(storage.read_bytes(table))
 
     def write(self, folder: str, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture) -> dict[str, Any]:
-        """Mix the members' tables and write predictions.parquet and submission.csv. A picture that a member could not read gets the prior."""
+        """Mix the members' tables and write predictions.parquet and submission.csv. An image that a member could not read gets the class
+        priors. Returns those fields of an EnsembleResult that tell of it."""
         states = np.stack([table["status"].to_numpy(object) for table in tables])
-        readable = (states == submission.OK).all(0)
-        status = [next((state for state in column if state != submission.OK), submission.OK) for column in states.T]
-        chances = mixture.calibrate(np.stack([table[[f"p_{name}" for name in self.classes]].to_numpy() for table in tables])[:, readable])
-        corrected = [priors.apply(mine, trained, wanted) for mine, trained, wanted in zip(chances, self.trained, self.wanted, strict=True)]
-        shares = np.mean([target for _, target in corrected], axis=0)
-        mixed = np.tile(shares, (len(self.paths), 1))
-        mixed[readable] = mixture.mix(np.stack([mine for mine, _ in corrected]))
-        table = submission.predictions_table(self.paths, self.classes, mixed, status)
+        readable = (states == OK).all(0)
+        status = [next((state for state in column if state != OK), OK) for column in states.T]
+        probabilities = np.stack([class_probabilities(table, self.classes) for table in tables])
+        calibrated = mixture.calibrate(probabilities[:, readable])
+        pairs = zip(calibrated, self.trained_priors, self.target_priors, strict=True)
+        corrected = [prior_shift.apply(one, trained, target) for one, trained, target in pairs]
+        priors = np.mean([used for _, used in corrected], axis=0)
+        mixed = np.tile(priors, (len(self.paths), 1))
+        mixed[readable] = mixture.mix(np.stack([one for one, _ in corrected]))
+        table = predictions_table(self.paths, self.classes, mixed, status)
         targets = {"predictions": storage.join(folder, "predictions.parquet"), "submission": storage.join(folder, "submission.csv")}
         storage.write_table(targets["predictions"], table)
         submission.write(targets["submission"], self.ids, table["predicted"].tolist(), self.columns)
@@ -158,25 +162,25 @@ class _Prediction:
             submission.check(targets["submission"], self.sample, self.classes)
         return {
             "data": self.source.root,
-            "pictures": len(self.paths),
-            "unreadable": submission.unreadable(self.paths, status),
+            "images": len(self.paths),
+            "unreadable": unreadable(self.paths, status),
             "prior": self.prior,
-            "prior_shares": dict(zip(self.classes, shares.tolist(), strict=True)),
-            "predicted": {name: int((table["predicted"] == name).sum()) for name in self.classes},
+            "class_priors": dict(zip(self.classes, priors.tolist(), strict=True)),
+            "predicted": predicted_counts(table, self.classes),
             **targets,
         }
 
 
-def _with_flips(members: Sequence[Run], together: Validated) -> np.ndarray:
-    """The members' validation probabilities float32 (M, N, C), each the mean over the picture and its mirror image, from their prepared sets."""
-    prepared = [own_prepared(member) for member in members]  # all, before the first works
-    found = []
-    for member, pictures in zip(members, prepared, strict=True):
+def _with_flips(members: Sequence[Run], validated: Validated) -> np.ndarray:
+    """The members' validation probabilities float32 (M, N, C), each the mean over the image and its mirror image, from their prepared sets."""
+    sets = [own_prepared(member) for member in members]  # all, before the first works
+    probabilities = []
+    for member, prepared in zip(members, sets, strict=True):
         model, about = checkpoint.load_model(member.root)
-        done = on_prepared(model, together.classes, configuration.from_dict(about["config"]), pictures, "val", flips=True)
-        place = {path: row for row, path in enumerate(done.paths)}
-        found.append(done.probabilities[[place[path] for path in together.paths]])
-    return np.stack(found)
+        flipped = on_prepared(model, validated.classes, configuration.from_dict(about["config"]), prepared, "val", flips=True)
+        place = {path: row for row, path in enumerate(flipped.paths)}
+        probabilities.append(flipped.probabilities[[place[path] for path in validated.paths]])
+    return np.stack(probabilities)
 
 
 def _groups(member: Run, paths: Sequence[str]) -> tuple[np.ndarray, bool]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +20,19 @@ from animalclf.data.augment import evaluation_view
 from animalclf.data.loader import Batch, make_schedule
 from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared, read_shard
 from animalclf.errors import UserError
-from animalclf.inference import prior_shift as priors
-from animalclf.inference import submission
-from animalclf.metrics import classification
+from animalclf.inference import prior_shift
+from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.metrics import from_probabilities
+from animalclf.metrics.text import metric_lines
 from animalclf.models.classifier import Classifier
+from animalclf.predictions import OK, predictions_table, unreadable
+from animalclf.rows import EvaluationResult
 from animalclf.runs import Run, open_run
-from animalclf.training import checkpoint, final_eval, loop
+from animalclf.training import checkpoint
 from animalclf.utils import storage
 
 BATCH = 64
-MOST_CLASSES, MOST_PAIRS = 40, 10  # rows that a table shows
+MAX_CLASSES, MAX_PAIRS = 40, 10  # rows of a table
 
 
 @dataclass
@@ -43,58 +46,60 @@ class Classified:
     notes: list[str] = field(default_factory=list)
 
 
-def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: str = "train", out: str | None = None) -> dict[str, Any]:
-    """Evaluate the run folder's best model on `split` of its own prepared set, or on `data`: another prepared set's `split`, or all pictures of
-    a labelled folder or table. `prior`: see prior.parse_prior.
+def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: str = "train", out: str | None = None) -> EvaluationResult:
+    """Evaluate the run folder's best model on `split` of its own prepared set, or on `data`: another prepared set's `split`, or all
+    images of a labelled folder or table. `prior`: see prior_shift.parse_prior.
 
-    Returns metrics.from_probabilities' figures with what they were measured on; pictures that cannot be read are left out of the figures and
-    listed under "unreadable". Writes them as evaluate-<name>.json, and the probabilities as evaluate-<name>.parquet, into `out` (default:
-    the run's predictions folder).
+    Unreadable images are left out of the metrics and listed. Writes the result as evaluate-<name>.json, and the probabilities as
+    evaluate-<name>.parquet, into `out` (default: the run's predictions folder).
 
-    Raises UserError where the class lists do not agree, the prepared set is not the one of the training, or there is nothing to evaluate.
+    Raises UserError where the class lists do not agree, the prepared set is not the one of the training, or there is nothing to
+    evaluate.
     """
     started = time.perf_counter()
     folder = open_run(run)
     model, about = checkpoint.load_model(folder.root)
-    classes, settings = list(about["classes"]), configuration.from_dict(about["config"])
-    wanted = priors.parse_prior(prior, classes, about["prior"])
+    classes, config = list(about["classes"]), configuration.from_dict(about["config"])
+    target_prior = prior_shift.parse_prior(prior, classes, about["prior"])
     if data is None or is_prepared(data):
         prepared = own_prepared(folder) if data is None else open_prepared(data)
         origin, name = prepared.root, split if data is None else f"{_last(data)}-{split}"
-        done = on_prepared(model, classes, settings if data is None else _without_limit(settings), prepared, split)
+        labelled = on_prepared(model, classes, config if data is None else _without_limit(config), prepared, split)
     else:
         origin, name, split = storage.absolute(data), _last(data), ""
-        done = on_pictures(model, classes, settings, data)
-    readable = np.array([reason == submission.OK for reason in done.status])
+        labelled = on_images(model, classes, config, data)
+    readable = np.array([status == OK for status in labelled.status])
     if not readable.any():
-        raise UserError(f"{origin}: none of the {len(readable):,} pictures can be read (the first: {done.status[0]})")
-    chances = done.probabilities
-    corrected, shares = priors.apply(chances[readable], about["prior"], wanted)
-    chances[readable], chances[~readable] = corrected, shares
-    labels = np.array([classes.index(label) for label in done.labels], np.int64)
+        raise UserError(f"{origin}: none of the {len(readable):,} images can be read (the first: {labelled.status[0]})")
+    probabilities = labelled.probabilities
+    corrected, priors = prior_shift.apply(probabilities[readable], about["prior"], target_prior)
+    probabilities[readable], probabilities[~readable] = corrected, priors
+    labels = np.array([classes.index(label) for label in labelled.labels], np.int64)
     name = "evaluate-" + (name if prior == "train" else f"{name}-{_slug(prior)}")
     target = storage.join(storage.absolute(out) if out else folder.url("predictions"), name)
-    found = {
-        "run": folder.root,
-        "data": origin,
-        "split": split,
-        "prior": prior,
-        "prior_shares": dict(zip(classes, shares.tolist(), strict=True)),
-        "epoch": about["epoch"],
-        "pictures": len(readable),
-        "unreadable": submission.unreadable(done.paths, done.status),
-        "notes": done.notes,
-        **classification.from_probabilities(corrected, labels[readable], classes),
-        "predictions": f"{target}.parquet",
-        "seconds": time.perf_counter() - started,
-    }
-    storage.write_table(f"{target}.parquet", submission.predictions_table(done.paths, classes, chances, done.status, done.labels))
-    storage.write_json(f"{target}.json", found)
-    return found
+    evaluation = from_probabilities(corrected, labels[readable], classes)
+    result = EvaluationResult(
+        **{field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)},
+        run=folder.root,
+        data=origin,
+        split=split,
+        prior=prior,
+        class_priors=dict(zip(classes, priors.tolist(), strict=True)),
+        epoch=about["epoch"],
+        images=len(readable),
+        unreadable=unreadable(labelled.paths, labelled.status),
+        notes=labelled.notes,
+        predictions=f"{target}.parquet",
+        seconds=time.perf_counter() - started,
+    )
+    table = predictions_table(labelled.paths, classes, probabilities, labelled.status, labelled.labels)
+    storage.write_table(result.predictions, table)
+    storage.write_json(f"{target}.json", result.to_dict())
+    return result
 
 
 def own_prepared(run: Run) -> Prepared:
-    """The prepared set that the run was trained on. Raises UserError where it is gone, or was made anew of other pictures or settings."""
+    """The prepared set that the run was trained on. Raises UserError where it is gone, or was made anew of other pictures or config."""
     facts = run.environment()
     if "prepared" not in facts:
         raise UserError(f"{run.root}: environment.json names no prepared set; say with --data what to evaluate on")
@@ -104,9 +109,9 @@ def own_prepared(run: Run) -> Prepared:
     return prepared
 
 
-def on_prepared(model: Classifier, classes: Sequence[str], settings: Config, prepared: Prepared, split: str, flips: bool = False) -> Classified:
-    """The model on the rows of `split` (those that `settings` trains with, where it has a limit), on this machine, without Ray. `flips`: see
-    `chances_of`."""
+def on_prepared(model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, flips: bool = False) -> Classified:
+    """The model on the rows of `split` (those that `config` trains with, where it has a limit), on this machine, without Ray. `flips`: see
+    `batch_probabilities`."""
     missing, extra = [c for c in classes if c not in prepared.classes], [c for c in prepared.classes if c not in classes]
     if list(classes) != prepared.classes:
         raise UserError(f"{prepared.root}: other classes than the model's: {_differing(missing, extra)}; evaluate on a set of the same classes")
@@ -114,29 +119,30 @@ def on_prepared(model: Classifier, classes: Sequence[str], settings: Config, pre
         raise UserError(
             f"{prepared.root}: pictures are stored at {prepared.stored_size} px, the model reads {model.input_size} px; prepare them again"
         )
-    rows = np.sort(make_schedule(prepared, settings).rows[split])
+    rows = np.sort(make_schedule(prepared, config).rows[split])
     if not len(rows):
         there = [f"{name} ({len(prepared.rows(name)):,})" for name in ("train", "val", "test") if len(prepared.rows(name))]
         raise UserError(f"{prepared.root}: no pictures in split {split!r}; there are {', '.join(there)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    index, probabilities = chances_of(model.to(device), _batches(prepared, rows, model.input_size), device, bf16(settings, device), flips)
+    batches = _batches(prepared, rows, model.input_size)
+    index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), flips)
     order = np.argsort(index)
     if not np.array_equal(index[order], rows):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
     pictures, notes = prepared.manifest.iloc[rows], []
-    if prepared.stored_size != settings.data.stored_size:
+    if prepared.stored_size != config.data.stored_size:
         notes.append(
-            f"stored at {prepared.stored_size} px, the training's pictures at {settings.data.stored_size} px: they are resized a little differently"
+            f"stored at {prepared.stored_size} px, the training's pictures at {config.data.stored_size} px: they are resized a little differently"
         )
-    return Classified(pictures["path"].tolist(), pictures["label"].tolist(), probabilities[order], [submission.OK] * len(rows), notes)
+    return Classified(pictures["path"].tolist(), pictures["label"].tolist(), probabilities[order], [OK] * len(rows), notes)
 
 
-def on_pictures(model: Classifier, classes: Sequence[str], settings: Config, data: str) -> Classified:
+def on_images(model: Classifier, classes: Sequence[str], config: Config, data: str) -> Classified:
     """The model on all pictures of a labelled folder or table, by Ray Data, as `predict` does it."""
-    from animalclf.inference.predict import classify
+    from animalclf.inference.classify import Options, classify  # imports Ray
     from animalclf.prepare import sources
 
-    source = sources.find(data, settings.data, labelled=True)
+    source = sources.find(data, config.data, labelled=True)
     labels = source.files["label"].tolist()
     missing, extra = sorted(set(classes) - set(labels)), sorted(set(labels) - set(classes))
     if extra:
@@ -148,59 +154,35 @@ def on_pictures(model: Classifier, classes: Sequence[str], settings: Config, dat
         notes.append(f"no pictures of {', '.join(missing)}: balanced accuracy and macro F1 are over the {len(set(labels))} classes that occur")
     if (source.files["split"] != "").any():
         notes.append(f"its own split is not used: all {len(paths):,} pictures are evaluated")
-    probabilities, status = classify(model, settings, source.root, paths, batch_size=BATCH)
+    probabilities, status = classify(model, config, source.root, paths, Options(batch_size=BATCH))
     return Classified(paths, labels, probabilities, status, notes)
 
 
-def chances_of(model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool, flips: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rows int64 (N,) and class probabilities float32 (N, C), as final.predict gives them; with `flips` the rows ascend, and each has the mean over
-    the picture and its mirror image."""
-    if not flips:
-        return final_eval.predict(model, model.classes, batches, device, bf16)
-    index, chances = final_eval.predict(model, model.classes, (view for batch in batches for view in (batch, _mirrored(batch))), device, bf16)
-    order = np.argsort(index, kind="stable")  # brings each row's two views together
-    return index[order][::2], chances[order].reshape(-1, 2, chances.shape[1]).mean(1)
-
-
-def _mirrored(batch: Batch) -> Batch:
-    return {**batch, "image": np.ascontiguousarray(batch["image"][:, :, ::-1])}
-
-
-def bf16(settings: Config, device: torch.device) -> bool:
-    """Whether the model computes in bfloat16: on a GPU as in training, on a CPU only where the configuration asks for it by name."""
-    return settings.train.precision == "bf16" if device.type == "cpu" else loop.choose_bf16(settings.train.precision, device)
-
-
-def table(evaluation: dict[str, Any]) -> list[RenderableType]:
-    """What `evaluate` returned, for people: the figures with their intervals, the classes, the most confused pairs, the notes."""
-    of = f"{evaluation['data']}{', ' + evaluation['split'] if evaluation['split'] else ''}"
-    headline = Table(title=f"{evaluation['rows']:,} pictures of {of}", title_justify="left", show_header=False)
+def table(result: EvaluationResult) -> list[RenderableType]:
+    """An evaluation for people: the metrics with their intervals, the classes, the most confused pairs, the notes."""
+    of = f"{result.data}{', ' + result.split if result.split else ''}"
+    headline = Table(title=f"{result.rows:,} images of {of}", title_justify="left", show_header=False)
     headline.add_column(style="bold")
     headline.add_column()
-    for name, title in (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro F1")):
-        low, high = evaluation["intervals"][name]
-        headline.add_row(title, f"{evaluation[name]:.4f}  (95 %: {low:.4f} to {high:.4f})")
-    headline.add_row("right among the first 2", f"{evaluation['top2_accuracy']:.4f}")
-    headline.add_row("loss", f"{evaluation['loss']:.4f}")
-    headline.add_row("calibration error", f"{evaluation['ece']:.4f}")
-    if evaluation["prior"] != "train":
-        headline.add_row("corrected for the prior", evaluation["prior"])
-    shown: list[RenderableType] = [headline, _classes_table(evaluation)]
-    pairs = confused(evaluation["confusion"], evaluation["classes"])
+    for line in metric_lines(result):
+        headline.add_row(line.title, line.text)
+    if result.prior != "train":
+        headline.add_row("corrected for the prior", result.prior)
+    shown: list[RenderableType] = [headline, _classes_table(result)]
+    pairs = confused(result.confusion, result.classes)
     if pairs:
         mistakes = Table(title="most confused", title_justify="left")
         mistakes.add_column("is")
         mistakes.add_column("taken for")
-        mistakes.add_column("pictures", justify="right")
+        mistakes.add_column("images", justify="right")
         mistakes.add_column("of its class", justify="right")
-        for true, predicted, count, share in pairs[:MOST_PAIRS]:
-            mistakes.add_row(Text(true), Text(predicted), f"{count:,}", f"{share:.1%}")
+        for true, predicted, count, fraction in pairs[:MAX_PAIRS]:
+            mistakes.add_row(Text(true), Text(predicted), f"{count:,}", f"{fraction:.1%}")
         shown.append(mistakes)
-    if evaluation["unreadable"]:
-        first = "; ".join(f"{picture['path']}: {picture['reason']}" for picture in evaluation["unreadable"][:5])
-        shown.append(Text(f"unreadable and left out: {len(evaluation['unreadable']):,} pictures ({first})", style="yellow"))
-    shown += [Text(f"note: {note}", style="yellow") for note in evaluation["notes"]]
-    return shown
+    if result.unreadable:
+        first = "; ".join(f"{image.path}: {image.reason}" for image in result.unreadable[:5])
+        shown.append(Text(f"unreadable and left out: {len(result.unreadable):,} images ({first})", style="yellow"))
+    return shown + [Text(f"note: {note}", style="yellow") for note in result.notes]
 
 
 def confused(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, float]]:
@@ -214,16 +196,16 @@ def confused(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list
     ]
 
 
-def _classes_table(evaluation: dict[str, Any]) -> Table:
-    per_class, classes = evaluation["per_class"], evaluation["classes"]
+def _classes_table(result: EvaluationResult) -> Table:
+    per_class, classes = result.per_class.to_dict(), result.classes
     order = list(range(len(classes)))
     title = "classes"
-    if len(classes) > MOST_CLASSES:
-        order = sorted((n for n in order if per_class["support"][n]), key=lambda n: per_class["recall"][n])[:MOST_CLASSES]
+    if len(classes) > MAX_CLASSES:
+        order = sorted((n for n in order if per_class["support"][n]), key=lambda n: per_class["recall"][n])[:MAX_CLASSES]
         title = f"the {len(order)} classes of {len(classes)} with the lowest recall"
     shown = Table(title=title, title_justify="left")
     shown.add_column("class")
-    for name in ("pictures", "recall", "precision", "F1"):
+    for name in ("images", "recall", "precision", "F1"):
         shown.add_column(name, justify="right")
     for number in order:
         figures = ["-" if (value := per_class[name][number]) is None else f"{value:.3f}" for name in ("recall", "precision", "f1")]
@@ -242,8 +224,8 @@ def _batches(prepared: Prepared, rows: np.ndarray, input_size: int) -> Iterator[
             yield {"image": evaluation_view(images[pick], input_size), "label": prepared.labels[index[pick]], "index": index[pick]}
 
 
-def _without_limit(settings: Config) -> Config:
-    return replace(settings, data=replace(settings.data, limit=0))
+def _without_limit(config: Config) -> Config:
+    return replace(config, data=replace(config.data, limit=0))
 
 
 def _differing(missing: Sequence[str], extra: Sequence[str]) -> str:

@@ -10,17 +10,18 @@ import pandas as pd
 
 from animalclf import config as configuration
 from animalclf.errors import UserError
+from animalclf.predictions import class_probabilities
 from animalclf.runs import Run
 
 
 @dataclass(frozen=True, eq=False)
 class Validated:
-    """What R runs made of the same N validation pictures: `paths`, `labels` int64 (N,), `chances` float32 (R, N, C), classes in their order."""
+    """What R runs made of the same N validation pictures: `paths`, `labels` int64 (N,), `probabilities` float32 (R, N, C), classes in their order."""
 
     classes: list[str]
     paths: list[str]
     labels: np.ndarray
-    chances: np.ndarray
+    probabilities: np.ndarray
 
 
 def side_by_side(runs: Sequence[Run]) -> Validated:
@@ -39,17 +40,13 @@ def side_by_side(runs: Sequence[Run]) -> Validated:
         if result["classes"] != results[0]["classes"]:
             raise UserError(f"{run.root}: other classes than {runs[0].root}: {_other_classes(result['classes'], results[0]['classes'])}")
     classes, first = list(results[0]["classes"]), runs[0].predictions("val")
-    chances = [_chances(first, classes)]
+    probabilities = [class_probabilities(first, classes)]
     for run in runs[1:]:
         table = run.predictions("val")
         _same_pictures(run, table, runs[0], first)
-        chances.append(_chances(table.set_index("path").loc[first["path"]], classes))
+        probabilities.append(class_probabilities(table.set_index("path").loc[first["path"]], classes))
     labels = np.array([classes.index(label) for label in first["label"]], np.int64)
-    return Validated(classes, first["path"].tolist(), labels, np.stack(chances))
-
-
-def _chances(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    return table[[f"p_{name}" for name in classes]].to_numpy(np.float32)
+    return Validated(classes, first["path"].tolist(), labels, np.stack(probabilities))
 
 
 def _other_classes(mine: Sequence[str], others: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from animalclf.metrics import classification
+from animalclf.metrics import PRIMARY, Predictions, from_confusion
 
 METHODS = ("vote", "mean", "weighted")
 FOLDS = 5
@@ -56,12 +56,8 @@ class Mixture:
 def fit(method: str, chances: np.ndarray, labels: np.ndarray) -> Mixture:
     """The mixture of models with probabilities (M, N, C) that suits pictures with `labels` int64 (N,). The ranking is by balanced accuracy; of
     equals the first given is the better."""
-    count = chances.shape[2]
     temperatures = np.array([temperature(mine, labels) for mine in chances])
-    scores = []
-    for mine in chances:
-        confusion = np.bincount(labels * count + mine.argmax(1), minlength=count * count).reshape(count, count)
-        scores.append(classification.from_confusion(confusion)["balanced_accuracy"])
+    scores = [from_confusion(Predictions.of(mine, labels).confusion)[PRIMARY] for mine in chances]
     ranking = np.argsort(-np.array(scores), kind="stable")
     mixture = Mixture(method, temperatures, np.full(len(chances), 1 / len(chances)), ranking)
     calibrated = mixture.calibrate(chances)

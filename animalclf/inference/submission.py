@@ -1,5 +1,5 @@
-"""What predictions are written as: a table of class probabilities, and submission.csv as the competition wants it (`id,category`, the id being
-the file name), checked against a sample and scored against answers."""
+"""submission.csv as the competition wants it (`id,category`, the id being the file name): written, checked against a sample, scored against
+answers."""
 
 from __future__ import annotations
 
@@ -7,37 +7,15 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from animalclf.errors import UserError
-from animalclf.metrics import classification
+from animalclf.metrics import from_confusion
 from animalclf.utils import storage
 
 COLUMNS = ("id", "category")
-OK = "ok"  # the status of a picture that could be read
-
-
-def predictions_table(
-    paths: Sequence[str], classes: Sequence[str], probabilities: np.ndarray, status: Sequence[str], labels: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """One row a picture, in the order given: id (file name), path, label where it is known, predicted, probability (of the predicted class),
-    p_<class> float32 of every class, status ("ok", or why the picture could not be read). `probabilities`: float (N, C)."""
-    best = probabilities.argmax(1)  # the first of equals, as the classes are ordered
-    table = pd.DataFrame({"id": [path.rsplit("/", 1)[-1] for path in paths], "path": list(paths)}, dtype=str)
-    if labels is not None:
-        table["label"] = list(labels)
-    table["predicted"] = np.array(classes, object)[best]
-    table["probability"] = probabilities[np.arange(len(best)), best].astype(np.float32)
-    chances = pd.DataFrame(probabilities.astype(np.float32), columns=[f"p_{name}" for name in classes])
-    return pd.concat([table, chances], axis=1).assign(status=list(status))
-
-
-def unreadable(paths: Sequence[str], status: Sequence[str]) -> list[dict[str, str]]:
-    """The pictures whose status is not "ok", as [{"path", "reason"}]."""
-    return [{"path": path, "reason": reason} for path, reason in zip(paths, status, strict=True) if reason != OK]
 
 
 def ids_of(paths: Iterable[str]) -> list[str]:
@@ -93,6 +71,15 @@ def same_ids(ids: Iterable[str], wanted: Iterable[str], origin: str) -> None:
         raise UserError(f"{origin}: other ids than the pictures': {'; '.join(parts)}; predict the folder that the file belongs to, without --limit")
 
 
+def columns_like(sample: str | None, ids: Sequence[str]) -> Sequence[str]:
+    """The header of a submission: that of the file `sample`, where one is given. Raises UserError where its ids are not `ids`."""
+    if not sample:
+        return COLUMNS
+    table = read(sample)
+    same_ids(ids, table.iloc[:, 0], sample)
+    return list(table.columns)
+
+
 def check(submission: str, sample: str, classes: Sequence[str]) -> None:
     """Compare a submission file with a sample: the same header and ids, every id once, known classes. Raises UserError naming the first offenders."""
     ours, wanted = read(submission), read(sample)
@@ -106,18 +93,17 @@ def check(submission: str, sample: str, classes: Sequence[str]) -> None:
         raise UserError(f"{submission}: {len(unknown):,} rows name no known class ({_some(rows)}); classes: {', '.join(classes)}")
 
 
-def score(submission: str, answers: str) -> dict[str, Any]:
-    """What a submission would have scored: rows, accuracy and balanced_accuracy against a CSV of the true classes with the same ids."""
+def score(submission: str, answers: str) -> dict[str, float]:
+    """What a submission would have scored: rows and every metric of counts, against a CSV of the true classes with the same ids."""
     ours, truth = read(submission), read(answers)
     _once(ours.iloc[:, 0], submission)
     same_ids(ours.iloc[:, 0], truth.iloc[:, 0], answers)
     claimed = dict(zip(ours.iloc[:, 0], ours.iloc[:, 1], strict=True))
-    names = {name: number for number, name in enumerate(sorted({*truth.iloc[:, 1], *claimed.values()}))}
-    confusion = np.zeros((len(names), len(names)), np.int64)
-    for picture, name in zip(truth.iloc[:, 0], truth.iloc[:, 1], strict=True):
-        confusion[names[name], names[claimed[picture]]] += 1
-    found = classification.from_confusion(confusion)
-    return {name: found[name] for name in ("rows", "accuracy", "balanced_accuracy")}
+    numbers = {name: number for number, name in enumerate(sorted({*truth.iloc[:, 1], *claimed.values()}))}
+    confusion = np.zeros((len(numbers), len(numbers)), np.int64)
+    for image, name in zip(truth.iloc[:, 0], truth.iloc[:, 1], strict=True):
+        confusion[numbers[name], numbers[claimed[image]]] += 1
+    return {"rows": len(truth), **from_confusion(confusion)}
 
 
 def _once(ids: Iterable[str], origin: str) -> None:

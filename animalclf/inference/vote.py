@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from animalclf.errors import UserError
 from animalclf.inference import mixing, submission
+from animalclf.rows import VoteResult
 from animalclf.utils import storage
 
 
-def vote_submissions(files: Sequence[str], out: str) -> dict[str, Any]:
+def vote_submissions(files: Sequence[str], out: str) -> VoteResult:
     """The majority vote over submission files, the best model's first; ties go to the first file that voted for one of the tied classes.
 
-    Writes `out` (a .csv file, or a folder for submission.csv). Returns files, submission, rows, and the number of rows that are unanimous, ties, and
-    changed (the vote differs from the first file). Raises UserError for fewer than two files, and, naming the file and its first differing id, for
-    another header, an id that occurs twice, or other ids than in the first file.
+    Writes `out` (a .csv file, or a folder for submission.csv). Raises UserError for fewer than two files, and, naming the file and its first
+    differing id, for another header, an id that occurs twice, or other ids than in the first file.
     """
     if len(files) < 2:
         raise UserError("a vote needs at least two submission files")
@@ -41,14 +40,14 @@ def vote_submissions(files: Sequence[str], out: str) -> dict[str, Any]:
     target = storage.absolute(out)
     target = target if target.endswith(".csv") else storage.join(target, "submission.csv")
     submission.write(target, ids, [names[winner] for winner in winners], columns)
-    return {
-        "files": [storage.absolute(file) for file in files],
-        "submission": target,
-        "rows": len(ids),
-        "unanimous": int((votes == votes[0]).all(0).sum()),
-        "ties": int(((counts == counts.max(1, keepdims=True)).sum(1) > 1).sum()) if ids else 0,
-        "changed": int((winners != votes[0]).sum()),
-    }
+    return VoteResult(
+        files=[storage.absolute(file) for file in files],
+        submission=target,
+        rows=len(ids),
+        unanimous=int((votes == votes[0]).all(0).sum()),
+        ties=int(((counts == counts.max(1, keepdims=True)).sum(1) > 1).sum()) if ids else 0,
+        changed=int((winners != votes[0]).sum()),
+    )
 
 
 def _same_ids(file: str, mine: Sequence[str], first: str, wanted: Sequence[str]) -> None:

@@ -12,6 +12,8 @@ import pandas as pd
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared, open_prepared
 from animalclf.errors import UserError
+from animalclf.metrics import PRIMARY
+from animalclf.rows import EnsembleResult, Evaluation, Leaderboard, LeaderboardPair, LeaderboardRow, TrialEntry
 from animalclf.runs import Run
 
 
@@ -30,34 +32,34 @@ class RunFacts:
     def label(self) -> str:
         return f"{self.config.name}, seed {self.config.seed}"
 
-    @property
-    def val(self) -> dict[str, Any] | None:
+    @functools.cached_property
+    def val(self) -> Evaluation | None:
         """Validation metrics; None for an unfinished run and for one without validation images."""
-        return self.result.get("val") if self.result else None
+        val = self.result.get("val") if self.result else None
+        return Evaluation.from_dict(val) if val else None
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that a report is made of. `board`: what leaderboard() returned; `ensembles`: what ensemble() returned;
-    `failed`: trials of a comparison with "name", "seed" and "reason"; `prepared`: the prepared set of the first run,
-    or None, and then `prepared_error` is why it cannot be opened."""
+    """All that a report is made of. `failed`: trials of a comparison; `prepared`: the prepared set of the first run, or
+    None, and then `prepared_error` is why it cannot be opened."""
 
     runs: list[RunFacts]
-    board: dict[str, Any] | None
-    ensembles: list[dict[str, Any]]
-    failed: list[dict[str, Any]]
+    board: Leaderboard | None
+    ensembles: list[EnsembleResult]
+    failed: list[TrialEntry]
     prepared: Prepared | None
     prepared_error: str
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[LeaderboardRow]:
         """The leaderboard's rows, the best first; empty without a leaderboard."""
-        return self.board["rows"] if self.board else []
+        return self.board.rows if self.board else []
 
     @property
-    def pairs(self) -> list[dict[str, Any]]:
+    def pairs(self) -> list[LeaderboardPair]:
         """The leaderboard's pairwise differences."""
-        return self.board["pairs"] if self.board else []
+        return self.board.pairs if self.board else []
 
     @property
     def finished(self) -> list[RunFacts]:
@@ -67,15 +69,15 @@ class ReportData:
     def best(self) -> list[RunFacts]:
         """The best finished run of each recipe on the leaderboard, the best recipe first; without a leaderboard all
         finished runs, the best first."""
-        ranked = sorted(self.finished, key=lambda facts: -(facts.result or {}).get("balanced_accuracy", 0.0))
-        recipes = [set(row["runs"]) for row in self.rows if row["kind"] == "model"]
+        ranked = sorted(self.finished, key=lambda facts: -(facts.val[PRIMARY] if facts.val else 0.0))
+        recipes = [set(row.runs) for row in self.rows if row.kind == "model"]
         if not recipes:
             return ranked
         first = [next((facts for facts in ranked if facts.run.root in roots), None) for roots in recipes]
         return [facts for facts in first if facts]
 
     @property
-    def validated(self) -> list[tuple[RunFacts, dict[str, Any]]]:
+    def validated(self) -> list[tuple[RunFacts, Evaluation]]:
         """Those of `best` that have validation metrics, with them."""
         return [(facts, facts.val) for facts in self.best if facts.val]
 
@@ -87,9 +89,9 @@ class ReportData:
 
 def read(
     runs: Sequence[Run],
-    board: dict[str, Any] | None = None,
-    ensembles: Sequence[dict[str, Any]] = (),
-    failed: Sequence[dict[str, Any]] = (),
+    board: Leaderboard | None = None,
+    ensembles: Sequence[EnsembleResult] = (),
+    failed: Sequence[TrialEntry] = (),
 ) -> ReportData:
     """Read run folders, finished or not. Raises UserError naming the file that a folder lacks; a missing prepared
     set is no error."""

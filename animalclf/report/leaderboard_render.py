@@ -5,107 +5,98 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from animalclf.report.leaderboard import FIGURES
+from animalclf.metrics import METRICS, PRIMARY, Metric, headline_metrics
+from animalclf.rows import Leaderboard, LeaderboardPair, LeaderboardRow, Spread
 from animalclf.utils import storage
 from animalclf.utils.console import duration
 
+MAX_METRICS = 6  # columns of the terminal's table
 
-def table(board: dict[str, Any]) -> Table:
+
+def table(board: Leaderboard) -> Table:
     """The rows of a leaderboard for 100 columns: mean and standard deviation over seeds, below them the 95 %
-    interval."""
-    title = f"leaderboard on {board['pictures']:,} validation images"
+    interval. Metrics beyond the first MAX_METRICS are in the files and the report only."""
+    title = f"leaderboard on {board.images:,} validation images"
     shown = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
     shown.caption = "mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"
     shown.add_column("recipe", overflow="fold")
-    titles = [
-        "seeds",
-        "balanced\naccuracy",
-        "accu-\nracy",
-        "macro\nF1",
-        "loss",
-        "calib.\nerror",
-        "best\nepoch",
-        "images\n/s",
-    ]
-    for name in (*titles, "time to\nbest", "para-\nmeters"):
+    primary, others = METRICS.get(PRIMARY), _other_metrics()[: MAX_METRICS - 1]
+    headings = [metric.heading or metric.title.replace(" ", "\n") for metric in (primary, *others)]
+    for name in ("seeds", *headings, "best\nepoch", "images\n/s", "time to\nbest", "para-\nmeters"):
         shown.add_column(name, justify="right", no_wrap=True)
-    for row in board["rows"]:
-        score = row["balanced_accuracy"]
+    for row in board.rows:
+        score = row[PRIMARY]
         shown.add_row(
-            Text(row["recipe"]),
+            Text(row.recipe),
             _seeds(row),
-            f"{score['mean']:.3f}{_spread(score)}\n{_interval(score)}",
-            *_metrics(row),
+            f"{primary.short_text(score.mean)}{_spread(score)}\n{_interval(score)}",
+            *(metric.short_text(row[metric.key].mean) for metric in others),
             _best_epoch(row),
             _speed(row),
-            duration(row["seconds_to_best"]),
-            f"{row['parameters'] / 1e6:.1f} M",
+            duration(row.seconds_to_best),
+            f"{row.parameters / 1e6:.1f} M",
         )
     return shown
 
 
-def pairs_table(board: dict[str, Any]) -> Table:
+def pairs_table(board: Leaderboard) -> Table:
     """The pairwise differences in balanced accuracy and their significance, for 100 columns."""
     shown = Table(title="differences in balanced accuracy", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     shown.add_column("better", overflow="fold")
     shown.add_column("than", overflow="fold")
     for name in ("by", "95 % interval", "p", "significant"):
         shown.add_column(name, justify="right", no_wrap=True)
-    for pair in board["pairs"]:
-        numbers = (f"{pair['difference']:.3f}", _interval(pair), _p(pair), _significant(pair))
-        shown.add_row(Text(pair["a"]), Text(pair["b"]), *numbers)
+    for pair in board.pairs:
+        numbers = (f"{pair.difference:.3f}", _interval(pair), _p(pair), _significant(pair))
+        shown.add_row(Text(pair.better), Text(pair.worse), *numbers)
     return shown
 
 
-def to_json(board: dict[str, Any]) -> str:
-    return json.dumps(board, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+def to_json(board: Leaderboard) -> str:
+    return json.dumps(board.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def to_csv(board: dict[str, Any]) -> str:
+def to_csv(board: Leaderboard) -> str:
     """One line a row; mean, std, low and high of a metric in columns of their own, empty for None."""
-    lists, texts = (*FIGURES, "best_epoch"), ("recipe", "kind")
+    lists, texts = (*(metric.key for metric in headline_metrics()), "best_epoch"), ("recipe", "kind")
     plain = ("pictures_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
     parts = ("mean", "std", "low", "high")
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow([*texts, "seeds", *(f"{name}_{part}" for name in lists for part in parts), *plain, "runs"])
-    for row in board["rows"]:
+    for row in (row.to_dict() for row in board.rows):
         seeds, runs = " ".join(map(str, row["seeds"])), " ".join(row["runs"])
         metrics = [(row[name] or {}).get(part) for name in lists for part in parts]
         writer.writerow([*(row[name] for name in texts), seeds, *metrics, *(row[name] for name in plain), runs])
     return sink.getvalue()
 
 
-def to_markdown(board: dict[str, Any]) -> str:
+def to_markdown(board: Leaderboard) -> str:
     """The rows as a table, and the pairwise differences as another."""
-    titles = ["recipe", "seeds", "balanced accuracy (95 %)", "accuracy", "macro F1", "loss", "calibration error"]
+    primary, others = METRICS.get(PRIMARY), _other_metrics()
+    titles = ["recipe", "seeds", f"{primary.title} (95 %)", *(metric.title for metric in others)]
     titles += ["best epoch", "images/s", "time to best", "parameters"]
     lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1)]
-    for row in board["rows"]:
-        score = row["balanced_accuracy"]
-        cells = [
-            _cell(row["recipe"]),
-            _seeds(row),
-            f"**{score['mean']:.3f}**{_spread(score)} ({_interval(score)})",
-            *_metrics(row),
-        ]
-        cells += [_best_epoch(row), _speed(row), duration(row["seconds_to_best"]), f"{row['parameters']:,}"]
+    for row in board.rows:
+        score = row[PRIMARY]
+        cells = [_cell(row.recipe), _seeds(row), f"**{primary.short_text(score.mean)}**{_spread(score)} ({_interval(score)})"]
+        cells += [metric.short_text(row[metric.key].mean) for metric in others]
+        cells += [_best_epoch(row), _speed(row), duration(row.seconds_to_best), f"{row.parameters:,}"]
         lines.append(f"| {' | '.join(cells)} |")
-    if board["pairs"]:
+    if board.pairs:
         lines += ["", "| better | than | by (95 %) | p | significant |", "|---|---|---:|---:|---|"]
-    for pair in board["pairs"]:
-        by = f"{pair['difference']:.3f} ({_interval(pair)})"
-        lines.append(f"| {_cell(pair['a'])} | {_cell(pair['b'])} | {by} | {_p(pair)} | {_significant(pair)} |")
+    for pair in board.pairs:
+        by = f"{pair.difference:.3f} ({_interval(pair)})"
+        lines.append(f"| {_cell(pair.better)} | {_cell(pair.worse)} | {by} | {_p(pair)} | {_significant(pair)} |")
     return "\n".join(lines) + "\n"
 
 
-def write(board: dict[str, Any], out: str) -> dict[str, str]:
+def write(board: Leaderboard, out: str) -> dict[str, str]:
     """Write leaderboard.csv, .json and .md into the folder `out`; their URLs by kind."""
     urls = {}
     for kind, text in (("csv", to_csv(board)), ("json", to_json(board)), ("md", to_markdown(board))):
@@ -114,36 +105,37 @@ def write(board: dict[str, Any], out: str) -> dict[str, str]:
     return urls
 
 
-def _seeds(row: dict[str, Any]) -> str:
-    return str(len(row["seeds"]) or "-")
+def _other_metrics() -> list[Metric]:
+    """The headline metrics beside the primary one."""
+    return [metric for metric in headline_metrics() if metric.key != PRIMARY]
 
 
-def _spread(score: dict[str, Any]) -> str:
-    return "" if score["std"] is None else f" ± {score['std']:.3f}"
+def _seeds(row: LeaderboardRow) -> str:
+    return str(len(row.seeds) or "-")
 
 
-def _interval(values: dict[str, Any]) -> str:
-    return f"{values['low']:.3f} to {values['high']:.3f}"
+def _spread(score: Spread) -> str:
+    return "" if score.std is None else f" ± {score.std:.3f}"
 
 
-def _metrics(row: dict[str, Any]) -> list[str]:
-    return [f"{row[name]['mean']:.3f}" for name in FIGURES[1:]]
+def _interval(values: Spread | LeaderboardPair) -> str:
+    return f"{values.low:.3f} to {values.high:.3f}"
 
 
-def _best_epoch(row: dict[str, Any]) -> str:
-    return "-" if row["best_epoch"] is None else f"{row['best_epoch']['mean']:.0f}"
+def _best_epoch(row: LeaderboardRow) -> str:
+    return "-" if row.best_epoch is None else f"{row.best_epoch.mean:.0f}"
 
 
-def _speed(row: dict[str, Any]) -> str:
-    return "-" if row["pictures_per_s"] is None else f"{row['pictures_per_s']:,.0f}"
+def _speed(row: LeaderboardRow) -> str:
+    return "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"
 
 
-def _p(pair: dict[str, Any]) -> str:
-    return f"{pair['p']:.3f}" if pair["p"] >= 0.001 else "< 0.001"
+def _p(pair: LeaderboardPair) -> str:
+    return f"{pair.p:.3f}" if pair.p >= 0.001 else "< 0.001"
 
 
-def _significant(pair: dict[str, Any]) -> str:
-    return "yes" if pair["real"] else "no"
+def _significant(pair: LeaderboardPair) -> str:
+    return "yes" if pair.significant else "no"
 
 
 def _cell(text: str) -> str:

@@ -14,6 +14,7 @@ from animalclf.report.data import ReportData
 from animalclf.report.render import render
 from animalclf.report.section import SECTIONS, Content, Section
 from animalclf.report.thumbnails import thumbnails
+from animalclf.rows import EnsembleResult, Leaderboard, TrialEntry
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -23,9 +24,9 @@ def write_report(
     out: str,
     *,
     title: str,
-    board: dict[str, Any] | None = None,
-    ensembles: Sequence[dict[str, Any]] = (),
-    failed: Sequence[dict[str, Any]] = (),
+    board: Leaderboard | None = None,
+    ensembles: Sequence[EnsembleResult] = (),
+    failed: Sequence[TrialEntry] = (),
 ) -> dict[str, Any]:
     """Write `out`/report.html and its plots as `out`/report/*.png. `runs`: run folders, finished or not, in the order
     to show; `board`: what leaderboard() returned; `ensembles`: what ensemble() returned; `failed`: trials of a
@@ -67,10 +68,10 @@ def _summary(data: ReportData) -> dict[str, Any]:
     """What the first sentence says: the best run, or the two best rows of the leaderboard and the pair that compares
     them."""
     leaders = data.rows[:2]
-    names = {row["recipe"] for row in leaders}
+    names = {row.recipe for row in leaders}
     return {
         "best": data.best[0] if data.best else None,
         "leaders": leaders,
-        "pair": next((pair for pair in data.pairs if {pair["a"], pair["b"]} == names), None),
+        "pair": next((pair for pair in data.pairs if {pair.better, pair.worse} == names), None),
         "epochs": sum(len(facts.history) for facts in data.runs),
     }

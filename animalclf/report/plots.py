@@ -13,6 +13,9 @@ import matplotlib.lines
 import numpy as np
 from matplotlib.figure import Figure
 
+from animalclf.metrics import METRICS, PRIMARY
+from animalclf.rows import Evaluation, LeaderboardRow
+
 # Okabe and Ito 2008: distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 INK = "#767676"  # grey that is legible on white and on black
@@ -36,18 +39,18 @@ STYLE: Any = {
 }
 
 
-def leaderboard(rows: Sequence[dict[str, Any]]) -> Figure:
+def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
     """Balanced accuracy of each row with its 95 % interval, the best on top; a small mark for each seed."""
     figure = Figure(figsize=(7, 0.7 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        score, colour = row["balanced_accuracy"], COLOURS[0] if row["kind"] == "model" else COLOURS[1]
-        axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="round")
-        axes.plot(score["values"], [place] * len(score["values"]), "|", color=colour, markersize=9)
-        axes.plot(score["mean"], place, "o", color=colour, markersize=7)
-    axes.set_yticks(range(len(rows)), [_short(row["recipe"]) for row in rows])
+        score, colour = row[PRIMARY], COLOURS[0] if row.kind == "model" else COLOURS[1]
+        axes.plot([score.low, score.high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
+        axes.plot(score.values, [place] * len(score.values), "|", color=colour, markersize=9)
+        axes.plot(score.mean, place, "o", color=colour, markersize=7)
+    axes.set_yticks(range(len(rows)), [_short(row.recipe) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("balanced accuracy on validation, 95 % interval")
+    axes.set_xlabel(f"{METRICS.get(PRIMARY).title} on validation, 95 % interval")
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -87,18 +90,16 @@ def learning_curves(
     return figure
 
 
-def calibration(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
+def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
     """Accuracy against confidence of each model (label, metrics): on the diagonal they are equal. Area: images."""
     figure = Figure(figsize=(5, 4.6 + 0.12 * len(results)), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
     for number, (label, found) in enumerate(results):
-        bins, colour = found["calibration"], COLOURS[number % len(COLOURS)]
-        x, y = [row["confidence"] for row in bins], [row["accuracy"] for row in bins]
+        bins, colour = found.calibration, COLOURS[number % len(COLOURS)]
+        x, y = [row.confidence for row in bins], [row.accuracy for row in bins]
         axes.plot(x, y, color=colour, linewidth=1, alpha=0.7)
-        axes.scatter(
-            x, y, s=[200 * (row["pictures"] / found["rows"]) + 8 for row in bins], color=colour, label=f"{_short(label)} ({found['ece']:.3f})"
-        )
+        axes.scatter(x, y, s=[200 * (row.images / found.rows) + 8 for row in bins], color=colour, label=f"{_short(label)} ({found['ece']:.3f})")
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.set_xlim(0, 1.02)
@@ -107,9 +108,9 @@ def calibration(results: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
     return figure
 
 
-def confusion(label: str, found: dict[str, Any]) -> Figure:
+def confusion(label: str, found: Evaluation) -> Figure:
     """Rows: true class; columns: predicted; shade: fraction of the row."""
-    classes, counts = found["classes"], np.array(found["confusion"])
+    classes, counts = found.classes, np.array(found.confusion)
     side = 2.2 + 0.36 * len(classes)
     figure = Figure(figsize=(side, side * 0.94), layout="constrained")
     axes = figure.subplots()

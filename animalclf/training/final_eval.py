@@ -12,8 +12,8 @@ from torch import nn
 from animalclf.config import Config
 from animalclf.data.loader import Batch, Phase, Schedule
 from animalclf.data.prepared_set import Prepared
-from animalclf.inference.submission import predictions_table
-from animalclf.metrics import classification
+from animalclf.metrics import from_probabilities, main_metrics
+from animalclf.predictions import OK, predictions_table
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop
 from animalclf.training.distributed import Place, gather, together
@@ -55,7 +55,7 @@ def finish(
         "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in history) / trained,
     }
     splits: list[Phase] = [split for split in ("val", "test") if len(schedule.rows[split])]
-    tables = {}
+    evaluations, tables = {}, {}
     for split in splits:
         network: nn.Module = model
         if kept and split == "val":
@@ -68,11 +68,12 @@ def finish(
         index, probabilities = index[order], probabilities[order]
         if not np.array_equal(index, np.sort(schedule.rows[split])):
             raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
-        result[split] = classification.from_probabilities(probabilities, schedule.labels[index], prepared.classes)
+        evaluations[split] = from_probabilities(probabilities, schedule.labels[index], prepared.classes)
+        result[split] = evaluations[split].to_dict()
         rows = prepared.manifest.iloc[index]
-        tables[split] = predictions_table(list(rows["path"]), prepared.classes, probabilities, ["ok"] * len(rows), list(rows["label"]))
+        tables[split] = predictions_table(list(rows["path"]), prepared.classes, probabilities, [OK] * len(rows), list(rows["label"]))
     if splits:
-        result |= {name: result[splits[0]][name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss")}
+        result |= main_metrics(evaluations[splits[0]])
 
     def write() -> None:
         if place.rank == 0:

@@ -8,7 +8,7 @@ import os
 from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.runs import Run
-from animalclf.training.tensorboard import TAGS
+from animalclf.training.tensorboard import scalars
 
 
 def wanted() -> bool:
@@ -32,7 +32,7 @@ def log_run(run: Run) -> bool:
         mlflow.set_tags({"run": run.root, "data_fingerprint": run.environment()["data_fingerprint"]})
         mlflow.log_params(configuration.flat(configuration.to_dict(config)))
         for row in run.metrics():
-            mlflow.log_metrics({tag: row[key] for key, tag in TAGS.items() if key in row}, step=row["epoch"])
+            mlflow.log_metrics(scalars(row), step=row["epoch"])
         last = {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
         mlflow.log_metrics({f"result/{name}": value for name, value in last.items()})
     return True

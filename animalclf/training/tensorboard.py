@@ -10,6 +10,7 @@ import os
 import tempfile
 from typing import Any
 
+from animalclf.metrics import epoch_metrics
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -17,15 +18,17 @@ from animalclf.utils import storage
 TAGS = {
     "train_loss": "train/loss",
     "train_accuracy": "train/accuracy",
-    "val_loss": "val/loss",
-    "val_accuracy": "val/accuracy",
-    "val_balanced_accuracy": "val/balanced_accuracy",
-    "val_macro_f1": "val/macro_f1",
     "lr": "train/learning_rate",
     "pictures_per_s": "speed/pictures_per_s",
     "wait_share": "speed/wait_share",
     "seconds": "speed/epoch_seconds",
 }
+
+
+def scalars(row: dict[str, Any]) -> dict[str, float]:
+    """Tag -> value of a row of metrics.jsonl."""
+    tags = TAGS | {f"val_{metric.key}": f"val/{metric.key}" for metric in epoch_metrics()}
+    return {tag: row[key] for key, tag in tags.items() if key in row}
 
 
 def write_events(run: Run, history: list[dict[str, Any]]) -> None:
@@ -35,9 +38,8 @@ def write_events(run: Run, history: list[dict[str, Any]]) -> None:
     row = history[-1]
     with tempfile.TemporaryDirectory() as folder:
         writer = SummaryWriter(folder)
-        for key, tag in TAGS.items():
-            if key in row:
-                writer.add_scalar(tag, row[key], row["epoch"])
+        for tag, value in scalars(row).items():
+            writer.add_scalar(tag, value, row["epoch"])
         writer.close()
         (name,) = os.listdir(folder)
         with open(os.path.join(folder, name), "rb") as file:

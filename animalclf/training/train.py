@@ -16,7 +16,7 @@ from animalclf.data import device
 from animalclf.data.augment import is_identity
 from animalclf.data.loader import Batch, Phase, Schedule, make_schedule
 from animalclf.data.prepared_set import Prepared
-from animalclf.metrics import classification
+from animalclf.metrics import from_confusion
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop
 from animalclf.training.distributed import Place, average_statistics, together
@@ -150,9 +150,8 @@ def _epoch(
         state.model.eval()
         confusion, loss = loop.validate(network, feed.batches("val", epoch), classes, device=place.device, bf16=bf16, progress=tick)
         loop.same_count("validation", int(confusion.sum()), len(schedule.rows["val"]))
-        found = classification.from_confusion(confusion)
         row |= {"val_loss": loss / int(confusion.sum()), "val_rows": int(confusion.sum())}
-        row |= {f"val_{name}": float(found[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+        row |= {f"val_{key}": value for key, value in from_confusion(confusion).items()}
     row["validate_seconds"] = time.perf_counter() - trained
     row["seconds"] = time.perf_counter() - began
     state.history.append(row)

@@ -13,6 +13,7 @@ from torch import nn
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.loader import Schedule
+from animalclf.metrics import METRICS
 from animalclf.models import build
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
@@ -102,7 +103,7 @@ def best_row(history: History, config: Config) -> dict[str, Any]:
     key = f"val_{config.train.monitor}"
     if not history or key not in history[-1]:
         return history[-1] if history else {}
-    sign = -1 if config.train.monitor == "loss" else 1
+    sign = 1 if METRICS.get(config.train.monitor).higher_is_better else -1
     return max(history, key=lambda row: sign * row[key])
 
 

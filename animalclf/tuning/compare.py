@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import ray
 
@@ -21,6 +20,7 @@ from animalclf.data.loader import make_schedule
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import Cache, cache
 from animalclf.errors import UserError
+from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
 from animalclf.training import driver, mlflow_log
 from animalclf.training.driver import Show
@@ -44,20 +44,19 @@ def compare(
     resume: bool = False,
     max_concurrent: int = 0,
     show: Show = lambda event: None,
-) -> dict[str, Any]:
-    """Train all trials of `plan` on `data` into the comparison folder `out`, with `workers` Train workers each (0: one), as many at a time as the
+) -> ComparisonSummary:
+    """Train all trials of `spec` on `data` into the comparison folder `out`, with `workers` Train workers each (0: one), as many at a time as the
     cluster has room for, at most `max_concurrent`. A trial that fails is reported, and the others go on.
 
-    Returns {"comparison", "data", "trials": [{"name", "seed", "run", "state": finished, failed, stopped (early, by the schedule) or interrupted,
-    "reason", "epochs", "best"}], "runs": run folders of the finished ones}; the same lies in `out`/summary.json. `show` gets {"trial": slug, ...}
-    with "state" (waiting, running, or as above), "row" (a finished epoch) or the progress of a phase.
+    Returns the content of `out`/summary.json. `show` gets {"trial": slug, ...} with "state" and the other fields of a TrialEntry, "row" (a finished
+    epoch) or the progress of a phase.
 
     Raises UserError before any training for what cannot be compared, placed or resumed. Ctrl-C stops the trials; `resume` continues them.
     """
     out, workers = storage.absolute(out), workers or 1
     check_searcher(spec)
     mlflow_log.wanted()
-    before = comparison_dir.open_folder(out, resume)
+    stored = comparison_dir.open_folder(out, resume)
     claim = Run(out)
     claim.lock()
     try:
@@ -65,18 +64,23 @@ def compare(
         use_gpu = not cpu and cluster.at_most().get("GPU", 0) > 0
         preflight(Workers.fixed(workers), use_gpu, [])  # before the preparation, which may take long
         spec, prepared = _prepared(spec, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
-        facts = _same_pictures(spec, prepared, workers)
-        comparison_dir.check_same_data(out, before, facts)
-        entries = comparison_dir.known_trials(spec, out, before)
-        ended = [trial.slug in entries and entries[trial.slug]["state"] in comparison_dir.ENDED for trial in spec.trials]
+        data_facts = _same_pictures(spec, prepared, workers)
+        comparison_dir.check_same_data(out, stored, data_facts)
+        entries = comparison_dir.known_trials(spec, out, stored)
+        ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
         weights = {trial.config.model.weights for trial in spec.trials} - {"none", "imagenet"}
         found = preflight(Workers.fixed(workers), use_gpu, [out, *(one.root for one in prepared), *weights])
         at_once = concurrency(workers, use_gpu, max_concurrent)
         stores, kept = _stores([(trial, one) for trial, one, done in zip(spec.trials, prepared, ended, strict=True) if not done])
         _say(
-            spec, facts, sum(ended), at_once, f"{workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} each ({found}){kept}", out
+            spec,
+            data_facts,
+            sum(ended),
+            at_once,
+            f"{workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} each ({found}){kept}",
+            out,
         )
-        comparison_dir.write_spec(out, spec, facts, before)
+        comparison_dir.write_spec(out, spec, data_facts, stored)
         trials = storage.join(out, comparison_dir.TRIALS)
         jobs = [
             Job(trial, trials if spec.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
@@ -86,7 +90,7 @@ def compare(
             jobs = [job for job in jobs if not job.ended]
         jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
         mailbox = open_mailbox()
-        board = comparison_dir.Board(out, facts, entries, spec.trials[0].config, show)
+        board = comparison_dir.Board(out, data_facts, entries, spec.trials[0].config, show)
         try:
             if spec.searching or not all(job.ended for job in jobs):
                 run_trials(Shared(tuple(jobs), spec, workers, use_gpu, mailbox, " ".join(sys.argv)), board, claim, at_once)
@@ -121,15 +125,15 @@ def _prepared(spec: ComparisonSpec, data: str, where: str) -> tuple[ComparisonSp
     return replace(spec, trials=tuple(trials)), [same.setdefault(one.root, one) for one in sets]
 
 
-def _same_pictures(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: int) -> dict[str, Any]:
-    """What is compared on, for the comparison's file. Raises UserError where the trials would not be judged on the same pictures."""
+def _same_pictures(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: int) -> ComparedData:
+    """The images that are compared on. Raises UserError where the trials would not be judged on the same pictures."""
     first, sets = prepared[0], {one.root: one for one in prepared}
-    facts = {split: len(first.rows(split)) for split in ("train", "val", "test")}
+    counts = {split: len(first.rows(split)) for split in ("train", "val", "test")}
     monitor = spec.trials[0].config.train.monitor
-    if not facts["val"]:
+    if not counts["val"]:
         raise UserError(f"train.monitor {monitor} is not reported: {first.root} has no validation split; set data.val, for example data.val=0.2")
-    if facts["train"] < workers:
-        raise UserError(f"{facts['train']} training pictures for {workers} workers; every worker needs at least one")
+    if counts["train"] < workers:
+        raise UserError(f"{counts['train']} training pictures for {workers} workers; every worker needs at least one")
     judged = {}
     for trial, one in zip(spec.trials, prepared, strict=True):
         key = (one.root, trial.config.data.limit, trial.config.data.limit and trial.config.seed)
@@ -142,13 +146,13 @@ def _same_pictures(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
             )
     columns = [name for name in ("path", "label", "split", "status", "sha256") if name in first.manifest]
     listing = first.manifest[columns].sort_values("path").to_csv(index=False)
-    return {
-        "source": str(first.info["source"]),
-        "classes": len(first.classes),
-        **facts,
-        "pictures": hashlib.sha256(listing.encode()).hexdigest(),
-        "prepared": {f"{one.stored_size} px": {"root": one.root, "fingerprint": one.fingerprint} for one in sets.values()},
-    }
+    return ComparedData(
+        source=str(first.info["source"]),
+        classes=len(first.classes),
+        **counts,
+        listing_hash=hashlib.sha256(listing.encode()).hexdigest(),
+        prepared={f"{one.stored_size} px": {"root": one.root, "fingerprint": one.fingerprint} for one in sets.values()},
+    )
 
 
 def _stores(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, Cache], str]:
@@ -175,13 +179,12 @@ def concurrency(workers: int, use_gpu: bool, asked: int = 0) -> int:
     return max(1, min(asked, most) if asked else usual)
 
 
-def _say(spec: ComparisonSpec, facts: dict[str, Any], ended: int, at_once: int, place: str, out: str) -> None:
+def _say(spec: ComparisonSpec, data: ComparedData, ended: int, at_once: int, place: str, out: str) -> None:
     what = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (f", {ended} of them done" if ended else "")
     what += ", stopped early where they fall behind (ASHA)" if spec.schedule == "asha" else ""
     what += ", chosen by Optuna" if spec.searching else ""
     pace = "one at a time" if at_once == 1 else f"{at_once} at a time"
     console.print(
-        f"{what}: {facts['train']:,} training and {facts['val']:,} validation pictures, {facts['classes']} classes; {pace} on {place}; "
-        f"comparison folder {out}",
+        f"{what}: {data.train:,} training and {data.val:,} validation pictures, {data.classes} classes; {pace} on {place}; comparison folder {out}",
         soft_wrap=True,
     )

@@ -7,6 +7,8 @@ trials/<slug>/       ordinary run folders
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -14,6 +16,7 @@ import yaml
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
+from animalclf.rows import ComparedData, ComparisonSummary, TrialEntry
 from animalclf.runs import Run
 from animalclf.training.driver import Show
 from animalclf.tuning.spec import ComparisonSpec, monitored_metric
@@ -23,43 +26,58 @@ PLAN, SUMMARY, TRIALS = "comparison.yaml", "summary.json", "trials"
 ENDED = ("finished", "stopped")  # states that a resume leaves alone
 
 
-def open_folder(out: str, resume: bool) -> dict[str, Any]:
-    """The spec and summary of the comparison that is in `out` already; empty for a new one."""
+@dataclass(frozen=True)
+class Stored:
+    """What an earlier start wrote into a comparison folder: the data, the planned trials (items of comparison.yaml, by slug) and what became of all
+    trials (items of summary.json)."""
+
+    data: ComparedData
+    planned: dict[str, Mapping[str, object]]
+    entries: list[TrialEntry]
+
+
+def open_folder(out: str, resume: bool) -> Stored | None:
+    """The comparison that is in `out` already; None for a new one. Raises UserError where `resume` does not agree with that."""
     if not storage.exists(storage.join(out, PLAN)):
         if resume:
             raise UserError(f"{out}: no comparison to resume here ({PLAN} is missing); start it without --resume")
         if Run(out).exists():
             raise UserError(f"{out}: is the folder of a single run; choose another --out")
-        return {}
+        return None
     if not resume:
         raise UserError(f"{out}: there is a comparison here already; continue it or add trials to it with --resume, or choose another --out")
-    before = dict(yaml.safe_load(storage.read_bytes(storage.join(out, PLAN))))
+    plan = yaml.safe_load(storage.read_bytes(storage.join(out, PLAN)))
     has_summary = storage.exists(storage.join(out, SUMMARY))
-    return before | {"summary": storage.read_json(storage.join(out, SUMMARY))["trials"] if has_summary else []}
+    entries = storage.read_json(storage.join(out, SUMMARY))["trials"] if has_summary else []
+    planned = {item["slug"]: item for item in plan["trials"]}
+    return Stored(ComparedData.from_dict(plan["data"]), planned, [TrialEntry.from_dict(entry) for entry in entries])
 
 
-def check_same_data(out: str, before: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Raises UserError where the comparison in `out` was made on other pictures."""
-    if not before:
+def check_same_data(out: str, stored: Stored | None, data: ComparedData) -> None:
+    """Raises UserError where the comparison in `out` was made on other images."""
+    if not stored:
         return
-    was = before["data"]
-    apart = [f"{key}: {was[key]} -> {facts[key]}" for key in ("classes", "train", "val", "test") if was[key] != facts[key]]
-    apart += ["other files, labels or splits"] if not apart and was["pictures"] != facts["pictures"] else []
-    for kind, one in facts["prepared"].items():
-        then = was["prepared"].get(kind, one)["fingerprint"]
-        apart += [f"fingerprint at {kind}: {then[:12]} -> {one['fingerprint'][:12]}"] if not apart and then != one["fingerprint"] else []
-    if apart:
+    was, now = stored.data.to_dict(), data.to_dict()
+    changes = [f"{key}: {was[key]} -> {now[key]}" for key in ("classes", "train", "val", "test") if was[key] != now[key]]
+    if not changes and stored.data.listing_hash != data.listing_hash:
+        changes = ["other files, labels or splits"]
+    for size, prepared in data.prepared.items():
+        then = stored.data.prepared.get(size, prepared)["fingerprint"]
+        if not changes and then != prepared["fingerprint"]:
+            changes = [f"fingerprint at {size}: {then[:12]} -> {prepared['fingerprint'][:12]}"]
+    if changes:
         raise UserError(
-            f"{out}: compares on other pictures than {facts['source']} (was {was['source']}): {'; '.join(apart)}; "
+            f"{out}: compares on other pictures than {data.source} (was {stored.data.source}): {'; '.join(changes)}; "
             "resume with the same data, or choose another --out"
         )
 
 
-def known_trials(spec: ComparisonSpec, out: str, before: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is known of each trial, by slug: those of an earlier start, and those of the spec. Raises UserError where a run folder has a trial's name
-    and another configuration."""
+def known_trials(spec: ComparisonSpec, out: str, stored: Stored | None) -> dict[str, TrialEntry]:
+    """The state of each trial, by slug: those of an earlier start, and those of the spec. Raises UserError where a run folder has a trial's name and
+    another configuration."""
     # The folder may have been moved since.
-    entries = {entry["slug"]: {**entry, "run": storage.join(out, TRIALS, entry["slug"])} for entry in before.get("summary", [])}
+    before = stored.entries if stored else []
+    entries = {entry.slug: replace(entry, run=storage.join(out, TRIALS, entry.slug)) for entry in before}
     for trial in () if spec.searching else spec.trials:
         run = Run(storage.join(out, TRIALS, trial.slug))
         if run.exists():
@@ -68,90 +86,92 @@ def known_trials(spec: ComparisonSpec, out: str, before: dict[str, Any]) -> dict
                 raise UserError(
                     f"{run.root}: has another configuration ({'; '.join(changed)}); give the recipe another `name`, or choose another --out"
                 )
-        entries.setdefault(trial.slug, _entry(trial.slug, trial.name, trial.config.seed, run.root))
-        if entries[trial.slug]["state"] not in ENDED:
-            entries[trial.slug] |= {"state": "waiting", "reason": ""}
+        entry = entries.setdefault(trial.slug, TrialEntry(slug=trial.slug, name=trial.name, seed=trial.config.seed, run=run.root))
+        if entry.state not in ENDED:
+            entry.set("waiting")
     for entry in entries.values():
-        if Run(entry["run"]).finished():
-            entry |= {"state": "finished", "reason": ""}
+        if Run(entry.run).finished():
+            entry.set("finished")
     return entries
 
 
-def _entry(slug: str, name: str, seed: int, run: str) -> dict[str, Any]:
-    return {"slug": slug, "name": name, "seed": seed, "run": run, "state": "waiting", "reason": "", "epochs": 0, "best": None}
-
-
-def write_spec(out: str, spec: ComparisonSpec, facts: dict[str, Any], before: dict[str, Any]) -> None:
+def write_spec(out: str, spec: ComparisonSpec, data: ComparedData, stored: Stored | None) -> None:
     """comparison.yaml: the data and all trials, resolved; on a resume with those of before."""
-    trials: dict[str, Any] = {item["slug"]: item for item in before.get("trials", [])}
+    trials = dict(stored.planned) if stored else {}
     for trial in () if spec.searching else spec.trials:
         trials[trial.slug] = {"slug": trial.slug, "name": trial.name, "seed": trial.config.seed, "config": configuration.to_dict(trial.config)}
-    data = facts | {"prepared": {**before.get("data", {}).get("prepared", {}), **facts["prepared"]}}
-    content = {"data": data, "schedule": spec.schedule, "searcher": spec.searcher, "trials": list(trials.values())}
+    merged = replace(data, prepared={**(stored.data.prepared if stored else {}), **data.prepared})
+    content = {"data": merged.to_dict(), "schedule": spec.schedule, "searcher": spec.searcher, "trials": list(trials.values())}
     storage.write_bytes(storage.join(out, PLAN), yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
 class Board:
-    """What is known of the trials: kept for the summary, shown to people."""
+    """The state of the trials: written to the summary, shown to people."""
 
-    def __init__(self, out: str, facts: dict[str, Any], entries: dict[str, dict[str, Any]], config: Config, show: Show) -> None:
-        self.out, self.facts, self.entries, self.show = out, facts, entries, show
+    def __init__(self, out: str, data: ComparedData, entries: dict[str, TrialEntry], config: Config, show: Show) -> None:
+        self.out, self.data, self.entries, self.show = out, data, entries, show
         self.metric, self.mode = monitored_metric(config)
-        self.finished_before = {slug for slug, entry in entries.items() if entry["state"] == "finished"}
-        for slug, entry in entries.items():
-            self._history(entry)
-            self.show({"trial": slug, **entry})
+        self.finished_before = {slug for slug, entry in entries.items() if entry.state == "finished"}
+        for entry in entries.values():
+            self._read_history(entry)
+            self._show(entry)
         self.write()
 
     def take(self, event: dict[str, Any]) -> None:
         """An event of a trial's process or of Tune."""
-        entry = self.entries.get(event["trial"])
-        if entry is None:
-            entry = self.entries[event["trial"]] = _entry(event["trial"], event["name"], event["seed"], event["run"]) | {"values": event["values"]}
+        slug = event["trial"]
+        if slug not in self.entries:
+            self.entries[slug] = TrialEntry(slug=slug, name=event["name"], seed=event["seed"], run=event["run"], values=event["values"])
+        entry = self.entries[slug]
         if "tune" in event:
             if not event["ended"]:
-                self._state(entry, event["tune"])
+                self._change(entry, event["tune"])
         elif "failed" in event:
-            if entry["state"] == "running":  # and not ended from here
-                entry["reason"] = event["failed"]
+            if entry.state == "running":  # and not ended from here
+                entry.reason = event["failed"]
         else:
             self.show(event)
 
-    def _state(self, entry: dict[str, Any], state: str) -> None:
-        if state == "complete":
-            state = "finished" if Run(entry["run"]).finished() else "stopped"
+    def _change(self, entry: TrialEntry, state: str) -> None:
+        """Take a state from Tune: running, failed or complete."""
         if state == "running":
-            entry["reason"] = ""
-        elif state == "stopped":
-            entry["reason"] = "fell behind the others (ASHA)"
+            entry.set("running")
         elif state == "failed":
-            entry["reason"] = entry["reason"] or "its process died; see Ray's log files"
-        entry["state"] = state
-        self._history(entry)
-        self.show({"trial": entry["slug"], **entry})
+            entry.set("failed", entry.reason or "its process died; see Ray's log files")
+        elif Run(entry.run).finished():
+            entry.set("finished", entry.reason)
+        else:
+            entry.set("stopped", "fell behind the others (ASHA)")
+        self._read_history(entry)
+        self._show(entry)
         self.write()
 
-    def _history(self, entry: dict[str, Any]) -> None:
-        history = Run(entry["run"]).metrics()
+    def _show(self, entry: TrialEntry) -> None:
+        self.show({"trial": entry.slug, **entry.to_dict()})
+
+    def _read_history(self, entry: TrialEntry) -> None:
+        history = Run(entry.run).metrics()
         values = [row[self.metric] for row in history if self.metric in row]
-        entry |= {"epochs": len(history), "best": (min if self.mode == "min" else max)(values) if values else None}
+        entry.epochs, entry.best = len(history), (min if self.mode == "min" else max)(values) if values else None
 
     def close(self) -> None:
         """Trials that run no longer without an end are interrupted."""
         for entry in self.entries.values():
-            if entry["state"] in ("running", "waiting"):
-                self._history(entry)
-                finished = Run(entry["run"]).finished()
-                entry |= {"state": "finished", "reason": ""} if finished else {"state": "interrupted", "reason": "continue with --resume"}
+            if entry.state in ("running", "waiting"):
+                self._read_history(entry)
+                if Run(entry.run).finished():
+                    entry.set("finished")
+                else:
+                    entry.set("interrupted", "continue with --resume")
         self.write()
 
     def new_runs(self) -> list[str]:
         """The run folders that finished while this looked on."""
-        return [entry["run"] for slug, entry in self.entries.items() if entry["state"] == "finished" and slug not in self.finished_before]
+        return [entry.run for slug, entry in self.entries.items() if entry.state == "finished" and slug not in self.finished_before]
 
-    def summary(self) -> dict[str, Any]:
-        runs = [entry["run"] for entry in self.entries.values() if entry["state"] == "finished"]
-        return {"comparison": self.out, "data": self.facts, "monitor": self.metric, "trials": list(self.entries.values()), "runs": runs}
+    def summary(self) -> ComparisonSummary:
+        runs = [entry.run for entry in self.entries.values() if entry.state == "finished"]
+        return ComparisonSummary(comparison=self.out, data=self.data, monitor=self.metric, trials=list(self.entries.values()), runs=runs)
 
     def write(self) -> None:
-        storage.write_json(storage.join(self.out, SUMMARY), self.summary())
+        storage.write_json(storage.join(self.out, SUMMARY), self.summary().to_dict())

@@ -23,6 +23,7 @@ from typing import Any
 from animalclf import config as configuration
 from animalclf.config import Config, flat, nearest, put
 from animalclf.errors import UserError
+from animalclf.metrics import METRICS
 from animalclf.tuning.search_space import SearchRange, draw_samples, parse_range
 
 KEYS = ("recipes", "seeds", "set", "grid", "search", "samples", "searcher", "schedule")
@@ -125,7 +126,7 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
 
 def monitored_metric(config: Config) -> tuple[str, str]:
     """The key of metrics.jsonl that `train.monitor` selects by, and whether its "max" or its "min" is best."""
-    return f"val_{config.train.monitor}", "min" if config.train.monitor == "loss" else "max"
+    return f"val_{config.train.monitor}", "max" if METRICS.get(config.train.monitor).higher_is_better else "min"
 
 
 # --------------------------------------------------------------------------------------- the values of a comparison

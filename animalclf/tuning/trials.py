@@ -280,7 +280,7 @@ def _searcher(spec: ComparisonSpec, board: Board) -> Any:
         else:
             space[item.key] = (tune.loguniform if item.log else tune.uniform)(item.low, item.high)
     metric, mode = monitored_metric(spec.trials[0].config)
-    known = [entry["values"] for entry in board.entries.values() if entry.get("values")]
+    known = [entry.values for entry in board.entries.values() if entry.values]
     return OptunaSearch(space, metric=metric, mode=mode, points_to_evaluate=known or None, seed=spec.trials[0].config.seed + len(known))
 
 

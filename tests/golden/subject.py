@@ -26,6 +26,7 @@ from animalclf.data.augment import augment_batch, evaluation_view
 from animalclf.data.loader import MemoryFeed, Schedule, load_pictures
 from animalclf.duplicates import find
 from animalclf.inference import mixing, submission
+from animalclf.predictions import predictions_table
 from animalclf.prepare.split import split
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.leaderboard_render import to_json
@@ -170,7 +171,7 @@ def ensemble_of(method: str, probabilities: np.ndarray, labels: np.ndarray, grou
 
 def submission_file(paths: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> str:
     """The submission file of predictions for these paths."""
-    table = submission.predictions_table(paths, classes, probabilities, ["ok"] * len(paths))
+    table = predictions_table(paths, classes, probabilities, ["ok"] * len(paths))
     with tempfile.TemporaryDirectory() as folder:
         submission.write(f"{folder}/submission.csv", submission.ids_of(paths), table["predicted"].tolist())
         return Path(folder, "submission.csv").read_bytes().decode()

@@ -15,9 +15,9 @@ def confusion_matrix(data: ReportData) -> Content:
     for number, (facts, val) in enumerate(data.validated, start=1):
         plot = f"confusion-{number}-{_slug(facts.label)}"
         figures[plot] = plots.drawn(plots.confusion, facts.label, val)
-        as_table = len(val["classes"]) <= MAX_TABLE_CLASSES
-        rows = zip(val["classes"], val["confusion"], strict=True) if as_table else ()
-        matrices.append({"label": facts.label, "classes": val["classes"], "rows": list(rows), "plot": plot})
+        as_table = len(val.classes) <= MAX_TABLE_CLASSES
+        rows = zip(val.classes, val.confusion, strict=True) if as_table else ()
+        matrices.append({"label": facts.label, "classes": val.classes, "rows": list(rows), "plot": plot})
     return Content({"matrices": matrices}, plots=figures)
 
 

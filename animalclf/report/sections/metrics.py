@@ -1,11 +1,9 @@
 """Metrics: the validation metrics of one run with their intervals, and its cost. Several runs have the leaderboard."""
 
+from animalclf.metrics.text import metric_lines
 from animalclf.report import plots
 from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
-
-# Key of a metric with an interval in result.json -> heading.
-INTERVALS = {"balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
 def _shown(data: ReportData) -> bool:
@@ -16,4 +14,4 @@ def _shown(data: ReportData) -> bool:
 def metrics(data: ReportData) -> Content:
     facts, val = data.validated[0]
     figures = {"leaderboard": plots.drawn(plots.leaderboard, data.rows)} if data.rows else {}
-    return Content({"label": facts.label, "val": val, "names": INTERVALS, "rows": data.rows}, plots=figures)
+    return Content({"label": facts.label, "val": val, "lines": metric_lines(val), "rows": data.rows}, plots=figures)

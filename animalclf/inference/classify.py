@@ -1,0 +1,206 @@
+"""The Ray Data edge of inference: tasks on any node read and decode images, replicas of the model classify them, this process
+gathers the probabilities."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from ray.util.annotations import RayDeprecationWarning
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from animalclf.config import Config
+from animalclf.data import decode
+from animalclf.data.augment import evaluation_view
+from animalclf.data.execution import data_context
+from animalclf.errors import UserError
+from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.models.classifier import Classifier
+from animalclf.predictions import OK
+from animalclf.prepare.task import read_files
+from animalclf.utils.console import console
+
+Block = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are classified. `workers`: replicas of the model, 0 = one a GPU, or one a node. `device`: auto, cpu or cuda.
+    `flips`: the mean over each image and its mirror image. `progress`: show a bar."""
+
+    batch_size: int = 64
+    workers: int = 0
+    device: str = "auto"
+    flips: bool = False
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one execution after another works on. `model`, `paths`: references to objects in the store."""
+
+    model: ray.ObjectRef
+    paths: ray.ObjectRef
+    root: str
+    config: Config
+    replicas: int
+    use_gpu: bool
+    options: Options
+
+
+def classify(model: Classifier, config: Config, root: str, paths: Sequence[str], options: Options) -> tuple[np.ndarray, list[str]]:
+    """Class probabilities float32 (N, C) of the images `paths` below `root`, in their order, and each one's status: OK, or why it
+    is unreadable (its probabilities then mean nothing). Images are decoded and resized exactly as `prepare` and the evaluation do.
+
+    Raises UserError where the cluster has too little for `workers` or `device`, a node cannot see `root`, or the model's values
+    are not finite.
+    """
+    from animalclf.cluster import at_most, ensure_ray, gpus
+    from animalclf.training.resources import Workers, preflight
+
+    batch_size, workers, device = options.batch_size, options.workers, options.device
+    if batch_size < 1 or device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"batch size {batch_size}, device {device!r}: a batch has at least 1 image, a device is auto, cpu or cuda")
+    ensure_ray(workers or 1)
+    use_gpu = device == "cuda" or (device == "auto" and at_most().get("GPU", 0) > 0)
+    useful = math.ceil(len(paths) / batch_size)
+    replicas = workers or min(max(gpus(), 1) if use_gpu else len(cpus_of_nodes()), useful)
+    resources = preflight(Workers.fixed(replicas), use_gpu, [root])
+    if options.progress:
+        placed = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
+        console.print(f"{len(paths):,} images of {root} with {config.name} on {placed}", soft_wrap=True)
+    work = _Work(ray.put(model), ray.put(list(paths)), root, config, replicas, use_gpu, options)
+    return _gathered(work, len(paths), model.classes)
+
+
+def _gathered(work: _Work, count: int, classes: int) -> tuple[np.ndarray, list[str]]:
+    """Probabilities and status of all `count` images, with a progress bar."""
+    probabilities, status = np.zeros((count, classes), np.float32), np.full(count, "", object)
+    columns = (TextColumn("classifying"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    hidden = not (work.options.progress and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        line, started, done = bar.add_task("", total=count, speed=""), time.perf_counter(), 0
+        for block in _blocks(work, count):
+            probabilities[block["index"]], status[block["index"]] = block["probabilities"], block["status"]
+            done += len(block["index"])
+            speed = done / (time.perf_counter() - started)
+            bar.update(line, completed=done, speed=f"{done:,}/{count:,}  {speed:,.0f} images/s")
+    if done != count or (status == "").any():
+        raise RuntimeError(f"{done} rows for {count} images, {(status == '').sum()} without one: this is a bug, please report it")
+    if not np.isfinite(probabilities).all():
+        raise UserError("the model gives values that are not numbers: its training diverged; train it again with a lower optim.lr")
+    return probabilities, status.tolist()
+
+
+def _blocks(work: _Work, count: int) -> Iterator[Block]:
+    """Blocks with the columns index, probabilities, status; one block a batch, as they get ready. A batch always has the same
+    images, so that the probabilities do not depend on the timing. Batches lost with a replica that died are done again; Ray's own
+    restarts would go on without end where a batch is too large for the memory."""
+    batch_size = work.options.batch_size
+    left, deaths = set(range(math.ceil(count / batch_size))), 0
+    while left:
+        try:
+            for block in _execution(work, sorted(left)):
+                failures = [text for text in block["failed"] if text]
+                if failures:
+                    raise UserError(failures[0])
+                left.discard(int(block["index"][0]) // batch_size)
+                yield block
+        except ray.exceptions.RayActorError as error:
+            deaths += 1
+            if deaths > work.config.train.max_failures:
+                text = f"a replica of the model died {deaths} times, probably out of memory; try a smaller --batch-size"
+                raise UserError(text) from error
+
+
+def _execution(work: _Work, batches: list[int]) -> Iterator[Block]:
+    """One execution over the batches with these numbers."""
+    data_context()
+    root, config, shared, batch_size = work.root, work.config, work.paths, work.options.batch_size
+
+    def read(block: Block) -> Block:
+        start = batches[int(block["id"][0])] * batch_size
+        return _read_images(root, ray.get(shared)[start : start + batch_size], start, config)
+
+    cpus = cpus_of_nodes()
+    on_a_node = math.ceil(work.replicas / len(cpus))
+    # A replica on CPUs reserves those that its threads use, so that replicas spread over the nodes, and leaves one on each to readers.
+    resources = {"num_gpus": 1, "num_cpus": 0} if work.use_gpu else {"num_cpus": max(1, (min(cpus) - 1) // on_a_node)}
+    dataset = ray.data.range(len(batches), override_num_blocks=len(batches)).map_batches(read, batch_size=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # of ray_remote_args_fn, which Ray 2.64 removes
+        dataset = dataset.map_batches(
+            _Replica,
+            fn_constructor_args=(work.model, config, work.use_gpu, on_a_node, work.options.flips),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=work.replicas),
+            # Such a function also keeps Ray Data from fusing the stages: the next images are decoded while the model works.
+            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
+            **resources,
+        )
+    yield from dataset.iter_batches(batch_size=None, batch_format="numpy")
+
+
+def cpus_of_nodes() -> list[int]:
+    """The CPUs of each living node that has any."""
+    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return [count for count in counts if count] or [1]
+
+
+def _read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
+    """In a task: the images as the model takes them, uint8 (N, input, input, 3), black where one is unreadable; `failed` is why the
+    whole classification must stop (a UserError's text, which would come wrapped out of a task)."""
+    import cv2
+
+    cv2.setNumThreads(1)  # the tasks are the parallelism
+    size, failed = config.data.stored_size, ""
+    stored, status = np.zeros((len(paths), size, size, 3), np.uint8), [OK] * len(paths)
+    try:
+        contents = read_files(root, paths)
+    except UserError as error:
+        contents, failed = [], str(error)
+    for row, (path, content) in enumerate(zip(paths, contents, strict=not failed)):
+        if isinstance(content, str):
+            status[row] = content
+            continue
+        try:
+            image = decode.decode(content, name=path, max_pixels=config.data.max_pixels).image
+            stored[row] = decode.resize(image, size)
+        except decode.BadPicture as error:
+            status[row] = str(error)
+    return {
+        "index": np.arange(start, start + len(paths)),
+        "image": evaluation_view(stored, config.model.input_size),
+        "status": np.array(status, object),
+        "failed": np.full(len(paths), failed, object),
+    }
+
+
+class _Replica:
+    """One replica of the model, in its own actor."""
+
+    def __init__(self, model: ray.ObjectRef, config: Config, use_gpu: bool, on_a_node: int, flips: bool) -> None:
+        from animalclf.training.distributed import set_up_cpu
+
+        # Ray 2.60 sometimes waits without end where it takes its own parts down at the end of such a process, which would stay alive
+        # with the model.
+        atexit.register(os._exit, 0)
+        set_up_cpu(0, on_a_node)
+        self.device = torch.device("cuda" if use_gpu else "cpu")
+        self.model = ray.get(model).to(self.device).eval()
+        self.bf16, self.flips = uses_bf16(config, self.device), flips
+
+    def __call__(self, block: Block) -> Block:
+        index = block["index"]
+        batch = {"image": block.pop("image"), "label": index, "index": index}
+        _, probabilities = batch_probabilities(self.model, iter([batch]), self.device, self.bf16, self.flips)
+        return {**block, "probabilities": probabilities}

@@ -1,0 +1,52 @@
+"""The table of predictions: class probabilities of images, written by training, `evaluate`, `predict` and `ensemble`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from animalclf.rows import Unreadable
+
+OK = "ok"  # the status of a readable image
+
+
+def predictions_table(
+    paths: Sequence[str],
+    classes: Sequence[str],
+    probabilities: np.ndarray,
+    status: Sequence[str],
+    labels: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """One row an image, in the order given: id (file name), path, label where it is known, predicted, probability (of the
+    predicted class), p_<class> float32 of every class, status (OK, or why the image is unreadable). `probabilities`: float
+    (N, C)."""
+    best = probabilities.argmax(1)  # of equals the first, in class order
+    table = pd.DataFrame({"id": [path.rsplit("/", 1)[-1] for path in paths], "path": list(paths)}, dtype=str)
+    if labels is not None:
+        table["label"] = list(labels)
+    table["predicted"] = np.array(classes, object)[best]
+    table["probability"] = probabilities[np.arange(len(best)), best].astype(np.float32)
+    columns = pd.DataFrame(probabilities.astype(np.float32), columns=probability_columns(classes))
+    return pd.concat([table, columns], axis=1).assign(status=list(status))
+
+
+def probability_columns(classes: Sequence[str]) -> list[str]:
+    """The names of the columns of class probabilities."""
+    return [f"p_{name}" for name in classes]
+
+
+def class_probabilities(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The probabilities float32 (N, C) of a table of predictions, in the order of `classes`."""
+    return table[probability_columns(classes)].to_numpy(np.float32)
+
+
+def predicted_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
+    """How many images are predicted to be of each class."""
+    return {name: int((table["predicted"] == name).sum()) for name in classes}
+
+
+def unreadable(paths: Sequence[str], status: Sequence[str]) -> list[Unreadable]:
+    """The images whose status is not OK."""
+    return [Unreadable(path=path, reason=reason) for path, reason in zip(paths, status, strict=True) if reason != OK]

@@ -1,0 +1,78 @@
+"""A metric registered at run time appears wherever metrics do, without an edit anywhere else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import tiny_config, tiny_prepared
+
+from animalclf import config as configuration
+from animalclf.errors import UserError
+from animalclf.metrics import METRICS, Counts, Predictions
+from animalclf.metrics.registry import count_metric, prediction_metric
+
+
+@pytest.fixture
+def custom_metrics():
+    """A metric of counts and one of probabilities, registered for one test."""
+
+    @count_metric("error_rate", title="error rate", higher_is_better=False)
+    def error_rate(counts: Counts) -> np.ndarray:
+        return 1 - counts.hits.sum(-1) / counts.support.sum()
+
+    @prediction_metric("brier", title="Brier score", higher_is_better=False, bounds=(0.0, 2.0))
+    def brier(predictions: Predictions) -> float:
+        probabilities = predictions.probabilities
+        true = np.eye(probabilities.shape[1])[predictions.labels]
+        return float(((probabilities - true) ** 2).sum(1).mean())
+
+    yield
+    METRICS.unregister("error_rate")
+    METRICS.unregister("brier")
+
+
+def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_path, capsys):
+    from animalclf.report.leaderboard import leaderboard
+    from animalclf.report.leaderboard_render import write
+    from animalclf.report.page import write_report
+    from animalclf.runs import Run
+    from animalclf.training import driver
+
+    prepared = tiny_prepared(tmp_path / "prepared", (8, 8, 8), size=76)
+    config = tiny_config(epochs=2, train__batch_size=8, model__input_size=76, data__stored_size=76, train__monitor="error_rate")
+    runs = [Run(str(tmp_path / f"run{seed}")) for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        seeded = configuration.from_dict({**configuration.to_dict(config), "seed": seed})
+        driver.record(seeded, prepared, run)
+        driver.train_here(seeded, prepared, run, lambda event: None)
+
+    rows = [json.loads(line) for line in Path(runs[0].root, "metrics.jsonl").read_text().splitlines()]
+    assert [row["val_error_rate"] for row in rows] == pytest.approx([1 - row["val_accuracy"] for row in rows])
+    result = json.loads(Path(runs[0].root, "result.json").read_text())
+    assert result["error_rate"] == result["val"]["error_rate"] == min(row["val_error_rate"] for row in rows)
+    assert 0 < result["val"]["brier"] < 2 and "error_rate" in result["val"]["intervals"]
+
+    board = leaderboard(runs)
+    write(board, str(tmp_path / "board"))
+    row = json.loads((tmp_path / "board" / "leaderboard.json").read_text())["rows"][0]
+    assert {"error_rate", "brier"} <= row.keys() and row["brier"]["values"][0] == result["val"]["brier"]
+    header = (tmp_path / "board" / "leaderboard.csv").read_text().splitlines()[0]
+    assert "error_rate_mean" in header and "Brier score" in (tmp_path / "board" / "leaderboard.md").read_text()
+    for name, shown in (("one", runs[:1]), ("both", runs)):
+        write_report(shown, str(tmp_path / name), title="Test", board=leaderboard(shown))
+        html = (tmp_path / name / "report.html").read_text()
+        assert "error rate" in html and "Brier score" in html
+
+
+def test_an_unknown_monitor_is_refused_with_the_nearest_metric():
+    with pytest.raises(UserError, match=r"train.monitor: 'balanced_acuracy'.*did you mean 'balanced_accuracy'"):
+        tiny_config(train__monitor="balanced_acuracy")
+    with pytest.raises(UserError, match=r"train\.monitor: 'ece'"):  # not known after each epoch
+        tiny_config(train__monitor="ece")
+    assert tiny_config(train__monitor="kappa").train.monitor == "kappa"
+
+
+def test_a_key_is_given_once():
+    with pytest.raises(ValueError, match="kappa"):
+        count_metric("kappa", title="another")(lambda counts: counts.hits)
