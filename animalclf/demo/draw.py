@@ -156,8 +156,8 @@ def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.nda
     lit = cv2.warpAffine(soft, np.array([(1, 0, rng.normal(0, 2)), (0, 1, rng.uniform(1, 3))]), soft.shape[::-1])
     slope = rng.uniform(0.3, 0.7)
     relief = cv2.resize(cv2.addWeighted(soft, slope, lit, -slope, 128), (width, height))
-    fur, coarse = cv2.resize(rng.integers(0, 256, (height // 4, width), np.uint8), (width, height)), rng.uniform(0.04, 0.25)
-    relief = cv2.addWeighted(relief, 1, fur, coarse, -128 * coarse)
+    fur, strength = cv2.resize(rng.integers(0, 256, (height // 4, width), np.uint8), (width, height)), rng.uniform(0.04, 0.25)
+    relief = cv2.addWeighted(relief, 1, fur, strength, -128 * strength)
     relief[mask < 128] = 128
     image = cv2.multiply(canvas[..., :3], cv2.merge([relief] * 3), scale=1 / 128)
 
@@ -166,6 +166,6 @@ def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.nda
     tones = tone * rng.uniform(0.75, 1.15) * rng.uniform(0.93, 1.07, 3) + 128 + rng.uniform(-18, 18)
     image = cv2.LUT(image, np.clip(tones, 0, 255).astype(np.uint8)[:, None])
     ramp = np.clip(128 + np.linspace(-1, 1, width) * rng.normal(0, 16), 0, 255).astype(np.uint8)
-    noise, coarse = rng.integers(0, 256, (height, width), np.uint8), rng.uniform(0.01, 0.1)
-    light = cv2.addWeighted(noise, coarse, np.tile(ramp, (height, 1)), 1, -128 * coarse)
+    noise, strength = rng.integers(0, 256, (height, width), np.uint8), rng.uniform(0.01, 0.1)
+    light = cv2.addWeighted(noise, strength, np.tile(ramp, (height, 1)), 1, -128 * strength)
     return cv2.addWeighted(image, 1, cv2.merge([light] * 3), 1, -128)
