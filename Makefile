@@ -1,14 +1,16 @@
 # make demo: everything on drawn demo pictures, in minutes.  make test: the tests.  make test-cluster: the tests on
 # three hosts made of network namespaces (root on Linux).  make check: formatter, linter, types.
-# Each makes its own virtual environment (.venv) when there is none.
+# make test-ray VERSION=2.58.1: the tests that start Ray, with that Ray.
+# Each makes its own virtual environment (.venv, .venv-ray-VERSION) when there is none.
 
 VENV := .venv
+RAY := $(shell sed -n 's/^ray==//p' constraints.txt)
 BIN := $(VENV)/bin
 # The first Python 3.11 to 3.13 that runs here; choose another with: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-cluster check clean
+.PHONY: demo test test-cluster test-ray check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/animalclf demo
@@ -19,6 +21,11 @@ test: $(VENV)/.installed
 test-cluster: $(VENV)/.installed
 	ANIMALCLF_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
+test-ray:
+	@test -n "$(VERSION)" || { echo "name the Ray to test with: make test-ray VERSION=2.58.1"; exit 1; }
+	$(MAKE) VENV=.venv-ray-$(VERSION) RAY=$(VERSION) .venv-ray-$(VERSION)/.installed
+	.venv-ray-$(VERSION)/bin/python -m pytest -m ray
+
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -28,7 +35,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "animalclf needs Python 3.11, 3.12 or 3.13; name one with: make PYTHON=/path/to/python"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (PyTorch and Ray: some GB, a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@sed 's/^ray==.*/ray==$(RAY)/' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:
