@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from animalclf.errors import UserError
+from animalclf.raycompat.patches import OWN
 from animalclf.utils.malloc import ONE_ARENA
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
 
 _joined = False
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers
-# In the environment of all processes of a Ray that `start_local` started, and of one that does not grow by itself (examples/cluster-local.yaml).
-OWN, FIXED = "ANIMALCLF_OWN_RAY", "ANIMALCLF_FIXED_CLUSTER"
 # A resource of such a Ray: for tasks that load pictures, which would keep CPUs from the training workers that start beside them.
 LOADING = "loading"
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configuration on the head
@@ -34,6 +33,7 @@ def ensure_ray(workers: int = 0) -> None:
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")  # how soon the end of a run and a dead worker are seen; Ray's default is 2
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")  # then it looks again at what the cluster has; see launch.ATTEMPTS_TO_PLACE
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a machine that is taken back is treated as one that is lost
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -44,7 +44,7 @@ def ensure_ray(workers: int = 0) -> None:
     _joined = True
     quiet()
     # Not address="auto": that would also join, and die with, the private cluster of another program on this machine.
-    address = os.environ.get("RAY_ADDRESS") or ray._private.utils.read_ray_address()
+    address = os.environ.get("RAY_ADDRESS") or _started_here()
     if address:
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
@@ -60,46 +60,22 @@ def start_local(cpus: int, **options: Any) -> None:
     """Start a small Ray of this process's own with so many logical CPUs, for one command, test or benchmark. `options`: more for ray.init."""
     import ray
 
-    os.environ.update({**ONE_ARENA, OWN: "1", FIXED: "1"})
+    from animalclf.raycompat.local_start import quick_start
+
+    os.environ.update({**ONE_ARENA, OWN: "1"})
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    with _without_waiting():
+    with quick_start():
         ray.init(address="local", num_cpus=cpus, resources={LOADING: max(1, cpus - 1)}, _system_config=SYSTEM, **silent, **options)
 
 
-@contextmanager
-def _without_waiting() -> Iterator[None]:
-    """Ray starts and ends in a third of the time here: it looks every 0.02 s and not every second whether its node is up, and does without what a
-    local Ray has no use for: the API server (dashboards and jobs), the log monitor (it reads all logs ten times a second, to show none), the
-    autoscaler's monitor (at the end it is waited for for a second) and the servers of a node's agent, which answer the dashboard. Written against
-    Ray 2.60, which pyproject.toml asks for."""
-    from ray._private import node, services, utils
-
-    get_node = services.get_node
-
-    def get_node_soon(gcs_address: str, node_id: str) -> Any:
-        client, until = services.GcsClient(address=gcs_address), time.monotonic() + 30
-        while not client.get_all_node_info(timeout=30) and time.monotonic() < until:
-            time.sleep(0.02)
-        return get_node(gcs_address, node_id)
-
-    def no_api_server(self: node.Node, **_: Any) -> None:
-        self._webui_url = ""  # Ray's word for it
-
-    instead = [
-        (services, "get_node", get_node_soon),
-        (node.Node, "start_api_server", no_api_server),
-        (node.Node, "start_log_monitor", lambda self: None),
-        (node.Node, "start_monitor", lambda self: None),
-        (utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),  # as where Ray is installed without its dashboard
-    ]
-    before = [getattr(place, name) for place, name, _ in instead]
-    for place, name, ours in instead:
-        setattr(place, name, ours)
+def _started_here() -> str | None:
+    """The address of a cluster that `ray start` made on this machine, which Ray leaves in a file (see ray.init); None without one."""
+    path = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     try:
-        yield
-    finally:
-        for (place, name, _), theirs in zip(instead, before, strict=True):
-            setattr(place, name, theirs)
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip() or None
+    except FileNotFoundError:
+        return None
 
 
 def leave_ray() -> None:
@@ -109,9 +85,25 @@ def leave_ray() -> None:
         import ray
 
         ray.shutdown()
-        if os.environ.pop(OWN, None):
-            del os.environ[FIXED]
+        os.environ.pop(OWN, None)
         _joined = False
+
+
+def data_context() -> DataContext:
+    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large, and may take its time; its task
+    does not look once a second, in a thread, how much memory it has."""
+    import ray.data
+
+    from animalclf.raycompat import data_executor
+
+    data_executor.apply()
+    quiet()  # importing ray.data set its logger up anew
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None
+    context.memory_usage_poll_interval_s = None
+    context.execution_no_progress_timeout_s = -1
+    return context
 
 
 def quiet() -> None:

@@ -11,6 +11,7 @@ import shlex
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ def submit(
     entrypoint = shlex.join(["python", "-m", f"ray_jobs.{job}", *arguments])
     runtime: dict[str, Any] = {"working_dir": str(Path(folder).resolve())} | ({"env_vars": dict(env)} if env else {})
     name = client.submit_job(entrypoint=entrypoint, runtime_env=runtime, metadata={"job": f"animalclf {job}"})
-    console.print(f"job {name} ({packed / 1e6:.2g} MB of code): {entrypoint}", markup=False, soft_wrap=True)
+    size = "" if packed is None else f" ({packed / 1e6:.2g} MB of code)"
+    console.print(f"job {name}{size}: {entrypoint}", markup=False, soft_wrap=True)
     if not wait:
         console.print(f"follow it with: animalclf submit --follow {name}", markup=False, soft_wrap=True)
         return 0
@@ -141,19 +143,18 @@ def connect(address: str | None) -> JobSubmissionClient:
     return JobSubmissionClient(address, headers=headers)
 
 
-def packed_size(folder: str = ".") -> int:
-    """Bytes that `folder` is to send. Raises UserError, naming the largest files, where that is more than code can be."""
-    from ray._private.runtime_env.packaging import create_package
+def packed_size(folder: str = ".") -> int | None:
+    """Bytes that `folder` is to send; None where that is not known before it is sent (see raycompat/packing.py). Raises UserError, naming the
+    largest files, where that is more than code can be."""
+    from animalclf.raycompat.packing import pack
 
     quiet()
     with tempfile.TemporaryDirectory() as scratch:
-        package = Path(scratch) / "package.zip"
-        excludes = [".git", ".venv", "venv", "__pycache__"]  # as Ray does
-        create_package(str(Path(folder).resolve()), package, include_gitignore=True, excludes=excludes)
+        package = pack(folder, Path(scratch) / "package.zip")
+        if package is None:
+            return None
         size = package.stat().st_size
         if size > MAX_PACKED:
-            import zipfile
-
             with zipfile.ZipFile(package) as content:
                 largest = sorted(content.infolist(), key=lambda entry: -entry.compress_size)[:3]
             names = ", ".join(f"{entry.filename} ({entry.compress_size / 1e6:.0f} MB)" for entry in largest)

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf import config as configuration
-from animalclf.cluster import FIXED, OWN
 from animalclf.data import augment
 from animalclf.data.loader import load_pictures, make_schedule
 from animalclf.data.prepared_set import Prepared
+from animalclf.raycompat.patches import OWN
 from animalclf.utils.malloc import ONE_ARENA
 from benchmarks.pictures import draw
 
@@ -211,7 +211,7 @@ def keras(python: str, photos: str, pictures: int) -> dict[str, float]:
 
 def apart(command: list[str]) -> dict[str, float]:
     """The two figures that another process prints, in an environment without our settings."""
-    environment = {name: value for name, value in os.environ.items() if name not in {*ONE_ARENA, OWN, FIXED}}
+    environment = {name: value for name, value in os.environ.items() if name not in {*ONE_ARENA, OWN}}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{command[2][:80]} failed:\n{done.stderr[-2000:]}")

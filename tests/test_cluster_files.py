@@ -1,16 +1,15 @@
 """cluster.yaml and the example for machines at hand: valid by Ray's own schema, and safe where Ray's defaults are not."""
 
-import contextlib
+import json
 import re
 import tomllib
 from pathlib import Path
 
-import psutil
+import jsonschema
 import pytest
 import ray
 import yaml
 from packaging.specifiers import SpecifierSet
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from animalclf import cluster
 
@@ -22,22 +21,21 @@ def read(name):
     return yaml.safe_load((ROOT / name).read_text())
 
 
-def prepared(name):
-    config = prepare_config(read(name))
-    validate_config(config)
-    return config
+def validate(config):
+    """By the schema that Ray ships for such files."""
+    jsonschema.validate(config, json.loads(Path(ray.__file__).with_name("autoscaler").joinpath("ray-schema.json").read_text()))
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_ray_takes_the_file_and_would_refuse_a_misspelt_one(name):
-    prepared(name)
-    with pytest.raises(Exception, match="max_worker"):
-        validate_config(prepare_config({**read(name), "max_worker": 3}))
+    validate(read(name))
+    with pytest.raises(jsonschema.ValidationError, match="max_worker"):
+        validate({**read(name), "max_worker": 3})
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_node_gets_the_tested_versions_and_only_those(name):
-    config = prepared(name)
+    config = read(name)
     sources = {target.rsplit("/", 1)[1]: source for target, source in config["file_mounts"].items()}
     assert (ROOT / sources["constraints.txt"]).samefile(ROOT / "constraints.txt")
     setup = config["setup_commands"]
@@ -54,7 +52,7 @@ def test_every_node_gets_the_tested_versions_and_only_those(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_the_head(name):
-    config = prepared(name)
+    config = read(name)
     assert any(source == "~/.ray/auth_token" and target.endswith("/.ray/auth_token") for target, source in config["file_mounts"].items())
     starts = [line for key in ("head_start_ray_commands", "worker_start_ray_commands") for line in config[key] if "ray start" in line]
     assert len(starts) == 2 and all("RAY_AUTH_MODE=token" in line for line in starts)
@@ -71,7 +69,7 @@ def test_what_must_be_changed_stands_at_the_top_with_a_reason(name):
 
 
 def test_aws_machines_are_cheap_and_closed_by_default():
-    config = prepared("cluster.yaml")
+    config = read("cluster.yaml")
     types = config["available_node_types"]
     assert config["provider"]["cache_stopped_nodes"] is False and 0 < config["idle_timeout_minutes"] <= 15
     assert types["head"]["resources"] == {"CPU": 0} and "InstanceMarketOptions" not in types["head"]["node_config"]
@@ -86,12 +84,12 @@ def test_aws_machines_are_cheap_and_closed_by_default():
 
 def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypatch):
     """At the start the head is alone, with no CPU and no GPU; what may come decides what is refused."""
-    config = prepared("cluster.yaml")
+    config = read("cluster.yaml")
     sizes = {"head": {"CPU": 0}, "gpu_worker": {"CPU": 4, "GPU": 1}, "cpu_worker": {"CPU": 8}}  # `ray up` fills them in, from what AWS says
     for name, resources in sizes.items():
         config["available_node_types"][name]["resources"] = resources
     assert (config["max_workers"], cluster.full_size(config)) == (4, {"CPU": 2 * 8 + 2 * 4, "GPU": 4})
-    assert cluster.full_size(prepared("examples/cluster-local.yaml")) == {}
+    assert cluster.full_size(read("examples/cluster-local.yaml")) == {}
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 7.0, "CPU": 64.0})
     monkeypatch.delenv(cluster.OWN, raising=False)
     monkeypatch.setattr(cluster, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
@@ -100,17 +98,3 @@ def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypat
     assert cluster.at_most() == {"memory": 7.0, "CPU": 64.0, "GPU": 4}
     monkeypatch.setenv(cluster.OWN, "1")
     assert cluster.at_most() == {"memory": 7.0, "CPU": 64.0}
-
-
-@pytest.mark.ray
-def test_a_local_ray_has_nothing_beside_what_computes_and_other_rays_start_as_ever(ray_local):
-    from ray._private import node, services, utils
-
-    started = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # one that has just ended
-            started.append(" ".join(process.cmdline()))
-    assert any("raylet/raylet" in command and "--minimal" in command for command in started)
-    assert not [command for command in started if "dashboard/dashboard.py" in command or "monitor.py" in command]
-    assert services.get_node.__module__ == services.__name__ and utils.get_dashboard_dependency_error.__module__ == utils.__name__
-    assert all(getattr(node.Node, name).__module__ == node.__name__ for name in ("start_api_server", "start_monitor", "start_log_monitor"))

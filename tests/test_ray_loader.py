@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -138,41 +137,6 @@ def test_balanced_sampling_keeps_every_repeated_row(tmp_path):
     rows = prepared.rows("train")
     counts = np.bincount(prepared.labels[seen])
     assert len(seen) == len(rows) and abs(counts[0] - counts[1]) <= 1 and np.bincount(seen).max() >= 4
-
-
-@pytest.mark.ray
-def test_ray_datas_loop_goes_on_when_the_first_task_ends(ray_local):
-    import ray
-
-    from animalclf.data.execution import _AtTheFirst
-
-    @ray.remote(num_cpus=0)
-    def task(seconds):
-        time.sleep(seconds)
-
-    ray.get(task.remote(0))
-    soon, late = task.remote(0.2), task.remote(60)
-    ready, rest = _AtTheFirst().wait([late, soon], num_returns=2, timeout=30, fetch_local=False)
-    assert (ready, rest) == ([soon], [late])
-    ray.cancel(late, force=True)
-
-
-def test_ray_datas_loop_looks_more_rarely_at_what_nobody_takes(monkeypatch):
-    import ray
-
-    from animalclf.data.execution import _AtTheFirst
-
-    pauses, there = [], ["a", "b"]
-    monkeypatch.setattr(ray, "wait", lambda tasks, *, num_returns, timeout, fetch_local: (list(there), [each for each in tasks if each not in there]))
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    loop = _AtTheFirst()
-    looks = [loop.wait(["a", "b"], num_returns=2, timeout=0.1, fetch_local=False) for _ in range(10)]
-    assert looks == [(["a", "b"], [])] * 10
-    assert pauses == [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.1, 0.1]  # the first look found something new: no pause
-    there.append("c")
-    assert loop.wait(["a", "b", "c"], num_returns=3, timeout=0.1, fetch_local=False)[0] == ["a", "b", "c"] and len(pauses) == 9
-    loop.wait(["a", "b", "c"], num_returns=3, timeout=0.1, fetch_local=False)
-    assert pauses[9:] == [0.001]
 
 
 def test_what_may_wait_fits_the_smallest_store(monkeypatch):

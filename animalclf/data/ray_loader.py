@@ -141,7 +141,7 @@ def _execute(tasks: list[_Task], schedule: Schedule, store: Cache, rank: int, wo
     def start(some: list[_Task]) -> Iterator[dict[str, np.ndarray]]:
         import ray.data
 
-        from animalclf.data.execution import data_context
+        from animalclf.cluster import data_context
 
         context = data_context()
         context.execution_options.preserve_order = True

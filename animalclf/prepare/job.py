@@ -185,16 +185,14 @@ def _uninterrupted() -> Iterator[None]:
 def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Run the job. Returns the manifest so far (path, label, given split, what was measured) and, where near-copies are looked for, the signatures
     uint8 (rows, K)."""
-    from animalclf.cluster import ensure_ray
+    from animalclf.cluster import data_context, ensure_ray
 
     show("starting Ray", 0)
     ensure_ray(workers)
     with _uninterrupted():
         import ray.data
 
-        from animalclf.data.execution import data_context
-
-    data_context()
+        data_context()
     few, many = CHUNK_PICTURES
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     even = -(-len(files) // (CHUNKS_PER_CPU * cpus))

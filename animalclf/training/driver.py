@@ -26,7 +26,7 @@ from animalclf.utils.malloc import ONE_ARENA
 
 if TYPE_CHECKING:
     from animalclf.data.ray_loader import Cache
-    from animalclf.training.trainer import Switch
+    from animalclf.training.stop import Switch
 
 Show = Callable[[dict[str, Any]], None]
 SILENCE = 60.0  # seconds without an event of the workers after which that is said
@@ -185,20 +185,21 @@ def train_on_ray(
     """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
     `store`: where the pictures wait, possibly for several trainings; default: in the object store, for this one.
 
-    Raises UserError for what the user can mend, trainer.Stopped where `switch` ended the training, and Ray's TrainingFailedError otherwise. Ctrl-C
+    Raises UserError for what the user can mend, stop.Stopped where `switch` ended the training, and Ray's TrainingFailedError otherwise. Ctrl-C
     stops the workers; `--resume` continues.
     """
     import ray
     import ray.train
+    import ray.train.torch
 
     from animalclf.data.ray_loader import cache
-    from animalclf.training.trainer import Stopped, Switch, Trainer
+    from animalclf.raycompat.train_controller import trainer_class
+    from animalclf.training.stop import EndRun, Stopped, Switch
     from animalclf.training.worker import Task, worker
 
     mailbox, switch = open_mailbox(), switch or Switch()
     task = Task(config, prepared.root, run.root, store or cache(prepared, claim=input_claim(workers, use_gpu)), mailbox)
-    trainer = Trainer(
-        switch,
+    trainer = (trainer_class() or ray.train.torch.TorchTrainer)(
         worker,
         train_loop_config={"task": task},
         scaling_config=scaling(workers, use_gpu),
@@ -208,6 +209,7 @@ def train_on_ray(
             # A cluster's processes start in its own environment: ours has it where cluster.yaml made the cluster, or `ensure_ray`.
             worker_runtime_env={} if os.environ.items() >= ONE_ARENA.items() else {"env_vars": ONE_ARENA},
             failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE),
+            callbacks=[EndRun(mailbox)],
         ),
     )
     outcome: queue.Queue[Any] = queue.Queue()
@@ -215,15 +217,13 @@ def train_on_ray(
     def fit() -> None:
         try:
             outcome.put(trainer.fit().return_value or Stopped())
-        except ray.train.TrainingFailedError as error:
-            outcome.put(error)
-        except ray.exceptions.RayError as error:
-            outcome.put(error)
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+            outcome.put(Stopped() if switch.requested else error)
         finally:
-            switch.ended.set()
+            switch.end()
 
     # In a thread of its own, so that Ctrl-C reaches this one and not Ray's handler.
-    switch.ended.clear()
+    switch.begin(mailbox)
     threading.Thread(target=fit, daemon=True).start()
     renewed = heard = time.monotonic()
     while True:

@@ -11,6 +11,8 @@ class Mailbox:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.words: set[str] = set()
+        self.group: Any = None  # ray.util.placement_group.PlacementGroup of the training's workers
+        self.stopping = False
 
     def post(self, event: dict[str, Any]) -> None:
         self.events.append(event)
@@ -24,6 +26,19 @@ class Mailbox:
 
     def said(self, word: str) -> bool:
         return word in self.words
+
+    def enter(self, group: Any) -> bool:
+        """A worker of placement group `group` starts. Returns False where the training is to stop."""
+        self.group = group
+        return not self.stopping
+
+    def stop(self) -> Any:
+        """The training is to stop. Returns its workers' placement group, None before they start."""
+        self.stopping = True
+        return self.group
+
+    def stopped(self) -> bool:
+        return self.stopping
 
 
 def open_mailbox() -> Any:

@@ -49,10 +49,12 @@ def now_and_then(report: Report) -> Report:
     return passed_on
 
 
-def worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's loop function: train on this rank. A UserError comes back as {"error": text}: a wrong setting is no fault that a restart would
-    cure. (train() raises it on all ranks or on none.)"""
+def worker(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError comes back as {"error": text}: a wrong
+    setting is no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
     task: Task = settings["task"]
+    if not ray.get(task.mailbox.enter.remote(ray.util.get_current_placement_group())):
+        return None
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     set_up_cpu(task.config.train.threads, context.get_local_world_size())

@@ -29,7 +29,7 @@ from animalclf.errors import UserError
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training import driver
 from animalclf.training.resources import Workers
-from animalclf.training.trainer import Stopped, Switch
+from animalclf.training.stop import Stopped, Switch
 from animalclf.tuning.comparison_dir import Board
 from animalclf.tuning.spec import ComparisonSpec, Trial, monitored_metric
 from animalclf.utils import storage
@@ -89,7 +89,6 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
                 report([event["row"]])
 
     switch, done = Switch(), threading.Event()
-    switch.ended.set()  # nothing is trained yet
     threading.Thread(target=_obey, args=(shared.mailbox, slug, switch, done), daemon=True).start()
     try:
         report(history if ended else history[:-1] if _last(history, config) else history)
@@ -116,8 +115,8 @@ def _obey(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> Non
     """In a thread of the trial's process: end its training where `_Watch` says so, and answer. (The main thread may be waiting for Tune.)"""
     while not done.wait(0.5):
         if ray.get(mailbox.said.remote(f"stop {slug}")):
-            switch.stopping.set()
-            switch.ended.wait()
+            switch.stop()
+            switch.wait()
             break
     ray.get(mailbox.say.remote(f"ended {slug}"))
 

@@ -14,7 +14,7 @@ from animalclf.data.prepared_set import open_prepared
 from animalclf.runs import Run
 from animalclf.training import driver, resources
 from animalclf.training.resources import Workers
-from animalclf.training.trainer import Stopped, Switch
+from animalclf.training.stop import Stopped, Switch
 
 ENDLESS = 10_000
 SIZE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
@@ -40,7 +40,7 @@ def main(prepared_at: str, out: str) -> None:
         elif done[-1] == 1 and len(nodes) == 1:
             nodes.append(machines.add_node(**SIZE))
         elif len(list(groupby(done))) == 3 and done[-2:] == [2, 2]:
-            switch.stopping.set()
+            switch.stop()
 
     def config(epochs):
         return tiny_config(epochs, data__stored_size=76, model__input_size=76, train__threads=1)

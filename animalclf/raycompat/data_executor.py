@@ -1,0 +1,79 @@
+"""How Ray Data executes in a Ray of our own: at full speed from its first second.
+
+Ray Data asks an actor, which all programs of a cluster share, how much of the cluster it may use. It takes seconds to start; until it answers one
+task runs at a time, the first batch of an epoch comes late, and on two cores it takes what the first tasks need. It is there to make clusters grow.
+A Ray of our own does not grow, so all that there is may be used at once; Ray's scheduler takes tasks of several executions in turn.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from animalclf.raycompat.patches import patch
+
+VERSIONS = ("2.56", "2.58", "2.60")
+WAIT_SECONDS = 0.02
+
+
+@functools.cache
+def apply() -> None:
+    """Apply what applies, for the rest of this process."""
+    start_next_task_soon()
+    without_coordinator()
+    without_statistics()
+
+
+@patch(VERSIONS, {"ray.data._internal.execution.streaming_executor_state:WAIT_FOR_TASK_COMPLETION_TIMEOUT_S": None})
+def start_next_task_soon() -> None:
+    """Ray Data waits until all running tasks have something, or for a tenth of a second, and only then starts the next task."""
+    from ray.data._internal.execution import streaming_executor_state
+
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = WAIT_SECONDS
+
+
+@patch(
+    VERSIONS,
+    {
+        "ray.data._internal.execution.streaming_executor:create_cluster_autoscaler": ("topology", "resource_manager", "data_context", "execution_id"),
+        "ray.data._internal.cluster_autoscaler:ClusterAutoscaler.try_trigger_scaling": ("self",),
+        "ray.data._internal.cluster_autoscaler:ClusterAutoscaler.on_executor_shutdown": ("self",),
+        "ray.data._internal.cluster_autoscaler:ClusterAutoscaler.get_total_resources": ("self",),
+        "ray.data._internal.execution.interfaces.execution_options:ExecutionResources.from_resource_dict": ("resource_dict",),
+    },
+)
+def without_coordinator() -> None:
+    """No actor that makes clusters grow."""
+    import ray
+    from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
+    from ray.data._internal.execution import streaming_executor
+    from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
+
+    class FixedSize(ClusterAutoscaler):
+        """Of a cluster that does not grow."""
+
+        def try_trigger_scaling(self) -> None:
+            pass
+
+        def on_executor_shutdown(self) -> None:
+            pass
+
+        def get_total_resources(self) -> ExecutionResources:
+            return ExecutionResources.from_resource_dict(ray.cluster_resources())
+
+    streaming_executor.create_cluster_autoscaler = lambda *arguments, **named: FixedSize()
+
+
+@patch(
+    VERSIONS,
+    {
+        "ray.data._internal.stats:_StatsManager.register_dataset_to_stats_actor": ("dataset_tag", "operator_tags", "topology", "data_context"),
+        "ray.data._internal.stats:_StatsManager.update_execution_metrics": ("dataset_tag", "op_metrics", "operator_tags", "state"),
+        "ray.data._internal.stats:_StatsManager.update_iteration_metrics": ("stats", "dataset_tag", "split_index"),
+    },
+)
+def without_statistics() -> None:
+    """No actor that collects statistics for a dashboard."""
+    from ray.data._internal.stats import _StatsManager
+
+    for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
+        setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))

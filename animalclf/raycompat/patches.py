@@ -1,0 +1,78 @@
+"""The switch and the guard of every patch of Ray.
+
+A patch applies only where all of this holds: ANIMALCLF_STOCK_RAY does not turn it off, this process belongs to a Ray that animalclf started
+(other clusters keep stock Ray), the running Ray is one that the patch was written for, and every private name that it uses is there with the
+parameters that it expects. Otherwise the patch logs one line and does nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+STOCK = "ANIMALCLF_STOCK_RAY"  # "1": no patches; names of patches, separated by commas: without these
+OWN = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that animalclf started
+
+P = ParamSpec("P")
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+PATCHES: list[Callable[[], str]] = []  # of each patch of the modules that are imported: why it must not apply here, "" where it may
+
+
+def patch(
+    versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False
+) -> Callable[[Callable[P, T]], Callable[P, T | None]]:
+    """Guard a patch, a function: called where the patch must not apply, it logs one line and returns None.
+
+    `versions`: of Ray, as "2.60". `needs`: each private name that the patch uses, as "module:name.name", with the names of its parameters, or
+    None for what is not called. `shared`: applies on any cluster; only for what changes nothing for others in this process.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T | None]:
+        @functools.wraps(function)
+        def guarded(*arguments: P.args, **named: P.kwargs) -> T | None:
+            reason = refusal(function.__name__, versions, needs, shared)
+            if reason:
+                log.info("patch %s of Ray is not applied: %s", function.__name__, reason)
+                return None
+            return function(*arguments, **named)
+
+        PATCHES.append(functools.partial(refusal, function.__name__, versions, needs, shared))
+        return guarded
+
+    return decorate
+
+
+def refusal(name: str, versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False) -> str:
+    """Why the patch `name` must not apply here; "" where it may."""
+    import ray
+
+    off = os.environ.get(STOCK, "")
+    if off == "1" or name in off.split(","):
+        return f"{STOCK}={off}"
+    if not shared and not os.environ.get(OWN):
+        return "this Ray was not started by animalclf"
+    if ray.__version__.rpartition(".")[0] not in versions:
+        return f"written for Ray {', '.join(versions)}, this is {ray.__version__}"
+    return next(filter(None, (_difference(path, parameters) for path, parameters in needs.items())), "")
+
+
+def _difference(path: str, parameters: tuple[str, ...] | None) -> str:
+    """What is not as expected at `path`; "" for nothing."""
+    module, _, names = path.partition(":")
+    try:
+        found: Any = functools.reduce(getattr, names.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        return f"{path} is missing ({error})"
+    if parameters is None:
+        return ""
+    try:
+        takes = tuple(inspect.signature(found).parameters)
+    except (TypeError, ValueError) as error:
+        return f"{path} has no signature ({error})"
+    return "" if takes == parameters else f"{path} takes ({', '.join(takes)}), not ({', '.join(parameters)})"

@@ -1,0 +1,65 @@
+"""Stopping a training from another thread, with Ray's public API only.
+
+The request is written into the training's mailbox, and the placement group that its workers run in is removed, which ends them wherever they are
+and gives their resources back. Ray Train's controller then sees dead workers and calls `EndRun`, whose error ends the run instead of restarting
+it. Workers that start after the request read it and return at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import ray
+import ray.train
+
+
+class Stopped(Exception):
+    """The training was stopped by its switch."""
+
+
+class Switch:
+    """Stops one training from another thread: `stop()`, then `wait()`; after that no worker is left. Where the workers are just being started,
+    that comes first."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._lock, self._ended, self._mailbox = threading.Lock(), threading.Event(), None
+        self._ended.set()
+
+    def begin(self, mailbox: Any) -> None:
+        """The training with this mailbox (an actor handle) starts. Raises Stopped where `stop` was called before."""
+        with self._lock:
+            if self.requested:
+                raise Stopped
+            self._mailbox = mailbox
+            self._ended.clear()
+
+    def end(self) -> None:
+        """The training has ended, and so have its workers."""
+        self._ended.set()
+
+    def stop(self) -> None:
+        """Request the end; returns before it."""
+        with self._lock:
+            self.requested = True
+            if self._mailbox is None or self._ended.is_set():
+                return
+        group = ray.get(self._mailbox.stop.remote())
+        if group is not None:
+            ray.util.remove_placement_group(group)
+
+    def wait(self) -> None:
+        """Until no training runs."""
+        self._ended.wait()
+
+
+class EndRun(ray.train.UserCallback):
+    """In Ray Train's controller: after a failure of workers, end the run where it is to stop."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        if ray.get(self.mailbox.stopped.remote()):
+            raise Stopped

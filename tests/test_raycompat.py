@@ -1,0 +1,168 @@
+"""Patches of Ray: when they apply, that nothing else uses private names, and what they leave out. And stopping, which needs none of them."""
+
+import contextlib
+import importlib
+import logging
+import os
+import pkgutil
+import re
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import tiny_config, tiny_prepared
+from ray.util import list_named_actors
+
+from animalclf import raycompat
+from animalclf.raycompat import patches
+from animalclf.raycompat.patches import OWN, PATCHES, STOCK, patch
+from animalclf.runs import Run
+from animalclf.training import driver
+from animalclf.training.resources import Workers
+from animalclf.training.stop import Stopped, Switch
+
+ROOT = Path(__file__).parents[1]
+NEEDS = {"animalclf.raycompat.patches:refusal": ("name", "versions", "needs", "shared"), "animalclf.raycompat.patches:STOCK": None}
+PRIVATE = re.compile(r"\bray\b[\w.]*\._(private|internal|common|raylet)\b")
+
+
+def test_private_names_of_ray_stand_in_raycompat_only():
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert len(listed) > 50
+    found = [name for name in listed if PRIVATE.search((ROOT / name).read_text())]
+    assert [name for name in found if not name.startswith(("animalclf/raycompat/", "tests/test_raycompat.py"))] == []
+
+
+@pytest.fixture
+def applied(monkeypatch, caplog):
+    """Call a patch of these versions and needs; whether it was applied, and the lines that it logged."""
+    monkeypatch.setenv(OWN, "1")
+    monkeypatch.delenv(STOCK, raising=False)
+    monkeypatch.setattr("ray.__version__", "2.60.3")
+    caplog.set_level(logging.INFO)
+
+    def call(versions=("2.56", "2.60"), needs=NEEDS, shared=False):
+        caplog.clear()
+        monkeypatch.setattr(patches, "PATCHES", [])
+
+        @patch(versions, needs, shared)
+        def quick():
+            return True
+
+        return quick(), caplog.messages
+
+    return call
+
+
+def test_a_patch_applies_where_everything_is_as_expected(applied, monkeypatch):
+    assert applied() == (True, [])
+    monkeypatch.delenv(OWN)
+    assert applied(shared=True) == (True, [])
+
+
+@pytest.mark.parametrize(
+    "needs, reason",
+    [
+        ({"animalclf.raycompat.patches:nothing": None}, "patches:nothing is missing"),
+        ({"animalclf.raycompat.nothing:refusal": None}, "nothing:refusal is missing"),
+        ({"animalclf.raycompat.patches:refusal": ("name",)}, r"takes \(name, versions, needs, shared\), not \(name\)"),
+        ({**NEEDS, "animalclf.raycompat.patches:STOCK": ("name",)}, "STOCK has no signature"),
+    ],
+)
+def test_a_patch_leaves_a_ray_alone_that_is_not_as_expected(applied, needs, reason):
+    result, lines = applied(needs=needs)
+    assert result is None and len(lines) == 1 and re.search(f"patch quick of Ray is not applied: .*{reason}", lines[0])
+
+
+@pytest.mark.parametrize(
+    "variable, value, reason",
+    [(STOCK, "1", "ANIMALCLF_STOCK_RAY=1"), (STOCK, "other,quick", "ANIMALCLF_STOCK_RAY=other,quick"), (OWN, "", "not started by animalclf")],
+)
+def test_a_patch_is_off_by_the_switch_and_on_clusters(applied, monkeypatch, variable, value, reason):
+    monkeypatch.setenv(variable, value)
+    result, lines = applied()
+    assert result is None and len(lines) == 1 and reason in lines[0]
+
+
+def test_a_patch_leaves_another_ray_alone(applied):
+    result, lines = applied(versions=("2.58",))
+    assert result is None and lines == ["patch quick of Ray is not applied: written for Ray 2.58, this is 2.60.3"]
+
+
+def test_the_patches_fit_the_ray_that_is_installed(monkeypatch):
+    """Where a new Ray differs, the commands work and only start later; this test then says what is to be looked at."""
+    monkeypatch.setenv(OWN, "1")
+    monkeypatch.delenv(STOCK, raising=False)
+    for module in pkgutil.iter_modules(raycompat.__path__, f"{raycompat.__name__}."):
+        importlib.import_module(module.name)
+    assert len(PATCHES) > 5 and [reason for each in PATCHES if (reason := each())] == []
+
+
+patched = pytest.mark.skipif(bool(os.environ.get(STOCK)), reason=f"{STOCK} is set")
+
+
+@patched
+@pytest.mark.ray
+def test_a_local_ray_has_nothing_beside_what_computes_and_other_rays_start_as_ever(ray_local):
+    from ray._private import node, services, utils
+
+    started = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            started.append(" ".join(process.cmdline()))
+    assert any("raylet/raylet" in command and "--minimal" in command for command in started)
+    assert not [command for command in started if "dashboard/dashboard.py" in command or "monitor.py" in command]
+    assert services.get_node.__module__ == services.__name__ and utils.get_dashboard_dependency_error.__module__ == utils.__name__
+    assert all(getattr(node.Node, name).__module__ == node.__name__ for name in ("start_api_server", "start_monitor", "start_log_monitor"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (21, 16, 8), size=76)
+
+
+def train(prepared, folder, show, switch, workers=2):
+    config = tiny_config(1000, data__stored_size=76, model__input_size=76)
+    run = driver.claim(str(folder), config, resume=False)
+    run.write_config(config)
+    return driver.train_on_ray(config, prepared, run, Workers.fixed(workers), False, show, switch=switch)
+
+
+@pytest.mark.ray
+def test_a_training_is_stopped_from_another_thread_and_gives_its_resources_back(tmp_path, ray_local, prepared):
+    import ray
+
+    switch, asked = Switch(), []
+
+    def show(event):
+        if event.get("epoch") == 2 and not asked:  # in the middle of an epoch of two ranks, one of which waits for the other at every step
+            asked.append(time.monotonic())
+            threading.Thread(target=switch.stop).start()
+
+    with pytest.raises(Stopped):
+        train(prepared, tmp_path / "run", show, switch)
+    switch.wait()
+    assert time.monotonic() - asked[0] < 20 and 1 <= len(Run(str(tmp_path / "run")).metrics()) < 20
+    until = time.monotonic() + 10
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < until:
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+    if not os.environ.get(STOCK):  # nothing was started that only clusters need (each is a process and seconds of the start)
+        names = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
+        assert not names & {"AutoscalingCoordinator", "datasets_stats_actor"}
+
+
+@pytest.mark.ray
+def test_a_training_that_is_stopped_before_its_workers_are_there_does_not_start(tmp_path, ray_local, prepared):
+    switch, events = Switch(), []
+    stopping = threading.Timer(0.3, switch.stop)
+    stopping.start()
+    with pytest.raises(Stopped):
+        train(prepared, tmp_path / "run", events.append, switch, workers=1)
+    switch.wait()
+    assert not any("phase" in event for event in events)
+    with pytest.raises(Stopped):
+        train(prepared, tmp_path / "again", events.append, switch)
