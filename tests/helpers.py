@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from animalclf import config as configuration
 from animalclf.commands.compare import comparison_tree
@@ -59,6 +61,16 @@ def tiny_prepared(
     }
     storage.write_json(str(root / prepared_set.INFO), info)
     return prepared_set.open_prepared(str(root))
+
+
+def train_workers() -> list[int]:
+    """The process ids of the training workers of the Ray that this process started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:

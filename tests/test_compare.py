@@ -3,12 +3,11 @@
 import io
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
-from helpers import spec_of, tiny_prepared
+from helpers import spec_of, tiny_prepared, train_workers
 from rich.console import Console
 
 from animalclf.errors import UserError
@@ -34,11 +33,6 @@ def comparing(ray_local, monkeypatch):
     loaded, load = [], compare.cache
     monkeypatch.setattr(compare, "cache", lambda *arguments: loaded.append(arguments[0].root) or load(*arguments))
     return compare.compare, loaded
-
-
-def train_workers():
-    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [int(line.split()[0]) for line in lines if "RayTrainWorker" in line]
 
 
 @pytest.mark.ray

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import tiny_config, tiny_prepared
+from helpers import tiny_config, tiny_prepared, train_workers
 
 from animalclf import config as configuration
 from animalclf.cli import main
@@ -74,10 +74,9 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
         if "row" in event:
             rows.append(event["row"]["epoch"])
         if event.get("epoch") == 2 and not killed:
-            victims = [line for line in processes() if "RayTrainWorker" in line]
-            for line in victims:
-                killed.append(int(line.split()[0]))
-                os.kill(killed[-1], signal.SIGKILL)
+            killed.extend(train_workers())
+            for worker in killed:
+                os.kill(worker, signal.SIGKILL)
 
     run, result = on_ray(tmp_path / "killed", config, prepared, 1, show)
     assert killed, "no training worker was found to kill"
@@ -101,10 +100,6 @@ def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     for one, other in zip(run.metrics(), here.metrics(), strict=True):
         assert (one["train_loss"], one["val_loss"]) == pytest.approx((other["train_loss"], other["val_loss"]), rel=1e-3)
     assert result["balanced_accuracy"] == pytest.approx(alone["balanced_accuracy"])
-
-
-def processes():
-    return subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_a_loss_that_is_no_number_ends_without_restarts(tmp_path, ray_local, prepared):

@@ -18,10 +18,10 @@ import torch
 from ray.util.annotations import RayDeprecationWarning
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from animalclf.cluster import data_context
 from animalclf.config import Config
 from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
-from animalclf.cluster import data_context
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16
 from animalclf.models.classifier import Classifier
