@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf import config as configuration
-from animalclf.data import augment
+from animalclf.data.augment import Samples, compose, numpy_form
 from animalclf.data.loader import load_pictures, make_schedule
 from animalclf.data.prepared_set import Prepared
 from animalclf.raycompat.patches import OWN
@@ -224,7 +224,7 @@ def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
     pictures = load_pictures(prepared)
     index = np.arange(len(prepared.manifest))
     views = pictures.views(index)
-    affine = augment.matrices(configuration.Augment(), 0, 0, index, prepared.stored_size, SIZE)
+    affine = compose(Samples(configuration.Augment(), 0, 0, index, SIZE), prepared.stored_size).warp
     context = multiprocessing.get_context("fork")
     start, queue = context.Barrier(cores), context.Queue()
 
@@ -236,7 +236,7 @@ def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
         started = time.perf_counter()
         for first in range(0, len(mine), BATCH):
             part = mine[first : first + BATCH]
-            augment.warp([views[row] for row in part], affine[part], SIZE, out[: len(part)])
+            numpy_form.warp([views[row] for row in part], affine[part], SIZE, out[: len(part)])
         queue.put((started, time.perf_counter(), len(mine)))
 
     processes = [context.Process(target=work, args=(number,)) for number in range(cores)]

@@ -3,6 +3,8 @@ import pytest
 
 from animalclf.config import Augment
 from animalclf.data import augment
+from animalclf.data.augment import Samples, numpy_form
+from animalclf.data.augment.operation import uniform
 
 NONE = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
 
@@ -12,21 +14,25 @@ def pictures(count: int, size: int, seed: int = 0) -> np.ndarray:
     return np.kron(coarse, np.ones((1, size // 8, size // 8, 1), np.uint8))
 
 
+def matrices(spec: Augment, seed: int, epoch: int, index: np.ndarray, stored: int, size: int) -> np.ndarray:
+    return augment.compose(Samples(spec, seed, epoch, index, size), stored).warp
+
+
 def test_random_numbers_depend_on_seed_epoch_index_and_nothing_else():
     index = np.array([5, 99, 1_000_000_007])
-    base = augment.uniform(1, 2, index, 6)
-    assert np.array_equal(base[[2, 0]], augment.uniform(1, 2, index[[2, 0]], 6))
+    base = uniform(1, 2, index, 6)
+    assert np.array_equal(base[[2, 0]], uniform(1, 2, index[[2, 0]], 6))
     assert base.min() >= 0 and base.max() < 1
-    for other in (augment.uniform(2, 2, index, 6), augment.uniform(1, 3, index, 6)):
+    for other in (uniform(2, 2, index, 6), uniform(1, 3, index, 6)):
         assert not np.isclose(base, other).any()
-    many = augment.uniform(0, 0, np.arange(20_000), 6)
+    many = uniform(0, 0, np.arange(20_000), 6)
     assert np.allclose(many.mean(0), 0.5, atol=0.01) and np.allclose(many.var(0), 1 / 12, atol=0.002)
     assert np.abs(np.corrcoef(many.T) - np.eye(6)).max() < 0.03
 
 
 def test_matrices_stay_within_the_seeds_ranges():
     spec = Augment()
-    affine = augment.matrices(spec, 0, 0, np.arange(5000), 128, 128)
+    affine = matrices(spec, 0, 0, np.arange(5000), 128, 128)
     linear = affine[:, :, :2]
     zooms = np.linalg.norm(linear, axis=1)
     assert zooms.min() >= 0.6 - 1e-9 and zooms.max() <= 1.4 + 1e-9
@@ -42,7 +48,7 @@ def test_matrices_stay_within_the_seeds_ranges():
 def test_nothing_to_do_changes_nothing():
     images = pictures(3, 64)
     assert augment.is_identity(NONE) and not augment.is_identity(Augment())
-    assert np.array_equal(augment.warp(images, augment.matrices(NONE, 0, 0, np.arange(3), 64, 64), 64), images)
+    assert np.array_equal(numpy_form.warp(images, matrices(NONE, 0, 0, np.arange(3), 64, 64), 64), images)
 
 
 def test_flip_mirrors_exactly():
@@ -71,7 +77,7 @@ def test_border_is_replicated():
 def test_training_and_evaluation_views_agree_where_nothing_is_augmented(stored, size):
     images = pictures(4, stored)
     view = augment.evaluation_view(images, size).astype(int)
-    warped = augment.warp(images, augment.matrices(NONE, 0, 0, np.arange(4), stored, size), size).astype(int)
+    warped = numpy_form.warp(images, matrices(NONE, 0, 0, np.arange(4), stored, size), size).astype(int)
     assert view.shape == (4, size, size, 3)
     assert np.abs(view - warped).mean() < 4  # area against bilinear sampling: the same picture, not shifted
     shifted = np.abs(view[:, :, 1:] - warped[:, :, :-1]).mean()
@@ -82,11 +88,11 @@ def test_keras_composition_by_hand():
     """One point followed through rotation, shift and zoom as Keras composes them (output to input, about the centre)."""
     spec = Augment(rotation=25, shift=0.2, zoom=(0.6, 1.4), flip=False)
     index = np.array([42])
-    angle, shift_x, shift_y, zoom_x, zoom_y, _ = augment.uniform(7, 3, index, 6)[0]
+    angle, shift_x, shift_y, zoom_x, zoom_y, _ = uniform(7, 3, index, 6)[0]
     theta = np.deg2rad(-25 + 50 * angle)
     rotate = np.array([[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]])
     move = np.array([[1, 0, (-0.2 + 0.4 * shift_x) * 128], [0, 1, (-0.2 + 0.4 * shift_y) * 128], [0, 0, 1]])
     zoom = np.diag([0.6 + 0.8 * zoom_x, 0.6 + 0.8 * zoom_y, 1])
     to_centre = np.array([[1, 0, 63.5], [0, 1, 63.5], [0, 0, 1]])
     expected = to_centre @ rotate @ move @ zoom @ np.linalg.inv(to_centre)
-    assert np.allclose(augment.matrices(spec, 7, 3, index, 128, 128)[0], expected[:2])
+    assert np.allclose(matrices(spec, 7, 3, index, 128, 128)[0], expected[:2])

@@ -10,7 +10,13 @@ from helpers import tiny_prepared
 
 from animalclf import config as configuration
 from animalclf.config import Augment
-from animalclf.data import augment, colour, device
+from animalclf.data import augment
+from animalclf.data.augment import Samples, numpy_form, torch_form
+from animalclf.data.augment.compose import ColorMap, color_matrix
+from animalclf.data.augment.operations.color_jitter import jitter_factors
+from animalclf.data.augment.operations.erasing import erased_boxes
+from animalclf.data.augment.operations.trivial_augment import CHOICES, draw
+from animalclf.data.device_loader import DeviceFeed
 from animalclf.data.loader import MemoryFeed, Schedule, load_pictures
 
 STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
@@ -26,9 +32,8 @@ def photographs(count=48, size=72):
 
 def both(spec, stored=72, size=64):
     images, index = photographs(size=stored), np.arange(1000, 1048)
-    schedule = Schedule({}, index, 8, "none", spec, size, 5)
     ours = augment.augment_batch(images, index, spec, 5, 3, size)
-    theirs = device.augment_batch(torch.from_numpy(images), index, schedule, 3).numpy()
+    theirs = torch_form.augment_batch(torch.from_numpy(images), index, spec, 5, 3, size).numpy()
     assert ours.shape == theirs.shape == (48, size, size, 3) and theirs.dtype == np.uint8
     assert not np.array_equal(ours, augment.evaluation_view(images, size))
     return np.abs(ours.astype(int) - theirs)
@@ -55,12 +60,12 @@ def test_trivial_augment_differs_only_where_rounding_crosses_a_threshold():
 @pytest.mark.parametrize("stored, size", [(72, 64), (64, 64), (100, 41)])
 def test_the_evaluation_view_is_the_same(stored, size):
     images = photographs(8, stored)
-    ours, theirs = augment.evaluation_view(images, size), device.evaluation_view(torch.from_numpy(images), size).numpy()
+    ours, theirs = augment.evaluation_view(images, size), torch_form.evaluation_view(torch.from_numpy(images), size).numpy()
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
 def test_crops_lie_within_the_picture_and_have_the_asked_areas():
-    affine = augment.matrices(replace(STILL, crop=(0.25, 0.5)), 0, 0, np.arange(2000), 64, 64)
+    affine = augment.compose(Samples(replace(STILL, crop=(0.25, 0.5)), 0, 0, np.arange(2000), 64), 64).warp
     area = affine[:, 0, 0] * affine[:, 1, 1]
     assert 0.25 - 1e-9 <= area.min() < 0.27 and 0.48 < area.max() <= 0.5 + 1e-9
     ratio = affine[:, 0, 0] / affine[:, 1, 1]
@@ -72,17 +77,16 @@ def test_crops_lie_within_the_picture_and_have_the_asked_areas():
 
 def test_jitter_by_hand():
     images = np.full((1, 4, 4, 3), (200, 100, 50), np.uint8)
-    draws = np.full((1, colour.DRAWS), 0.5)
-    draws[0, :3] = (0.75, 1.0, 0.0)  # brightness 1 + 0.5 x 0.4, contrast 1.5, saturation 0.5
+    draws = np.array([[0.75, 1.0, 0.0]])  # brightness 1 + 0.5 x 0.4, contrast 1.5, saturation 0.5
     spec = replace(STILL, brightness=0.4, contrast=0.5, saturation=0.5)
-    colour.apply(images, colour.look(spec, draws, None, 4))
+    numpy_form.apply_color(images, ColorMap(color_matrix(jitter_factors(spec, draws))))
     grey = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     expected = [1.2 * (1.5 * ((value + grey) / 2 - 128) + 128) for value in (200, 100, 50)]
     assert np.abs(images[0, 0, 0] - np.clip(expected, 0, 255)).max() <= 1
 
 
 def test_erasing_hits_the_asked_share_of_pictures_and_areas():
-    boxes = colour.look(replace(STILL, erase=0.3), np.random.default_rng(0).random((4000, colour.DRAWS)), None, 100).box
+    boxes = erased_boxes(0.3, np.random.default_rng(0).random((4000, 5)), 100)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     assert 0.27 < (area > 0).mean() < 0.33 and boxes.min() >= 0 and boxes.max() <= 100
     assert area[area > 0].min() > 150 and area.max() < 3400
@@ -90,11 +94,11 @@ def test_erasing_hits_the_asked_share_of_pictures_and_areas():
 
 def test_every_trivial_operation_occurs_and_only_one_at_a_time():
     spec, index = replace(STILL, trivial=True), np.arange(3000)
-    operation, _ = augment.trivial_draws(0, 0, index)
-    assert np.bincount(operation, minlength=len(colour.TRIVIAL)).min() > 200
+    choice, _ = draw(Samples(spec, 0, 0, index, 48))
+    assert np.bincount(choice, minlength=len(CHOICES)).min() > 200
     images = np.repeat(photographs(1, 48), 3000, 0)
     changed = (augment.augment_batch(images, index, spec, 0, 0, 48) != images).any((1, 2, 3))
-    assert not changed[operation == 0].any() and changed[operation != 0].mean() > 0.95
+    assert not changed[choice == 0].any() and changed[choice != 0].mean() > 0.95
 
 
 def test_a_set_in_device_memory_gives_the_batches_of_the_plan(tmp_path):
@@ -103,9 +107,9 @@ def test_a_set_in_device_memory_gives_the_batches_of_the_plan(tmp_path):
     schedule = Schedule(rows, prepared.labels, 8, "none", configuration.Augment(), 32, 5)
     later, pictures = replace(schedule, augment_later=True), load_pictures(prepared)
     for rank in range(2):
-        feed, expected = device.DeviceFeed(later, pictures, CPU, rank, 2), MemoryFeed(schedule, pictures, rank, 2)
+        feed, expected = DeviceFeed(later, pictures, CPU, rank, 2), MemoryFeed(schedule, pictures, rank, 2)
         for one, other in zip(feed.batches("train", 1), expected.batches("train", 1), strict=True):
-            seen = device.augment_batch(one["image"], one["index"], later, 1).numpy().astype(int)
+            seen = torch_form.augment_batch(one["image"], one["index"], later.augment, later.seed, 1, 32).numpy().astype(int)
             assert np.array_equal(one["index"], other["index"]) and np.array_equal(one["label"], other["label"])
             assert np.abs(seen - other["image"]).mean() < 0.1
         for one, other in zip(feed.batches("val", 1), expected.batches("val", 1), strict=True):

@@ -199,6 +199,9 @@ class Augment:
     erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Fraction of the images in which a random rectangle is painted grey (random erasing). 0 erases nothing."""
 
+    blur: Annotated[Number, Field(ge=0, le=10)] = 0.0
+    """Largest standard deviation of a Gaussian blur, in pixels of the view; uniform between 0 and this. 0 does not blur."""
+
     mixup: Annotated[Number, Field(ge=0)] = 0.0
     """Alpha of mixup, which blends pairs of images and of labels on the training device; 0.2 is usual. 0 turns it off."""
 

@@ -45,7 +45,7 @@ class Schedule:
     augment: Augment
     input_size: int
     seed: int
-    augment_later: bool = False  # training batches hold the stored pictures, and the training device augments them (data/device.py)
+    augment_later: bool = False  # training batches hold the stored pictures, and the training device augments them (augment/torch_form.py)
 
     def order(self, phase: Phase, epoch: int) -> np.ndarray:
         """Manifest rows of the phase in the order they are seen (int64)."""

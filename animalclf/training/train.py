@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +13,7 @@ import torch
 from torch import nn
 
 from animalclf.config import Config
-from animalclf.data import device
-from animalclf.data.augment import is_identity
+from animalclf.data.augment import is_identity, torch_form
 from animalclf.data.loader import Batch, Phase, Schedule, make_schedule
 from animalclf.data.prepared_set import Prepared
 from animalclf.metrics import from_confusion
@@ -45,7 +45,7 @@ def train(config: Config, prepared: Prepared, run: Run, make_feed: MakeFeed, pla
     """
     started = time.time()
     on_progress({"moment": "workers ready", "workers": place.world})
-    later = device.on_device(config.augment.on, place.device) and not is_identity(config.augment)
+    later = torch_form.on_device(config.augment.on, place.device) and not is_identity(config.augment)
     schedule, classes = make_schedule(prepared, config, augment_later=later), prepared.classes
     validating: list[Phase] = ["val"] if len(schedule.rows["val"]) else []
     state = together(lambda: begin(config, run, len(classes), place))
@@ -117,7 +117,9 @@ def _epoch(
         epoch,
         place=place,
         class_weights=class_weights(config, schedule, classes, place.device),
-        view=(lambda image, index: device.augment_batch(image, index, schedule, epoch)) if schedule.augment_later else None,
+        view=partial(torch_form.augment_batch, augment=augment, seed=seed, epoch=epoch, input_size=schedule.input_size)
+        if schedule.augment_later
+        else None,
         mix=(lambda image, label, step: mix(augment, seed, epoch, step, image, label)) if augment.mixup or augment.cutmix else None,
         after_step=after_step,
         progress=_ticker(on_progress, "train", epoch, config, len(schedule.rows["train"])),

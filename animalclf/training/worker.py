@@ -12,7 +12,7 @@ import ray.train
 import ray.train.torch
 
 from animalclf.config import Config
-from animalclf.data.device import DeviceFeed, fits
+from animalclf.data.device_loader import DeviceFeed, fits
 from animalclf.data.loader import Phase, Schedule
 from animalclf.data.prepared_set import open_prepared
 from animalclf.data.ray_loader import Cache, RayFeed

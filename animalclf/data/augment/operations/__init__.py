@@ -1,0 +1,1 @@
+"""Augmentation operations, one a file; each registers itself."""

@@ -1,0 +1,34 @@
+"""Rotation, shift, zoom and horizontal flip, composed as Keras's ImageDataGenerator composes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from animalclf.config import Augment
+from animalclf.data.augment.operation import OPERATIONS, Operation, Samples
+
+
+@OPERATIONS.register("keras_affine")
+class KerasAffine(Operation):
+    """Rotation, then shift (fraction of the side), then zoom (x and y apart; the factor stretches the sampling grid, so below 1 zooms in), all
+    about the center, then the horizontal flip of the result."""
+
+    order = 10
+
+    def is_active(self, augment: Augment) -> bool:
+        return bool(augment.rotation or augment.shift or augment.zoom != (1.0, 1.0) or augment.flip)
+
+    def warp(self, samples: Samples) -> np.ndarray:
+        augment, size = samples.augment, samples.size
+        angle, shift_x, shift_y, zoom_x, zoom_y, flip = samples.uniform("", 6).T
+        low, high = augment.zoom
+        theta = np.deg2rad((2 * angle - 1) * augment.rotation)
+        zx = (low + (high - low) * zoom_x) * np.where(augment.flip & (flip < 0.5), -1, 1)
+        zy = low + (high - low) * zoom_y
+        cos, sin = np.cos(theta), np.sin(theta)
+        linear = np.stack([np.stack([cos * zx, -sin * zy], -1), np.stack([sin * zx, cos * zy], -1)], -2)
+        dx, dy = (2 * shift_x - 1) * augment.shift * size, (2 * shift_y - 1) * augment.shift * size
+        shift = np.stack([cos * dx - sin * dy, sin * dx + cos * dy], -1)
+        center = (size - 1) / 2
+        offset = shift + center - linear @ np.array([center, center])
+        return np.concatenate([linear, offset[..., None]], -1)

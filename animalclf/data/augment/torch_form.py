@@ -1,0 +1,81 @@
+"""Training and evaluation views of uint8 batches on the training device. Plain PyTorch.
+
+The images are those of `numpy_form.py`, within the rounding of OpenCV's fixed-point interpolation (tests/test_device.py says how far).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from animalclf.config import Augment
+from animalclf.data.augment.compose import GRAY, ColorMap, compose, is_identity
+from animalclf.data.augment.operation import Samples
+
+
+def on_device(choice: str, device: torch.device) -> bool:
+    """True where `augment.on` means the training device: asked for, or "auto" and the device is a GPU."""
+    return choice == "device" or (choice == "auto" and device.type == "cuda")
+
+
+def augment_batch(images: torch.Tensor, index: np.ndarray, augment: Augment, seed: int, epoch: int, input_size: int) -> torch.Tensor:
+    """As `numpy_form.augment_batch`: uint8 (N, S, S, 3) with manifest rows `index` int64 (N,) to uint8 (N, input_size, input_size, 3)."""
+    if is_identity(augment):
+        return evaluation_view(images, input_size)
+    view = compose(Samples(augment, seed, epoch, index, input_size), images.shape[1])
+    out = apply_color(warp(images, to_device(view.warp.astype(np.float32), images.device), input_size), view.color)
+    for operation, parameters in view.filters:
+        out = operation.apply_torch(out, to_device(parameters, images.device))
+    return out
+
+
+def warp(images: torch.Tensor, affine: torch.Tensor, size: int) -> torch.Tensor:
+    """As `numpy_form.warp`: uint8 (N, S, S, 3) through matrices float32 (N, 2, 3) to uint8 (N, size, size, 3)."""
+    steps = torch.arange(size, dtype=torch.float32, device=images.device)
+    x, y = torch.meshgrid(steps, steps, indexing="xy")
+    places = torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3) @ affine.transpose(1, 2)  # (N, size * size, 2) in stored pixels
+    grid = (places * (2 / (images.shape[1] - 1)) - 1).view(-1, size, size, 2)
+    pixels = images.permute(0, 3, 1, 2).float()
+    warped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return warped.permute(0, 2, 3, 1).round().to(torch.uint8)
+
+
+def apply_color(images: torch.Tensor, color: ColorMap) -> torch.Tensor:
+    """As `numpy_form.apply_color`, but returns the images uint8 (N, S, S, 3)."""
+    device = images.device
+    if color.matrix is not None:
+        matrix = to_device(color.matrix, device)
+        pixels = images.float().flatten(1, 2) @ matrix[:, :, :3].transpose(1, 2) + matrix[:, None, :, 3]
+        images = pixels.round().clamp(0, 255).to(torch.uint8).view_as(images)
+    if color.table is not None:
+        table = to_device(color.table, device)
+        images = table.gather(1, images.flatten(1).long()).view_as(images)
+    if color.box is not None:
+        box, steps = to_device(color.box, device)[:, :, None], torch.arange(images.shape[1], device=device)
+        within_x, within_y = (steps >= box[:, 0]) & (steps < box[:, 2]), (steps >= box[:, 1]) & (steps < box[:, 3])
+        images = images.masked_fill((within_y[:, :, None] & within_x[:, None, :])[..., None], GRAY)
+    return images
+
+
+def evaluation_view(images: torch.Tensor, size: int) -> torch.Tensor:
+    """As `numpy_form.evaluation_view`: uint8 (N, S, S, 3) averaged over areas to uint8 (N, size, size, 3)."""
+    stored = images.shape[1]
+    if stored == size:
+        return images
+    shares = torch.from_numpy(_area_shares(stored, size)).to(images.device)
+    pixels = images.permute(0, 3, 1, 2).float()
+    return (shares @ pixels @ shares.T).permute(0, 2, 3, 1).round().to(torch.uint8)
+
+
+def _area_shares(stored: int, size: int) -> np.ndarray:
+    """float32 (size, stored): how much each stored pixel of a row adds to each pixel of the smaller row, by the length they share."""
+    edges = np.arange(size + 1) * stored / size
+    low, high = np.maximum(edges[:-1, None], np.arange(stored)), np.minimum(edges[1:, None], np.arange(1, stored + 1))
+    return (np.maximum(high - low, 0) * size / stored).astype(np.float32)
+
+
+def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy on `device`; on a GPU pinned and asynchronous."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
