@@ -100,9 +100,9 @@ def test_differences_name_keys_and_both_values():
 
 @pytest.mark.parametrize("recipe", configuration.recipe_names())
 def test_recipes_and_the_configurations_of_older_runs_keep_their_values(recipe):
-    recorded = (RECORDED / f"{recipe}.yaml").read_text()
-    assert configuration.to_yaml(configuration.load(recipe)) == recorded
-    assert configuration.load(str(RECORDED / f"{recipe}.yaml")) == configuration.load(recipe)
+    config, recorded = configuration.load(recipe), (RECORDED / f"{recipe}.yaml").read_text().splitlines()
+    assert configuration.load(str(RECORDED / f"{recipe}.yaml")) == config  # keys that came later have their defaults
+    assert [line for line in configuration.to_yaml(config).splitlines() if line in recorded] == recorded
 
 
 def test_a_key_that_an_older_run_lacks_has_its_default():
