@@ -6,6 +6,7 @@ Does what `ray job submit` does and more: that shows the log too, but returns 0 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import shlex
 import sys
@@ -28,6 +29,7 @@ MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
 STOPPED = 130  # exit code of a job that somebody stopped, and of a client that left after Ctrl-C
 WRITERS = ("prepare", "train", "compare", "demo")  # jobs whose default --out would be lost with the job's copy of the code
 PATIENCE = 120.0  # seconds that the connection may be away while the job runs
+RETRY_SECONDS = 1.0  # before the log is asked for again
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 
 
@@ -73,37 +75,66 @@ def follow(client: JobSubmissionClient, name: str) -> int:
 
     Raises UserError where the cluster has no such job, or stays out of reach for two minutes.
     """
+    import aiohttp
     import requests
 
-    shown, away = 0, 0.0
+    log, disconnected_at = _LogPrinter(), 0.0
     while True:
         try:
             try:
-                info = client.get_job_info(name)
-                log = client.get_job_logs(name)
-            except requests.exceptions.RequestException as error:
-                away = away or time.monotonic()
-                if time.monotonic() - away > PATIENCE:
+                if client.get_job_info(name).status.is_terminal():
+                    log.print_rest(client.get_job_logs(name))
+                    return _status(name, client.get_job_info(name))
+                if disconnected_at:
+                    console.print(f"connected again after {duration(time.monotonic() - disconnected_at)}")
+                    disconnected_at = 0.0
+                log.tail(client, name)
+            except (requests.exceptions.RequestException, aiohttp.ClientError) as error:
+                disconnected_at = disconnected_at or time.monotonic()
+                if time.monotonic() - disconnected_at > PATIENCE:
                     raise UserError(f"job {name}: no connection to the cluster for {duration(PATIENCE)}; {_follow_hint(name)}") from error
                 time.sleep(2)
-                continue
             except RuntimeError as error:
                 raise UserError(f"job {name}: {_short(error)}; `ray job list` shows what the cluster has") from error
-            if away:
-                console.print(f"connected again after {duration(time.monotonic() - away)}")
-                away = 0.0
-            sys.stdout.write(log[shown:])
-            sys.stdout.flush()
-            shown = len(log)
-            if info.status.is_terminal():
-                return _status(name, info)
-            time.sleep(0.7)
         except KeyboardInterrupt:
             if not _stop_it(name):
                 console.print(f"job {name} goes on; {_follow_hint(name)}", markup=False, soft_wrap=True)
                 return STOPPED
             client.stop_job(name)
             console.print("stopping it ...")
+
+
+class _LogPrinter:
+    """Prints the log of a job to standard output, each character once, also where a connection broke in between."""
+
+    def __init__(self) -> None:
+        self.printed = 0  # characters
+
+    def tail(self, client: JobSubmissionClient, name: str) -> None:
+        """Print the log as it grows, until the job ends or the connection breaks."""
+
+        async def follow_log() -> None:
+            position = 0  # a new connection sends the log from its beginning
+            async for chunk in client.tail_job_logs(name):
+                position += len(chunk)
+                if position > self.printed:
+                    self._print(chunk[-(position - self.printed) :])
+
+        try:
+            asyncio.run(follow_log())
+        except RuntimeError as error:  # Ray's word for a connection that closes before the job ends
+            if "closed unexpectedly" not in str(error) and "WebSocket" not in str(error):
+                raise
+            time.sleep(RETRY_SECONDS)
+
+    def print_rest(self, log: str) -> None:
+        """Print what is missing of the whole `log` of a job that has ended."""
+        self._print(log[self.printed :])
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self.printed += len(text)
 
 
 def connect(address: str | None) -> JobSubmissionClient:

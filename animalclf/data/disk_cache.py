@@ -6,11 +6,11 @@ folder named by the set's fingerprint; runs after that find them there.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+
+from filelock import FileLock
 
 from animalclf.data.prepared_set import PixelFile, Prepared, read_shard, write_shard
 from animalclf.errors import UserError
@@ -42,7 +42,7 @@ class LocalShards:
         path = os.path.join(self.folder, os.path.basename(url))
         if not os.path.exists(path):
             os.makedirs(self.folder, exist_ok=True)
-            with _one_at_a_time(path):
+            with FileLock(f"{path}.lock"):
                 if not os.path.exists(path):  # the tasks of a node: the first fetches, the others then find it
                     images, index = read_shard(url, self.size)
                     if shutil.disk_usage(self.folder).free < images.nbytes + 2**28:
@@ -54,12 +54,3 @@ class LocalShards:
 def readable_in_place(prepared: Prepared) -> bool:
     """True where single pictures can be read from the prepared set itself: decoded and on a file system."""
     return not storage.is_remote(prepared.root) and prepared.info["config"].get("store", "pixels") == "pixels"
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path: str) -> Iterator[None]:
-    import fcntl
-
-    with open(f"{path}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -134,14 +134,13 @@ def _groups(count: int, pairs: np.ndarray, confidence: np.ndarray) -> np.ndarray
 
 
 def _components(count: int, pairs: np.ndarray) -> np.ndarray:
-    parent = list(range(count))
+    """Connected components of rows 0 to count - 1 as int64 (count,): the lowest row of each."""
+    if not len(pairs):
+        return np.arange(count)
+    from scipy.sparse import coo_array  # half a second: not while Ray starts
+    from scipy.sparse.csgraph import connected_components
 
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
-        return row
-
-    for a, b in pairs.tolist():
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    return np.array([root(row) for row in range(count)], np.int64)
+    edges = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    component = connected_components(edges, directed=False)[1]
+    _, first, member = np.unique(component, return_index=True, return_inverse=True)
+    return first[member].astype(np.int64)

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import softmax
 
 from animalclf.metrics import PRIMARY, Predictions, from_confusion
 
 METHODS = ("vote", "mean", "weighted")
 FOLDS = 5
+MAX_TEMPERATURE = 20.0
 _SMALLEST = 1e-12  # probability, as in the loss
 _TIE = 1e-3  # of a vote, so that the winner of a tie has the largest share
 
@@ -87,20 +90,22 @@ def folds(labels: np.ndarray, groups: np.ndarray, count: int = FOLDS) -> np.ndar
 
 def temperature(chances: np.ndarray, labels: np.ndarray) -> float:
     """The temperature from 1/20 to 20 at which probabilities (N, C) have the smallest negative log-likelihood (Guo et al. 2017); above 1 means that
-    they were too sure. The loss is convex in 1 / temperature, so the zero of its slope is found by bisection."""
+    they were too sure. The loss is convex in 1 / temperature, so the zero of its slope is its only minimum."""
     logits = np.log(np.clip(chances.astype(np.float64), _SMALLEST, 1))
     true = logits[np.arange(len(labels)), labels].mean()
-    low, high = -np.log(20), np.log(20)
-    for _ in range(40):
-        middle = (low + high) / 2
-        expected = (_softmax(logits * np.exp(middle)) * logits).sum(1).mean()
-        low, high = (middle, high) if expected < true else (low, middle)  # surer still where the truth is likelier than the models expect
-    return float(np.exp(-(low + high) / 2))
+
+    def slope(log_inverse: float) -> float:
+        return float((softmax(logits * np.exp(log_inverse), axis=1) * logits).sum(1).mean() - true)
+
+    low, high = -np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE)
+    if slope(low) >= 0 or slope(high) <= 0:  # the minimum is beyond a bound
+        return MAX_TEMPERATURE if slope(low) >= 0 else 1 / MAX_TEMPERATURE
+    return float(np.exp(-brentq(slope, low, high)))
 
 
 def cooled(chances: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (N, C) at a temperature: float64 (N, C)."""
-    return _softmax(np.log(np.clip(chances.astype(np.float64), _SMALLEST, 1)) / temperature)
+    return np.asarray(softmax(np.log(np.clip(chances.astype(np.float64), _SMALLEST, 1)) / temperature, axis=-1))
 
 
 def weights(true: np.ndarray, rounds: int = 2000, tolerance: float = 1e-9) -> np.ndarray:
@@ -122,8 +127,3 @@ def majority(votes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
     votes = np.asarray(votes)
     supporters = (votes[:, None] == votes[None]).sum(1)  # how many voters share each vote
     return votes[supporters.argmax(0), np.arange(votes.shape[1])]  # the first of equals is the best voter's
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)

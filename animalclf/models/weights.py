@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import io
-import os
 import posixpath
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from filelock import FileLock
 from torch import nn
 
 from animalclf.errors import UserError
@@ -95,7 +94,7 @@ def _downloaded(architecture: str) -> Path:
     if path.exists():
         return path
     try:
-        with _one_at_a_time(path):  # the ranks of a node: the first downloads, the others then find the file
+        with _lock(path):  # the ranks of a node: the first downloads, the others then find the file
             if not path.exists():
                 torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True, progress=False)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
@@ -111,7 +110,7 @@ def _kept(url: str) -> bytes:
     version = _explained(url, lambda: _version(url))
     copy = _folder() / f"{version[:16]}-{posixpath.basename(url)}"
     try:
-        with _one_at_a_time(copy):
+        with _lock(copy):
             if not copy.exists():
                 storage.write_bytes(str(copy), _explained(url, lambda: storage.read_bytes(url)))
             return copy.read_bytes()
@@ -137,15 +136,7 @@ def _explained(source: str, action: Callable[[], T]) -> T:
         raise UserError(f"model.weights: {source}: cannot be read ({error.strerror}); give the path of a state dict") from error
 
 
-@contextlib.contextmanager
-def _one_at_a_time(file: Path) -> Iterator[None]:
-    """Held by one process of this machine at a time, for one file; the lock lies beside it, where its user may write."""
+def _lock(file: Path) -> FileLock:
+    """A lock that one process of this machine holds at a time for `file`; it is a file beside it, where its user may write."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    with open(f"{file}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return FileLock(f"{file}.lock")
