@@ -10,7 +10,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"animalclf", "ray_jobs"}
-THROUGH_FSSPEC = {"s3fs"}  # fsspec imports it for s3:// URLs
 
 
 def normal(name):
@@ -43,7 +42,7 @@ def test_every_import_is_declared_and_every_dependency_imported():
     required = declared(PROJECT["dependencies"])
     optional = declared(requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra)
     assert not {module for module, owners in names.items() if not owners & (required | optional)}
-    assert required - THROUGH_FSSPEC == {owner for owners in names.values() for owner in owners} & required
+    assert required == {owner for owners in names.values() for owner in owners} & required
 
 
 def test_every_dependency_is_pinned():
