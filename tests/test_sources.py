@@ -2,6 +2,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from PIL import Image
 from animalclf.config import Data
 from animalclf.errors import UserError
 from animalclf.prepare import sources
+from animalclf.prepare.sources import SOURCES, Location, Source, SourceReader
 
 
 def jpeg(seed=0):
@@ -237,3 +239,30 @@ def test_bucket_errors_are_explained(bucket, monkeypatch):
         sources.find("s3://pictures/set", Data())
     with pytest.raises(UserError, match="not supported"):
         sources.find("bogus://pictures/set", Data())
+
+
+def test_a_registered_kind_of_source_is_found_and_named_in_nothing_else(tmp_path):
+    class Numbered(SourceReader):
+        """A text file with a line "path label" an image."""
+
+        priority = 70
+
+        def matches(self, location: Location) -> bool:
+            return location.url.endswith(".txt")
+
+        def read(self, location: Location) -> Source:
+            rows = [line.split() for line in Path(location.url).read_text().splitlines()]
+            files = pd.DataFrame(rows, columns=["path", "label"]).assign(split="", bytes=0, stamp="")
+            return Source(os.path.dirname(location.url), files, "numbered", whole_folder=False)
+
+    tree(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "labels.txt").write_text("a/1.jpg cat\nb/2.jpg dog\n")
+    with pytest.raises(UserError, match="no pictures in it"):
+        found(tmp_path / "labels.txt")
+    SOURCES.register("numbered")(Numbered)
+    try:
+        source = found(tmp_path / "labels.txt")
+        assert source.kind == "numbered" and list(source.files["label"]) == ["cat", "dog"]
+        assert found(tmp_path).kind == "class folders"
+    finally:
+        SOURCES.unregister("numbered")

@@ -57,7 +57,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
     config = replace(config, limit=limit or config.limit)
     out = storage.absolute(out)
     source = sources.find(data, config)
-    if source.kind != "table" and f"{out}/".startswith(f"{source.root}/"):
+    if source.whole_folder and f"{out}/".startswith(f"{source.root}/"):
         raise UserError(f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside")
     inputs = sources.inputs_hash(source, config)
     there = _listed(out)

@@ -1,0 +1,52 @@
+"""Class folders: root/<class>/**/image. The label is the first folder's name."""
+
+from __future__ import annotations
+
+import os
+
+from animalclf.errors import UserError
+from animalclf.prepare.sources.listing import Listing, is_hidden
+from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
+from animalclf.utils import storage
+
+
+@SOURCES.register("class folders")
+class ClassFolders(SourceReader):
+    priority = 0  # what no other kind reads is taken for class folders
+
+    def matches(self, location: Location) -> bool:
+        return True
+
+    def read(self, location: Location) -> Source:
+        return read_class_folders(location.url, location.data, location.listing)
+
+
+def read_class_folders(url: str, data: str, listing: Listing) -> Source:
+    """`listing` of the folder `url`, which messages call `data`. Raises UserError for images outside class folders and for too few classes."""
+    parts = listing.images["path"].str.partition("/")
+    loose = listing.images["path"][parts[1] == ""]
+    if len(loose):
+        raise UserError(
+            f"{data}: {len(loose):,} pictures lie outside any class folder, such as {loose.iloc[0]}; expected {data}/<class>/picture.jpg. "
+            "Move them into class folders, or give a CSV with path and label columns"
+        )
+    source = Source(url, listing.images.assign(label=parts[0], split=""), "class folders", listing.ignored)
+    _refuse_empty_folders(source, data)
+    refuse_single_class(source, data)
+    return source
+
+
+def _refuse_empty_folders(source: Source, data: str) -> None:
+    if storage.is_remote(source.root):
+        return
+    folders = sorted(entry.name for entry in os.scandir(source.root) if entry.is_dir() and not is_hidden(entry.name))
+    empty = [name for name in folders if name not in set(source.files["label"])]
+    if empty:
+        raise UserError(f"{data}: class folders without pictures: {', '.join(empty[:5])}; add pictures or remove them")
+
+
+def refuse_single_class(source: Source, data: str) -> None:
+    """Raise UserError for a source with fewer than two classes."""
+    classes = source.files["label"].unique()
+    if len(classes) < 2:
+        raise UserError(f"{data}: only one class, {classes[0]!r}; a classifier needs at least two class folders")

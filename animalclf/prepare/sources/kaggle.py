@@ -1,0 +1,57 @@
+"""A Kaggle competition folder as it unpacks: train_images/<class>/ and test_images/, either one folder deeper in some copies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from animalclf.errors import UserError
+from animalclf.prepare.sources.class_folders import read_class_folders
+from animalclf.prepare.sources.listing import Listing
+from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
+from animalclf.utils import storage
+
+TRAIN, TEST = "train_images", "test_images"
+
+
+@SOURCES.register("kaggle")
+class Kaggle(SourceReader):
+    priority = 30
+
+    def matches(self, location: Location) -> bool:
+        return bool({TRAIN, TEST} & set(location.listing.top_folders))
+
+    def read(self, location: Location) -> Source:
+        data, sample = location.data, _sample_submission(location)
+        test_root, test = _below(location, TEST)
+        if not location.labelled:
+            if test.images.empty:
+                raise UserError(f"{data}: has no test_images/ with pictures to predict")
+            files = test.images.assign(label="", split="")
+            return Source(test_root, files, "kaggle test pictures", test.ignored, sample_submission=sample)
+        train_root, train = _below(location, TRAIN)
+        if train.images.empty:
+            raise UserError(f"{data}: has no pictures in train_images/<class>/ to train on")
+        source = read_class_folders(train_root, f"{data}/{TRAIN}", train)
+        return replace(source, kind="kaggle", test=None if test.images.empty else test_root, sample_submission=sample)
+
+
+def _below(location: Location, name: str) -> tuple[str, Listing]:
+    """The folder `name` and the images in it; all ignored files."""
+    images = location.listing.images
+    prefix = f"{name}/{name}/" if images["path"].str.startswith(f"{name}/{name}/").any() else f"{name}/"
+    rows = images[images["path"].str.startswith(prefix)]
+    rows = rows.assign(path=rows["path"].str.slice(len(prefix))).reset_index(drop=True)
+    return storage.join(location.url, prefix.rstrip("/")), Listing(rows, location.listing.ignored)
+
+
+def _sample_submission(location: Location) -> str | None:
+    """The one CSV file with the columns id and category."""
+    tables = [name for name in location.listing.ignored if name.lower().endswith(".csv")]
+    samples = [name for name in tables if _header(storage.join(location.url, name)) == ["id", "category"]]
+    samples = [name for name in samples if "answer" not in name.lower()]
+    return storage.join(location.url, samples[0]) if len(samples) == 1 else None
+
+
+def _header(url: str) -> list[str]:
+    first = storage.read_bytes(url).splitlines()[:1]
+    return first[0].decode("utf-8-sig", "replace").strip().split(",") if first else []

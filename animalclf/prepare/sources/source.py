@@ -1,0 +1,106 @@
+"""A data source, the registry of its kinds, and finding the kind that fits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import pandas as pd
+
+from animalclf import config as configuration
+from animalclf.config import Data
+from animalclf.errors import UserError
+from animalclf.prepare.sources.listing import IMAGES, Listing, list_images
+from animalclf.utils import storage
+from animalclf.utils.registry import Registry
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Names of splits in folders and tables, and what they mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The images of a source. `files`: one row an image, sorted by path: path (relative to `root`), label ("" if unlabelled), split
+    ("" if not given), bytes (int64), stamp (changes when the file does). `ignored`: files that are no images."""
+
+    root: str
+    files: pd.DataFrame
+    kind: str
+    ignored: list[str] = field(default_factory=list)
+    test: str | None = None  # of a competition folder: its unlabelled images
+    sample_submission: str | None = None
+    whole_folder: bool = True  # every image below `root` belongs to the source
+
+
+@dataclass(frozen=True)
+class Location:
+    """What a user named as data, and how it is to be read."""
+
+    data: str
+    """As the user wrote it, for messages."""
+    config: Data
+    labelled: bool = True
+    """False where images are to be predicted, so that labels are not needed."""
+
+    @property
+    def url(self) -> str:
+        """The absolute path or URL."""
+        return storage.absolute(self.data)
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The images in the folder, listed once. Raises UserError where there are none."""
+        listing = list_images(self.url)
+        if listing.images.empty:
+            if not storage.explained(self.url, lambda: storage.exists(self.url)):
+                raise UserError(f"{self.data}: there is no such folder or file")
+            others = f" (but {len(listing.ignored):,} other files, such as {listing.ignored[0]})" if listing.ignored else ""
+            raise UserError(f"{self.data}: no pictures in it{others}; pictures end in {', '.join(IMAGES)}")
+        return listing
+
+
+class SourceReader(ABC):
+    """A kind of source."""
+
+    priority: ClassVar[int] = 100
+    """Of the kinds that match, the one of highest priority reads. Kinds that look at the listing have a priority below 50, so that nothing is
+    listed for the others."""
+
+    @abstractmethod
+    def matches(self, location: Location) -> bool:
+        """True where the location is of this kind."""
+
+    @abstractmethod
+    def read(self, location: Location) -> Source:
+        """The source. Raises UserError that says what was expected, what is there, and what to do."""
+
+
+SOURCES: Registry[type[SourceReader]] = Registry("data source", package="animalclf.prepare.sources")
+
+
+def find(data: str, config: Data, *, labelled: bool = True) -> Source:
+    """The images that `data` names. With `labelled=False` those to be predicted: any folder's, or a competition folder's test images.
+
+    Raises UserError that says what was expected and what is there: nothing, an archive, a folder without class folders, one class only,
+    an empty class folder, a table with missing columns or files.
+    """
+    location = Location(data, config, labelled)
+    url = location.url
+    if url.lower().endswith(ARCHIVES) and storage.explained(url, lambda: storage.exists(url)):
+        raise UserError(f"{data}: is an archive; unpack it and name the folder")
+    readers = sorted((reader() for reader in SOURCES.entries().values()), key=lambda reader: -reader.priority)
+    return next(reader for reader in readers if reader.matches(location)).read(location)
+
+
+def inputs_hash(source: Source, config: Data) -> str:
+    """A fingerprint of the listing and the settings (hex): cheap to make, other when any file or setting is."""
+    settings = json.dumps(configuration.to_dict(config), sort_keys=True)
+    digest = hashlib.sha256(f"{source.root}\n{settings}\n".encode())
+    columns = [source.files[name].astype(str) for name in ("path", "label", "split", "bytes", "stamp")]
+    digest.update("\n".join("\t".join(row) for row in zip(*columns, strict=True)).encode())
+    return digest.hexdigest()
