@@ -283,16 +283,6 @@ def test_an_out_within_the_pictures_is_refused(pictures: Path) -> None:
     assert not (pictures / "prepared").exists()
 
 
-def test_without_a_terminal_progress_is_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(job, "SECONDS_BETWEEN_LINES", 0)
-    for wanted in (True, False):
-        with job._display(2000, wanted) as show:
-            show("reading pictures", 0)
-            show("reading pictures", 1000)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and lines[1].startswith("reading pictures  1,000/2,000  ") and "pictures/s" in lines[1] and lines[1].endswith(" left")
-
-
 def test_an_unwritable_or_full_out_is_refused_before_the_work(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "_read", lambda *_: pytest.fail("the work began"))
     (tmp_path / "file").write_text("in the way")

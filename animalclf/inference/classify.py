@@ -6,7 +6,6 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import ray
 import ray.data
 import torch
 from ray.util.annotations import RayDeprecationWarning
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from animalclf.cluster import data_context
 from animalclf.config import Config
@@ -28,6 +26,7 @@ from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
 from animalclf.prepare.task import read_files
 from animalclf.utils.console import console
+from animalclf.utils.progress import ProgressLine
 
 Block = dict[str, np.ndarray]
 
@@ -85,15 +84,13 @@ def classify(model: Classifier, config: Config, root: str, paths: Sequence[str],
 def _gathered(work: _Work, count: int, classes: int) -> tuple[np.ndarray, list[str]]:
     """Probabilities and status of all `count` images, with a progress bar."""
     probabilities, status = np.zeros((count, classes), np.float32), np.full(count, "", object)
-    columns = (TextColumn("classifying"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    hidden = not (work.options.progress and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        line, started, done = bar.add_task("", total=count, speed=""), time.perf_counter(), 0
+    done = 0
+    with ProgressLine(enabled=work.options.progress) as line:
+        line.update("classifying", done, count)
         for block in _blocks(work, count):
             probabilities[block["index"]], status[block["index"]] = block["probabilities"], block["status"]
             done += len(block["index"])
-            speed = done / (time.perf_counter() - started)
-            bar.update(line, completed=done, speed=f"{done:,}/{count:,}  {speed:,.0f} images/s")
+            line.update("classifying", done, count)
     if done != count or (status == "").any():
         raise RuntimeError(f"{done} rows for {count} images, {(status == '').sum()} without one: this is a bug, please report it")
     if not np.isfinite(probabilities).all():

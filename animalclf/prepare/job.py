@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from rich.progress import BarColumn, Progress, TextColumn
 
 from animalclf.config import Data
 from animalclf.data.prepared_set import INFO, MANIFEST, Prepared, open_prepared
@@ -32,7 +31,8 @@ from animalclf.prepare.manifest import SHEET, summary
 from animalclf.prepare.split import split
 from animalclf.prepare.task import Job, measure, picture, shard_name
 from animalclf.utils import storage
-from animalclf.utils.console import console, duration
+from animalclf.utils.console import console
+from animalclf.utils.progress import ProgressLine
 
 __all__ = ["prepare", "summary"]
 
@@ -42,7 +42,7 @@ CHUNK_BYTES = 128 * 2**20  # of stored pictures; a task that writes to a bucket 
 CHUNKS_PER_CPU = 4
 SECONDS_BETWEEN_LINES = 5.0
 
-Show = Callable[[str, int], None]  # what is being done, and how many pictures are through
+Show = Callable[[str, int], None]  # what is being done, and how many images are through
 
 
 def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = False, progress: bool = True, workers: int = 0) -> Prepared:
@@ -77,7 +77,8 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
         if progress:
             found_there = f"{len(files):,} pictures of {files['label'].nunique()} classes in {source.root} ({source.kind})"
             console.print(f"preparing {found_there}, stored at {config.stored_size} px in {out}", markup=False, soft_wrap=True)
-        with _display(len(files), progress) as show, ThreadPoolExecutor(1) as background:
+        with ProgressLine(interval=SECONDS_BETWEEN_LINES, enabled=progress) as line, ThreadPoolExecutor(1) as background:
+            show = partial(line.update, total=len(files))
             manifest, signatures = _read(files, source.root, out, config, show, workers)
             tables.check_readable(manifest, config.max_bad)
             names = _number_shards(manifest, out)
@@ -225,29 +226,3 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
         raise RuntimeError(f"{len(place)} of {len(files)} pictures came back from the tasks: this is a bug, please report it")
     given = files[["path", "label", "split"]].reset_index(drop=True)
     return pd.concat([given, pd.DataFrame({name: column[place] for name, column in columns.items()})], axis=1), signatures
-
-
-# ----------------------------------------------------------------------------------------------------------------------------- progress
-
-
-@contextmanager
-def _display(total: int, wanted: bool) -> Iterator[Show]:
-    """Progress on standard error: a live line on a terminal, a plain line every few seconds elsewhere."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[speed]}"), console=console, transient=True)
-    line = bar.add_task("", total=total, speed="")
-    live = wanted and console.is_terminal
-    begun = said = 0.0
-
-    def show(what: str, done: int) -> None:
-        nonlocal begun, said
-        now = time.monotonic()
-        begun, said = (begun, said) if done else (now, now)
-        speed = done / max(now - begun, 1e-9)
-        text = f"{done:,}/{total:,}" + (f"  {speed:,.0f} pictures/s  {duration((total - done) / speed)} left" if 0 < done < total else "")
-        bar.update(line, description=what, completed=done, speed=text)
-        if wanted and not live and now - said >= SECONDS_BETWEEN_LINES:
-            console.print(f"{what}  {text}", soft_wrap=True)
-            said = now
-
-    with bar if live else nullcontext():
-        yield show

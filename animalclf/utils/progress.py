@@ -1,0 +1,62 @@
+"""Progress of long work: one live line on a terminal or in a notebook, a plain line every so often elsewhere. To standard error."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, Progress, TextColumn
+
+from animalclf.utils import console as output
+from animalclf.utils.throttle import Throttle
+
+LOG_SECONDS = 60.0  # between two plain lines of the same work
+
+
+def progress_text(done: int, total: int, seconds: float) -> str:
+    """`1,200/4,000  350 images/s  8 s left`: the state of a pass over `total` images after `seconds`."""
+    speed = done / max(seconds, 1e-9)
+    moving = f"  {speed:,.0f} images/s" if done else ""
+    return f"{done:,}/{total:,}{moving}" + (f"  {output.duration((total - done) / speed)} left" if 0 < done < total else "")
+
+
+class ProgressLine:
+    """`with ProgressLine() as line: line.update("reading images", done, total)`.
+
+    Live where people watch; elsewhere a plain line every `interval` seconds. `enabled=False` prints nothing.
+    """
+
+    def __init__(self, *, interval: float = LOG_SECONDS, enabled: bool = True) -> None:
+        self.enabled, self.live = enabled, enabled and is_watched()
+        self._throttle, self._began = Throttle(interval), time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=output.console, transient=True)
+        self._task = self._bar.add_task("", total=None, text="")
+
+    def __enter__(self) -> ProgressLine:
+        if self.live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self._bar.stop()
+
+    def update(self, description: str, done: int, total: int) -> None:
+        """`done` of `total` images are through: shown live, or as a plain line when its time has come. `done` 0 begins a phase."""
+        if not done:
+            self._began = time.monotonic()
+            self._throttle.reset()
+        text = progress_text(done, total, time.monotonic() - self._began)
+        self.describe(description, text, done, total)
+        if self.enabled and not self.live and self._throttle.ready():
+            output.console.print(f"{description}  {text}", markup=False, soft_wrap=True)
+
+    def describe(self, description: str, text: str = "", done: int = 0, total: int | None = None) -> None:
+        """Show this on the live line, if there is one; `total` None: unknown."""
+        self._bar.update(self._task, description=description, text=text, completed=done, total=total)
+
+
+def is_watched() -> bool:
+    """Whether standard error is a terminal or a notebook, where lines can be drawn over."""
+    return output.console.is_terminal or output.console.is_jupyter
