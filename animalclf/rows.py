@@ -67,6 +67,48 @@ def _nested(row: type[Row] | None, value: Any) -> Any:
     return [row.from_dict(item) for item in value] if isinstance(value, list) else row.from_dict(value)
 
 
+# ----------------------------------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerClass(Row):
+    """Metrics of each class, in class order; None where a class is never predicted (precision) or has no rows."""
+
+    precision: list[float | None]
+    recall: list[float | None]
+    f1: list[float | None]
+    support: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin(Row):
+    """A row of a reliability diagram: images of similar confidence, their mean confidence and their accuracy."""
+
+    images: int = field(metadata={"key": "pictures"})
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Row):
+    """The metrics of class probabilities on one labelled set; `evaluation["accuracy"]` is one of them."""
+
+    rows: int
+    """Images."""
+    metrics: dict[str, float] = field(metadata={"prefix": ""})
+    """Every registered metric by its key."""
+    per_class: PerClass = field(metadata={"row": PerClass})
+    calibration: list[CalibrationBin] = field(metadata={"row": CalibrationBin})
+    classes: list[str]
+    confusion: list[list[int]]
+    """Counts (C, C), rows = true class."""
+    intervals: dict[str, list[float]]
+    """95 % interval [low, high] of the metrics that have one, by key."""
+
+    def __getitem__(self, metric: str) -> float:
+        return self.metrics[metric]
+
+
 # ------------------------------------------------------------------------------------------------------------- training
 
 
@@ -133,9 +175,9 @@ class TrainingResult(Row):
     """Seconds of all epochs by what they were spent on: features, read, augment, wait, handover, step, validate, keep."""
     wait_fraction: float = field(default=0.0, metadata={"key": "wait_share"})
     """Fraction of the training passes spent waiting for data."""
-    val: dict[str, Any] | None = field(default=None, metadata=OMIT_NONE)
+    val: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
     """Evaluation of the best epoch on the validation split; None without one."""
-    test: dict[str, Any] | None = field(default=None, metadata=OMIT_NONE)
+    test: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
     startup: dict[str, float] | None = field(default=None, metadata=OMIT_NONE)
     """Seconds of each part of the start, and `total`; only in the result of the command, not in the file."""
     metrics: dict[str, float] = field(default_factory=dict, metadata={"prefix": ""})
@@ -146,7 +188,7 @@ class TrainingResult(Row):
 class PhaseProgress(Row):
     """How far a pass is."""
 
-    phase: Literal["features", "train", "val"]
+    phase: Literal["features", "train", "val", "test"]
     done: int
     """Images over all ranks."""
     total: int = field(metadata={"key": "of"})
@@ -177,46 +219,7 @@ ProgressEvent = PhaseProgress | Moment | EpochEnd
 """What a training tells while it runs: rank 0 posts it to the driver, which shows it."""
 
 
-# ----------------------------------------------------------------------------------------------------------- evaluation
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerClass(Row):
-    """Metrics of each class, in class order; None where a class is never predicted (precision) or has no rows."""
-
-    precision: list[float | None]
-    recall: list[float | None]
-    f1: list[float | None]
-    support: list[int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationBin(Row):
-    """A row of a reliability diagram: images of similar confidence, their mean confidence and their accuracy."""
-
-    images: int = field(metadata={"key": "pictures"})
-    confidence: float
-    accuracy: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(Row):
-    """The metrics of class probabilities on one labelled set; `evaluation["accuracy"]` is one of them."""
-
-    rows: int
-    """Images."""
-    metrics: dict[str, float] = field(metadata={"prefix": ""})
-    """Every registered metric by its key."""
-    per_class: PerClass = field(metadata={"row": PerClass})
-    calibration: list[CalibrationBin] = field(metadata={"row": CalibrationBin})
-    classes: list[str]
-    confusion: list[list[int]]
-    """Counts (C, C), rows = true class."""
-    intervals: dict[str, list[float]]
-    """95 % interval [low, high] of the metrics that have one, by key."""
-
-    def __getitem__(self, metric: str) -> float:
-        return self.metrics[metric]
+# ------------------------------------------------------------------------------------------- evaluation of other images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,6 +398,24 @@ class Leaderboard(Row):
 
 
 # ----------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """A progress event of a trial's training."""
+
+    trial: str
+    """Slug of the trial."""
+    event: ProgressEvent
+
+
+@dataclass(frozen=True)
+class TrialFailure:
+    """Why a trial failed, in one line."""
+
+    trial: str
+    """Slug of the trial."""
+    reason: str
 
 
 TrialState = Literal["waiting", "running", "finished", "stopped", "failed", "interrupted"]

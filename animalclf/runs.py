@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import psutil
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
+from animalclf.rows import EpochRow, TrainingResult
 from animalclf.utils import storage
 
 SAME_BIRTH_SECONDS = 5.0  # a machine's clock may be set right meanwhile
@@ -53,14 +55,20 @@ class Run:
     def environment(self) -> dict[str, Any]:
         return dict(storage.read_json(self._there("environment.json")))
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[EpochRow]:
         """The history, one row an epoch; empty before the first epoch ended."""
         try:
-            return [json.loads(line) for line in storage.read_bytes(self.url("metrics.jsonl")).decode().splitlines()]
+            lines = storage.read_bytes(self.url("metrics.jsonl")).decode().splitlines()
         except FileNotFoundError:
             return []
+        return [EpochRow.from_dict(json.loads(line)) for line in lines]
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> TrainingResult:
+        """The result of a finished training."""
+        return TrainingResult.from_dict(self.read_result())
+
+    def read_result(self) -> dict[str, Any]:
+        """result.json as it is, of a training or an ensemble."""
         return dict(storage.read_json(self._there("result.json")))
 
     def predictions(self, name: str) -> pd.DataFrame:
@@ -81,8 +89,9 @@ class Run:
         """Versions, hardware, git commit and command, with `facts` (data fingerprint, prepared set, workers, ...)."""
         storage.write_json(self.url("environment.json"), {**environment(), **facts})
 
-    def write_metrics(self, history: list[dict[str, Any]]) -> None:
-        storage.write_bytes(self.url("metrics.jsonl"), "".join(json.dumps(row, allow_nan=False) + "\n" for row in history).encode())
+    def write_metrics(self, history: Sequence[EpochRow]) -> None:
+        lines = "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in history)
+        storage.write_bytes(self.url("metrics.jsonl"), lines.encode())
 
     def write_result(self, result: dict[str, Any]) -> None:
         storage.write_json(self.url("result.json"), result)

@@ -26,13 +26,13 @@ from animalclf import config as configuration
 from animalclf.data.loader import MemoryFeed, load_pictures
 from animalclf.data.prepared_set import open_prepared
 from animalclf.runs import Run
-from animalclf.training.distributed import Place, set_up_cpu
+from animalclf.training.distributed import RankContext, set_up_cpu
 from animalclf.training.train import train
 data, out, sets = sys.argv[1], sys.argv[2], sys.argv[3:]
 config, prepared = configuration.load("big_cnn", configuration.parse_sets(sets)), open_prepared(data)
 set_up_cpu(0, 1)
 pictures = load_pictures(prepared)
-train(config, prepared, Run(out), lambda s, passes: MemoryFeed(s, pictures), Place(), lambda row: None, lambda event: None)
+train(config, prepared, Run(out), lambda s, passes: MemoryFeed(s, pictures), RankContext())
 """
 
 

@@ -72,7 +72,7 @@ def measure(folder: str, pictures: int, epochs: int, repeat: int) -> dict[str, A
         for name, root in (("local", folder), ("s3", "s3://bench")):
             where = ["--prepared", f"{root}/prepared", "--out", f"{root}/run{turn}"]
             run([*command, "train", "--cpu", "--data", f"{folder}/demo", *where, "--set", f"train.epochs={epochs}"])
-            rounds[name].append(statistics.median(row["seconds"] for row in Run(f"{root}/run{turn}").metrics()[1:]))
+            rounds[name].append(statistics.median(row.seconds for row in Run(f"{root}/run{turn}").metrics()[1:]))
     ratio = statistics.median(local / s3 for local, s3 in zip(rounds["local"], rounds["s3"], strict=True))
     return {"pictures": pictures, "local_s": statistics.median(rounds["local"]), "s3_s": statistics.median(rounds["s3"]), "ratio": ratio}
 

@@ -12,6 +12,7 @@ import psutil
 from animalclf import config as configuration
 from animalclf.commands.compare import comparison_tree
 from animalclf.data import prepared_set
+from animalclf.rows import EpochRow
 from animalclf.tuning.spec import ComparisonSpec, build_spec
 from animalclf.utils import storage
 
@@ -90,3 +91,9 @@ def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:
 def spec_of(file: str = "", **flags: object) -> ComparisonSpec:
     """The comparison that the flags of `animalclf compare` describe (`grid` and `search` as lists of KEY=VALUE)."""
     return build_spec(comparison_tree(file, **flags))
+
+
+def without_times(row: EpochRow) -> dict[str, float]:
+    """An epoch's row without the times and speeds, which differ from one run to the next."""
+    speeds = ("pictures_per_s", "wait_share")
+    return {key: value for key, value in row.to_dict().items() if not key.endswith("seconds") and key not in speeds}

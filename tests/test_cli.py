@@ -19,6 +19,7 @@ from rich.console import Console
 from animalclf.cli import main
 from animalclf.data.prepared_set import is_prepared
 from animalclf.demo.dataset import write_demo
+from animalclf.rows import Moment, PhaseProgress
 
 COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
 
@@ -136,16 +137,19 @@ def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
 
 
 def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
-    from animalclf.utils import console
+    from animalclf.training import display as module
+    from animalclf.utils import console, throttle
 
     screen, now = io.StringIO(), [1000.0]
-    monkeypatch.setattr(console, "console", Console(file=screen, width=100, highlight=False))
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    display = console.TrainingDisplay(3)
-    display.show({"moment": "ray ready"})
+    written = Console(file=screen, width=100, highlight=False)
+    for each in (console, module):
+        monkeypatch.setattr(each, "console", written)
+    monkeypatch.setattr(throttle.time, "monotonic", lambda: now[0])
+    display = module.TrainingDisplay(3)
+    display.show(Moment("ray ready"))
     for seconds in range(0, 130, 10):
         now[0] += 10
-        display.show({"phase": "train", "epoch": 2, "epochs": 3, "done": 4 * seconds, "of": 1000, "seconds": max(seconds, 1)})
+        display.show(PhaseProgress("train", 4 * seconds, 1000, max(seconds, 1), epoch=2, epochs=3))
     first, *lines = screen.getvalue().splitlines()
     assert re.fullmatch(r"first step after .* \(ray .*, first step .*\)", first)
-    assert lines == [f"epoch 2/3  training: {4 * at}/1,000  4 pictures/s  {left} left" for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))]
+    assert lines == [f"epoch 2/3  training: {4 * at}/1,000  4 images/s  {left} left" for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))]

@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from helpers import spec_of, tiny_prepared, train_workers
 from rich.console import Console
 
 from animalclf.errors import UserError
+from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialProgress
 from animalclf.runs import Run
 from animalclf.tuning.live import LiveTable
 from animalclf.tuning.spec import build_spec
@@ -44,9 +46,9 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     killed, states = [], []
 
     def show(event):
-        if "state" in event:
-            states.append((event["trial"], event["state"]))
-        if event["trial"] == "big_cnn-s0" and event.get("epoch") == 2 and not killed:
+        if not isinstance(event, TrialProgress):
+            states.append((event.slug, event.state))
+        elif event.trial == "big_cnn-s0" and getattr(event.event, "epoch", 0) == 2 and not killed:
             killed.extend(train_workers())
             for worker in killed:
                 os.kill(worker, signal.SIGKILL)
@@ -58,8 +60,8 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     by_slug = {trial.slug: trial for trial in answer.trials}
     assert by_slug["broken-s0"].state == "failed" and "optim.lr" in by_slug["broken-s0"].reason
     assert by_slug["big_cnn-s0"].state == "finished" and by_slug["big_cnn-s0"].epochs == EPOCHS
-    assert answer.runs == [good.root] and good.result()["recipe"] == "big_cnn" and not bad.finished()
-    assert [row["epoch"] for row in good.metrics()] == list(range(1, EPOCHS + 1))
+    assert answer.runs == [good.root] and good.result().recipe == "big_cnn" and not bad.finished()
+    assert [row.epoch for row in good.metrics()] == list(range(1, EPOCHS + 1))
     assert loaded == [prepared.root], "one place for the pictures, shared by all trials"
     assert [states.count(one) for one in [("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")]] == [1, 1, 1]
     assert "one at a time" in capsys.readouterr().err
@@ -81,7 +83,7 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
 
     def interrupt(event):
         show(event)
-        if "row" in event:
+        if isinstance(event, TrialProgress) and isinstance(event.event, EpochEnd):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -92,7 +94,11 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     done = added.metrics()  # only now: an epoch may have ended before its worker
     assert 1 <= len(done) < EPOCHS and not added.finished()
 
-    more = compare(two, prepared.root, out, resume=True, show=lambda event: rows.append(event["row"]["epoch"]) if "row" in event else None)
+    def record(event):
+        if isinstance(event, TrialProgress) and isinstance(event.event, EpochEnd):
+            rows.append(event.event.row.epoch)
+
+    more = compare(two, prepared.root, out, resume=True, show=record)
     assert more.runs == [good.root, added.root] and good.result() == ended
     assert [trial.state for trial in more.trials] == ["failed", "finished", "finished"]
     assert rows == list(range(len(done) + 1, EPOCHS + 1)) and added.metrics()[: len(done)] == done, "the finished epochs were kept"
@@ -174,25 +180,25 @@ def test_a_failure_is_told_in_one_line():
 
 def test_people_see_every_trial_once_an_epoch_or_a_table():
     trials = spec_of(recipes="big_cnn", overrides={"train.epochs": 3}, seeds="30").trials
-    row = {"epoch": 1, "seconds": 2.0, "pictures_per_s": 50.0, "train_loss": 1.0, "val_balanced_accuracy": 0.4}
-    about = {"name": "big_cnn", "seed": 0, "reason": "", "epochs": 0, "best": None}
+    row = EpochRow(1, seconds=2.0, images_per_s=50.0, train_loss=1.0, val={"balanced_accuracy": 0.4})
+    entry = TrialEntry(slug="big_cnn-s0", name="big_cnn", seed=0, run="")
     for terminal in (False, True):
         screen = io.StringIO()
         console = Console(file=screen, force_terminal=terminal, width=100, height=20, highlight=False)
         table = LiveTable(trials, console)
         for trial in trials:
-            table.show({"trial": trial.slug, "state": "waiting", **about, "seed": trial.config.seed})
-        table.show({"trial": "big_cnn-s0", "state": "running", **about})
+            table.show(replace(entry, slug=trial.slug, seed=trial.config.seed))
+        table.show(replace(entry, state="running"))
         for done in (5, 6):
-            table.show({"trial": "big_cnn-s0", "phase": "train", "epoch": 1, "done": done, "of": 20, "seconds": 0.5})
-        table.show({"trial": "big_cnn-s0", "row": row})
-        table.show({"trial": "big_cnn-s0", "row": row})  # repeated after a fault
-        table.show({"trial": "big_cnn-s0", "phase": "train", "epoch": 2, "done": 10, "of": 20, "seconds": 0.1})
+            table.show(TrialProgress("big_cnn-s0", PhaseProgress("train", done, 20, 0.5, epoch=1)))
+        table.show(TrialProgress("big_cnn-s0", EpochEnd(row)))
+        table.show(TrialProgress("big_cnn-s0", EpochEnd(row)))  # repeated after a fault
+        table.show(TrialProgress("big_cnn-s0", PhaseProgress("train", 10, 20, 0.1, epoch=2)))
         assert table.lines["big_cnn-s0"].left == pytest.approx(3.0)
-        table.show({"trial": "big_cnn-s1", "state": "failed", **about, "seed": 1, "reason": "[no] lr"})
+        table.show(replace(entry, slug="big_cnn-s1", state="failed", seed=1, reason="[no] lr"))
         said = screen.getvalue()
         assert said.count("epoch 1/3 | train loss") == 1 and "balanced_accuracy 0.4000, best 0.4000" in said
-        assert said.count("pictures | ") == 1 and "big_cnn, seed 0: epoch 1/3 training, 5 of 20 pictures | 10 pictures/s" in said
+        assert said.count("images | ") == 1 and "big_cnn, seed 0: epoch 1/3 training, 5 of 20 images | 10 images/s" in said
         assert "big_cnn, seed 1: failed after 0 epochs: [no] lr" in said
         console.print(table.table())
         drawn = screen.getvalue()[len(said) :]

@@ -13,11 +13,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import tiny_config, tiny_prepared, train_workers
+from helpers import tiny_config, tiny_prepared, train_workers, without_times
 
 from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.errors import UserError
+from animalclf.rows import EpochEnd, EpochRow
 from animalclf.runs import Run
 from animalclf.training import driver, resources, worker
 from animalclf.training.resources import Workers, choose_cache, preflight
@@ -43,10 +44,11 @@ def test_ranks_report_together_by_the_clock_of_the_first(monkeypatch, first_is_d
     """A rank that reported alone would wait for the others for ever."""
     seconds, reported = [0.0], []
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
-    monkeypatch.setattr(worker, "gather", lambda mine: [first_is_due, mine])
-    report = worker.now_and_then(reported.append)
-    for seconds[0] in (0.1, worker.REPORT_SECONDS + 1):  # not due by this rank's own clock, and due
-        report({"at": seconds[0]})
+    monkeypatch.setattr(worker, "all_gather", lambda due: [first_is_due, due])
+    monkeypatch.setattr(worker.ray.train, "report", reported.append)
+    report = worker.RareReports()
+    for number, seconds[0] in enumerate((0.1, worker.REPORT_SECONDS + 1)):  # not due by this rank's own clock, and due
+        report(EpochRow(number))
     assert len(reported) == (2 if first_is_due else 0)
 
 
@@ -55,14 +57,14 @@ def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray
     events = []
     run, result = on_ray(tmp_path / "ray", config, prepared, 2, events.append)
     (row,) = run.metrics()
-    assert (row["train_rows"], row["val_rows"]) == (33, 12) and result["workers"] == 2
+    assert (row.train_rows, row.val_rows) == (33, 12) and result.workers == 2
     assert list(run.predictions("val")["path"]) == list(prepared.manifest["path"][prepared.rows("val")])
-    assert any("row" in event for event in events) and any(event.get("phase") == "train" for event in events)
+    assert any(isinstance(event, EpochEnd) for event in events) and any(getattr(event, "phase", "") == "train" for event in events)
     here = Run(str(tmp_path / "here"))
     driver.train_here(config, prepared, here, lambda event: None)
     (alone,) = here.metrics()
     # The same global batches; only BatchNorm's statistics are of half a batch on each worker.
-    assert row["train_loss"] == pytest.approx(alone["train_loss"], rel=0.25)
+    assert row.train_loss == pytest.approx(alone.train_loss, rel=0.25)
 
 
 def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, prepared):
@@ -71,9 +73,9 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
     killed, rows = [], []
 
     def show(event):
-        if "row" in event:
-            rows.append(event["row"]["epoch"])
-        if event.get("epoch") == 2 and not killed:
+        if isinstance(event, EpochEnd):
+            rows.append(event.row.epoch)
+        if getattr(event, "epoch", 0) == 2 and not killed:
             killed.extend(train_workers())
             for worker in killed:
                 os.kill(worker, signal.SIGKILL)
@@ -83,10 +85,9 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
     undisturbed = Run(str(tmp_path / "undisturbed"))
     driver.train_here(config, prepared, undisturbed, lambda event: None)
     assert rows in ([1, 2, 3], [1, 2, 2, 3])
-    times = {"pictures_per_s", "wait_share", *(key for key in run.metrics()[0] if key.endswith("seconds"))}
     for one, other in zip(run.metrics(), undisturbed.metrics(), strict=True):
-        assert {k: v for k, v in one.items() if k not in times} == pytest.approx({k: v for k, v in other.items() if k not in times}, rel=1e-3)
-    assert result["epochs"] == 3
+        assert without_times(one) == pytest.approx(without_times(other), rel=1e-3)
+    assert result.epochs == 3
 
 
 def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
@@ -98,15 +99,15 @@ def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     alone = driver.train_here(config, small, here, lambda event: None)
     # No BatchNorm here: two workers compute what one process does.
     for one, other in zip(run.metrics(), here.metrics(), strict=True):
-        assert (one["train_loss"], one["val_loss"]) == pytest.approx((other["train_loss"], other["val_loss"]), rel=1e-3)
-    assert result["balanced_accuracy"] == pytest.approx(alone["balanced_accuracy"])
+        assert (one.train_loss, one.val["loss"]) == pytest.approx((other.train_loss, other.val["loss"]), rel=1e-3)
+    assert result.metrics["balanced_accuracy"] == pytest.approx(alone.metrics["balanced_accuracy"])
 
 
 def test_a_loss_that_is_no_number_ends_without_restarts(tmp_path, ray_local, prepared):
     started = []
     with pytest.raises(UserError, match=r"optim\.lr"):
         on_ray(tmp_path / "nan", tiny_config(2, optim__name="sgd", optim__lr="1e30", **SMALL), prepared, 1, lambda event: started.append(event))
-    assert not any("row" in event for event in started)
+    assert not any(isinstance(event, EpochEnd) for event in started)
 
 
 def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
@@ -183,7 +184,7 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     assert resumed.returncode == 0, resumed.stderr
     answer = json.loads(resumed.stdout.splitlines()[-1])
     assert answer["epochs"] == 3 and np.isfinite(answer["balanced_accuracy"])
-    assert [row["epoch"] for row in run.metrics()] == [1, 2, 3]
+    assert [row.epoch for row in run.metrics()] == [1, 2, 3]
 
 
 def test_a_resume_on_other_pictures_is_refused(tmp_path, prepared, capsys):

@@ -149,10 +149,10 @@ def members(tmp_path_factory):
 def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
     made = ensemble(members, str(tmp_path / "out"))
     assert [found.name for found in made] == ["ensemble vote", "ensemble mean", "ensemble weighted"]
-    best = max(run.result()["balanced_accuracy"] for run in members)
+    best = max(run.read_result()["balanced_accuracy"] for run in members)
     for found in made:
         run = Run(found.run)
-        assert found.run == str(tmp_path / "out" / found.method) and run.result() == found.to_dict() and found.val.rows == 600
+        assert found.run == str(tmp_path / "out" / found.method) and run.read_result() == found.to_dict() and found.val.rows == 600
         table = run.predictions("val")
         again = from_probabilities(table[[f"p_{name}" for name in CLASSES]].to_numpy(), LABELS, CLASSES)
         assert again.confusion == found.val.confusion and again["loss"] == pytest.approx(found.val["loss"], abs=1e-6)
@@ -258,7 +258,7 @@ def test_flips_are_the_mean_over_the_mirror_image(pair, tmp_path):
 
 def test_evaluating_without_flips_is_as_before(pair):
     _, members = pair
-    assert evaluate(members[0].root).confusion == members[0].result()["val"]["confusion"]
+    assert evaluate(members[0].root).confusion == members[0].read_result()["val"]["confusion"]
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +298,7 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
         lines = Path(found.submission).read_text().splitlines()
         assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == ["7.png", "8.png", "9.png", "9a.png", "10.png", "11.png"]
         assert dict(line.split(",") for line in lines[1:]) == dict(zip(table["id"], table["predicted"], strict=True))
-        assert Run(found.run).result() == found.to_dict()
+        assert Run(found.run).read_result() == found.to_dict()
         json.dumps(found.to_dict(), allow_nan=False)
 
     asked, kept = [], next((tmp_path / "out" / "members").glob("b-*")) / "predictions.parquet"

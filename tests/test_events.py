@@ -10,20 +10,13 @@ import pytest
 from helpers import tiny_config
 
 from animalclf.errors import UserError
+from animalclf.rows import EpochRow
 from animalclf.runs import Run
 from animalclf.training.mlflow_log import log_run
 from animalclf.training.tensorboard import write_events
 
 ROWS = [
-    {
-        "epoch": epoch,
-        "lr": 0.1,
-        "train_loss": 1 / epoch,
-        "train_accuracy": 0.5,
-        "val_loss": 2.0,
-        "val_balanced_accuracy": 0.25 * epoch,
-        "seconds": 3.0,
-    }
+    EpochRow(epoch, lr=0.1, train_loss=1 / epoch, train_accuracy=0.5, val={"loss": 2.0, "balanced_accuracy": 0.25 * epoch}, seconds=3.0)
     for epoch in (1, 2)
 ]
 
@@ -43,9 +36,9 @@ def scalars(file: Path) -> dict[tuple[str, int], float]:
 
 def test_every_epoch_has_its_event_file_under_standard_names(tmp_path):
     run = Run(str(tmp_path))
-    write_events(run, ROWS[:1])
-    write_events(run, ROWS)
-    write_events(run, ROWS)  # the epoch again, after a fault
+    write_events(run, ROWS[0])
+    write_events(run, ROWS[1])
+    write_events(run, ROWS[1])  # the epoch again, after a fault
     files = sorted((tmp_path / "events").iterdir())
     assert len(files) == 2 and all("tfevents" in file.name for file in files)
     first, second = map(scalars, files)

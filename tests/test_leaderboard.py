@@ -37,7 +37,7 @@ def test_a_board_of_known_figures(runs):
     board = leaderboard(runs[::-1])
     good, poor = board.rows
     assert [good.recipe, poor.recipe] == ["vgg16_pooled", "resnet18"] and good.seeds == [0, 1, 2] and board.images == 120
-    values = [run.result()["balanced_accuracy"] for run in (runs[1], runs[2], runs[0])]
+    values = [run.read_result()["balanced_accuracy"] for run in (runs[1], runs[2], runs[0])]
     found = good["balanced_accuracy"]
     assert found.values == values and found.mean == pytest.approx(np.mean(values)) and found.std == pytest.approx(np.std(values, ddof=1))
     assert found.low < found.mean < found.high < poor["balanced_accuracy"].low + 1
@@ -52,7 +52,7 @@ def test_a_board_of_known_figures(runs):
 
 def test_one_seed_has_the_interval_of_its_result(runs):
     row = leaderboard(runs[:1]).rows[0]
-    result = runs[0].result()["val"]
+    result = runs[0].read_result()["val"]
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
         assert [row[name].low, row[name].high] == result["intervals"][name] and row[name].std is None
     assert row["loss"].low < result["loss"] < row["loss"].high and row["ece"].values == [result["ece"]]
@@ -118,7 +118,7 @@ def test_what_cannot_be_compared_is_named(runs, tmp_path):
     wrong = np.where(np.arange(len(LABELS)) == 3, 1, LABELS)
     with pytest.raises(UserError, match=r"ape/3.jpg is labelled 'bee', but 'ape'"):
         leaderboard([runs[0], finished_run(tmp_path / "relabelled", chances, wrong, paths=paths)])
-    result = runs[0].result()
+    result = runs[0].read_result()
     del result["val"]
     (tmp_path / "without").mkdir()
     Run(str(tmp_path / "without")).write_result(result)
@@ -127,7 +127,7 @@ def test_what_cannot_be_compared_is_named(runs, tmp_path):
 
 
 def test_pictures_in_another_order_are_the_same_pictures(runs, tmp_path):
-    predictions, result = runs[0].predictions("val"), runs[0].result()
+    predictions, result = runs[0].predictions("val"), runs[0].read_result()
     turned = Run(str(tmp_path / "turned"))
     turned.write_config(runs[3].config())
     turned.write_metrics(runs[3].metrics())

@@ -24,7 +24,7 @@ from animalclf.report.section import SECTIONS, Content, register
 from animalclf.report.sections.label_errors import likely_label_errors
 from animalclf.report.sections.model_disagreement import disagreement
 from animalclf.report.sections.top_losses import confident_mistakes
-from animalclf.rows import TrialEntry
+from animalclf.rows import EpochRow, TrialEntry
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -36,13 +36,13 @@ ODD = ["<b>ape</b>", 'bée & "wasp"', "牛"]
 def complete(run: Run, epochs: int = 12, **environment) -> Run:
     """What `finished_run` leaves out of a run folder and the report shows."""
     history = [
-        {"epoch": n, "seconds": 10.0, "train_loss": 2 / n, "train_accuracy": 1 - 0.7 / n, "val_loss": 2.2 / n, "val_accuracy": 1 - 0.8 / n}
+        EpochRow(n, seconds=10.0, train_loss=2 / n, train_accuracy=1 - 0.7 / n, val={"loss": 2.2 / n, "accuracy": 1 - 0.8 / n})
         for n in range(1, epochs + 1)
     ]
     run.write_metrics(history)
     run.write_environment(**environment)
     if run.finished():
-        run.write_result({**run.result(), "wait_share": 0.01, "seconds": 120.0, "precision": "fp32", "time": {"step": 90.0}})
+        run.write_result({**run.read_result(), "wait_share": 0.01, "seconds": 120.0, "precision": "fp32", "time": {"step": 90.0}})
     return run
 
 
@@ -75,8 +75,8 @@ def test_a_comparison_has_every_section_and_its_figures(tmp_path):
     assert "<b>vgg16</b> is best" in page and "no &lt;weights&gt;" in page
     assert "0.9178" in page and "0.1825" in page  # the reference notebook's results for VGG16 and the CNN after 10 epochs
     assert f"{1 - 0.8 / 10:.4f}" in page  # ours beside them
-    best = max((run for run in runs if run.root in board.rows[0].runs), key=lambda run: run.result()["balanced_accuracy"])
-    assert str(best.result()["val"]["confusion"][0][0]) in re.search(r'id="confusion_matrix">(.*?)</section>', page, re.S).group(1)
+    best = max((run for run in runs if run.root in board.rows[0].runs), key=lambda run: run.read_result()["balanced_accuracy"])
+    assert str(best.read_result()["val"]["confusion"][0][0]) in re.search(r'id="confusion_matrix">(.*?)</section>', page, re.S).group(1)
     for url in found["plots"]:
         assert storage.read_bytes(url)[:4] == b"\x89PNG"
     assert found["bytes"] == len(page.encode())
@@ -95,13 +95,13 @@ def test_the_page_stands_alone_and_escapes_what_users_named(tmp_path):
 def test_one_run_and_an_unfinished_one(tmp_path):
     run = comparison(tmp_path, 1)[0]
     page = page_of(write_report([run], run.root, title=run.config().name))
-    low, high = run.result()["val"]["intervals"]["balanced_accuracy"]
+    low, high = run.read_result()["val"]["intervals"]["balanced_accuracy"]
     assert f"{low:.1%} to {high:.1%}" in page
     assert '<section id="metrics">' in page and '<section id="top_losses">' in page
     assert not any(word in page for word in ("disagree", "best run", "Leaderboard", "All models"))  # there is no other model
     board = leaderboard([run])
     page = page_of(write_report([run], run.root, title="x", board=board))
-    assert f"{run.result()['val']['macro_f1']:.4f}" in page and f"{board.rows[0].parameters / 1e6:.1f} M" in page and "Leaderboard" not in page
+    assert f"{run.read_result()['val']['macro_f1']:.4f}" in page and f"{board.rows[0].parameters / 1e6:.1f} M" in page and "Leaderboard" not in page
     storage.remove(run.url("result.json"))
     page = page_of(write_report([run], run.root, title="running"))
     assert "No training has finished yet; 12 epochs" in page and "--resume" in page and '<section id="learning_curves">' in page

@@ -10,24 +10,28 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import tiny_config, tiny_prepared
+from helpers import tiny_config, tiny_prepared, without_times
 
 from animalclf import config as configuration
 from animalclf.config import Augment
-from animalclf.data.loader import MemoryFeed, load_pictures, make_schedule
+from animalclf.data.loader import MemoryFeed, Schedule, load_pictures, make_schedule
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, driver, loop, train_state
 from animalclf.training import train as training
-from animalclf.training.distributed import Place
-from animalclf.training.mixup import Mixed, mix
-from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
+from animalclf.training.context import TrainContext
+from animalclf.training.distributed import RankContext
+from animalclf.training.loop import TrainPass
+from animalclf.training.lr_schedules import learning_rate
+from animalclf.training.mixup import MixedBatch, mix_batch
+from animalclf.training.optim import WeightAverage, make_optimizer
 from animalclf.utils import storage
 
 COUNTS = (20, 16, 8)
@@ -54,7 +58,7 @@ def train_into(folder, config, prepared, stop_after=None):
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        training.train(config, prepared, run, lambda s, passes: MemoryFeed(s, pictures), Place(), on_epoch, lambda event: None)
+        training.train(config, prepared, run, lambda s, passes: MemoryFeed(s, pictures), RankContext(), on_epoch)
     return run
 
 
@@ -62,30 +66,31 @@ def test_time_between_epochs_is_not_lost(tmp_path, prepared):
     """Checkpoints and reports take time that belongs to no step; it is told, and part of what the epochs took."""
     pictures = load_pictures(prepared)
     run = Run(str(tmp_path / "run"))
-    training.train(quick(3), prepared, run, lambda s, passes: MemoryFeed(s, pictures), Place(), lambda row: time.sleep(0.2), lambda event: None)
+    training.train(quick(3), prepared, run, lambda s, passes: MemoryFeed(s, pictures), RankContext(), lambda row: time.sleep(0.2))
     first, *others = run.metrics()
-    assert first["keep_seconds"] < 0.2 and all(0.2 <= row["keep_seconds"] < row["seconds"] for row in others)
-    assert run.result()["time"]["keep"] >= 0.4 and run.result()["seconds"] <= run.result()["seconds_this_time"]
+    assert first.checkpoint_seconds < 0.2 and all(0.2 <= row.checkpoint_seconds < row.seconds for row in others)
+    assert run.result().time["keep"] >= 0.4 and run.result().seconds <= run.result().seconds_this_time
 
 
-def without_times(rows):
-    return [{key: row[key] for key in row if not key.endswith("seconds") and key not in ("pictures_per_s", "wait_share")} for row in rows]
+def metrics(run):
+    """The history without what differs from one run to the next."""
+    return [without_times(row) for row in run.metrics()]
 
 
 def test_it_learns_and_fills_the_run_folder(tmp_path, prepared):
     run = train_into(tmp_path, tiny_config(4, optim__lr="1e-3"), prepared)
     result, history = run.result(), run.metrics()
-    assert len(history) == 4 and history[-1]["train_loss"] < history[0]["train_loss"]
-    assert result["rows"] == {"train": 33, "val": 11, "test": 0}
-    assert all(row["train_rows"] == 33 and row["val_rows"] == 11 for row in history)
+    assert len(history) == 4 and history[-1].train_loss < history[0].train_loss
+    assert result.rows == {"train": 33, "val": 11, "test": 0}
+    assert all(row.train_rows == 33 and row.val_rows == 11 for row in history)
     table = run.predictions("val")
     assert list(table["path"]) == sorted(table["path"]) and len(table) == 11
     chances = table[[f"p_{name}" for name in prepared.classes]].to_numpy()
     assert np.allclose(chances.sum(1), 1, atol=1e-5)
-    assert result["accuracy"] == pytest.approx((table["predicted"] == table["label"]).mean())
-    best = max(history, key=lambda row: row["val_balanced_accuracy"])
-    assert result["best_epoch"] == best["epoch"]
-    assert result["balanced_accuracy"] == pytest.approx(best["val_balanced_accuracy"])
+    assert result.metrics["accuracy"] == pytest.approx((table["predicted"] == table["label"]).mean())
+    best = max(history, key=lambda row: row.val["balanced_accuracy"])
+    assert result.best_epoch == best.epoch
+    assert result.metrics["balanced_accuracy"] == pytest.approx(best.val["balanced_accuracy"])
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
@@ -94,7 +99,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
     train_into(tmp_path / "parts", config, prepared, stop_after=1)
     assert len(Run(str(tmp_path / "parts")).metrics()) == 1
     parts = train_into(tmp_path / "parts", config, prepared)
-    assert without_times(parts.metrics()) == without_times(whole.metrics())
+    assert metrics(parts) == metrics(whole)
     for which in ("last", "best"):
         one, other = checkpoint.load(whole.checkpoint(which)), checkpoint.load(parts.checkpoint(which))
         assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
@@ -110,11 +115,11 @@ def test_frozen_layers_are_kept_once_and_resumed_from_there(tmp_path):
     base = {name for name in best["model"] if name.startswith("base.")}
     assert last["model"] and set(best["model"]) - set(last["model"]) == base and set(last["average"]["state"]) == set(last["model"])
     train_into(tmp_path / "parts", config, prepared)
-    assert without_times(part.metrics()) == without_times(whole.metrics())
+    assert metrics(part) == metrics(whole)
     assert part.predictions("val").equals(whole.predictions("val"))
     best["model"] |= {name: best["model"][name] + 1 for name in base}  # as no seed would draw them
     storage.write_bytes(part.checkpoint("best"), checkpoint.packed({key: value for key, value in best.items() if key != "format"}))
-    resumed = train_state.begin(config, part, 3, Place())
+    resumed = train_state.create_or_resume(config, part, 3, RankContext())
     assert all(torch.equal(resumed.model.state_dict()[name], best["model"][name]) for name in base)
     assert all(torch.equal(resumed.average.state[name], best["model"][name]) for name in base)
     (tmp_path / "parts" / "checkpoints" / "best.pt").unlink()
@@ -128,19 +133,19 @@ def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_p
     run.write_metrics(history[:1])
     storage.remove(run.url("result.json"))
     train_into(tmp_path / "run", quick(2), prepared)
-    assert run.metrics() == history and run.result()["epochs"] == 2
+    assert run.metrics() == history and run.result().epochs == 2
 
 
 def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp_path, prepared):
     whole = train_into(tmp_path / "whole", quick(3), prepared)
     driver.record(quick(1), prepared, Run(str(tmp_path / "longer")))
     run = train_into(tmp_path / "longer", quick(1), prepared)
-    assert run.result()["epochs"] == 1
+    assert run.result().epochs == 1
     config = quick(3)
     driver.record(config, prepared, driver.claim(run.root, config, resume=True))
     assert run.config() == config and not run.finished()  # interrupted now, it is a training that did not end
     train_into(tmp_path / "longer", config, prepared)
-    assert run.result()["epochs"] == 3 and without_times(run.metrics()) == without_times(whole.metrics())
+    assert run.result().epochs == 3 and metrics(run) == metrics(whole)
     assert run.predictions("val").equals(whole.predictions("val"))
     with pytest.raises(UserError, match=r"train\.epochs: 3 -> 2: 3 epochs are done"):
         driver.claim(run.root, quick(2), resume=True)
@@ -157,14 +162,14 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
     whole = train_into(tmp_path / "whole", settings(4, 0), prepared)
     driver.record(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
     run = train_into(tmp_path / "ended", settings(9, 1), prepared)
-    assert run.result()["epochs"] == 2
+    assert run.result().epochs == 2
     with pytest.raises(UserError, match=r"train\.epochs: 9 -> 12: ends after epoch 2, 1 without a better one; .*train\.patience"):
         driver.claim(run.root, settings(12, 1), resume=True)
     config = settings(4, 0)
     driver.record(config, prepared, driver.claim(run.root, config, resume=True))
     assert not run.finished()
     train_into(tmp_path / "ended", config, prepared)
-    assert run.result()["epochs"] == 4 and without_times(run.metrics()) == without_times(whole.metrics())
+    assert run.result().epochs == 4 and metrics(run) == metrics(whole)
     for patience, end in ((2, 3), (3, 4)):  # it would never have come to the fourth; it would end here, where it has ended
         with pytest.raises(UserError, match=rf"ends after epoch {end}"):
             driver.longer(run, settings(5, patience))
@@ -174,7 +179,7 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
     runs = [train_into(tmp_path / str(i), quick(1, seed=seed), prepared) for i, seed in enumerate([0, 0, 1])]
-    first, again, other = (without_times(run.metrics()) for run in runs)
+    first, again, other = (metrics(run) for run in runs)
     assert first == again != other
 
 
@@ -190,7 +195,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
         before = net[2].weight.detach().clone()
         batch = {"image": image, "label": label, "index": np.arange(12)}
         optimizer = make_optimizer(net.parameters(), config.optim)
-        loop.train_epoch(net, [batch], np.array([12]), optimizer, config.optim, config.train, 0, place=Place(), class_weights=weights)
+        loop.train_epoch(net, [batch], optimizer, TrainPass(config, 0, np.array([12]), class_weights=weights))
         grads.append(before - net[2].weight.detach())
     assert torch.allclose(grads[0], grads[1], atol=1e-6) and torch.allclose(grads[0], grads[2], atol=1e-6)
 
@@ -212,14 +217,14 @@ def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_pat
     features = Classifier.features
     monkeypatch.setattr(Classifier, "features", lambda self, images: (asked.append(len(images)), features(self, images))[1])
     kept = train_into(tmp_path / "kept", pooled(3), prepared)
-    assert sum(asked) == sum(kept.result()["rows"].values())  # each picture once, also at the end
+    assert sum(asked) == sum(kept.result().rows.values())  # each picture once, also at the end
     first, *others = kept.metrics()
-    assert 0 < first["features_seconds"] < first["seconds"] and not any("features_seconds" in row for row in others)
+    assert 0 < first.features_seconds < first.seconds and not any(row.features_seconds for row in others)
     monkeypatch.setattr(training, "is_identity", lambda augment: False)
     again = train_into(tmp_path / "again", pooled(3), prepared)
-    for one, other in zip(without_times(kept.metrics()), without_times(again.metrics()), strict=True):
+    for one, other in zip(metrics(kept), metrics(again), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
-    assert kept.result()["loss"] == pytest.approx(again.result()["loss"], rel=1e-4)
+    assert kept.result().metrics["loss"] == pytest.approx(again.result().metrics["loss"], rel=1e-4)
 
 
 def test_class_weights_are_the_seeds():
@@ -227,8 +232,9 @@ def test_class_weights_are_the_seeds():
     counts |= {"ragno": 4321, "scoiattolo": 1362}
     labels = np.repeat(np.arange(10), list(counts.values()))
     config = configuration.load("big_cnn_balanced")
-    schedule = training.Schedule({"train": np.arange(len(labels))}, labels, 128, "class_weights", config.augment, 128, 0)
-    weights = training.class_weights(config, schedule, 10, torch.device("cpu"))
+    schedule = Schedule({"train": np.arange(len(labels))}, labels, 128, "class_weights", config.augment, 128, 0)
+    prepared = SimpleNamespace(classes=list(counts))
+    weights = training.class_weights(TrainContext(config, prepared, schedule, Run(""), RankContext(), None, None))
     assert weights[0].item() == pytest.approx(0.485, abs=5e-4)
     assert weights[2].item() == pytest.approx(2.24, abs=5e-3)
 
@@ -260,7 +266,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, prepared):
 
 def test_early_stopping(tmp_path, prepared):
     run = train_into(tmp_path, quick(9, train__patience=1, optim__lr="1e-12"), prepared)
-    assert len(run.metrics()) == 2 and run.result()["best_epoch"] == 1
+    assert len(run.metrics()) == 2 and run.result().best_epoch == 1
 
 
 def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
@@ -329,9 +335,9 @@ def test_limit_keeps_every_class(prepared):
 def test_augmenting_on_the_device_trains_alike(tmp_path, prepared):
     settings = {"optim__name": "sgd"}
     rows = [train_into(tmp_path / on, quick(1, augment__on=on, **settings), prepared).metrics()[0] for on in ("data", "device")]
-    assert rows[0]["train_loss"] == pytest.approx(rows[1]["train_loss"], rel=1e-3)
-    assert rows[0]["augment_seconds"] > 0 and rows[1]["handover_seconds"] > rows[0]["handover_seconds"]
-    assert all(row["wait_seconds"] + row["handover_seconds"] + row["step_seconds"] == pytest.approx(row["train_seconds"]) for row in rows)
+    assert rows[0].train_loss == pytest.approx(rows[1].train_loss, rel=1e-3)
+    assert rows[0].augment_seconds > 0 and rows[1].copy_seconds > rows[0].copy_seconds
+    assert all(row.wait_seconds + row.copy_seconds + row.step_seconds == pytest.approx(row.train_seconds) for row in rows)
 
 
 @pytest.mark.parametrize("spec", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
@@ -340,9 +346,9 @@ def test_mixing_keeps_the_shares_of_the_pictures_and_labels(spec):
     label = torch.arange(6)
     kinds = set()
     for step in range(20):
-        mixed = mix(replace(Augment(), **spec), 0, 0, step, image, label)
-        assert 0.5 <= mixed.share <= 1 and torch.equal(mixed.other, label.roll(1))
-        expected = mixed.share * 10 * label + (1 - mixed.share) * 10 * mixed.other
+        mixed = mix_batch(image, label, step, augment=replace(Augment(), **spec), seed=0, epoch=0)
+        assert 0.5 <= mixed.fraction <= 1 and torch.equal(mixed.other, label.roll(1))
+        expected = mixed.fraction * 10 * label + (1 - mixed.fraction) * 10 * mixed.other
         assert torch.allclose(mixed.image.float().mean((1, 2, 3)), expected, atol=0.05)
         kinds.add(mixed.image.dtype)
     assert len(kinds) == len(spec)
@@ -363,11 +369,11 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
 
     def run(**named):
         optimizer = torch.optim.SGD(fixed.parameters(), lr=0)
-        found, _ = loop.train_epoch(Float(), [batch], np.array([4]), optimizer, config.optim, config.train, 0, place=Place(), **named)
-        return found["loss"]
+        metrics, _ = loop.train_epoch(Float(), [batch], optimizer, TrainPass(config, 0, np.array([4]), **named))
+        return metrics.loss
 
     def mixing(image, label, step):
-        return Mixed(image, label, label.roll(1), 0.7)
+        return MixedBatch(image, label, label.roll(1), 0.7)
 
     plain = torch.nn.functional.cross_entropy
     expected = 0.7 * plain(logits[[0] * 4], label) + 0.3 * plain(logits[[0] * 4], label.roll(1))

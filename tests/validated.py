@@ -11,7 +11,7 @@ import numpy as np
 from animalclf import config as configuration
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import predictions_table
-from animalclf.rows import CrossFitting, EnsembleResult, Evaluation
+from animalclf.rows import CrossFitting, EnsembleResult, EpochRow, Evaluation
 from animalclf.runs import Run
 
 CLASSES = ["ape", "bee", "cow"]
@@ -34,7 +34,7 @@ def finished_run(
     found = from_probabilities(chances, labels, classes)
     run.write_config(config)
     run.write_environment()
-    run.write_metrics([{"epoch": number, "seconds": 9.0 + number} for number in (1, 2, 3)])
+    run.write_metrics([EpochRow(number, seconds=9.0 + number) for number in (1, 2, 3)])
     run.write_predictions("val", predictions_table(names, classes, chances, ["ok"] * len(labels), [classes[label] for label in labels]))
     facts = {"run": run.root, "recipe": config.name, "seed": config.seed, "classes": list(classes), "best_epoch": 2, "epochs": 3}
     metrics = {"val": found.to_dict(), "balanced_accuracy": found["balanced_accuracy"]}
@@ -44,7 +44,7 @@ def finished_run(
 
 def ensemble_result(run: Run, members: Sequence[Run], name: str = "ensemble mean") -> EnsembleResult:
     """An ensemble of `members` with the validation predictions that `run` has."""
-    val = Evaluation.from_dict(run.result()["val"])
+    val = Evaluation.from_dict(run.read_result()["val"])
     return EnsembleResult(
         name=name,
         method="mean",

@@ -147,4 +147,4 @@ def best_of_each(finished: list[Any]) -> list[Any]:
         by_name.setdefault(one.config().name, []).append(one)
     if len(by_name) == 1:
         return finished
-    return [max(seeds, key=lambda one: one.result()["balanced_accuracy"]) for seeds in by_name.values()]
+    return [max(seeds, key=lambda one: one.result().metrics["balanced_accuracy"]) for seeds in by_name.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from animalclf import config as configuration
@@ -42,10 +43,12 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from animalclf.rows import Moment
     from animalclf.training import driver, mlflow_log
+    from animalclf.training.display import TrainingDisplay, results_table
     from animalclf.training.resources import Workers
     from animalclf.utils import storage
-    from animalclf.utils.console import TrainingDisplay, console, results_table
+    from animalclf.utils.console import console
 
     mlflow_log.wanted()
     workers = Workers.parse(arguments.workers)
@@ -59,11 +62,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = driver.claim(out, config, arguments.resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:
-            display.show({"moment": "pictures ready"})
+            display.show(Moment("pictures ready"))
             result = driver.start(config, prepared, folder, workers, arguments.cpu, arguments.local, display.show)
     finally:
         folder.unlock()
     mlflow_log.log_run(folder)
-    result["startup"] = display.startup()
+    result = replace(result, startup=display.startup())
     console.print(results_table(result))
-    return result
+    return result.to_dict()

@@ -281,6 +281,10 @@ class Train:
     """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws each class
     equally often. none: nothing; `predict --prior` can still correct for other class frequencies."""
 
+    loss: Text = "cross_entropy"
+    """Training loss. cross_entropy: with optim.label_smoothing. focal: cross-entropy that weights hard images more (Lin et al. 2017).
+    The validation loss is always the log loss, so that runs compare."""
+
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward and backward pass. bf16 takes half the memory and is faster where the hardware computes it
     natively; auto uses it there and fp32 elsewhere. Weights are always fp32."""

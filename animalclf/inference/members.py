@@ -33,7 +33,7 @@ def side_by_side(runs: Sequence[Run]) -> Validated:
     twice = [run.root for number, run in enumerate(runs) if run.root in [other.root for other in runs[:number]]]
     if twice:
         raise UserError(f"{twice[0]}: given twice; name every run once")
-    results = [run.result() for run in runs]
+    results = [run.read_result() for run in runs]
     for run, result in zip(runs, results, strict=True):
         if "val" not in result:
             raise UserError(f"{run.root}: was trained without a validation split, so it cannot be compared; train it with data.val above 0")

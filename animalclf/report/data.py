@@ -105,4 +105,4 @@ def read(
 
 
 def _facts(run: Run) -> RunFacts:
-    return RunFacts(run, run.config(), run.environment(), run.metrics(), run.result() if run.finished() else None)
+    return RunFacts(run, run.config(), run.environment(), [row.to_dict() for row in run.metrics()], run.read_result() if run.finished() else None)

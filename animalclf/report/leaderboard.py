@@ -86,7 +86,7 @@ def _short(value: Any) -> str:
 
 
 def _model_row(name: str, runs: Sequence[Run], config: Config, validated: Validated, positions: Sequence[int]) -> LeaderboardRow:
-    results = [run.result() for run in runs]
+    results = [run.read_result() for run in runs]
     with torch.device("meta"):  # shapes without memory
         model = build(config.model, len(validated.classes), load_weights=False)
     seconds = [_seconds_to_best(run, result) for run, result in zip(runs, results, strict=True)]
@@ -124,7 +124,7 @@ def _ensemble_row(result: EnsembleResult, validated: Validated, position: int) -
 
 
 def _seconds_to_best(run: Run, result: dict[str, Any]) -> float:
-    return float(sum(row["seconds"] for row in run.metrics() if row["epoch"] <= result["best_epoch"]))
+    return float(sum(row.seconds for row in run.metrics() if row.epoch <= result["best_epoch"]))
 
 
 def _metrics(evaluations: Sequence[Evaluation], validated: Validated, positions: Sequence[int]) -> dict[str, Spread]:

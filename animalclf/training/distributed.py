@@ -1,4 +1,4 @@
-"""The ranks of a training run: who this process is, and the few things that all of them do together. One process is a world of one."""
+"""The ranks of a training, and collectives over them. A single process is a world of size one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where this process stands among the ranks, and what it computes on."""
+class RankContext:
+    """This process among the ranks of a training, and the device that it computes on."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
@@ -31,23 +31,23 @@ def all_reduce(tensor: torch.Tensor) -> None:
         dist.all_reduce(tensor)
 
 
-def gather(mine: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The values of all ranks (anything that pickles), in rank order, on every rank."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return [mine]
-    shares: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, mine)
-    return shares
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
-def together(action: Callable[[], T]) -> T:
-    """`action()` on every rank; a UserError on one of them is raised on all, so that no rank waits for another that has given up."""
+def on_all_ranks(action: Callable[[], T]) -> T:
+    """`action()` on every rank. A UserError on one of them is raised on all, so that no rank waits for one that has given up."""
     value, problem = None, ""
     try:
         value = action()
     except UserError as error:
         problem = str(error)
-    problems = [text for text in gather(problem) if text]
+    problems = [text for text in all_gather(problem) if text]
     if problems:
         raise UserError(problems[0])
     return value  # type: ignore[return-value]
@@ -55,7 +55,7 @@ def together(action: Callable[[], T]) -> T:
 
 @torch.no_grad()
 def average_statistics(model: torch.nn.Module) -> None:
-    """Make the BatchNorm statistics of all ranks their mean, so that every rank validates the same model."""
+    """Average the BatchNorm statistics over the ranks, so that every rank validates the same model."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         for buffer in model.buffers():
             if buffer.is_floating_point():
@@ -63,10 +63,11 @@ def average_statistics(model: torch.nn.Module) -> None:
                 buffer /= dist.get_world_size()
 
 
-def set_up_cpu(wanted: int, workers_here: int) -> None:
-    """Threads of this rank: `wanted`, or (0) the node's physical cores shared among its ranks (Ray sets OMP_NUM_THREADS=1). And memory that stays."""
+def set_up_cpu(threads: int, local_world_size: int) -> None:
+    """Set the CPU threads of this rank: `threads`, or (0) the node's physical cores divided by its ranks (Ray sets OMP_NUM_THREADS=1).
+    Freed memory stays with the process."""
     cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores())
-    torch.set_num_threads(wanted or max(1, cores // workers_here))
+    torch.set_num_threads(threads or max(1, cores // local_world_size))
     keep_freed_memory()
 
 

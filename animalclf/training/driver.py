@@ -17,6 +17,7 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
+from animalclf.rows import Moment, ProgressEvent, TrainingResult
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, input_claim, preflight, scaling, what_there_is
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from animalclf.data.ray_loader import Cache
     from animalclf.training.stop import Switch
 
-Show = Callable[[dict[str, Any]], None]
+Report = Callable[[ProgressEvent], None]
 SILENCE = 60.0  # seconds without an event of the workers after which that is said
 ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
 
@@ -111,7 +112,7 @@ def prepared_for(data: str, config: Config, where: str, explicit: Collection[str
     return prepare(data, storage.join(where, name), config.data, workers=workers), config
 
 
-def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, show: Show) -> dict[str, Any]:
+def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, report: Report) -> TrainingResult:
     """Say the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content of result.json."""
     counted = {split: len(prepared.rows(split)) for split in ("train", "val", "test")}
     if counted["train"] < workers.most:
@@ -131,7 +132,7 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
         found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
         in_memory, kept = choose_cache(config.train.cache, prepared)
         place = f"on {workers.of('GPU' if use_gpu else 'CPU')} ({found}), {kept}"
-    show({"moment": "ray ready"})
+    report(Moment("ray ready"))
     record(config, prepared, run, workers=str(workers), gpu=use_gpu)
     done = len(run.metrics())
     console.print(
@@ -139,10 +140,10 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
         soft_wrap=True,
     )
     if local:
-        return train_here(config, prepared, run, show)
+        return train_here(config, prepared, run, report)
     from animalclf.data.ray_loader import cache
 
-    return train_on_ray(config, prepared, run, workers, use_gpu, show, cache(prepared, in_memory, input_claim(workers, use_gpu)))
+    return train_on_ray(config, prepared, run, workers, use_gpu, report, cache(prepared, in_memory, input_claim(workers, use_gpu)))
 
 
 def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
@@ -161,15 +162,15 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
         run.write_config(config)
 
 
-def train_here(config: Config, prepared: Prepared, run: Run, show: Show) -> dict[str, Any]:
+def train_here(config: Config, prepared: Prepared, run: Run, report: Report) -> TrainingResult:
     """`--local`: the same training in this process, without Ray, so that breakpoints work."""
     from animalclf.data.loader import MemoryFeed, load_pictures
-    from animalclf.training.distributed import Place, set_up_cpu
+    from animalclf.training.distributed import RankContext, set_up_cpu
     from animalclf.training.train import train
 
     set_up_cpu(config.train.threads, 1)
     pictures = load_pictures(prepared)
-    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), Place(), lambda row: None, show)
+    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), RankContext(), report=report)
 
 
 def train_on_ray(
@@ -178,10 +179,10 @@ def train_on_ray(
     run: Run,
     workers: Workers,
     use_gpu: bool,
-    show: Show,
+    report: Report,
     store: Cache | None = None,
     switch: Switch | None = None,
-) -> dict[str, Any]:
+) -> TrainingResult:
     """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
     `store`: where the pictures wait, possibly for several trainings; default: in the object store, for this one.
 
@@ -235,7 +236,7 @@ def train_on_ray(
         except queue.Empty:
             result = None
         for event in ray.get(mailbox.take.remote()):
-            show(event)
+            report(event)
             heard = time.monotonic()
         if time.monotonic() - heard > SILENCE:
             heard = time.monotonic()
@@ -245,6 +246,4 @@ def train_on_ray(
             continue
         if isinstance(result, BaseException):
             raise result
-        if "error" in result:
-            raise UserError(result["error"])
-        return dict(result)
+        return result

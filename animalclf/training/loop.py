@@ -5,35 +5,37 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from animalclf.config import Optim, Train
+from animalclf.config import Config
 from animalclf.data.loader import Batch
 from animalclf.errors import UserError
-from animalclf.training.distributed import Place, all_reduce
-from animalclf.training.mixup import Mixed
-from animalclf.training.optim import learning_rate
+from animalclf.training.distributed import RankContext, all_reduce
+from animalclf.training.losses import LOSSES, Loss, log_loss_sum, weighted_sum
+from animalclf.training.lr_schedules import learning_rate
+from animalclf.training.mixup import MixedBatch
 
-View = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
+DeviceAugment = Callable[[torch.Tensor, np.ndarray], torch.Tensor]  # stored images and their manifest rows to the network's input
+Mix = Callable[[torch.Tensor, torch.Tensor, int], MixedBatch]  # images, labels and the step's number
+Progress = Callable[[int, float], None]  # images over all ranks so far, and seconds
 
 
 @dataclass
 class Clock:
-    """Where the time of this rank's pass went, in seconds, and its pictures. `read` and `augment` are spent by input tasks beside the steps;
-    `wait` (blocked on the input) and `handover` (copies to the device) are part of `total`, the rest of which is the steps."""
+    """Time of this rank's pass in seconds, and its images. `read` and `augment` are spent by input tasks beside the steps; `wait` (blocked on
+    the input) and `copy` (host to device, and augmentation there) are part of `total`, the rest of which is the steps."""
 
     read: float = 0.0
     augment: float = 0.0
     wait: float = 0.0
-    handover: float = 0.0
+    copy: float = 0.0
     total: float = 0.0
-    pictures: int = 0
+    images: int = 0
 
 
 def choose_bf16(precision: str, device: torch.device) -> bool:
@@ -51,9 +53,11 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
-def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock, view: View | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def on_device(
+    batches: Iterable[Batch], device: torch.device, clock: Clock, augment: DeviceAugment | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(image, label) on `device`. On a GPU the copy is pinned and asynchronous and the next batch is fetched while this one is computed.
-    `view(image, index)` is what the device then makes of the stored pictures. The time that each part takes is added to `clock`."""
+    `augment(image, index)` is applied there. The time that each part takes is added to `clock`."""
 
     def fetch(iterator: Iterator[Batch]) -> tuple[torch.Tensor, torch.Tensor] | None:
         started = time.perf_counter()
@@ -63,13 +67,13 @@ def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock, view
         if batch is None:
             return None
         if "seconds" in batch:
-            read, augment = batch["seconds"].sum(0, dtype=np.float64)
-            clock.read, clock.augment = clock.read + float(read), clock.augment + float(augment)
+            read_seconds, augment_seconds = batch["seconds"].sum(0, dtype=np.float64)
+            clock.read, clock.augment = clock.read + float(read_seconds), clock.augment + float(augment_seconds)
         image, label = moved(batch["image"], device), moved(batch["label"], device)
-        if view:
-            image = view(image, batch["index"])
-        clock.pictures += len(label)
-        clock.handover += time.perf_counter() - arrived
+        if augment:
+            image = augment(image, batch["index"])
+        clock.images += len(label)
+        clock.copy += time.perf_counter() - arrived
         return image, label
 
     iterator = iter(batches)
@@ -95,82 +99,90 @@ def moved(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tens
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def train_epoch(
-    network: nn.Module,
-    batches: Iterable[Batch],
-    step_sizes: np.ndarray,
-    optimizer: torch.optim.Optimizer,
-    spec: Optim,
-    train: Train,
-    epoch: int,
-    *,
-    place: Place,
-    class_weights: torch.Tensor | None = None,
-    view: View | None = None,
-    mix: Callable[[torch.Tensor, torch.Tensor, int], Mixed] | None = None,
-    after_step: Callable[[], None] | None = None,
-    progress: Callable[[int, float], None] | None = None,
-) -> tuple[dict[str, float], Clock]:
-    """One pass over `batches`, an optimizer step each. `step_sizes`: pictures of each step over all ranks, int64 (steps,).
+@dataclass(frozen=True, eq=False)
+class TrainPass:
+    """How the steps of one epoch are computed on this rank."""
 
-    The loss of a step is the mean over the *global* batch (class weights multiply a picture's loss, as Keras's class_weight does), so ranks with
-    one picture more count right and the gradient is that of a single process. `view` augments on the device, `mix` is mixup or CutMix.
-    Returns loss, accuracy (of mixed pictures: by the label of the larger share) and rows over all ranks, and this rank's clock.
+    config: Config
+    epoch: int
+    """Counted from 0."""
+    step_sizes: np.ndarray
+    """Images of each step over all ranks, int64 (steps,)."""
+    ranks: RankContext = field(default_factory=RankContext)
+    class_weights: torch.Tensor | None = None
+    """float32 (classes,)."""
+    augment: DeviceAugment | None = None
+    mix: Mix | None = None
+    after_step: Sequence[Callable[[], None]] = ()
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class TrainMetrics:
+    """Means over the images of an epoch, over all ranks. The accuracy of mixed images is by the label of the larger part."""
+
+    loss: float
+    accuracy: float
+    rows: int
+
+
+def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.optim.Optimizer, settings: TrainPass) -> tuple[TrainMetrics, Clock]:
+    """One pass over `batches`, an optimizer step each. Returns the metrics over all ranks, and this rank's clock.
+
     Raises UserError where the loss is no longer a number.
     """
     network.train()
-    device, world = place.device, place.world
+    train, optim, steps = settings.config.train, settings.config.optim, len(settings.step_sizes)
+    device, loss = settings.ranks.device, LOSSES.get(train.loss)(settings.config)
     clock, bf16, started = Clock(), choose_bf16(train.precision, device), time.perf_counter()
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, rows; read once, at the end: no synchronisation in a step
     step = -1
-    for step, (image, label) in enumerate(on_device(batches, device, clock, view)):
-        rate = learning_rate(spec, epoch * len(step_sizes) + step, len(step_sizes), train.epochs)
+    for step, (image, label) in enumerate(on_device(batches, device, clock, settings.augment)):
+        rate = learning_rate(optim, settings.epoch * steps + step, steps, train.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        mixed = mix(image, label, step) if mix else Mixed(image, label, None, 1.0)
-        pieces = list(_pieces(mixed, train.accumulate))
-        for position, piece in enumerate(pieces):
-            last = position == len(pieces) - 1
-            # Gradients travel once a step, with the last piece.
-            quiet = contextlib.nullcontext() if last or world == 1 else network.no_sync()  # type: ignore[operator]
-            with quiet:
-                with autocast(device, bf16):
-                    logits = network(piece.image)
-                loss = piece.share * _loss(logits, piece.label, class_weights, spec.label_smoothing)
-                if piece.other is not None:
-                    loss = loss + (1 - piece.share) * _loss(logits, piece.other, class_weights, spec.label_smoothing)
-                (loss * (world / int(step_sizes[step]))).backward()
-            with torch.no_grad():
-                rows = torch.tensor(len(piece.label), device=device)
-                sums += torch.stack([loss, (logits.argmax(1) == piece.label).sum(), rows]).double()
-        if spec.clip_norm:
-            nn.utils.clip_grad_norm_(network.parameters(), spec.clip_norm)
+        batch = settings.mix(image, label, step) if settings.mix else MixedBatch(image, label)
+        _forward_backward(network, batch, step, settings, loss, bf16, sums)
+        if optim.clip_norm:
+            nn.utils.clip_grad_norm_(network.parameters(), optim.clip_norm)
         optimizer.step()
-        if after_step:
-            after_step()
-        if progress:
-            progress(clock.pictures * world, time.perf_counter() - started)
-    if step + 1 != len(step_sizes):
-        raise RuntimeError(f"epoch {epoch} gave {step + 1} steps, the plan has {len(step_sizes)}: this is a bug, please report it")
+        for hook in settings.after_step:
+            hook()
+        if settings.progress:
+            settings.progress(clock.images * settings.ranks.world_size, time.perf_counter() - started)
+    if step + 1 != steps:
+        raise RuntimeError(f"epoch {settings.epoch} gave {step + 1} steps, the plan has {steps}: this is a bug, please report it")
     all_reduce(sums)
-    total_loss, correct, seen = sums.tolist()
+    total_loss, correct, rows = sums.tolist()
     if not np.isfinite(total_loss):
-        raise UserError(f"the training loss is no longer a number in epoch {epoch + 1}; lower optim.lr (now {spec.lr:g}) or set optim.clip_norm=1")
+        remedy = f"lower optim.lr (now {optim.lr:g}) or set optim.clip_norm=1"
+        raise UserError(f"the training loss is no longer a number in epoch {settings.epoch + 1}; {remedy}")
     clock.total = time.perf_counter() - started
-    return {"loss": total_loss / seen, "accuracy": correct / seen, "rows": seen}, clock
+    return TrainMetrics(total_loss / rows, correct / rows, int(rows)), clock
 
 
-def _loss(logits: torch.Tensor, target: torch.Tensor, class_weights: torch.Tensor | None, smoothing: float) -> torch.Tensor:
-    """Summed cross-entropy, a picture's multiplied by the weight of its class."""
-    losses = F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
-    return (losses if class_weights is None else losses * class_weights[target]).sum()
+def _forward_backward(network: nn.Module, batch: MixedBatch, step: int, settings: TrainPass, loss: Loss, bf16: bool, sums: torch.Tensor) -> None:
+    """The gradients of one step, in micro-batches; adds loss, correct predictions and rows to `sums`, float64 (3,).
 
-
-def _pieces(mixed: Mixed, count: int) -> Iterator[Mixed]:
-    others = mixed.other.tensor_split(count) if mixed.other is not None else [None] * count
-    for image, label, other in zip(mixed.image.tensor_split(count), mixed.label.tensor_split(count), others, strict=True):
-        yield Mixed(image, label, other, mixed.share)
+    The loss of a step is the mean over the *global* batch, so ranks with one image more count right and the gradient is that of a single
+    process.
+    """
+    world_size, weights = settings.ranks.world_size, settings.class_weights
+    micro_batches = list(batch.micro_batches(settings.config.train.accumulate))
+    for position, part in enumerate(micro_batches):
+        last = position == len(micro_batches) - 1
+        # Gradients are all-reduced once a step, with the last micro-batch.
+        with contextlib.nullcontext() if last or world_size == 1 else network.no_sync():  # type: ignore[operator]
+            with autocast(settings.ranks.device, bf16):
+                logits = network(part.image)
+            value = part.fraction * weighted_sum(loss(logits, part.label), part.label, weights)
+            if part.other is not None:
+                value = value + (1 - part.fraction) * weighted_sum(loss(logits, part.other), part.other, weights)
+            (value * (world_size / int(settings.step_sizes[step]))).backward()
+        with torch.no_grad():
+            rows = torch.tensor(len(part.label), device=settings.ranks.device)
+            sums += torch.stack([value, (logits.argmax(1) == part.label).sum(), rows]).double()
 
 
 @torch.no_grad()
@@ -181,9 +193,9 @@ def validate(
     *,
     device: torch.device,
     bf16: bool,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Confusion matrix int64 (classes, classes), rows = true class, and the summed cross-entropy, over all ranks: each row counts once.
+    """Confusion matrix int64 (classes, classes), rows = true class, and the summed log loss, over all ranks: each row counts once.
 
     No collective runs inside the pass, so ranks may have different numbers of batches.
     """
@@ -194,16 +206,16 @@ def validate(
     for image, label in on_device(batches, device, clock):
         with autocast(device, bf16):
             logits = network(image)
-        loss += F.cross_entropy(logits, label, reduction="sum").double()
+        loss += log_loss_sum(logits, label).double()
         confusion += torch.bincount(label * classes + logits.argmax(1), minlength=classes * classes)
         if progress:
-            progress(clock.pictures, time.perf_counter() - started)
+            progress(clock.images, time.perf_counter() - started)
     all_reduce(confusion)
     all_reduce(loss)
     return confusion.view(classes, classes).cpu().numpy(), float(loss.item())
 
 
-def same_count(what: str, seen: int, planned: int) -> None:
-    """Raise RuntimeError unless every planned row was seen exactly once."""
-    if seen != planned:
-        raise RuntimeError(f"{seen} {what} rows were seen, the manifest has {planned}: this is a bug, please report it")
+def same_count(name: str, seen: int, expected: int) -> None:
+    """Raise RuntimeError unless every row of the manifest was seen exactly once."""
+    if seen != expected:
+        raise RuntimeError(f"{seen} {name} rows were seen, the manifest has {expected}: this is a bug, please report it")

@@ -27,12 +27,12 @@ def log_run(run: Run) -> bool:
     if not wanted():
         return False
     mlflow = importlib.import_module("mlflow")
-    config, result = run.config(), run.result()
+    config, result = run.config(), run.read_result()
     with mlflow.start_run(run_name=f"{config.name}, seed {config.seed}"):
         mlflow.set_tags({"run": run.root, "data_fingerprint": run.environment()["data_fingerprint"]})
         mlflow.log_params(configuration.flat(configuration.to_dict(config)))
         for row in run.metrics():
-            mlflow.log_metrics(scalars(row), step=row["epoch"])
+            mlflow.log_metrics(scalars(row), step=row.epoch)
         last = {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
         mlflow.log_metrics({f"result/{name}": value for name, value in last.items()})
     return True

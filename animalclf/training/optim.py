@@ -1,42 +1,46 @@
-"""Optimizer, learning rate and averaged weights."""
+"""Optimizers by name (`optim.name` selects one), and averaged weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from animalclf.config import Optim
+from animalclf.utils.registry import Registry
+
+Groups = list[dict[str, Any]]  # parameter groups of torch.optim, each with its weight decay
+OPTIMIZERS: Registry[Callable[[Groups, Optim], torch.optim.Optimizer]] = Registry("optimizer", key="optim.name")
+
+
+@OPTIMIZERS.register("adam")
+def adam(groups: Groups, spec: Optim) -> torch.optim.Optimizer:
+    """Adam with Keras's constants: betas (0.9, 0.999), eps 1e-7 by default."""
+    return torch.optim.Adam(groups, lr=spec.lr, eps=spec.eps, fused=True)
+
+
+@OPTIMIZERS.register("adamw")
+def adamw(groups: Groups, spec: Optim) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov, Hutter 2019)."""
+    return torch.optim.AdamW(groups, lr=spec.lr, eps=spec.eps, fused=True)
+
+
+@OPTIMIZERS.register("sgd")
+def sgd(groups: Groups, spec: Optim) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov momentum."""
+    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0)
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], spec: Optim) -> torch.optim.Optimizer:
-    """An optimizer over the trainable ones of `parameters`. Vectors (biases, norm scales) are not decayed.
-
-    Adam's constants are Keras's: betas (0.9, 0.999), eps 1e-7 by default.
-    """
+    """The optimizer `spec.name` over the trainable ones of `parameters`. Vectors (biases, norm scales) are not decayed."""
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    if spec.name == "sgd":
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0)
-    kind = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=spec.lr, eps=spec.eps, fused=True)
-
-
-def learning_rate(spec: Optim, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """The learning rate of optimizer step `step` (counted from 0 over the whole run): a linear warm-up, then constant or a cosine to zero."""
-    warmup = spec.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return spec.lr * (step + 1) / (warmup + 1)
-    if spec.schedule == "constant":
-        return spec.lr
-    progress = (step - warmup) / max(1.0, steps_per_epoch * epochs - warmup)
-    return spec.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return OPTIMIZERS.get(spec.name)([group for group in groups if group["params"]], spec)
 
 
 class WeightAverage:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any
 
-from animalclf.metrics import epoch_metrics
+from animalclf.rows import EpochRow
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -25,24 +24,23 @@ TAGS = {
 }
 
 
-def scalars(row: dict[str, Any]) -> dict[str, float]:
-    """Tag -> value of a row of metrics.jsonl."""
-    tags = TAGS | {f"val_{metric.key}": f"val/{metric.key}" for metric in epoch_metrics()}
-    return {tag: row[key] for key, tag in tags.items() if key in row}
+def scalars(row: EpochRow) -> dict[str, float]:
+    """Tag -> value of an epoch's row."""
+    values = row.to_dict()
+    return {tag: values[key] for key, tag in TAGS.items()} | {f"val/{name}": value for name, value in row.val.items()}
 
 
-def write_events(run: Run, history: list[dict[str, Any]]) -> None:
-    """Write the event file of the last epoch in `history` (rows as in metrics.jsonl). The step is the epoch, from 1."""
+def write_events(run: Run, row: EpochRow) -> None:
+    """Write the event file of an epoch. The step is the epoch, from 1."""
     from tensorboardX import SummaryWriter
 
-    row = history[-1]
     with tempfile.TemporaryDirectory() as folder:
         writer = SummaryWriter(folder)
         for tag, value in scalars(row).items():
-            writer.add_scalar(tag, value, row["epoch"])
+            writer.add_scalar(tag, value, row.epoch)
         writer.close()
         (name,) = os.listdir(folder)
         with open(os.path.join(folder, name), "rb") as file:
             content = file.read()
     # TensorBoard reads the files of a folder in the order of their names.
-    storage.write_bytes(run.url("events", f"events.out.tfevents.{row['epoch']:010d}"), content)
+    storage.write_bytes(run.url("events", f"events.out.tfevents.{row.epoch:010d}"), content)

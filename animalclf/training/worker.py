@@ -17,9 +17,11 @@ from animalclf.data.loader import Phase, Schedule
 from animalclf.data.prepared_set import open_prepared
 from animalclf.data.ray_loader import Cache, RayFeed
 from animalclf.errors import UserError
+from animalclf.rows import EpochRow, ProgressEvent, TrainingResult
 from animalclf.runs import Run
-from animalclf.training.distributed import Place, gather, set_up_cpu
-from animalclf.training.train import Feed, Report, train
+from animalclf.training.context import Feed
+from animalclf.training.distributed import RankContext, all_gather, set_up_cpu
+from animalclf.training.train import train
 
 REPORT_SECONDS = 2.0  # Ray looks for reports once a second, and a rank that has a second one waits for that: an epoch can be over much sooner
 
@@ -32,49 +34,57 @@ class Task:
     prepared: str
     run: str
     cache: Cache
-    mailbox: Any  # actor handle of mailbox.Mailbox
+    mailbox: Any  # actor handle of progress.Mailbox
 
 
-def now_and_then(report: Report) -> Report:
-    """`report` for calls on every rank, of which some come through: one every REPORT_SECONDS at most, the same on all ranks, as `report` waits for
-    all of them."""
-    reported = time.monotonic()
+class RareReports:
+    """Reports to Ray Train at most every REPORT_SECONDS, in the same epochs on all ranks: Ray waits for the report of every rank."""
 
-    def passed_on(row: dict[str, Any]) -> None:
-        nonlocal reported
-        if gather(time.monotonic() - reported > REPORT_SECONDS)[0]:  # the first rank's clock decides
-            reported = time.monotonic()
-            report(row)
+    def __init__(self) -> None:
+        self.reported = time.monotonic()
 
-    return passed_on
+    def __call__(self, row: EpochRow) -> None:
+        """An epoch is over; called on every rank."""
+        if all_gather(time.monotonic() - self.reported > REPORT_SECONDS)[0]:  # the first rank's clock decides
+            self.reported = time.monotonic()
+            ray.train.report(row.to_dict())
 
 
-def worker(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError comes back as {"error": text}: a wrong
-    setting is no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
+class Feeds:
+    """Makes the feeds of this rank: from device memory where the images fit, else from Ray Data."""
+
+    def __init__(self, cache: Cache, image_bytes: int, ranks: RankContext) -> None:
+        self.cache, self.image_bytes, self.ranks = cache, image_bytes, ranks
+        self.on_device: DeviceFeed | None = None
+
+    def __call__(self, schedule: Schedule, passes: Sequence[tuple[Phase, int]]) -> Feed:
+        rank, world_size = self.ranks.rank, self.ranks.world_size
+        if not fits(schedule, self.image_bytes, self.ranks.device):
+            return RayFeed(schedule, self.cache, rank, world_size, passes)
+        # The evaluation at the end sees the same images as the epochs; the features of a frozen base are another selection.
+        if self.on_device is None or self.on_device.schedule is not schedule:
+            self.on_device = None  # its memory is free before the next is filled
+            self.on_device = DeviceFeed(schedule, self.cache.pictures(), self.ranks.device, rank, world_size)
+        return self.on_device
+
+
+def worker(settings: dict[str, Any]) -> TrainingResult | UserError | None:
+    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError is returned: a wrong setting is
+    no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
     task: Task = settings["task"]
     if not ray.get(task.mailbox.enter.remote(ray.util.get_current_placement_group())):
         return None
     context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    ranks = RankContext(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     set_up_cpu(task.config.train.threads, context.get_local_world_size())
-
     prepared = open_prepared(task.prepared)
-    kept: list[DeviceFeed] = []
+    feeds = Feeds(task.cache, prepared.stored_size**2 * 3, ranks)
 
-    def make_feed(schedule: Schedule, passes: Sequence[tuple[Phase, int]]) -> Feed:
-        if fits(schedule, prepared.stored_size**2 * 3, place.device):
-            # The evaluation at the end sees the same pictures as the epochs; the features of a frozen base are another selection.
-            if not kept or kept[0].schedule is not schedule:
-                kept[:] = [DeviceFeed(schedule, task.cache.pictures(), place.device, place.rank, place.world)]
-            return kept[0]
-        return RayFeed(schedule, task.cache, place.rank, place.world, passes)
-
-    def on_progress(event: dict[str, Any]) -> None:
-        if place.rank == 0:
+    def report(event: ProgressEvent) -> None:
+        if ranks.rank == 0:
             task.mailbox.post.remote(event)
 
     try:
-        return train(task.config, prepared, Run(task.run), make_feed, place, now_and_then(ray.train.report), on_progress)
+        return train(task.config, prepared, Run(task.run), feeds, ranks, RareReports(), report)
     except UserError as error:
-        return {"error": str(error)}
+        return error

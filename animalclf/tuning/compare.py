@@ -23,10 +23,10 @@ from animalclf.errors import UserError
 from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
 from animalclf.training import driver, mlflow_log
-from animalclf.training.driver import Show
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, preflight
 from animalclf.tuning import comparison_dir
+from animalclf.tuning.comparison_dir import Show
 from animalclf.tuning.spec import ComparisonSpec, Trial
 from animalclf.tuning.trials import Job, Shared, check_searcher, run_trials
 from animalclf.utils import storage
@@ -48,8 +48,7 @@ def compare(
     """Train all trials of `spec` on `data` into the comparison folder `out`, with `workers` Train workers each (0: one), as many at a time as the
     cluster has room for, at most `max_concurrent`. A trial that fails is reported, and the others go on.
 
-    Returns the content of `out`/summary.json. `show` gets {"trial": slug, ...} with "state" and the other fields of a TrialEntry, "row" (a finished
-    epoch) or the progress of a phase.
+    Returns the content of `out`/summary.json. `show` gets the progress of each trial, and its TrialEntry whenever its state changes.
 
     Raises UserError before any training for what cannot be compared, placed or resumed. Ctrl-C stops the trials; `resume` continues them.
     """

@@ -7,23 +7,34 @@ trials/<slug>/       ordinary run folders
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 import yaml
 
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
-from animalclf.rows import ComparedData, ComparisonSummary, TrialEntry
+from animalclf.rows import ComparedData, ComparisonSummary, TrialEntry, TrialFailure, TrialProgress
 from animalclf.runs import Run
-from animalclf.training.driver import Show
 from animalclf.tuning.spec import ComparisonSpec, monitored_metric
 from animalclf.utils import storage
 
+Show = Callable[[TrialProgress | TrialEntry], None]
 PLAN, SUMMARY, TRIALS = "comparison.yaml", "summary.json", "trials"
 ENDED = ("finished", "stopped")  # states that a resume leaves alone
+
+
+@dataclass(frozen=True)
+class TuneEvent:
+    """What Tune does with a trial."""
+
+    entry: TrialEntry
+    """The trial as it begins, for trials that a searcher proposes."""
+    state: Literal["running", "complete", "failed"]
+    ended: bool
+    """Whether it had ended before this start, and only replays its history."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +128,17 @@ class Board:
             self._show(entry)
         self.write()
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, event: TrialProgress | TrialFailure | TuneEvent) -> None:
         """An event of a trial's process or of Tune."""
-        slug = event["trial"]
-        if slug not in self.entries:
-            self.entries[slug] = TrialEntry(slug=slug, name=event["name"], seed=event["seed"], run=event["run"], values=event["values"])
-        entry = self.entries[slug]
-        if "tune" in event:
-            if not event["ended"]:
-                self._change(entry, event["tune"])
-        elif "failed" in event:
-            if entry.state == "running":  # and not ended from here
-                entry.reason = event["failed"]
-        else:
+        if isinstance(event, TrialProgress):
             self.show(event)
+        elif isinstance(event, TrialFailure):
+            if self.entries[event.trial].state == "running":  # and not ended from here
+                self.entries[event.trial].reason = event.reason
+        else:
+            entry = self.entries.setdefault(event.entry.slug, event.entry)
+            if not event.ended:
+                self._change(entry, event.state)
 
     def _change(self, entry: TrialEntry, state: str) -> None:
         """Take a state from Tune: running, failed or complete."""
@@ -147,11 +155,11 @@ class Board:
         self.write()
 
     def _show(self, entry: TrialEntry) -> None:
-        self.show({"trial": entry.slug, **entry.to_dict()})
+        self.show(replace(entry))
 
     def _read_history(self, entry: TrialEntry) -> None:
-        history = Run(entry.run).metrics()
-        values = [row[self.metric] for row in history if self.metric in row]
+        history, name = Run(entry.run).metrics(), self.metric.removeprefix("val_")
+        values = [row.val[name] for row in history if name in row.val]
         entry.epochs, entry.best = len(history), (min if self.mode == "min" else max)(values) if values else None
 
     def close(self) -> None:

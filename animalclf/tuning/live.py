@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialProgress
 from animalclf.tuning.spec import Trial, monitored_metric
-from animalclf.utils.console import LOG_SECONDS, duration
 from animalclf.utils.console import console as stderr
+from animalclf.utils.console import duration
+from animalclf.utils.progress import LOG_SECONDS
+from animalclf.utils.throttle import Throttle
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
 COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "finished": "green", "stopped": "yellow", "waiting": "dim"}
-QUIET = 1.0  # seconds from one plain line of a trial to its next: epochs of a head on kept features take hundredths
+DOING = {"features": "features", "val": "validating"}
+EPOCH_LINE_SECONDS = 1.0  # between two plain lines of a trial's epochs; those of a head on cached features take hundredths
 AROUND = 8  # lines of the terminal that the table leaves to its own frame and to what stands above
 
 
@@ -35,12 +38,12 @@ class Line:
     epoch: int = 0  # finished
     best: float | None = None
     seconds: float = 0.0  # of the last epoch
-    speed: float = 0.0  # pictures/s
+    speed: float = 0.0  # images/s
     doing: str = ""
     share: float = 0.0  # of the running epoch
-    told: int = 0  # the epoch of the last plain line
-    told_at: float = -1e9
-    logged_at: float = -1e9  # the last plain line of either kind
+    logged_epoch: int = 0  # of the last plain line
+    epoch_lines: Throttle = field(default_factory=lambda: Throttle(EPOCH_LINE_SECONDS))
+    progress_lines: Throttle = field(default_factory=lambda: Throttle(LOG_SECONDS))
 
     @property
     def left(self) -> float | None:
@@ -55,7 +58,8 @@ class LiveTable:
 
     def __init__(self, trials: Sequence[Trial], console: Console = stderr) -> None:
         self.console, self.began = console, time.monotonic()
-        self.monitor, mode = monitored_metric(trials[0].config)
+        key, mode = monitored_metric(trials[0].config)
+        self.monitor = key.removeprefix("val_")
         self.better = min if mode == "min" else max
         self.epochs = {trial.slug: trial.config.train.epochs for trial in trials}
         self.lines: dict[str, Line] = {}
@@ -69,36 +73,58 @@ class LiveTable:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.live.stop()
 
-    def show(self, event: dict[str, Any]) -> None:
-        """Take an event of `compare`: {"trial": slug, ...} with a state, a finished epoch ("row"), or the progress of a phase."""
-        slug = event["trial"]
+    def show(self, event: TrialProgress | TrialEntry) -> None:
+        """Take an event of `compare`: the progress of a trial, or its changed state."""
+        slug = event.trial if isinstance(event, TrialProgress) else event.slug
         line = self.lines.setdefault(slug, Line(slug, 0, self.epochs.get(slug, max(self.epochs.values()))))
-        if "state" in event:
-            before, line.state = line.state, event["state"]
-            line.name, line.seed, line.reason = event["name"], event["seed"], event["reason"]
-            line.epoch, line.best, line.doing, line.share = event["epochs"], event["best"], "", 0.0
-            if before != line.state and line.state != "running":
-                self._say_end(line)
-        elif "row" in event:
-            row = event["row"]
-            line.epoch, line.speed, line.share = row["epoch"], row["pictures_per_s"], 0.0
-            line.seconds = row["seconds"] - row.get("features_seconds", 0.0)
-            if self.monitor in row:
-                line.best = row[self.monitor] if line.best is None else self.better(line.best, row[self.monitor])
-            self._say_epoch(line, row)
-        elif "phase" in event:
-            line.speed = event["done"] / max(event["seconds"], 1e-9)
-            line.doing = {"features": "features", "val": "validating"}.get(event["phase"], "training")
-            line.share = event["done"] / max(event["of"], 1) if event["phase"] == "train" else 1.0 if event["phase"] == "val" else 0.0
-            self._say_progress(line, event)
+        if not isinstance(event, TrialProgress):
+            self._state(line, event)
+        elif isinstance(event.event, EpochEnd):
+            self._epoch(line, event.event.row)
+        elif isinstance(event.event, PhaseProgress):
+            self._progress(line, event.event)
         if self.live.is_started:
             self.live.update(self.table(), refresh=True)
+
+    def _state(self, line: Line, entry: TrialEntry) -> None:
+        before, line.state = line.state, entry.state
+        line.name, line.seed, line.reason = entry.name, entry.seed, entry.reason
+        line.epoch, line.best, line.doing, line.share = entry.epochs, entry.best, "", 0.0
+        if before != line.state and line.state in ("finished", "stopped", "failed"):
+            best = "" if line.best is None else f", best {self.monitor} {line.best:.4f}"
+            reason = f": {line.reason}" if line.reason else ""
+            self._print(f"{_label(line)}: {line.state} after {line.epoch} epochs{best}{reason}")
+
+    def _epoch(self, line: Line, row: EpochRow) -> None:
+        """Without a terminal: one line a trial and epoch, also where an epoch is repeated after a fault."""
+        line.epoch, line.speed, line.share = row.epoch, row.images_per_s, 0.0
+        line.seconds = row.seconds - (row.features_seconds or 0.0)
+        value = row.val.get(self.monitor)
+        if value is not None:
+            line.best = value if line.best is None else self.better(line.best, value)
+        if self.live.is_started or line.epoch <= line.logged_epoch or not line.epoch_lines.ready(always=line.epoch >= line.epochs):
+            return
+        line.logged_epoch = line.epoch
+        line.progress_lines.reset()
+        metric = "" if value is None else f" | val {self.monitor} {value:.4f}, best {line.best:.4f}"
+        left = "" if line.left is None else f", {duration(line.left)} left"
+        where = f"{_label(line)}: epoch {line.epoch}/{line.epochs}"
+        self._print(f"{where} | train loss {row.train_loss:.4f}{metric} | {line.speed:,.0f} images/s{left}")
+
+    def _progress(self, line: Line, event: PhaseProgress) -> None:
+        """Without a terminal: that a trial has begun, and then a line a minute within long epochs."""
+        line.speed = event.done / max(event.seconds, 1e-9)
+        line.doing = DOING.get(event.phase, "training")
+        line.share = {"train": event.done / max(event.total, 1), "val": 1.0}.get(event.phase, 0.0)
+        if not self.live.is_started and line.progress_lines.ready():
+            where = f"epoch {line.epoch + 1}/{line.epochs} {line.doing}, {event.done:,} of {event.total:,} images"
+            self._print(f"{_label(line)}: {where} | {line.speed:,.0f} images/s")
 
     def table(self) -> Table:
         """The trials, those at work first, as many as fit on the screen."""
         table = Table(title=self._title(), title_justify="left", title_style="", header_style="bold")
-        for heading, justify in (("trial", "left"), ("seed", "right"), ("state", "left"), ("epoch", "right"), (f"best {self.monitor[4:]}", "right"),
-                                 ("pictures/s", "right"), ("time left", "right")):  # fmt: skip
+        for heading, justify in (("trial", "left"), ("seed", "right"), ("state", "left"), ("epoch", "right"), (f"best {self.monitor}", "right"),
+                                 ("images/s", "right"), ("time left", "right")):  # fmt: skip
             table.add_column(heading, justify=justify, no_wrap=heading != "trial")  # type: ignore[arg-type]
         lines = sorted(self.lines.values(), key=lambda line: ORDER.index(line.state))
         fitting = max(3, self.console.height - AROUND)
@@ -115,34 +141,6 @@ class LiveTable:
     def _title(self) -> str:
         counts = {state: sum(line.state == state for line in self.lines.values()) for state in ORDER}
         return ", ".join(f"{count} {state}" for state, count in counts.items() if count) + f"; {duration(time.monotonic() - self.began)} so far"
-
-    def _say_epoch(self, line: Line, row: dict[str, Any]) -> None:
-        """Without a terminal: one line a trial and epoch, also where an epoch is repeated after a fault."""
-        now = time.monotonic()
-        if self.live.is_started or line.epoch <= line.told or (now - line.told_at < QUIET and line.epoch < line.epochs):
-            return
-        line.told = line.epoch
-        line.told_at = line.logged_at = now
-        value = f" | val {self.monitor[4:]} {row[self.monitor]:.4f}, best {line.best:.4f}" if self.monitor in row else ""
-        left = "" if line.left is None else f", {duration(line.left)} left"
-        self._print(
-            f"{_label(line)}: epoch {line.epoch}/{line.epochs} | train loss {row['train_loss']:.4f}{value} | {line.speed:,.0f} pictures/s{left}"
-        )
-
-    def _say_progress(self, line: Line, event: dict[str, Any]) -> None:
-        """Without a terminal: that a trial has begun, and then a line a minute within long epochs."""
-        now = time.monotonic()
-        if self.live.is_started or now - line.logged_at < LOG_SECONDS:
-            return
-        line.logged_at = now
-        where = f"epoch {line.epoch + 1}/{line.epochs} {line.doing}, {event['done']:,} of {event['of']:,} pictures"
-        self._print(f"{_label(line)}: {where} | {line.speed:,.0f} pictures/s")
-
-    def _say_end(self, line: Line) -> None:
-        if line.state in ("finished", "stopped", "failed"):
-            best = "" if line.best is None else f", best {self.monitor[4:]} {line.best:.4f}"
-            why = f": {line.reason}" if line.reason else ""
-            self._print(f"{_label(line)}: {line.state} after {line.epoch} epochs{best}{why}")
 
     def _print(self, text: str) -> None:
         self.console.print(escape(text), soft_wrap=True)

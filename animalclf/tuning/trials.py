@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray import tune
@@ -26,11 +26,12 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import Cache
 from animalclf.errors import UserError
+from animalclf.rows import EpochEnd, EpochRow, ProgressEvent, TrialEntry, TrialFailure, TrialProgress
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training import driver
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
-from animalclf.tuning.comparison_dir import Board
+from animalclf.tuning.comparison_dir import Board, TuneEvent
 from animalclf.tuning.spec import ComparisonSpec, Trial, monitored_metric
 from animalclf.utils import storage
 
@@ -77,16 +78,16 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
     ended = job.ended or run.finished()
     history = run.metrics()
 
-    def report(rows: Sequence[dict[str, Any]]) -> None:
+    def report(rows: Sequence[EpochRow]) -> None:
         for row in rows:
-            tune.report({key: value for key, value in row.items() if isinstance(value, int | float)})
+            tune.report(row.to_dict())
 
-    def show(event: dict[str, Any]) -> None:
-        shared.mailbox.post.remote({"trial": slug, **event})
-        if "row" in event:
-            history.append(event["row"])
+    def show(event: ProgressEvent) -> None:
+        shared.mailbox.post.remote(TrialProgress(slug, event))
+        if isinstance(event, EpochEnd):
+            history.append(event.row)
             if not _last(history, config):
-                report([event["row"]])
+                report([event.row])
 
     switch, done = Switch(), threading.Event()
     threading.Thread(target=_obey, args=(shared.mailbox, slug, switch, done), daemon=True).start()
@@ -105,7 +106,7 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
             run.unlock()
         report(history[-1:])  # only now: a schedule that stops a trial at its last epoch must find it evaluated
     except Exception as error:
-        ray.get(shared.mailbox.post.remote({"trial": slug, "failed": reason(error)}))
+        ray.get(shared.mailbox.post.remote(TrialFailure(slug, reason(error))))
         raise
     finally:
         done.set()
@@ -121,10 +122,10 @@ def _obey(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> Non
     ray.get(mailbox.say.remote(f"ended {slug}"))
 
 
-def _last(history: Sequence[dict[str, Any]], config: Config) -> bool:
-    from animalclf.training.train_state import out_of_patience
+def _last(history: Sequence[EpochRow], config: Config) -> bool:
+    from animalclf.training.train_state import is_done
 
-    return bool(history) and (history[-1]["epoch"] >= config.train.epochs or out_of_patience(list(history), config))
+    return bool(history) and is_done(history, config)
 
 
 def reason(error: BaseException) -> str:
@@ -147,7 +148,7 @@ class _Watch(tune.Callback):
     """
 
     def __init__(self, shared: Shared) -> None:
-        self.shared, self.events, self.stop = shared, queue.SimpleQueue[dict[str, Any]](), threading.Event()
+        self.shared, self.events, self.stop = shared, queue.SimpleQueue[TuneEvent](), threading.Event()
         self.running: set[str] = set()  # slugs
 
     def __getstate__(self) -> dict[str, Any]:
@@ -181,11 +182,11 @@ class _Watch(tune.Callback):
             time.sleep(0.2)
         self.running.difference_update(slugs)
 
-    def _tell(self, trial: Any, state: str) -> None:
+    def _tell(self, trial: Any, state: Literal["running", "complete", "failed"]) -> None:
         job = self.shared.job(trial.config)
         values = dict(trial.config) if self.shared.spec.searching else None
-        about = {"name": job.trial.name, "seed": job.trial.config.seed, "run": job.run, "values": values}
-        self.events.put({"trial": job.trial.slug, "tune": state, "ended": job.ended, **about})
+        entry = TrialEntry(slug=job.trial.slug, name=job.trial.name, seed=job.trial.config.seed, run=job.run, values=values)
+        self.events.put(TuneEvent(entry, state, job.ended))
 
 
 def run_trials(shared: Shared, board: Board, folder: Run, at_once: int) -> None:
@@ -240,8 +241,8 @@ def _follow(shared: Shared, watch: _Watch, board: Board) -> None:
     told = []
     while not watch.events.empty():
         told.append(watch.events.get())
-    started = [event for event in told if event["tune"] == "running"]
-    for event in (*started, *ray.get(shared.mailbox.take.remote()), *(event for event in told if event["tune"] != "running")):
+    started = [event for event in told if event.state == "running"]
+    for event in (*started, *ray.get(shared.mailbox.take.remote()), *(event for event in told if event.state != "running")):
         board.take(event)
 
 

@@ -11,6 +11,7 @@ from ray.cluster_utils import Cluster
 
 from animalclf import cluster
 from animalclf.data.prepared_set import open_prepared
+from animalclf.rows import EpochEnd
 from animalclf.runs import Run
 from animalclf.training import driver, resources
 from animalclf.training.resources import Workers
@@ -32,9 +33,9 @@ def main(prepared_at: str, out: str) -> None:
     switch = Switch()
 
     def show(event) -> None:
-        if "row" not in event:
+        if not isinstance(event, EpochEnd):
             return
-        done.append(event["row"]["workers"])
+        done.append(event.row.workers)
         if len(done) == 2:
             machines.remove_node(nodes.pop(), allow_graceful=False)
         elif done[-1] == 1 and len(nodes) == 1:

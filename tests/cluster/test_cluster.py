@@ -29,9 +29,9 @@ def check(out, epochs, rows=(TRAIN, VAL)):
     """Every epoch once, in order, each over all rows; the run ended."""
     run = Run(f"s3://bucket/{out}")
     history = run.metrics()
-    assert [row["epoch"] for row in history] == list(range(1, epochs + 1))
-    assert {(row["train_rows"], row["val_rows"]) for row in history} == {rows}
-    assert run.result()["epochs"] == epochs and len(run.predictions("val")) == rows[1]
+    assert [row.epoch for row in history] == list(range(1, epochs + 1))
+    assert {(row.train_rows, row.val_rows) for row in history} == {rows}
+    assert run.result().epochs == epochs and len(run.predictions("val")) == rows[1]
     return history
 
 
@@ -46,7 +46,7 @@ def test_the_comparison_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
     assert storage.exists("s3://bucket/compared/summary.json") and storage.exists("s3://bucket/compared/report.html")
     for seed in (0, 1):
         check(f"compared/trials/demo-s{seed}", 2)
-        assert Run(f"s3://bucket/compared/trials/demo-s{seed}").result()["workers"] == 3
+        assert Run(f"s3://bucket/compared/trials/demo-s{seed}").result().workers == 3
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
     again = job.wait_for("| val loss", after=restarted)
     history = Run("s3://bucket/runs/faults").metrics()
     assert history[: len(before)] == before  # what was finished was not done again
-    epoch = max(row["seconds"] for row in history)
+    epoch = max(row.seconds for row in history)
     note(f"host killed: workers again {restarted - died:.0f} s later, the lost epoch done {again - died:.0f} s later; the longest took {epoch:.0f} s")
     note(f"the host joined again {joined:.0f} s after it was switched on")
 
@@ -120,14 +120,15 @@ def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_
     assert again.ends() == 0, again.log
     history = check("runs/faults", epochs)
     assert history[: len(resumed)] == resumed
-    three = [row["workers"] for row in history].count(3)
+    three = [row.workers for row in history].count(3)
     assert three in (len(before), len(before) + 1)  # the workers end some seconds after their driver, and may write what they just finished
-    assert [row["workers"] for row in history] == [3] * three + [2] * (epochs - three)
+    assert [row.workers for row in history] == [3] * three + [2] * (epochs - three)
     # As a training that nobody disturbed: the comparison's trial of the same seed. An epoch begun again adds its gradients up in another order (DDP
     # packs them anew after a process's first step), and early in training the last digit soon matters.
     whole = Run("s3://bucket/compared/trials/demo-s0").metrics()
     for name in ("train_loss", "val_loss", "lr"):
-        assert [row[name] for row in history[: len(whole)]] == pytest.approx([row[name] for row in whole], rel=2e-2), name
+        values = [[row.to_dict()[name] for row in rows] for rows in (history[: len(whole)], whole)]
+        assert values[0] == pytest.approx(values[1], rel=2e-2), name
 
 
 def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):

@@ -7,9 +7,9 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from animalclf.config import Optim, Train
+from animalclf.config import Config, Optim, Train
 from animalclf.training import loop
-from animalclf.training.distributed import Place
+from animalclf.training.distributed import RankContext
 
 ROWS = 35  # no multiple of 2 or 3: the shares are uneven
 
@@ -26,11 +26,11 @@ class Net(nn.Module):
         return self.layers(image.permute(0, 3, 1, 2).to(self.dtype) / 255)
 
 
-def step(network, share, place):
+def step(network, share, ranks):
     """Weights after one step of plain gradient descent at a learning rate of 1: the start minus the gradient."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    spec = Optim(name="sgd", lr=1.0, momentum=0.0)
-    loop.train_epoch(network, [share], np.array([ROWS]), optimizer, spec, Train(epochs=1, precision="fp32", channels_last=False), 0, place=place)
+    config = Config(optim=Optim(name="sgd", lr=1.0, momentum=0.0), train=Train(epochs=1, precision="fp32", channels_last=False))
+    loop.train_epoch(network, [share], optimizer, loop.TrainPass(config, 0, np.array([ROWS]), ranks))
     return [parameter.detach().clone() for parameter in network.parameters()]
 
 
@@ -45,9 +45,9 @@ def worker(settings):
         network = Net(dtype)
         start = [parameter.detach().clone() for parameter in network.parameters()]
         torch.manual_seed(0)
-        whole = step(Net(dtype), {"image": image, "label": label, "index": np.arange(ROWS)}, Place())
+        whole = step(Net(dtype), {"image": image, "label": label, "index": np.arange(ROWS)}, RankContext())
         shared = {"image": image[mine], "label": label[mine], "index": mine}
-        parts = step(nn.parallel.DistributedDataParallel(network), shared, Place(rank, world))
+        parts = step(nn.parallel.DistributedDataParallel(network), shared, RankContext(rank, world))
         for before, one, several in zip(start, whole, parts, strict=True):
             alone, together = before - one, before - several
             assert alone.abs().max() > 1e-3

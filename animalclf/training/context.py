@@ -1,0 +1,54 @@
+"""What stays the same during a training, on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from animalclf.config import Config
+from animalclf.data.loader import Batch, Phase, Schedule
+from animalclf.data.prepared_set import Prepared
+from animalclf.rows import ProgressEvent
+from animalclf.runs import Run
+from animalclf.training.distributed import RankContext
+from animalclf.training.loop import choose_bf16
+
+
+class Feed(Protocol):
+    def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]: ...
+
+
+MakeFeed = Callable[[Schedule, Sequence[tuple[Phase, int]]], Feed]
+Report = Callable[[ProgressEvent], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainContext:
+    """The settings, data and place of a training: what its functions read and never change."""
+
+    config: Config
+    prepared: Prepared
+    schedule: Schedule
+    run: Run
+    ranks: RankContext
+    make_feed: MakeFeed
+    """`make_feed(schedule, passes)` gives this rank's batches."""
+    report: Report
+    """Takes progress events for people."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the model's outputs."""
+        return self.prepared.classes
+
+    @property
+    def bf16(self) -> bool:
+        """Whether forward passes run in bfloat16."""
+        return choose_bf16(self.config.train.precision, self.ranks.device)
+
+    def class_counts(self) -> np.ndarray:
+        """Training images of each class, int64 (classes,)."""
+        return np.bincount(self.schedule.labels[self.schedule.rows["train"]], minlength=len(self.classes))
