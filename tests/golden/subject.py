@@ -31,7 +31,7 @@ from animalclf.prepare.split import split
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.leaderboard_render import to_json
 from animalclf.runs import Run
-from animalclf.training.distributed import Place
+from animalclf.training.distributed import RankContext
 from animalclf.training.train import train
 
 FIGURES = ("balanced_accuracy", "accuracy", "macro_f1", "loss", "ece")
@@ -137,19 +137,17 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
                 prepared,
                 run,
                 lambda schedule, passes: MemoryFeed(schedule, images),
-                Place(),
-                lambda row: None,
-                lambda event: None,
+                RankContext(),
             )
-            history, result, probabilities = run.metrics(), run.result(), run.predictions("val")
+            history, result, probabilities = [row.to_dict() for row in run.metrics()], run.result(), run.predictions("val")
     finally:
         torch.set_num_threads(threads)
     names = ("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1")
     return {
         "losses": losses,
         "epochs": [{"lr": f"{row['lr']:.9e}", **{name: row[name] for name in names}} for row in history],
-        "best_epoch": result["best_epoch"],
-        "best": {name: result["val"][name] for name in FIGURES},
+        "best_epoch": result.best_epoch,
+        "best": {name: result.val[name] for name in FIGURES},
         "predicted": probabilities["predicted"].tolist(),
     }
 
