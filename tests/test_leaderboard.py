@@ -61,7 +61,7 @@ def test_one_seed_has_the_interval_of_its_result(runs):
 def test_a_metric_that_a_run_folder_lacks_is_computed_from_its_probabilities(runs, tmp_path):
     (row,) = leaderboard(runs[:1]).rows
     shutil.copytree(runs[0].root, tmp_path / "older")
-    older, result = Run(str(tmp_path / "older")), runs[0].result()
+    older, result = Run(str(tmp_path / "older")), runs[0].read_result()
     del result["val"]["kappa"], result["val"]["intervals"]["kappa"]
     older.write_result(result)
     (other,) = leaderboard([older]).rows

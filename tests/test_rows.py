@@ -1,8 +1,10 @@
 """Rows of files and events: the JSON keys of older versions, defaults for what they lack."""
 
+import numpy as np
 import pytest
 
 from animalclf.errors import UserError
+from animalclf.metrics import from_probabilities
 from animalclf.rows import EpochEnd, EpochRow, Moment, PhaseProgress, TrainingResult
 
 # As the code before the typed rows wrote them.
@@ -15,7 +17,7 @@ EPOCH = {
 RESULT = {
     "run": "/runs/a", "recipe": "big_cnn", "seed": 0, "epochs": 3, "best_epoch": 2, "classes": ["a", "b"], "workers": 1, "precision": "fp32",
     "rows": {"train": 33, "val": 11, "test": 0}, "seconds": 7.5, "seconds_this_time": 7.6, "pictures_per_s": 16.5, "time": {"read": 0.3},
-    "wait_share": 0.01, "val": {"accuracy": 0.5}, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1,
+    "wait_share": 0.01, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1,
 }  # fmt: skip
 
 
@@ -38,8 +40,10 @@ def test_a_registered_metric_is_a_key_of_the_row():
 
 
 def test_a_result_keeps_its_keys():
-    result = TrainingResult.from_dict(RESULT)
-    assert result.to_dict() == RESULT
+    evaluation = from_probabilities(np.eye(2, dtype=np.float32) * 0.8 + 0.1, np.array([0, 1]), ["a", "b"])
+    content = {**RESULT, "val": evaluation.to_dict()}
+    result = TrainingResult.from_dict(content)
+    assert result.to_dict() == content and result.val == evaluation and result.test is None
     assert result.metrics == {"accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1}
 
 
