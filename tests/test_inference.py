@@ -195,9 +195,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
 
     other = configuration.load("big_cnn", {"model.input_size": 120, "data.stored_size": 120})
     broken = make_run(tmp_path / "run", saved=other, prepared=prepared.root, data_fingerprint=prepared.fingerprint)
-    with pytest.raises(UserError, match="another architecture"):
+    with pytest.raises(UserError, match="does not fit this architecture"):
         evaluate(broken)
-    with pytest.raises(UserError, match="another architecture"):
+    with pytest.raises(UserError, match="does not fit this architecture"):
         predict(broken, str(tmp_path), str(tmp_path / "out"))
 
 

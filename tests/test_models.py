@@ -1,6 +1,8 @@
 """Models against the seed's tables, freezing, weights, any number of classes."""
 
 import threading
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,8 +11,8 @@ import torchvision
 from animalclf import config as configuration
 from animalclf.config import Model
 from animalclf.errors import UserError
-from animalclf.models import build, names, weights
-from animalclf.models.classifier import count, layer_names, layer_table
+from animalclf.models import MODELS, build, weights
+from animalclf.models.classifier import Classifier, count, layer_names
 from animalclf.utils import storage
 
 # The seed's two tables, row by row: layer, output shape without the batch axis, parameters.
@@ -50,6 +52,54 @@ Dense_3 10 1290
 """
 
 
+class Layer(NamedTuple):
+    """A row of Keras's summary: `shape` is channels last, without the batch axis; `params` counts BatchNorm's moving statistics too."""
+
+    name: str
+    shape: tuple[int, ...]
+    params: int
+
+
+KERAS = {
+    torch.nn.Conv2d: "Conv2D",
+    torch.nn.BatchNorm2d: "BatchNormalization",
+    torch.nn.MaxPool2d: "MaxPooling2D",
+    torch.nn.Flatten: "Flatten",
+    torch.nn.Linear: "Dense",
+    torch.nn.Dropout: "Dropout",
+}
+
+
+def layer_table(model: Classifier, base_name: str = "") -> list[Layer]:
+    """The layers in order, as Keras's summary lists them (activations belong to their layer); with `base_name` the base is one row."""
+    rows, seen, hooks = [Layer("InputLayer", (model.input_size, model.input_size, 3), 0)], dict.fromkeys(KERAS.values(), 0), []
+
+    def record(name: str) -> Callable[[torch.nn.Module, object, torch.Tensor], None]:
+        def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+            channels, *sides = output.shape[1:]
+            rows.append(Layer(name, (*sides, channels), count(module)))
+
+        return hook
+
+    for part in (model.base, model.head):
+        if part is model.base and base_name:
+            hooks.append(part.register_forward_hook(record(base_name)))
+            continue
+        for module in part.children():
+            kind = KERAS.get(type(module))
+            if kind:
+                number, seen[kind] = seen[kind], seen[kind] + 1
+                hooks.append(module.register_forward_hook(record(f"{kind}_{number}" if number else kind)))
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, model.input_size, model.input_size, 3, dtype=torch.uint8, device=model.mean.device))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return rows
+
+
 def rows_of(text):
     rows = [line.split() for line in text.strip().splitlines()]
     return [(name.replace("_(", " ("), tuple(map(int, shape.split(","))), int(params)) for name, shape, params in rows]
@@ -67,7 +117,7 @@ def test_big_cnn_is_the_seeds_table():
 
 def test_vgg16_is_the_seeds_table():
     model = build(recipe("vgg16"), 10)
-    assert [tuple(row) for row in layer_table(model)][1:] == rows_of(VGG16)
+    assert [tuple(row) for row in layer_table(model, "vgg16 (Functional)")][1:] == rows_of(VGG16)
     assert count(model) == 27_725_770
 
 
@@ -123,7 +173,7 @@ def test_float32_logits_under_autocast_with_and_without_the_base():
     assert torch.equal(model(pictures), model.head(model.features(pictures)))
 
 
-@pytest.mark.parametrize(("name", "classes"), [(name, 2 + 18 * (number % 2)) for number, name in enumerate(names())])
+@pytest.mark.parametrize(("name", "classes"), [(name, 2 + 18 * (number % 2)) for number, name in enumerate(MODELS.names())])
 def test_a_step_on_any_number_of_classes(name, classes):
     model = build(Model(name=name, input_size=76, trainable=("head",)), classes)
     logits = model(torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8))
@@ -180,7 +230,7 @@ def test_wrong_names_are_refused_with_the_right_ones():
         build(Model(name="big_cnn", input_size=64), 10)
     with pytest.raises(UserError, match="no pretrained weights"):
         build(Model(name="big_cnn", weights="imagenet"), 10)
-    assert "big_cnn" in names() and "head.logits" in layer_names(build(Model(input_size=76), 2))
+    assert "big_cnn" in MODELS and "head.logits" in layer_names(build(Model(input_size=76), 2))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.errors import UserError
-from animalclf.models import build, names
+from animalclf.models import MODELS, build
 from animalclf.models.classifier import count, layer_names
 from animalclf.training.optim import make_optimizer
 
@@ -44,7 +44,7 @@ def test_a_recipe_opens_with_its_command(name):
 @pytest.mark.parametrize("classes", [2, 20])
 def test_a_recipe_makes_a_step(name, classes):
     spec = configuration.load(name)
-    assert spec.name == name and spec.model.name in names()
+    assert spec.name == name and spec.model.name in MODELS
     small = replace(spec.model, input_size=76 if spec.model.name == "big_cnn" else 32, weights="none")
     torch.manual_seed(0)
     model = build(small, classes).train()

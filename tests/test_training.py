@@ -274,7 +274,7 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
     content = checkpoint.load(run.checkpoint("best"))
     content["classes"] = ["a", "b"]
     storage.write_bytes(run.checkpoint("best"), checkpoint.packed({k: v for k, v in content.items() if k != "format"}))
-    with pytest.raises(UserError, match="another architecture"):
+    with pytest.raises(UserError, match="does not fit this architecture"):
         checkpoint.load_model(run.root)
     (tmp_path / "checkpoints" / "best.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="not a readable checkpoint"):

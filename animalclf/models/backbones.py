@@ -9,10 +9,15 @@ from torch import nn
 from animalclf import config
 from animalclf.models import weights
 from animalclf.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
+from animalclf.models.registry import MODELS
 
-NAMES = ("convnext_tiny", "efficientnet_b0", "mobilenet_v3_large", "resnet18", "resnet34", "resnet50")
 
-
+@MODELS.register("convnext_tiny")
+@MODELS.register("efficientnet_b0")
+@MODELS.register("mobilenet_v3_large")
+@MODELS.register("resnet18")
+@MODELS.register("resnet34")
+@MODELS.register("resnet50")
 def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """`spec.name` of torchvision without its last dense layer, dropout, and a new dense layer for `classes`."""
     import torchvision  # takes seconds: only where it is needed
@@ -23,7 +28,7 @@ def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Cla
         last = "fc." if hasattr(network, "fc") else f"classifier.{len(network.classifier) - 1}."
         # The ImageNet classes' own layer is not used; a file that lacks it is as good.
         own = {key: value for key, value in network.state_dict().items() if key.startswith(last)}
-        weights.put(network, {**state, **own}, spec.weights)
+        weights.load_state(network, {**state, **own}, f"model.weights: {spec.weights}")
     if hasattr(network, "fc"):
         width, network.fc = network.fc.in_features, nn.Identity()
     else:

@@ -9,12 +9,14 @@ from torch import nn
 from animalclf import config
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier, keras_initialise
+from animalclf.models.registry import MODELS
 
 PAIRS = ((32, 64), (128, 256), (256, 512), (512, 1024))
 SMALLEST = 76  # pixels: below it the last pooling has nothing left
 
 
-def big_cnn(spec: config.Model, classes: int) -> Classifier:
+@MODELS.register("big_cnn")
+def big_cnn(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """The layers of the seed's first table, from Glorot weights. Raises UserError for an input too small for four poolings, or for
     pretrained weights, which do not exist."""
     if spec.input_size < SMALLEST:

@@ -1,9 +1,8 @@
-"""A classifier: preprocessing, a base that makes features, a head that makes logits; which of its layers train; its table as Keras prints it."""
+"""A classifier: preprocessing, a base that makes features, a head that makes logits; which of its layers train."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -91,55 +90,6 @@ def _begins(name: str, pattern: str) -> bool:
 
 def _plain(name: str) -> str:
     return name.removeprefix("base.")
-
-
-class Layer(NamedTuple):
-    """A row of Keras's summary: `shape` is channels last, without the batch axis; `params` counts BatchNorm's moving statistics too."""
-
-    name: str
-    shape: tuple[int, ...]
-    params: int
-
-
-_KERAS = {
-    nn.Conv2d: "Conv2D",
-    nn.BatchNorm2d: "BatchNormalization",
-    nn.MaxPool2d: "MaxPooling2D",
-    nn.Flatten: "Flatten",
-    nn.Linear: "Dense",
-    nn.Dropout: "Dropout",
-}
-
-
-def layer_table(model: Classifier) -> list[Layer]:
-    """The layers in order, as Keras's summary lists them (activations belong to their layer; a pretrained base is one row)."""
-    rows, seen, hooks = [Layer("InputLayer", (model.input_size, model.input_size, 3), 0)], dict.fromkeys(_KERAS.values(), 0), []
-    whole = getattr(model.base, "keras_name", None)
-
-    def record(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-            channels, *sides = output.shape[1:]
-            rows.append(Layer(name, (*sides, channels), count(module)))
-
-        return hook
-
-    for part in (model.base, model.head):
-        if part is model.base and whole:
-            hooks.append(part.register_forward_hook(record(whole)))
-            continue
-        for module in part.children():
-            kind = _KERAS.get(type(module))
-            if kind:
-                number, seen[kind] = seen[kind], seen[kind] + 1
-                hooks.append(module.register_forward_hook(record(f"{kind}_{number}" if number else kind)))
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        model(torch.zeros(1, model.input_size, model.input_size, 3, dtype=torch.uint8, device=model.mean.device))
-    model.train(training)
-    for hook in hooks:
-        hook.remove()
-    return rows
 
 
 def count(module: nn.Module, trainable_only: bool = False) -> int:

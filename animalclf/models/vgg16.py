@@ -12,11 +12,13 @@ from animalclf import config
 from animalclf.models import weights
 from animalclf.models.big_cnn import dense_head
 from animalclf.models.classifier import Classifier, keras_initialise
+from animalclf.models.registry import MODELS
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each block (Simonyan, Zisserman 2014)
 MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3  # what VGG16_Weights.IMAGENET1K_FEATURES expects: Keras's preprocess_input in RGB order
 
 
+@MODELS.register("vgg16")
 def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """The layers of the seed's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout, 128, logits."""
     base, side = _convolutions(), spec.input_size // 32
@@ -25,6 +27,7 @@ def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classi
     return _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
 
 
+@MODELS.register("vgg16_pooled")
 def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """The largest and the mean value of each of the 512 maps, scaled to a common length, and one dense layer: all that a few hundred pictures can
     train. The dense layer starts at zero: it is a logistic regression, and random weights only add noise that few pictures do not remove."""
@@ -55,9 +58,7 @@ def _convolutions() -> nn.Sequential:
             layers[f"block{number}_relu{position}"] = nn.ReLU(inplace=True)
             channels = width
         layers[f"block{number}_pool"] = nn.MaxPool2d(2)
-    base = nn.Sequential(layers)
-    base.keras_name = "vgg16 (Functional)"  # type: ignore[assignment]
-    return base
+    return nn.Sequential(layers)
 
 
 def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Classifier:
@@ -72,5 +73,5 @@ def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Cl
             number, dot, part = key.removeprefix("features.").partition(".")
             if number != "classifier":
                 renamed[f"{ours.get(number, number)}{dot}{part}"] = value
-        weights.put(model.base, renamed, spec.weights)
+        weights.load_state(model.base, renamed, f"model.weights: {spec.weights}")
     return model

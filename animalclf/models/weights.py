@@ -16,6 +16,7 @@ from filelock import FileLock
 from torch import nn
 
 from animalclf.errors import UserError
+from animalclf.models.registry import MODELS
 from animalclf.utils import storage
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
 
 def check(architecture: str, source: str) -> None:
     """Raise UserError where `fetch` would, without reading a file: it exists, or the download is in the cache or can be made."""
-    from animalclf.models import check_name  # the registry imports this module
-
-    check_name(architecture)
+    MODELS.get(architecture)
     if not architecture.startswith("vgg16"):
         _choice(architecture)
     if source == "imagenet":
@@ -56,8 +55,8 @@ def torchvision_file(architecture: str) -> Path:
     return _folder() / posixpath.basename(_choice(architecture).url)
 
 
-def put(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load `state` into `module`. Raises UserError naming the first tensors that are missing, unexpected or of another shape."""
+def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Load `state`, read from `origin`, into `module`. Raises UserError naming the first tensors that are missing, unexpected or of another shape."""
     own = module.state_dict()
     # num_batches_tracked is only a counter; files saved without it are complete.
     wrong = [f"{name} missing" for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -68,7 +67,7 @@ def put(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
         if name in state and state[name].shape != own[name].shape
     ]
     if wrong:
-        raise UserError(f"model.weights: {source}: does not fit this architecture: {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
+        raise UserError(f"{origin}: does not fit this architecture: {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
     module.load_state_dict(state, strict=False)
 
 

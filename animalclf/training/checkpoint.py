@@ -13,6 +13,7 @@ from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.models import build
 from animalclf.models.classifier import Classifier
+from animalclf.models.weights import load_state
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -70,14 +71,5 @@ def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier
     url = run if run.endswith(".pt") else Run(storage.absolute(run)).checkpoint("best")
     content = load(url, device)
     model = build(configuration.from_dict(content["config"]).model, len(content["classes"]), load_weights=False)
-    load_weights(model, content["model"], url)
+    load_state(model, content["model"], url)
     return model.to(device).eval(), {key: value for key, value in content.items() if key != "model"}
-
-
-def load_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
-    """Put `state` into `model`. Raises UserError, naming the first layers that differ, for a checkpoint of another architecture."""
-    own = model.state_dict()
-    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape] + [name for name in state if name not in own]
-    if wrong:
-        raise UserError(f"{origin}: checkpoint of another architecture; differing: {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
-    model.load_state_dict(state)

@@ -15,6 +15,7 @@ from animalclf.config import Config
 from animalclf.metrics import METRICS
 from animalclf.models import build
 from animalclf.models.classifier import Classifier
+from animalclf.models.weights import load_state
 from animalclf.rows import EpochEnd, EpochRow
 from animalclf.runs import Run
 from animalclf.training import checkpoint
@@ -49,7 +50,7 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
         if frozen := _frozen(model) - saved["model"].keys():  # frozen layers are stored in the best checkpoint only
             best = checkpoint.load(run.checkpoint("best"), ranks.device)["model"]
             saved["model"] |= {name: best[name] for name in frozen if name in best}
-        checkpoint.load_weights(model, saved["model"], run.checkpoint("last"))
+        load_state(model, saved["model"], run.checkpoint("last"))
     optimizer = make_optimizer(model.parameters(), config.optim)
     average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
     if saved:
