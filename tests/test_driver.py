@@ -36,7 +36,7 @@ def prepared(tmp_path_factory):
 def on_ray(folder, config, prepared, workers, show=lambda event: None):
     run = driver.claim(str(folder), config, resume=False)
     run.write_config(config)
-    return run, driver.train_on_ray(config, prepared, run, Workers.fixed(workers), False, show)
+    return run, driver.train_on_ray(config, prepared, run, Workers.fixed(workers), show)
 
 
 @pytest.mark.parametrize("first_is_due", [True, False])
@@ -112,35 +112,35 @@ def test_a_loss_that_is_no_number_ends_without_restarts(tmp_path, ray_local, pre
 
 def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
     with pytest.raises(UserError, match=r"--workers 50: the cluster has 4 CPUs"):
-        preflight(Workers.fixed(50), False, [])
+        preflight(Workers.fixed(50), [])
     with pytest.raises(UserError, match=r"the cluster has 0 GPUs"):
-        preflight(Workers.fixed(1), True, [])
+        preflight(Workers.fixed(1, use_gpu=True), [])
     with pytest.raises(UserError, match=r"--workers 7:9: the cluster has 4 CPUs"):
-        preflight(Workers(7, 9), False, [])
+        preflight(Workers(7, 9), [])
     for wrong in ("-1", "two", "3:2", "0:2", "1:2:3"):
         with pytest.raises(UserError, match=r"give a number.*--workers 2:8"):
             Workers.parse(wrong)
-    assert preflight(Workers.parse("2"), False, [str(tmp_path)]) == "1 node, 4 CPUs"
-    assert preflight(Workers.parse("2:8"), False, []) == "1 node, 4 CPUs"
+    assert preflight(Workers.parse("2"), [str(tmp_path)]) == "1 node, 4 CPUs"
+    assert preflight(Workers.parse("2:8"), []) == "1 node, 4 CPUs"
 
 
 @pytest.mark.parametrize("nodes", [[], [2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [2, 6], [4, 10], [4, 4, 4], [2, 3, 5]])
 def test_however_many_elastic_workers_start_every_node_has_room_for_an_input_task(nodes, monkeypatch):
     monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: nodes)
-    asked, room = resources.scaling(Workers(1, 99), use_gpu=False), resources.input_claim(Workers(1, 99), use_gpu=False)
+    asked, room = resources.scaling(Workers(1, 99)), resources.input_cpus(Workers(1, 99))
     claim = asked.resources_per_worker["CPU"]
     assert 0 < room <= 1
     if len(nodes) > 1:  # any of them may be lost; and on the smallest there is one worker
         assert all(cpus % claim >= room for cpus in nodes) and int(min(nodes) / claim) == 1
     elif nodes:
         assert asked.max_workers * claim + room <= nodes[0]
-    assert resources.input_claim(Workers.fixed(2), use_gpu=False) == 1
+    assert resources.input_cpus(Workers.fixed(2)) == 1
 
 
 def test_more_elastic_workers_than_there_are_places_are_refused(ray_local, monkeypatch):
     monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: [2, 2])
     with pytest.raises(UserError, match=r"--workers 3:4: .* places for 2 of them"):
-        preflight(Workers(3, 4), False, [])
+        preflight(Workers(3, 4), [])
 
 
 def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared):
@@ -192,7 +192,7 @@ def test_a_resume_on_other_pictures_is_refused(tmp_path, prepared, capsys):
     run = driver.claim(str(tmp_path / "run"), config, resume=False)
     driver.start(config, prepared, run, Workers.parse("0"), True, True, lambda event: None)
     other = tiny_prepared(tmp_path / "other", (21, 16, 8), size=76, seed=9)
-    with pytest.raises(UserError, match=r"trained on other pictures.*tiny-0.*tiny-9"):
+    with pytest.raises(UserError, match=r"trained on other images.*tiny-0.*tiny-9"):
         driver.start(config, other, run, Workers.parse("0"), True, True, lambda event: None)
 
 
@@ -201,3 +201,21 @@ def test_wrong_requests_exit_with_2(tmp_path, prepared, capsys):
     assert "did you mean 'big_cnn'" in capsys.readouterr().err
     assert main(["train", "--data", prepared.root, "--resume", "--local"]) == 2
     assert "--resume needs --out" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_folder_of_images_is_listed_once(tmp_path, ray_local, monkeypatch):
+    from PIL import Image
+
+    from animalclf.prepare import sources
+
+    generator, listed, find = np.random.default_rng(0), [], sources.find
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(generator.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "images" / name / f"{number}.png")
+    monkeypatch.setattr(sources, "find", lambda *arguments: (listed.append(arguments[0]), find(*arguments))[1])
+    config = tiny_config(1, model__input_size=32, data__stored_size=32, model__name="resnet18")
+    for _ in range(2):  # prepared, and found again
+        prepared, _ = driver.prepared_for(str(tmp_path / "images"), config, str(tmp_path / "prepared"))
+        assert len(prepared.manifest) == 12
+    assert listed == [str(tmp_path / "images")] * 2

@@ -128,7 +128,7 @@ def train(prepared, folder, show, switch, workers=2):
     config = tiny_config(1000, data__stored_size=76, model__input_size=76)
     run = driver.claim(str(folder), config, resume=False)
     run.write_config(config)
-    return driver.train_on_ray(config, prepared, run, Workers.fixed(workers), False, show, switch=switch)
+    return driver.train_on_ray(config, prepared, run, Workers.fixed(workers), show, switch=switch)
 
 
 @pytest.mark.ray

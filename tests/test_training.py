@@ -172,9 +172,9 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
     assert run.result().epochs == 4 and metrics(run) == metrics(whole)
     for patience, end in ((2, 3), (3, 4)):  # it would never have come to the fourth; it would end here, where it has ended
         with pytest.raises(UserError, match=rf"ends after epoch {end}"):
-            driver.longer(run, settings(5, patience))
+            driver.is_longer(run, settings(5, patience))
     storage.remove(run.url("result.json"))  # interrupted, it can end here
-    assert driver.longer(run, settings(5, 3))
+    assert driver.is_longer(run, settings(5, 3))
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):

@@ -53,12 +53,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     mlflow_log.wanted()
     workers = Workers.parse(arguments.workers)
     overrides = overrides_of(arguments) | ({"train.profile": True} if arguments.profile else {})
-    config = driver.with_weights(configuration.load(arguments.recipe, overrides))
+    config = driver.checked(configuration.load(arguments.recipe, overrides))
     if arguments.resume and not arguments.out:
         raise UserError("--resume needs --out: the run folder to continue")
     out = storage.absolute(arguments.out or f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     where = arguments.prepared or storage.join(os.path.dirname(out), "prepared")
-    prepared, config = driver.prepared_for(arguments.data, config, where, overrides, workers.most)
+    prepared, config = driver.prepared_for(arguments.data, config, where, overrides, workers.maximum)
     folder = driver.claim(out, config, arguments.resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:

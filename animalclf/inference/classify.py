@@ -73,7 +73,7 @@ def classify(model: Classifier, config: Config, root: str, paths: Sequence[str],
     use_gpu = device == "cuda" or (device == "auto" and at_most().get("GPU", 0) > 0)
     useful = math.ceil(len(paths) / batch_size)
     replicas = workers or min(max(gpus(), 1) if use_gpu else len(cpus_of_nodes()), useful)
-    resources = preflight(Workers.fixed(replicas), use_gpu, [root])
+    resources = preflight(Workers.fixed(replicas, use_gpu), [root])
     if options.progress:
         placed = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
         console.print(f"{len(paths):,} images of {root} with {config.name} on {placed}", soft_wrap=True)

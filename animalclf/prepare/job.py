@@ -45,9 +45,12 @@ SECONDS_BETWEEN_LINES = 5.0
 Show = Callable[[str, int], None]  # what is being done, and how many images are through
 
 
-def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = False, progress: bool = True, workers: int = 0) -> Prepared:
+def prepare(
+    data: str | sources.Source, out: str, config: Data, *, limit: int = 0, force: bool = False, progress: bool = True, workers: int = 0
+) -> Prepared:
     """The prepared set of the pictures `data` in the folder or prefix `out`: made now, or found there unchanged (then Ray is not started).
 
+    `data`: as for `sources.find`, or what that returned.
     `limit`: use so many pictures only, in proportion to the classes and at least two of each. `force`: make it anew, whatever set is in `out`.
     `workers`: training workers for which a Ray that is started here has room too.
     Raises UserError for pictures that cannot be found or used, another set or other files in `out`, and an `out` without space or permission; then,
@@ -56,7 +59,7 @@ def prepare(data: str, out: str, config: Data, *, limit: int = 0, force: bool = 
     started = time.monotonic()
     config = replace(config, limit=limit or config.limit)
     out = storage.absolute(out)
-    source = sources.find(data, config)
+    source = data if isinstance(data, sources.Source) else sources.find(data, config)
     if source.whole_folder and f"{out}/".startswith(f"{source.root}/"):
         raise UserError(f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside")
     inputs = sources.inputs_hash(source, config)

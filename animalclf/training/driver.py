@@ -7,7 +7,6 @@ import os
 import queue
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -19,63 +18,34 @@ from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prep
 from animalclf.errors import UserError
 from animalclf.rows import Moment, ProgressEvent, TrainingResult
 from animalclf.runs import STALE_SECONDS, Run
+from animalclf.training.losses import LOSSES
+from animalclf.training.lr_schedules import LR_SCHEDULES
 from animalclf.training.progress import open_mailbox
-from animalclf.training.resources import Workers, choose_cache, input_claim, preflight, scaling, what_there_is
+from animalclf.training.resources import Workers, choose_cache, cluster_text, input_cpus, preflight, scaling
 from animalclf.utils import storage
 from animalclf.utils.console import console
 from animalclf.utils.malloc import ONE_ARENA
+from animalclf.utils.throttle import Throttle
 
 if TYPE_CHECKING:
     from animalclf.data.ray_loader import Cache
     from animalclf.training.stop import Switch
+    from animalclf.training.worker import Task
 
 Report = Callable[[ProgressEvent], None]
-SILENCE = 60.0  # seconds without an event of the workers after which that is said
+SILENCE_SECONDS = 60.0  # without an event of the workers, until that is reported
 ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
 
 
-def claim(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:
-    """The run folder `out`, claimed for this process. Raises UserError for a folder in use, an existing run without `resume`, nothing to resume,
-    or a configuration that differs from the run's in more than how long it trains, with `same_length` in anything."""
-    run = Run(storage.absolute(out))
-    if run.exists():
-        if not resume:
-            raise UserError(f"{out}: there is a run here already; continue it with --resume, or choose another --out")
-        changed = _changed(run.config(), config)
-        if changed and (same_length or not longer(run, config)):
-            raise UserError(f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}")
-    elif resume:
-        raise UserError(f"{out}: no run to resume here (config.yaml is missing); start it without --resume")
-    run.lock()
-    return run
+# -------------------------------------------------------------------------------------------- checks before any work
 
 
-def _changed(was: Config, config: Config) -> list[str]:
-    return configuration.differences(was, replace(config, train=replace(config.train, profile=was.train.profile)))
+def checked(config: Config) -> Config:
+    """`config` with the path of pretrained weights made absolute, since workers have other working directories.
 
-
-def longer(run: Run, config: Config) -> bool:
-    """Whether `config` differs from the run's in nothing but how long it trains: `train.epochs` and `train.patience`. Raises UserError where the run
-    cannot go on to those, because its epochs so far would have been others, or fewer: what was trained is not taken back."""
-    was, epochs, history = run.config(), config.train.epochs, run.metrics()
-    if not configuration.changed_keys(was, config).keys() <= {"train.epochs", "train.patience", "train.profile"}:
-        return False
-    from animalclf.training.train_state import out_of_patience
-
-    change = f"{run.root}: {'; '.join(_changed(was, config))}"
-    if epochs != was.train.epochs and config.optim.schedule != "constant":
-        raise UserError(f"{change}: with optim.schedule={config.optim.schedule} the learning rate of every epoch depends on it; start a new run")
-    if epochs < len(history):
-        raise UserError(f"{change}: {len(history)} epochs are done already; resume with {len(history)} or more")
-    ended = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
-    if ended < len(history) or (ended < epochs and run.finished()):
-        raise UserError(f"{change}: ends after epoch {ended}, {config.train.patience} without a better one; resume with more train.patience")
-    return True
-
-
-def with_weights(config: Config) -> Config:
-    """`config` with the path of pretrained weights made absolute (workers run elsewhere). Raises UserError now, before any long work, where the
-    weights cannot be had: a file that is not there, or a download that fails."""
+    Raises UserError, before any long work, for an unknown loss, and for weights that are missing or cannot be downloaded.
+    """
+    LOSSES.get(config.train.loss)
     source = config.model.weights
     if source == "none":
         return config
@@ -86,78 +56,133 @@ def with_weights(config: Config) -> Config:
     return replace(config, model=replace(config.model, weights=path))
 
 
+def claim(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:
+    """Lock the run folder `out` for this process. Raises UserError for a folder in use, an existing run without `resume`, nothing to resume, or
+    a configuration that differs from the run's in more than its length, or (`same_length`) at all."""
+    run = Run(storage.absolute(out))
+    if run.exists():
+        if not resume:
+            raise UserError(f"{out}: there is a run here already; continue it with --resume, or choose another --out")
+        changed = _changed(run.config(), config)
+        if changed and (same_length or not is_longer(run, config)):
+            raise UserError(f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}")
+    elif resume:
+        raise UserError(f"{out}: no run to resume here (config.yaml is missing); start it without --resume")
+    run.lock()
+    return run
+
+
+def _changed(stored: Config, config: Config) -> list[str]:
+    return configuration.differences(stored, replace(config, train=replace(config.train, profile=stored.train.profile)))
+
+
+def is_longer(run: Run, config: Config) -> bool:
+    """Whether `config` differs from the run's in its length only: `train.epochs` and `train.patience`. Raises UserError where the run cannot
+    go on to that length, because its epochs so far would have been others, or fewer: finished epochs are not undone."""
+    stored, epochs, history = run.config(), config.train.epochs, run.metrics()
+    if not configuration.changed_keys(stored, config).keys() <= {"train.epochs", "train.patience", "train.profile"}:
+        return False
+    from animalclf.training.train_state import out_of_patience
+
+    change, schedule = f"{run.root}: {'; '.join(_changed(stored, config))}", config.optim.schedule
+    if epochs != stored.train.epochs and LR_SCHEDULES.get(schedule).depends_on_epochs:
+        raise UserError(f"{change}: with optim.schedule={schedule} the learning rate of every epoch depends on it; start a new run")
+    if epochs < len(history):
+        raise UserError(f"{change}: {len(history)} epochs are done already; resume with {len(history)} or more")
+    last = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
+    if last < len(history) or (last < epochs and run.finished()):
+        raise UserError(f"{change}: ends after epoch {last}, {config.train.patience} without a better one; resume with more train.patience")
+    return True
+
+
 def prepared_for(data: str, config: Config, where: str, explicit: Collection[str] = (), workers: int = 0) -> tuple[Prepared, Config]:
-    """The prepared set that `data` is, or that is made of it (and found again) below `where`; and `config` with the set's own data settings.
-    A Ray that must be started for that has room for `workers` training workers.
+    """The prepared set `data`, or the one made of the images `data` below `where` (reused where it is there); and `config` with the set's own
+    data settings. If Ray must be started for that, it has room for `workers` training workers.
 
-    Raises UserError where a prepared set contradicts the recipe: pictures stored too small, or a `data.` key in `explicit` that differs.
+    Raises UserError where a prepared set contradicts the recipe: images stored too small, or a `data.` key in `explicit` that differs.
     """
-    if is_prepared(data):
-        prepared = open_prepared(data)
-        stored = replace(configuration.data_from_dict(prepared.info["config"]), limit=config.data.limit)
-        if prepared.stored_size < config.model.input_size:
-            raise UserError(
-                f"{data}: pictures are stored at {prepared.stored_size} px, the recipe {config.name} reads {config.model.input_size} px; "
-                f"prepare them again with --recipe {config.name}"
-            )
-        changed = configuration.changed_keys(replace(config, data=stored), config)
-        other = [f"{key}: {was} -> {now}" for key, (was, now) in changed.items() if key in explicit]
-        if other:
-            raise UserError(f"{data}: was prepared with other settings ({'; '.join(other)}); prepare it again, or leave out these --set")
-        return prepared, replace(config, data=stored)
-    from animalclf.prepare import sources
-    from animalclf.prepare.job import prepare
+    if not is_prepared(data):
+        from animalclf.prepare import sources
+        from animalclf.prepare.job import prepare
 
-    name = f"{sources.inputs_hash(sources.find(data, config.data), config.data)[:12]}-{FORMAT}"
-    return prepare(data, storage.join(where, name), config.data, workers=workers), config
+        source = sources.find(data, config.data)
+        name = f"{sources.inputs_hash(source, config.data)[:12]}-{FORMAT}"
+        return prepare(source, storage.join(where, name), config.data, workers=workers), config
+    prepared = open_prepared(data)
+    if prepared.stored_size < config.model.input_size:
+        raise UserError(
+            f"{data}: images are stored at {prepared.stored_size} px, the recipe {config.name} reads {config.model.input_size} px; "
+            f"prepare them again with --recipe {config.name}"
+        )
+    stored = replace(configuration.data_from_dict(prepared.info["config"]), limit=config.data.limit)
+    changed = configuration.changed_keys(replace(config, data=stored), config)
+    other = [f"{key}: {was} -> {now}" for key, (was, now) in changed.items() if key in explicit]
+    if other:
+        raise UserError(f"{data}: was prepared with other settings ({'; '.join(other)}); prepare it again, or leave out these --set")
+    return prepared, replace(config, data=stored)
+
+
+# --------------------------------------------------------------------------------------------------------------- start
 
 
 def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, report: Report) -> TrainingResult:
-    """Say the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content of result.json."""
-    counted = {split: len(prepared.rows(split)) for split in ("train", "val", "test")}
-    if counted["train"] < workers.most:
-        raise UserError(f"{counted['train']} training pictures for {workers.most} workers; every worker needs at least one")
-    what = f"{config.name}: {counted['train']:,} training and {counted['val']:,} validation pictures, {len(prepared.classes)} classes"
-    if local:
-        place, use_gpu, workers = "in this process", False, Workers(1, 1)
-    else:
-        from animalclf.cluster import at_most, ensure_ray, gpus
+    """Print the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content of result.json.
 
-        # Importing PyTorch takes seconds, and so does starting Ray, which mostly waits: both at once.
-        threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
-        ensure_ray(workers.most)
-        use_gpu = not cpu and at_most().get("GPU", 0) > 0
-        workers = workers if workers.most else Workers.fixed(max(gpus(), 1) if use_gpu else 1)
-        weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
-        found = preflight(workers, use_gpu, [prepared.root, run.root, *weights])
-        in_memory, kept = choose_cache(config.train.cache, prepared)
-        place = f"on {workers.of('GPU' if use_gpu else 'CPU')} ({found}), {kept}"
+    Raises UserError for more workers than training images, and for what the cluster cannot hold."""
+    images = len(prepared.rows("train"))
+    if images < workers.maximum:
+        raise UserError(f"{images} training images for {workers.maximum} workers; every worker needs at least one")
+    if local:
+        workers, in_memory, place = Workers.fixed(1), True, "in this process"
+    else:
+        workers, in_memory, place = _place_on_ray(config, prepared, run, workers, cpu)
     report(Moment("ray ready"))
-    record(config, prepared, run, workers=str(workers), gpu=use_gpu)
-    done = len(run.metrics())
-    console.print(
-        f"{what}, {f'epochs {done + 1} to {config.train.epochs}' if done else f'{config.train.epochs} epochs'} {place}; run folder {run.root}",
-        soft_wrap=True,
-    )
+    record(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
+    console.print(_plan(config, prepared, run, place), soft_wrap=True)
     if local:
         return train_here(config, prepared, run, report)
     from animalclf.data.ray_loader import cache
 
-    return train_on_ray(config, prepared, run, workers, use_gpu, report, cache(prepared, in_memory, input_claim(workers, use_gpu)))
+    return train_on_ray(config, prepared, run, workers, report, cache(prepared, in_memory, input_cpus(workers)))
+
+
+def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> tuple[Workers, bool, str]:
+    """The workers as the cluster has room for them, whether the images fit into its memory, and both in words. Raises UserError."""
+    from animalclf.cluster import at_most, ensure_ray, gpus
+
+    # Importing PyTorch takes seconds, and so does starting Ray, which mostly waits: both at once.
+    threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
+    ensure_ray(workers.maximum)
+    use_gpu = not cpu and at_most().get("GPU", 0) > 0
+    if not workers.maximum:
+        workers = Workers.fixed(max(gpus(), 1) if use_gpu else 1)
+    workers = replace(workers, use_gpu=use_gpu)
+    weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
+    resources = preflight(workers, [prepared.root, run.root, *weights])
+    in_memory, images = choose_cache(config.train.cache, prepared)
+    return workers, in_memory, f"on {workers.text} ({resources}), {images}"
+
+
+def _plan(config: Config, prepared: Prepared, run: Run, place: str) -> str:
+    train, val = len(prepared.rows("train")), len(prepared.rows("val"))
+    done, epochs = len(run.metrics()), config.train.epochs
+    data = f"{train:,} training and {val:,} validation images, {len(prepared.classes)} classes"
+    return f"{config.name}: {data}, {f'epochs {done + 1} to {epochs}' if done else f'{epochs} epochs'} {place}; run folder {run.root}"
 
 
 def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
-    """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on other pictures."""
+    """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on other images."""
     if not run.exists():
         run.write_environment(prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **facts)
         run.write_config(config)  # last: it makes the folder a run
-    elif run.environment()["data_fingerprint"] != prepared.fingerprint:
-        was = run.environment()
+        return
+    stored = run.environment()
+    if stored["data_fingerprint"] != prepared.fingerprint:
         raise UserError(
-            f"{run.root}: was trained on other pictures ({was['prepared']}, fingerprint {was['data_fingerprint'][:12]}; now {prepared.root}, "
-            f"{prepared.fingerprint[:12]}); resume with the same pictures, or start a new run"
+            f"{run.root}: was trained on other images ({stored['prepared']}, fingerprint {stored['data_fingerprint'][:12]}; now {prepared.root}, "
+            f"{prepared.fingerprint[:12]}); resume with the same images, or start a new run"
         )
-    elif _changed(run.config(), config):  # going on (`longer`): until the epochs asked for are done it is a training that did not end
+    if _changed(run.config(), config):  # is_longer: until the new epochs are done it is an unfinished training
         storage.remove(run.url("result.json"))
         run.write_config(config)
 
@@ -169,8 +194,11 @@ def train_here(config: Config, prepared: Prepared, run: Run, report: Report) -> 
     from animalclf.training.train import train
 
     set_up_cpu(config.train.threads, 1)
-    pictures = load_pictures(prepared)
-    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, pictures), RankContext(), report=report)
+    images = load_pictures(prepared)
+    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, images), RankContext(), report=report)
+
+
+# -------------------------------------------------------------------------------------------------------- on Ray Train
 
 
 def train_on_ray(
@@ -178,72 +206,97 @@ def train_on_ray(
     prepared: Prepared,
     run: Run,
     workers: Workers,
-    use_gpu: bool,
     report: Report,
-    store: Cache | None = None,
+    images: Cache | None = None,
     switch: Switch | None = None,
 ) -> TrainingResult:
-    """Train on `workers` Ray Train workers; dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
-    `store`: where the pictures wait, possibly for several trainings; default: in the object store, for this one.
+    """Train on `workers` Ray Train workers. Dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
+    `images`: where the stored images are cached, possibly for several trainings (default: in the object store, for this one).
 
-    Raises UserError for what the user can mend, stop.Stopped where `switch` ended the training, and Ray's TrainingFailedError otherwise. Ctrl-C
+    Raises UserError for what the user can fix, stop.Stopped where `switch` ended the training, and Ray's TrainingFailedError otherwise. Ctrl-C
     stops the workers; `--resume` continues.
     """
-    import ray
+    from animalclf.data.ray_loader import cache
+    from animalclf.training.stop import Switch
+    from animalclf.training.worker import Task
+
+    mailbox, switch = open_mailbox(), switch or Switch()
+    task = Task(config, prepared.root, run.root, images or cache(prepared, claim=input_cpus(workers)), mailbox)
+    fit = _Fit(_trainer(task, workers), switch)
+    switch.begin(mailbox)
+    fit.start()
+    return _follow(fit, mailbox, run, workers, report)
+
+
+def _trainer(task: Task, workers: Workers) -> Any:
+    """Ray Train's trainer of a training."""
     import ray.train
     import ray.train.torch
 
-    from animalclf.data.ray_loader import cache
     from animalclf.raycompat.train_controller import trainer_class
-    from animalclf.training.stop import EndRun, Stopped, Switch
-    from animalclf.training.worker import Task, worker
+    from animalclf.training.stop import EndRun
+    from animalclf.training.worker import worker
 
-    mailbox, switch = open_mailbox(), switch or Switch()
-    task = Task(config, prepared.root, run.root, store or cache(prepared, claim=input_claim(workers, use_gpu)), mailbox)
-    trainer = (trainer_class() or ray.train.torch.TorchTrainer)(
+    failures = ray.train.FailureConfig(max_failures=task.config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE)
+    return (trainer_class() or ray.train.torch.TorchTrainer)(
         worker,
         train_loop_config={"task": task},
-        scaling_config=scaling(workers, use_gpu),
+        scaling_config=scaling(workers),
         run_config=ray.train.RunConfig(
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
-            storage_path=tempfile.gettempdir(),  # Ray keeps nothing of ours: the run folder is the checkpoint store
+            storage_path=tempfile.gettempdir(),  # Ray stores nothing of ours: the run folder is the checkpoint store
             # A cluster's processes start in its own environment: ours has it where cluster.yaml made the cluster, or `ensure_ray`.
             worker_runtime_env={} if os.environ.items() >= ONE_ARENA.items() else {"env_vars": ONE_ARENA},
-            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE),
-            callbacks=[EndRun(mailbox)],
+            failure_config=failures,
+            callbacks=[EndRun(task.mailbox)],
         ),
     )
-    outcome: queue.Queue[Any] = queue.Queue()
 
-    def fit() -> None:
+
+class _Fit(threading.Thread):
+    """`trainer.fit()` in a thread, so that Ctrl-C reaches the main thread and not Ray's handler."""
+
+    def __init__(self, trainer: Any, switch: Switch) -> None:
+        super().__init__(daemon=True)
+        self.trainer, self.switch = trainer, switch
+        self.outcome: queue.Queue[TrainingResult | Exception] = queue.Queue()
+
+    def run(self) -> None:
+        """Put the result, or the error that ended the training, into `outcome`."""
+        import ray
+        import ray.train
+
+        from animalclf.training.stop import Stopped
+
         try:
-            outcome.put(trainer.fit().return_value or Stopped())
+            self.outcome.put(self.trainer.fit().return_value or Stopped())
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-            outcome.put(Stopped() if switch.requested else error)
+            self.outcome.put(Stopped() if self.switch.requested else error)
         finally:
-            switch.end()
+            self.switch.end()
 
-    # In a thread of its own, so that Ctrl-C reaches this one and not Ray's handler.
-    switch.begin(mailbox)
-    threading.Thread(target=fit, daemon=True).start()
-    renewed = heard = time.monotonic()
+
+def _follow(fit: _Fit, mailbox: Any, run: Run, workers: Workers, report: Report) -> TrainingResult:
+    """Until the training ends: pass its events on, renew the run folder's lock, and say when the workers are silent. Returns its result;
+    raises its error."""
+    import ray
+
+    lock, silence = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS)
+    lock.reset()
+    silence.reset()
     while True:
-        if time.monotonic() - renewed > STALE_SECONDS / 4:
-            renewed = time.monotonic()
+        if lock.ready():
             run.lock()
         try:
-            result = outcome.get(timeout=1.0)
+            result = fit.outcome.get(timeout=1.0)
         except queue.Empty:
             result = None
         for event in ray.get(mailbox.take.remote()):
             report(event)
-            heard = time.monotonic()
-        if time.monotonic() - heard > SILENCE:
-            heard = time.monotonic()
-            asked = workers.of("GPU" if use_gpu else "CPU")
-            console.print(f"no sign of the workers for a minute ({asked} asked for; the cluster has {what_there_is()} now)", soft_wrap=True)
-        if result is None:
-            continue
-        if isinstance(result, BaseException):
+            silence.reset()
+        if silence.ready():
+            console.print(f"no sign of the workers for a minute ({workers.text} requested; the cluster has {cluster_text()} now)", soft_wrap=True)
+        if isinstance(result, Exception):
             raise result
-        return result
+        if result is not None:
+            return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,69 +18,75 @@ RESIZE_SECONDS = 30.0  # how often an elastic training looks whether the cluster
 
 @dataclass(frozen=True)
 class Workers:
-    """How many training workers: from `fewest` to `most`, whatever the cluster has at the time. (0, 0): one a GPU, or 1 on CPUs."""
+    """How many training workers: from `minimum` to `maximum`, as the cluster has room at the time, each on a GPU or on CPUs. (0, 0): one a
+    GPU, or 1 on CPUs."""
 
-    fewest: int
-    most: int
+    minimum: int
+    maximum: int
+    use_gpu: bool = False
 
     @classmethod
-    def fixed(cls, count: int) -> Workers:
-        return cls(count, count)
+    def fixed(cls, count: int, use_gpu: bool = False) -> Workers:
+        """Exactly `count` workers."""
+        return cls(count, count, use_gpu)
 
     @classmethod
     def parse(cls, text: str) -> Workers:
         """`4`, or `2:8` for elastic workers. Raises UserError for anything else."""
-        found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
-        fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (-1, -1)
-        if not found or fewest > most or (found[2] and not fewest):
-            raise UserError(f"--workers {text}: give a number, as in --workers 4, or the fewest and the most, as in --workers 2:8")
-        return cls(fewest, most)
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+        minimum, maximum = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
+        if not match or minimum > maximum or (match[2] and not minimum):
+            raise UserError(f"--workers {text}: give a number, as in --workers 4, or minimum and maximum, as in --workers 2:8")
+        return cls(minimum, maximum)
 
     @property
     def elastic(self) -> bool:
-        return self.fewest < self.most
+        """Whether the number may change while the training runs."""
+        return self.minimum < self.maximum
 
-    def of(self, kind: str) -> str:
+    @property
+    def text(self) -> str:
         """`3 GPU workers`."""
-        return f"{self.fewest} to {self.most} {kind} workers" if self.elastic else f"{self.most} {kind} worker{'s' if self.most > 1 else ''}"
+        kind = "GPU" if self.use_gpu else "CPU"
+        return f"{self.minimum} to {self.maximum} {kind} workers" if self.elastic else f"{self.maximum} {kind} worker{'s' * (self.maximum > 1)}"
 
     def __str__(self) -> str:
-        return f"{self.fewest}:{self.most}" if self.elastic else str(self.most)
+        return f"{self.minimum}:{self.maximum}" if self.elastic else str(self.maximum)
 
 
-def scaling(workers: Workers, use_gpu: bool) -> Any:
+def scaling(workers: Workers) -> Any:
     """Ray Train's ScalingConfig. CPU workers go one a node first, since each uses all cores that it finds; GPU workers close together."""
     import ray.train
 
-    claim = None
-    if workers.elastic and not use_gpu:
+    resources = None
+    if workers.elastic and not workers.use_gpu:
         cpus = _cpus_of_nodes()
         if len(cpus) == 1:  # nothing can be lost without losing all; one CPU stays for input tasks
-            workers = Workers(workers.fewest, max(workers.fewest, min(workers.most, cpus[0] - 1)))
-        claim = {"CPU": _elastic_claims(cpus)[0]}
+            workers = replace(workers, maximum=max(workers.minimum, min(workers.maximum, cpus[0] - 1)))
+        resources = {"CPU": _elastic_cpus(cpus)[0]}
     return ray.train.ScalingConfig(
-        num_workers=(workers.fewest, workers.most) if workers.elastic else workers.most,
-        use_gpu=use_gpu,
-        placement_strategy="PACK" if use_gpu else "SPREAD",
-        resources_per_worker=claim,
+        num_workers=(workers.minimum, workers.maximum) if workers.elastic else workers.maximum,
+        use_gpu=workers.use_gpu,
+        placement_strategy="PACK" if workers.use_gpu else "SPREAD",
+        resources_per_worker=resources,
         elastic_resize_monitor_interval_s=RESIZE_SECONDS,
     )
 
 
-def _elastic_claims(cpus: list[int]) -> tuple[float, float]:
-    """CPUs of an elastic CPU worker, and of an input task beside it, on nodes of so many. Ray gives such workers every CPU that they can use, and
-    input tasks would wait for ever. On several nodes a worker therefore claims more than half of the smallest, and so much that of every node
-    something is left however many workers it takes."""
+def _elastic_cpus(cpus: list[int]) -> tuple[float, float]:
+    """num_cpus of an elastic CPU worker, and of an input task beside it, on nodes with these CPUs. Ray gives such workers every CPU that they
+    can use, and input tasks would wait forever. On several nodes a worker therefore takes more than half of the smallest, and as much as leaves
+    something on every node, however many workers it takes."""
     if len(cpus) < 2:
         return 1.0, 1.0
-    claims = np.arange(min(cpus) / 2 + 0.25, min(cpus), 0.25)
-    left, claim = max((min(count % claim for count in cpus), claim) for claim in claims)
-    return float(claim), min(1.0, float(left))
+    candidates = np.arange(min(cpus) / 2 + 0.25, min(cpus), 0.25)
+    left, worker_cpus = max((min(count % candidate for count in cpus), candidate) for candidate in candidates)
+    return float(worker_cpus), min(1.0, float(left))
 
 
-def input_claim(workers: Workers, use_gpu: bool) -> float:
-    """CPUs that an input task claims: one, or what elastic CPU workers leave of every node."""
-    return _elastic_claims(_cpus_of_nodes())[1] if workers.elastic and not use_gpu else 1.0
+def input_cpus(workers: Workers) -> float:
+    """num_cpus of an input task: one, or what elastic CPU workers leave on every node."""
+    return _elastic_cpus(_cpus_of_nodes())[1] if workers.elastic and not workers.use_gpu else 1.0
 
 
 def _cpus_of_nodes() -> list[int]:
@@ -91,55 +97,65 @@ def _cpus_of_nodes() -> list[int]:
     return [count for count in cpus if count > 1] or cpus
 
 
-def preflight(workers: Workers, use_gpu: bool, shared: list[str]) -> str:
-    """Check, before any long work, that the cluster can place the run (elastic: with the fewest workers), and that every node sees the local
-    paths `shared`.
-
-    Returns what was found, in words for the plan line. Raises UserError that says what is there and what was asked.
-    """
+def preflight(workers: Workers, shared: list[str]) -> str:
+    """Check, before any long work, that the cluster has room for the workers (elastic: for the minimum), and that every node sees the local
+    paths `shared`. Returns the cluster's resources in words. Raises UserError with what is there and what is requested."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    have = at_most()
-    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
-    if use_gpu and workers.fewest > gpus:
+    available = at_most()
+    cpus, gpus = int(available.get("CPU", 0)), int(available.get("GPU", 0))
+    _check_room(workers, cpus, gpus)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    _check_visible(nodes, [path for path in shared if not storage.is_remote(path)])
+    now, largest = cluster_text(), _resources_text(len(nodes), cpus, gpus)
+    return now if now == largest else f"{now} now; {cpus} CPUs, {gpus} GPUs at most"
+
+
+def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
+    """Raises UserError where a cluster of (at most) these CPUs and GPUs has no room for the workers."""
+    import ray
+
+    if workers.use_gpu and workers.minimum > gpus:
         raise UserError(f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu")
-    claim, beside = (0.0 if use_gpu else 1.0), 1.0
-    if workers.elastic and not use_gpu:
+    worker_cpus, task_cpus = (0.0 if workers.use_gpu else 1.0), 1.0
+    if workers.elastic and not workers.use_gpu:
         counts = _cpus_of_nodes()
-        claim, beside = _elastic_claims(counts)
-        places, may_grow = sum(int(count // claim) for count in counts), cpus > int(ray.cluster_resources().get("CPU", 0))
-        if len(counts) > 1 and workers.fewest > places and not may_grow:
+        worker_cpus, task_cpus = _elastic_cpus(counts)
+        places, may_grow = sum(int(count // worker_cpus) for count in counts), cpus > int(ray.cluster_resources().get("CPU", 0))
+        if len(counts) > 1 and workers.minimum > places and not may_grow:
             raise UserError(f"--workers {workers}: elastic workers leave room for input on every node; the cluster has places for {places} of them")
-    needed = workers.fewest * claim + beside
+    needed = workers.minimum * worker_cpus + task_cpus
     if needed > cpus:
         raise UserError(
             f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed:g}; ask for fewer workers"
         )
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    local = [path for path in shared if not storage.is_remote(path)]
-    if len(nodes) > 1 and local:
-        # A zero-CPU task on every node looks for the folders: shared file systems pass, node-local paths do not.
-        look = ray.remote(num_cpus=0)(_missing)
-        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        found = ray.get([look.options(scheduling_strategy=strategy).remote(local) for strategy in there])
-        for node, missing in zip(nodes, found, strict=True):
-            if missing:
-                where = node["NodeManagerAddress"]
-                raise UserError(f"{missing[0]}: not visible on node {where}; use s3:// or a folder that all {len(nodes)} nodes share")
-    now, most = what_there_is(), _in_words(len(nodes), cpus, gpus)
-    return now if now == most else f"{now} now; {cpus} CPUs, {gpus} GPUs at most"
 
 
-def what_there_is() -> str:
-    """The cluster as it is now, in words."""
+def _check_visible(nodes: list[dict[str, Any]], paths: list[str]) -> None:
+    """Raises UserError for a path that one of several nodes does not see: shared file systems pass, node-local paths do not."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if len(nodes) < 2 or not paths:
+        return
+    look = ray.remote(num_cpus=0)(_missing)
+    strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = ray.get([look.options(scheduling_strategy=strategy).remote(paths) for strategy in strategies])
+    for node, missing in zip(nodes, answers, strict=True):
+        if missing:
+            address = node["NodeManagerAddress"]
+            raise UserError(f"{missing[0]}: not visible on node {address}; use s3:// or a folder that all {len(nodes)} nodes share")
+
+
+def cluster_text() -> str:
+    """The cluster's resources as they are now, in words."""
     import ray
 
-    have = ray.cluster_resources()
-    return _in_words(sum(node["Alive"] for node in ray.nodes()), int(have.get("CPU", 0)), int(have.get("GPU", 0)))
+    resources = ray.cluster_resources()
+    return _resources_text(sum(node["Alive"] for node in ray.nodes()), int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
-def _in_words(nodes: int, cpus: int, gpus: int) -> str:
+def _resources_text(nodes: int, cpus: int, gpus: int) -> str:
     return f"{nodes} node{'s' if nodes > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
 
 

@@ -61,14 +61,14 @@ def compare(
     try:
         cluster.ensure_ray(workers)
         use_gpu = not cpu and cluster.at_most().get("GPU", 0) > 0
-        preflight(Workers.fixed(workers), use_gpu, [])  # before the preparation, which may take long
+        preflight(Workers.fixed(workers, use_gpu), [])  # before the preparation, which may take long
         spec, prepared = _prepared(spec, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
         data_facts = _same_pictures(spec, prepared, workers)
         comparison_dir.check_same_data(out, stored, data_facts)
         entries = comparison_dir.known_trials(spec, out, stored)
         ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
         weights = {trial.config.model.weights for trial in spec.trials} - {"none", "imagenet"}
-        found = preflight(Workers.fixed(workers), use_gpu, [out, *(one.root for one in prepared), *weights])
+        found = preflight(Workers.fixed(workers, use_gpu), [out, *(one.root for one in prepared), *weights])
         at_once = concurrency(workers, use_gpu, max_concurrent)
         stores, kept = _stores([(trial, one) for trial, one, done in zip(spec.trials, prepared, ended, strict=True) if not done])
         _say(
@@ -105,14 +105,15 @@ def compare(
 def _prepared(spec: ComparisonSpec, data: str, where: str) -> tuple[ComparisonSpec, list[Prepared]]:
     """One prepared set for each different data setting, and the spec with the settings as they are: a set a trial, the same object where they
     share it."""
-    weights: dict[tuple[str, str], str] = {}
+    weights: dict[tuple[str, str, str], str] = {}
     found: dict[configuration.Data, tuple[Prepared, Config]] = {}
     trials, sets = [], []
     for trial in spec.trials:
         model = trial.config.model
-        if (model.name, model.weights) not in weights:
-            weights[model.name, model.weights] = driver.with_weights(trial.config).model.weights
-        config = replace(trial.config, model=replace(model, weights=weights[model.name, model.weights]))
+        names = model.name, model.weights, trial.config.train.loss
+        if names not in weights:
+            weights[names] = driver.checked(trial.config).model.weights
+        config = replace(trial.config, model=replace(model, weights=weights[names]))
         if config.data not in found:
             found[config.data] = driver.prepared_for(data, config, where, spec.data_keys)
         prepared, settled = found[config.data]

@@ -99,7 +99,7 @@ def drive(params: dict[str, Any], shared: Shared) -> None:
         try:
             facts = {"workers": shared.workers, "gpu": shared.use_gpu, "command": shared.command}
             driver.record(config, job.prepared, run, **facts)
-            driver.train_on_ray(config, job.prepared, run, Workers.fixed(shared.workers), shared.use_gpu, show, job.store, switch)
+            driver.train_on_ray(config, job.prepared, run, Workers.fixed(shared.workers, shared.use_gpu), show, job.store, switch)
         except Stopped:
             return
         finally:

@@ -49,11 +49,11 @@ def main(prepared_at: str, out: str) -> None:
     prepared, run = open_prepared(prepared_at), Run(out)
     driver.record(config(ENDLESS), prepared, run)
     try:
-        driver.train_on_ray(config(ENDLESS), prepared, run, Workers(1, 2), False, show, switch=switch)
+        driver.train_on_ray(config(ENDLESS), prepared, run, Workers(1, 2), show, switch=switch)
     except Stopped:
         shorter = config(len(run.metrics()))
         driver.record(shorter, prepared, driver.claim(out, shorter, resume=True))
-        driver.train_on_ray(shorter, prepared, run, Workers(1, 2), False, lambda event: None)
+        driver.train_on_ray(shorter, prepared, run, Workers(1, 2), lambda event: None)
     ray.shutdown()
     machines.shutdown()
 

@@ -1,0 +1,113 @@
+"""A loss or a model is added in one file: registered at run time here, trained with, and found in the run folder."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import pytest
+import torch
+from helpers import tiny_config, tiny_prepared
+from torch import nn
+
+from animalclf.data.loader import MemoryFeed, load_pictures
+from animalclf.errors import UserError
+from animalclf.models import MODELS, build
+from animalclf.models.classifier import Classifier
+from animalclf.runs import Run
+from animalclf.training import checkpoint, driver, losses, lr_schedules
+from animalclf.training.distributed import RankContext
+from animalclf.training.lr_schedules import LR_SCHEDULES, LrSchedule
+from animalclf.training.optim import OPTIMIZERS
+from animalclf.training.train import train
+
+
+@pytest.fixture
+def tiny_model() -> Iterator[str]:
+    @MODELS.register("tiny")
+    def tiny(spec, classes, load_weights):
+        base = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3, stride=4), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
+        return Classifier(base, nn.Sequential(OrderedDict(logits=nn.Linear(4, classes))), (0, 0, 0), (1, 1, 1), spec.input_size, classes)
+
+    yield "tiny"
+    MODELS.unregister("tiny")
+
+
+@pytest.fixture
+def calls() -> Iterator[list[int]]:
+    """The batch sizes that the loss "poly" gets."""
+    sizes: list[int] = []
+
+    @losses.LOSSES.register("poly")
+    def poly(config):
+        def loss(logits, target):
+            sizes.append(len(target))
+            return losses.cross_entropy(config)(logits, target) + 1 - logits.softmax(1).gather(1, target[:, None])[:, 0]
+
+        return loss
+
+    yield sizes
+    losses.LOSSES.unregister("poly")
+
+
+def test_a_registered_model_and_loss_train_and_stand_in_the_run(tmp_path, tiny_model, calls):
+    prepared = tiny_prepared(tmp_path / "prepared", (20, 16, 8), size=40)
+    sizes = {"model__input_size": 32, "data__stored_size": 40}
+    config = tiny_config(2, model__name=tiny_model, train__loss="poly", **sizes)
+    run, images = Run(str(tmp_path / "run")), load_pictures(prepared)
+    driver.record(config, prepared, run)
+    result = train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, images), RankContext())
+    assert sum(calls) == 2 * result.rows["train"] and result.epochs == 2
+    stored = run.config()
+    assert (stored.model.name, stored.train.loss) == ("tiny", "poly")
+    model, about = checkpoint.load_model(run.root)
+    assert about["config"]["train"]["loss"] == "poly" and model.classes == 3
+
+
+def test_unknown_names_are_refused_before_any_work():
+    with pytest.raises(UserError, match=r"train\.loss: 'focl' is unknown \(did you mean 'focal'\?\); there are cross_entropy, focal"):
+        driver.checked(tiny_config(1, train__loss="focl"))
+    with pytest.raises(UserError, match=r"model\.name: 'vgg_16' is unknown \(did you mean 'vgg16"):
+        build(tiny_config(1, model__name="vgg_16").model, 3)
+
+
+def test_the_keys_of_optimizers_and_schedules_list_the_registered_names():
+    from animalclf.config.schema import keys
+
+    assert sorted(keys()["optim.name"].choices) == sorted(OPTIMIZERS.names())
+    assert sorted(keys()["optim.schedule"].choices) == sorted(LR_SCHEDULES.names())
+
+
+def test_focal_loss_weighs_hard_images_more():
+    logits, target = torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 0, 0])
+    config = tiny_config(1)
+    plain, focal = losses.LOSSES.get("cross_entropy")(config)(logits, target), losses.LOSSES.get("focal")(config)(logits, target)
+    probability = torch.exp(-plain)
+    assert torch.allclose(focal, (1 - probability) ** 2 * plain) and focal[0] / plain[0] < 0.01 < 0.8 < focal[2] / plain[2]
+    weights = torch.tensor([2.0, 1.0])
+    assert losses.weighted_sum(plain, target, weights) == pytest.approx(2 * float(plain.sum()))
+    assert losses.log_loss_sum(logits, target) == pytest.approx(float(plain.sum()))
+
+
+def test_a_schedule_says_whether_a_run_can_be_resumed_to_more_epochs(tmp_path):
+    assert not LR_SCHEDULES.get("constant").depends_on_epochs and LR_SCHEDULES.get("cosine").depends_on_epochs
+    run = Run(str(tmp_path))
+    for schedule in ("constant", "cosine"):
+        run.write_config(tiny_config(2, optim__schedule=schedule))
+        longer = tiny_config(5, optim__schedule=schedule)
+        if schedule == "constant":
+            assert driver.is_longer(run, longer)
+        else:
+            with pytest.raises(UserError, match=r"with optim\.schedule=cosine the learning rate of every epoch depends on it"):
+                driver.is_longer(run, longer)
+
+
+def test_a_registered_schedule_sets_the_rate():
+    LR_SCHEDULES.register("halving")(LrSchedule(lambda progress: 0.5 ** int(4 * progress), depends_on_epochs=True))
+    try:
+        from dataclasses import replace
+
+        spec = tiny_config(1, optim__lr=1.0).optim
+        object.__setattr__(spec := replace(spec), "schedule", "halving")  # the schema lists the schedules: a new one is a second line there
+        rates = [lr_schedules.learning_rate(spec, step, 2, 4) for step in range(8)]
+    finally:
+        LR_SCHEDULES.unregister("halving")
+    assert rates == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
