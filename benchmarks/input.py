@@ -30,8 +30,9 @@ from rich.table import Table
 
 from animalclf import config as configuration
 from animalclf.data.augment import Samples, compose, numpy_form
-from animalclf.data.loader import load_pictures, make_schedule
+from animalclf.data.loader import load_images
 from animalclf.data.prepared_set import Prepared
+from animalclf.data.sampler import sampling_plan
 from animalclf.raycompat.patches import OWN
 from animalclf.utils.malloc import ONE_ARENA
 from benchmarks.pictures import draw
@@ -144,27 +145,27 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
     import ray
     import torch
 
-    from animalclf.data.ray_loader import RayFeed, cache
+    from animalclf.data.ray_loader import RayLoader, cache_images
     from animalclf.training import loop
 
     loading = time.perf_counter()
-    schedule = make_schedule(prepared, configuration.load("big_cnn", {"train.batch_size": BATCH}))
-    store = cache(prepared)
+    plan = sampling_plan(prepared, configuration.load("big_cnn", {"train.batch_size": BATCH}))
+    store = cache_images(prepared)
     ray.wait(store.refs, num_returns=len(store.refs))
     started = time.perf_counter()
-    feed = RayFeed(schedule, store, 0, 1, [("train", epoch) for epoch in range(settle + epochs)])
+    loader = RayLoader(plan, store, 0, 1, [("train", epoch) for epoch in range(settle + epochs)])
     first_batches, settled, first_epoch = [], 0.0, 0.0
     for epoch in range(settle + epochs):
         asked = time.perf_counter()
         settled = asked if epoch == settle else settled
         rows = 0
-        for batch in feed.batches("train", epoch):
+        for batch in loader.batches("train", epoch):
             if not rows:
                 first_batches.append(time.perf_counter() - (asked if epoch else started))
             rows += len(loop.moved(batch["image"], torch.device("cpu")))
-        assert rows == len(schedule.rows["train"])
+        assert rows == len(plan.rows["train"])
         first_epoch = first_epoch if epoch else time.perf_counter() - loading
-    speed = epochs * len(schedule.rows["train"]) / (time.perf_counter() - settled)
+    speed = epochs * len(plan.rows["train"]) / (time.perf_counter() - settled)
     return {"first_batch_s": first_batches[0], "pictures_per_s": speed, "later_first_batch_s": max(first_batches[1:]), "first_epoch_s": first_epoch}
 
 
@@ -221,7 +222,7 @@ def apart(command: list[str]) -> dict[str, float]:
 
 def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
     """OpenCV's warp of pictures in memory, a process a core, parameters known beforehand; nothing is shuffled, sent or collected."""
-    pictures = load_pictures(prepared)
+    pictures = load_images(prepared)
     index = np.arange(len(prepared.manifest))
     views = pictures.views(index)
     affine = compose(Samples(configuration.Augment(), 0, 0, index, SIZE), prepared.stored_size).warp

@@ -23,7 +23,7 @@ from rich.table import Table
 PLAIN = """
 import json, sys, time
 from animalclf import config as configuration
-from animalclf.data.loader import MemoryFeed, load_pictures
+from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.prepared_set import open_prepared
 from animalclf.runs import Run
 from animalclf.training.distributed import RankContext, set_up_cpu
@@ -31,8 +31,8 @@ from animalclf.training.train import train
 data, out, sets = sys.argv[1], sys.argv[2], sys.argv[3:]
 config, prepared = configuration.load("big_cnn", configuration.parse_sets(sets)), open_prepared(data)
 set_up_cpu(0, 1)
-pictures = load_pictures(prepared)
-train(config, prepared, Run(out), lambda s, passes: MemoryFeed(s, pictures), RankContext())
+pictures = load_images(prepared)
+train(config, prepared, Run(out), lambda s, passes: MemoryLoader(s, pictures), RankContext())
 """
 
 

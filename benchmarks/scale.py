@@ -27,7 +27,7 @@ from rich.table import Table
 
 from animalclf import config as configuration
 from animalclf.data import prepared_set, sampler
-from animalclf.data.loader import make_schedule
+from animalclf.data.sampler import sampling_plan
 from animalclf.prepare.split import split
 from animalclf.utils import storage
 
@@ -98,14 +98,14 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
     import ray
 
     from animalclf.cluster import start_local
-    from animalclf.data.ray_loader import RayFeed, cache
+    from animalclf.data.ray_loader import RayLoader, cache_images
     from animalclf.training.resources import choose_cache
 
     store = int(store_gb * 1e9)
     start_local(2, object_store_memory=store)
     prepared = prepared_set.open_prepared(root)
     in_memory, said = choose_cache(where, prepared)
-    schedule = make_schedule(prepared, configuration.load("big_cnn"))
+    plan = sampling_plan(prepared, configuration.load("big_cnn"))
     peaks = {"processes": 0, "store": 0}
     over = threading.Event()
 
@@ -124,8 +124,8 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
     watching = threading.Thread(target=watch)
     watching.start()
     started, rows = time.perf_counter(), 0
-    feed = RayFeed(schedule, cache(prepared, in_memory), 0, 1, [("train", 0)])
-    for batch in feed.batches("train", 0):
+    loader = RayLoader(plan, cache_images(prepared, in_memory), 0, 1, [("train", 0)])
+    for batch in loader.batches("train", 0):
         rows += len(np.array(batch["image"]))
     seconds = time.perf_counter() - started
     over.set()
@@ -146,9 +146,9 @@ def planned(rows: int) -> dict[str, Any]:
     divided = time.perf_counter()
     train = np.flatnonzero(np.asarray(parts) == "train")
     order = sampler.epoch_order(train, labels[train], "none", 0, 0)
-    cuts = sampler.cuts(len(order), 1024, 64)
+    edges = sampler.batch_edges(len(order), 1024, 64)
     shuffled = time.perf_counter()
-    assert len(np.unique(order)) == len(train) and cuts[-1, -1] == len(train)
+    assert len(np.unique(order)) == len(train) and edges[-1, -1] == len(train)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"rows": rows, "manifest_s": made - started, "split_s": divided - made, "shuffle_s": shuffled - divided, "peak_bytes": peak}
 

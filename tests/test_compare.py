@@ -32,8 +32,8 @@ def comparing(ray_local, monkeypatch):
     """`compare` and a list of the stored sets that were loaded for it."""
     from animalclf.tuning import compare
 
-    loaded, load = [], compare.cache
-    monkeypatch.setattr(compare, "cache", lambda *arguments: loaded.append(arguments[0].root) or load(*arguments))
+    loaded, load = [], compare.cache_images
+    monkeypatch.setattr(compare, "cache_images", lambda *arguments: loaded.append(arguments[0].root) or load(*arguments))
     return compare.compare, loaded
 
 

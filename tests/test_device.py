@@ -16,8 +16,9 @@ from animalclf.data.augment.compose import ColorMap, color_matrix
 from animalclf.data.augment.operations.color_jitter import jitter_factors
 from animalclf.data.augment.operations.erasing import erased_boxes
 from animalclf.data.augment.operations.trivial_augment import CHOICES, draw
-from animalclf.data.device_loader import DeviceFeed
-from animalclf.data.loader import MemoryFeed, Schedule, load_pictures
+from animalclf.data.device_loader import DeviceLoader
+from animalclf.data.loader import MemoryLoader, load_images
+from animalclf.data.sampler import SamplingPlan
 
 STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
 CPU = torch.device("cpu")
@@ -104,13 +105,13 @@ def test_every_trivial_operation_occurs_and_only_one_at_a_time():
 def test_a_set_in_device_memory_gives_the_batches_of_the_plan(tmp_path):
     prepared = tiny_prepared(tmp_path)
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
-    schedule = Schedule(rows, prepared.labels, 8, "none", configuration.Augment(), 32, 5)
-    later, pictures = replace(schedule, augment_later=True), load_pictures(prepared)
+    plan = SamplingPlan(rows, prepared.labels, 8, "none", configuration.Augment(), 32, 5)
+    later, pictures = replace(plan, augment_on_device=True), load_images(prepared)
     for rank in range(2):
-        feed, expected = DeviceFeed(later, pictures, CPU, rank, 2), MemoryFeed(schedule, pictures, rank, 2)
-        for one, other in zip(feed.batches("train", 1), expected.batches("train", 1), strict=True):
+        loader, expected = DeviceLoader(later, pictures, CPU, rank, 2), MemoryLoader(plan, pictures, rank, 2)
+        for one, other in zip(loader.batches("train", 1), expected.batches("train", 1), strict=True):
             seen = torch_form.augment_batch(one["image"], one["index"], later.augment, later.seed, 1, 32).numpy().astype(int)
             assert np.array_equal(one["index"], other["index"]) and np.array_equal(one["label"], other["label"])
             assert np.abs(seen - other["image"]).mean() < 0.1
-        for one, other in zip(feed.batches("val", 1), expected.batches("val", 1), strict=True):
+        for one, other in zip(loader.batches("val", 1), expected.batches("val", 1), strict=True):
             assert np.abs(one["image"].numpy().astype(int) - other["image"]).max() <= 1

@@ -217,9 +217,9 @@ def trained(root, prepared, seed, prior):
 
 def images_of(prepared, rows):
     from animalclf.data.augment import evaluation_view
-    from animalclf.data.loader import load_pictures
+    from animalclf.data.loader import load_images
 
-    return evaluation_view(load_pictures(prepared).views(rows), 76)
+    return evaluation_view(load_images(prepared).views(rows), 76)
 
 
 def directly(run, images):

@@ -8,7 +8,7 @@ import torch
 from helpers import tiny_config, tiny_prepared
 from torch import nn
 
-from animalclf.data.loader import MemoryFeed, load_pictures
+from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.errors import UserError
 from animalclf.models import MODELS, build
 from animalclf.models.classifier import Classifier
@@ -52,9 +52,9 @@ def test_a_registered_model_and_loss_train_and_stand_in_the_run(tmp_path, tiny_m
     prepared = tiny_prepared(tmp_path / "prepared", (20, 16, 8), size=40)
     sizes = {"model__input_size": 32, "data__stored_size": 40}
     config = tiny_config(2, model__name=tiny_model, train__loss="poly", **sizes)
-    run, images = Run(str(tmp_path / "run")), load_pictures(prepared)
+    run, images = Run(str(tmp_path / "run")), load_images(prepared)
     driver.record(config, prepared, run)
-    result = train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, images), RankContext())
+    result = train(config, prepared, run, lambda plan, passes: MemoryLoader(plan, images), RankContext())
     assert sum(calls) == 2 * result.rows["train"] and result.epochs == 2
     stored = run.config()
     assert (stored.model.name, stored.train.loss) == ("tiny", "poly")

@@ -140,11 +140,11 @@ def test_the_runs_own_validation_split(run, prepared):
     found = evaluate(run)
     rows = prepared.rows("val")
     from animalclf.data.augment import evaluation_view
-    from animalclf.data.loader import load_pictures
+    from animalclf.data.loader import load_images
 
     model, _ = checkpoint.load_model(run)
     with torch.no_grad():
-        chances = model(torch.from_numpy(evaluation_view(load_pictures(prepared).views(rows), 76))).softmax(1).numpy()
+        chances = model(torch.from_numpy(evaluation_view(load_images(prepared).views(rows), 76))).softmax(1).numpy()
     expected = from_probabilities(chances, prepared.labels[rows], CLASSES)
     assert found.rows == len(rows) == 6 and found.split == "val" and found.confusion == expected.confusion
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
@@ -262,10 +262,10 @@ def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
 
 @pytest.mark.ray
 def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepared, tmp_path, ray_local):
-    from animalclf.data.loader import load_pictures
+    from animalclf.data.loader import load_images
 
     rows = prepared.rows("val")
-    for row, image in zip(rows, load_pictures(prepared).views(rows), strict=True):
+    for row, image in zip(rows, load_images(prepared).views(rows), strict=True):
         file = tmp_path / "photos" / prepared.manifest["path"][row].replace(".jpg", ".png")
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)

@@ -7,21 +7,22 @@ from helpers import tiny_prepared
 from animalclf import config as configuration
 from animalclf.data import ray_loader
 from animalclf.data.disk_cache import LocalShards
-from animalclf.data.loader import MemoryFeed, Pictures, Schedule, load_pictures
+from animalclf.data.loader import MemoryLoader, StoredImages, load_images, make_batch
 from animalclf.data.prepared_set import PixelFile
+from animalclf.data.sampler import SamplingPlan
 from animalclf.errors import UserError
 
 PASSES = [("train", 0), ("val", 0), ("train", 1), ("val", 1)]
 
 
-def schedule_of(prepared, balance="none", batch_size=8):
+def plan_of(prepared, balance="none", batch_size=8):
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
-    return Schedule(rows, prepared.labels, batch_size, balance, configuration.Augment(), 32, 5)
+    return SamplingPlan(rows, prepared.labels, batch_size, balance, configuration.Augment(), 32, 5)
 
 
 def test_shards_give_back_what_was_written(tmp_path):
     prepared = tiny_prepared(tmp_path)
-    pictures = load_pictures(prepared)
+    pictures = load_images(prepared)
     everything = np.stack(pictures.views(np.arange(60)))
     assert everything.shape == (60, 40, 40, 3) and everything.dtype == np.uint8
     bright = [everything[prepared.labels == c].mean((0, 3)) for c in range(3)]
@@ -31,20 +32,20 @@ def test_shards_give_back_what_was_written(tmp_path):
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_together_see_every_row_once(tmp_path, world):
     prepared = tiny_prepared(tmp_path)
-    schedule, pictures = schedule_of(prepared), load_pictures(prepared)
+    plan, pictures = plan_of(prepared), load_images(prepared)
     for phase in ("train", "val"):
-        seen = [batch["index"] for rank in range(world) for batch in MemoryFeed(schedule, pictures, rank, world).batches(phase, 0)]
+        seen = [batch["index"] for rank in range(world) for batch in MemoryLoader(plan, pictures, rank, world).batches(phase, 0)]
         assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows(phase))
 
 
 def test_a_picture_looks_the_same_in_any_batch(tmp_path):
     prepared = tiny_prepared(tmp_path)
-    schedule, pictures = schedule_of(prepared), load_pictures(prepared)
+    plan, pictures = plan_of(prepared), load_images(prepared)
     index = prepared.rows("train")
-    whole = schedule.make(pictures, "train", 3, index)
-    part = schedule.make(pictures, "train", 3, index[[7, 2]])
+    whole = make_batch(plan, pictures, "train", 3, index)
+    part = make_batch(plan, pictures, "train", 3, index[[7, 2]])
     assert np.array_equal(part["image"], whole["image"][[7, 2]])
-    assert not np.array_equal(schedule.make(pictures, "train", 4, index)["image"], whole["image"])
+    assert not np.array_equal(make_batch(plan, pictures, "train", 4, index)["image"], whole["image"])
 
 
 @pytest.mark.ray
@@ -55,10 +56,10 @@ def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, wo
     monkeypatch.setattr(ray_loader, "TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
     monkeypatch.setattr(ray_loader, "TOGETHER", 5)  # several executions, which do not end where epochs do
     prepared = tiny_prepared(tmp_path)
-    schedule, pictures = schedule_of(prepared, balance), load_pictures(prepared)
-    store = ray_loader.cache(prepared)
+    plan, pictures = plan_of(prepared, balance), load_images(prepared)
+    store = ray_loader.cache_images(prepared)
     for rank in range(world):
-        streamed, direct = ray_loader.RayFeed(schedule, store, rank, world, PASSES), MemoryFeed(schedule, pictures, rank, world)
+        streamed, direct = ray_loader.RayLoader(plan, store, rank, world, PASSES), MemoryLoader(plan, pictures, rank, world)
         for phase, epoch in PASSES:
             ours, expected = list(streamed.batches(phase, epoch)), list(direct.batches(phase, epoch))
             assert len(ours) == len(expected) > 1
@@ -73,10 +74,10 @@ def test_more_ranks_than_validation_rows(tmp_path, ray_local):
     from animalclf.data import ray_loader
 
     prepared = tiny_prepared(tmp_path, counts=(8, 4))
-    schedule = schedule_of(prepared)
+    plan = plan_of(prepared)
     assert len(prepared.rows("val")) == 3
-    store = ray_loader.cache(prepared)
-    seen = [b["index"] for rank in range(5) for b in ray_loader.RayFeed(schedule, store, rank, 5, [("val", 0)]).batches("val", 0)]
+    store = ray_loader.cache_images(prepared)
+    seen = [b["index"] for rank in range(5) for b in ray_loader.RayLoader(plan, store, rank, 5, [("val", 0)]).batches("val", 0)]
     assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows("val"))
 
 
@@ -84,9 +85,9 @@ def test_more_ranks_than_validation_rows(tmp_path, ray_local):
 def test_pictures_from_disk_are_those_from_memory(tmp_path, monkeypatch, store):
     monkeypatch.setenv("ANIMALCLF_CACHE", str(tmp_path / "cache"))
     prepared = tiny_prepared(tmp_path / "set", counts=(300, 200, 100), size=24, shard_rows=320, store=store)
-    everything, index = load_pictures(prepared), np.random.default_rng(0).permutation(600)
+    everything, index = load_images(prepared), np.random.default_rng(0).permutation(600)
     local = LocalShards(prepared)
-    direct = Pictures(local, everything.shard, everything.row)
+    direct = StoredImages(local, everything.shard, everything.row)
     assert np.array_equal(np.stack(direct.views(index)), np.stack(everything.views(index)))
     assert (tmp_path / "cache").exists() == (store == "jpeg")  # decoded pictures on this disk are read in place
     if store == "jpeg":
@@ -98,7 +99,7 @@ def test_pictures_from_disk_are_those_from_memory(tmp_path, monkeypatch, store):
 
 def test_a_jpeg_set_is_nearly_the_decoded_one(tmp_path):
     pixels, jpeg = (tiny_prepared(tmp_path / store, size=24, store=store) for store in ("pixels", "jpeg"))
-    one, other = (np.stack(load_pictures(prepared).views(np.arange(60))).astype(int) for prepared in (pixels, jpeg))
+    one, other = (np.stack(load_images(prepared).views(np.arange(60))).astype(int) for prepared in (pixels, jpeg))
     assert 0 < np.abs(one - other).mean() < 4
 
 
@@ -123,8 +124,8 @@ def test_ray_data_gives_the_same_batches_from_disk(tmp_path, ray_local, monkeypa
     prepared = tiny_prepared(tmp_path / "set", store=store)
     # The workers of this Ray have their environment already: their copies of this set lie in the default folder, under a name of its own.
     prepared = replace(prepared, info={**prepared.info, "fingerprint": f"{tmp_path.name}-{store}"})
-    schedule, pictures = schedule_of(prepared, "sampling"), load_pictures(prepared)
-    streamed, direct = ray_loader.RayFeed(schedule, ray_loader.cache(prepared, memory=False), 0, 1, PASSES), MemoryFeed(schedule, pictures)
+    plan, pictures = plan_of(prepared, "sampling"), load_images(prepared)
+    streamed, direct = ray_loader.RayLoader(plan, ray_loader.cache_images(prepared, memory=False), 0, 1, PASSES), MemoryLoader(plan, pictures)
     for phase, epoch in PASSES:
         for one, other in zip(streamed.batches(phase, epoch), direct.batches(phase, epoch), strict=True):
             assert all(np.array_equal(one[name], other[name]) for name in ("image", "label", "index"))
@@ -132,8 +133,8 @@ def test_ray_data_gives_the_same_batches_from_disk(tmp_path, ray_local, monkeypa
 
 def test_balanced_sampling_keeps_every_repeated_row(tmp_path):
     prepared = tiny_prepared(tmp_path, counts=(40, 4))
-    schedule, pictures = schedule_of(prepared, "sampling"), load_pictures(prepared)
-    seen = np.concatenate([batch["index"] for batch in MemoryFeed(schedule, pictures).batches("train", 0)])
+    plan, pictures = plan_of(prepared, "sampling"), load_images(prepared)
+    seen = np.concatenate([batch["index"] for batch in MemoryLoader(plan, pictures).batches("train", 0)])
     rows = prepared.rows("train")
     counts = np.bincount(prepared.labels[seen])
     assert len(seen) == len(rows) and abs(counts[0] - counts[1]) <= 1 and np.bincount(seen).max() >= 4
@@ -143,7 +144,7 @@ def test_what_may_wait_fits_the_smallest_store(monkeypatch):
     def ahead(world, *stores):
         nodes = [{"Alive": True, "Resources": {"object_store_memory": float(store)} if store else {}} for store in stores]
         monkeypatch.setattr(ray_loader.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"object_store_memory": 1.0}}])
-        return ray_loader._ahead(world)
+        return ray_loader._ahead_bytes(world)
 
     monkeypatch.delenv("ANIMALCLF_OWN_RAY", raising=False)
     assert ahead(1, 10**9, 10**10) == ahead(4, 10**9) == 2 * 10**8

@@ -9,8 +9,8 @@ ROWS = np.arange(1000, 1137)
 
 @pytest.mark.parametrize("rows, batch, world", [(137, 16, 1), (137, 16, 3), (5, 128, 4), (128, 128, 2), (129, 128, 2), (21_179, 128, 7)])
 def test_every_row_once_and_every_rank_the_same_number_of_steps(rows, batch, world):
-    edges = sampler.cuts(rows, batch, world)
-    assert edges.shape == (sampler.steps_in(rows, batch), world + 1)
+    edges = sampler.batch_edges(rows, batch, world)
+    assert edges.shape == (sampler.steps_of(rows, batch), world + 1)
     assert np.array_equal(edges[1:, 0], edges[:-1, -1]) and edges[0, 0] == 0 and edges[-1, -1] == rows
     sizes = np.diff(edges, axis=1)
     assert sizes.min() >= 1 and sizes.max() - sizes.min() <= 1 + (world > 1)
@@ -18,7 +18,7 @@ def test_every_row_once_and_every_rank_the_same_number_of_steps(rows, batch, wor
 
 
 def test_global_batches_do_not_depend_on_the_number_of_workers():
-    assert np.array_equal(sampler.cuts(137, 16, 1)[:, [0, -1]], sampler.cuts(137, 16, 4)[:, [0, -1]])
+    assert np.array_equal(sampler.batch_edges(137, 16, 1)[:, [0, -1]], sampler.batch_edges(137, 16, 4)[:, [0, -1]])
 
 
 def test_order_is_a_permutation_fresh_each_epoch_and_reproducible():

@@ -20,7 +20,8 @@ from helpers import tiny_config, tiny_prepared, without_times
 
 from animalclf import config as configuration
 from animalclf.config import Augment
-from animalclf.data.loader import MemoryFeed, Schedule, load_pictures, make_schedule
+from animalclf.data.loader import MemoryLoader, load_images
+from animalclf.data.sampler import SamplingPlan, sampling_plan
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
@@ -50,7 +51,7 @@ def quick(epochs, **sets):
 def train_into(folder, config, prepared, stop_after=None):
     """Train in this process; with `stop_after`, die after so many epochs as Ctrl-C would."""
     run, rows = Run(str(folder)), []
-    pictures = load_pictures(prepared)
+    pictures = load_images(prepared)
 
     def on_epoch(row):
         rows.append(row)
@@ -58,15 +59,15 @@ def train_into(folder, config, prepared, stop_after=None):
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        training.train(config, prepared, run, lambda s, passes: MemoryFeed(s, pictures), RankContext(), on_epoch)
+        training.train(config, prepared, run, lambda s, passes: MemoryLoader(s, pictures), RankContext(), on_epoch)
     return run
 
 
 def test_time_between_epochs_is_not_lost(tmp_path, prepared):
     """Checkpoints and reports take time that belongs to no step; it is told, and part of what the epochs took."""
-    pictures = load_pictures(prepared)
+    pictures = load_images(prepared)
     run = Run(str(tmp_path / "run"))
-    training.train(quick(3), prepared, run, lambda s, passes: MemoryFeed(s, pictures), RankContext(), lambda row: time.sleep(0.2))
+    training.train(quick(3), prepared, run, lambda s, passes: MemoryLoader(s, pictures), RankContext(), lambda row: time.sleep(0.2))
     first, *others = run.metrics()
     assert first.checkpoint_seconds < 0.2 and all(0.2 <= row.checkpoint_seconds < row.seconds for row in others)
     assert run.result().time["keep"] >= 0.4 and run.result().seconds <= run.result().seconds_this_time
@@ -232,9 +233,9 @@ def test_class_weights_are_the_seeds():
     counts |= {"ragno": 4321, "scoiattolo": 1362}
     labels = np.repeat(np.arange(10), list(counts.values()))
     config = configuration.load("big_cnn_balanced")
-    schedule = Schedule({"train": np.arange(len(labels))}, labels, 128, "class_weights", config.augment, 128, 0)
+    plan = SamplingPlan({"train": np.arange(len(labels))}, labels, 128, "class_weights", config.augment, 128, 0)
     prepared = SimpleNamespace(classes=list(counts))
-    weights = training.class_weights(TrainContext(config, prepared, schedule, Run(""), RankContext(), None, None))
+    weights = training.class_weights(TrainContext(config, prepared, plan, Run(""), RankContext(), None, None))
     assert weights[0].item() == pytest.approx(0.485, abs=5e-4)
     assert weights[2].item() == pytest.approx(2.24, abs=5e-3)
 
@@ -327,9 +328,9 @@ def test_output_below_a_file_is_refused(tmp_path):
 
 def test_limit_keeps_every_class(prepared):
     config = tiny_config(1, data__limit=12)
-    schedule = make_schedule(prepared, config)
-    assert 10 <= sum(map(len, schedule.rows.values())) <= 15
-    assert set(schedule.labels[schedule.rows["train"]]) == {0, 1, 2}
+    plan = sampling_plan(prepared, config)
+    assert 10 <= sum(map(len, plan.rows.values())) <= 15
+    assert set(plan.labels[plan.rows["train"]]) == {0, 1, 2}
 
 
 def test_augmenting_on_the_device_trains_alike(tmp_path, prepared):

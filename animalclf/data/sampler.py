@@ -1,59 +1,118 @@
-"""Which picture is seen when: the order of an epoch as a pure function of (seed, epoch), cut into steps and ranks. Plain numpy.
+"""Which image is seen when: the order of an epoch as a pure function of (seed, epoch), cut into steps and ranks. Plain NumPy.
 
-Every rank computes the same plan, so ranks agree on the number of steps before the epoch starts, and a global batch holds the same pictures
-whatever the number of workers. Each training row is seen exactly once an epoch (or, with balanced sampling, each class equally often).
+Every rank computes the same plan, so ranks agree on the number of steps before the epoch starts, and a global batch holds the same images
+whatever the world size. Each training row is seen exactly once an epoch (or, with balanced sampling, each class equally often).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
 import numpy as np
+
+from animalclf.config import Augment, Config
+from animalclf.data.prepared_set import Prepared
+
+Phase = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingPlan:
+    """Everything that decides which images stand in which batch, and how they are seen."""
+
+    rows: dict[str, np.ndarray]
+    """Split -> manifest rows, int64."""
+    labels: np.ndarray
+    """Class number of every manifest row, int64."""
+    batch_size: int
+    """Global: over all ranks."""
+    balance: str
+    augment: Augment
+    input_size: int
+    seed: int
+    augment_on_device: bool = False
+    """Training batches hold the stored images, and the training device augments them (augment/torch_form.py)."""
+
+    def order(self, phase: Phase, epoch: int) -> np.ndarray:
+        """Manifest rows of the phase in the order they are seen (int64)."""
+        return _train_order(self, epoch) if phase == "train" else self.rows[phase]
+
+    def steps(self, phase: Phase) -> int:
+        return steps_of(len(self.rows[phase]), self.batch_size)
+
+    def step_sizes(self, phase: Phase) -> np.ndarray:
+        """Images of each step over all ranks, int64 (steps,)."""
+        return np.diff(batch_edges(len(self.rows[phase]), self.batch_size, 1), axis=1)[:, 0]
+
+    def batch_rows(self, phase: Phase, epoch: int, rank: int, world_size: int) -> list[np.ndarray]:
+        """The manifest rows of each step of this rank; a validation step may be empty where rows are fewer than ranks."""
+        order, edges = self.order(phase, epoch), batch_edges(len(self.rows[phase]), self.batch_size, world_size)
+        return [order[start:stop] for start, stop in edges[:, rank : rank + 2]]
+
+
+@lru_cache(maxsize=2)
+def _train_order(plan: SamplingPlan, epoch: int) -> np.ndarray:
+    rows = plan.rows["train"]
+    return epoch_order(rows, plan.labels[rows], plan.balance, plan.seed, epoch)
+
+
+def sampling_plan(prepared: Prepared, config: Config, augment_on_device: bool = False) -> SamplingPlan:
+    """The plan of a training on a prepared set; with `data.limit`, of that many images spread over splits and classes."""
+    rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
+    limit, total, seed = config.data.limit, sum(map(len, rows.values())), config.data.split_seed  # the same images for all seeds of training
+    if 0 < limit < total:
+        rows = {split: stratified_sample(every, prepared.labels[every], round(limit * len(every) / total), seed) for split, every in rows.items()}
+    train, size = config.train, config.model.input_size
+    return SamplingPlan(rows, prepared.labels, train.batch_size, train.balance, config.augment, size, config.seed, augment_on_device)
 
 
 def epoch_order(rows: np.ndarray, labels: np.ndarray, balance: str, seed: int, epoch: int) -> np.ndarray:
     """The training rows of one epoch in their order, int64 (len(rows),).
 
     `rows`: int64 manifest rows of the training split; `labels`: their class numbers. With balance "sampling" every class that occurs is drawn
-    equally often (within one picture), by going through its own shuffled pictures again and again, so that no picture of a class
+    equally often (within one image), by going through its own shuffled images again and again, so that no image of a class
     comes a second time before all others of that class have come. Otherwise every row comes once.
     """
     generator = np.random.default_rng([seed, epoch, 0x706C616E])
     if balance != "sampling":
         return generator.permutation(rows)
     present = np.unique(labels)
-    share, extra = divmod(len(rows), len(present))
-    favoured = set(generator.permutation(present)[:extra].tolist())
+    count, extra = divmod(len(rows), len(present))
+    with_extra = set(generator.permutation(present)[:extra].tolist())
     drawn = []
     for label in present:
-        mine = rows[labels == label]
-        wanted = share + (label in favoured)
-        rounds = -(-wanted // len(mine))
-        drawn.append(np.concatenate([generator.permutation(mine) for _ in range(rounds)])[:wanted] if wanted else mine[:0])
+        of_class = rows[labels == label]
+        wanted = count + (label in with_extra)
+        rounds = -(-wanted // len(of_class))
+        drawn.append(np.concatenate([generator.permutation(of_class) for _ in range(rounds)])[:wanted] if wanted else of_class[:0])
     return generator.permutation(np.concatenate(drawn))
 
 
-def steps_in(rows: int, batch_size: int) -> int:
-    """Optimizer steps of an epoch of `rows` pictures: no picture is dropped."""
+def steps_of(rows: int, batch_size: int) -> int:
+    """Optimizer steps of an epoch of `rows` images: no image is dropped."""
     return -(-rows // batch_size)
 
 
-def cuts(rows: int, batch_size: int, world: int) -> np.ndarray:
-    """Where the epoch's order is cut: int64 (steps, world + 1); rank r of step s has order[cuts[s, r]:cuts[s, r + 1]].
+def batch_edges(rows: int, batch_size: int, world_size: int) -> np.ndarray:
+    """Where the epoch's order is cut: int64 (steps, world_size + 1); rank r of step s has order[edges[s, r]:edges[s, r + 1]].
 
-    The rows are spread evenly over the steps and then over the ranks (sizes differ by one at most), instead of a last step of a few pictures:
-    BatchNorm never sees a stray tiny batch, and no rank is ever without a picture while rows >= world.
+    The rows are spread evenly over the steps and then over the ranks (sizes differ by one at most), instead of a last step of a few images:
+    BatchNorm never sees a stray tiny batch, and no rank is ever without an image while rows >= world_size.
     """
-    steps = steps_in(rows, batch_size)
+    steps = steps_of(rows, batch_size)
     edges = np.arange(steps + 1) * rows // steps
     sizes = np.diff(edges)
-    within = np.arange(world + 1)[None, :] * sizes[:, None] // world
+    within = np.arange(world_size + 1)[None, :] * sizes[:, None] // world_size
     return edges[:-1, None] + within
 
 
-def spread(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def stratified_sample(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """About `count` of `rows`, in proportion to the classes and at least one of each class, ascending: for smoke runs (`--limit`)."""
     generator = np.random.default_rng([seed, 0x6C696D])
-    kept = []
+    sample = []
     for label in np.unique(labels):
-        mine = generator.permutation(rows[labels == label])
-        kept.append(mine[: max(1, round(count * len(mine) / len(rows)))])
-    return np.sort(np.concatenate(kept)) if kept else rows[:0]
+        of_class = generator.permutation(rows[labels == label])
+        sample.append(of_class[: max(1, round(count * len(of_class) / len(rows)))])
+    return np.sort(np.concatenate(sample)) if sample else rows[:0]

@@ -17,8 +17,9 @@ from rich.text import Text
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.augment import evaluation_view
-from animalclf.data.loader import Batch, make_schedule
+from animalclf.data.loader import Batch
 from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared, read_shard
+from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.inference import prior_shift
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16
@@ -119,7 +120,7 @@ def on_prepared(model: Classifier, classes: Sequence[str], config: Config, prepa
         raise UserError(
             f"{prepared.root}: pictures are stored at {prepared.stored_size} px, the model reads {model.input_size} px; prepare them again"
         )
-    rows = np.sort(make_schedule(prepared, config).rows[split])
+    rows = np.sort(sampling_plan(prepared, config).rows[split])
     if not len(rows):
         there = [f"{name} ({len(prepared.rows(name)):,})" for name in ("train", "val", "test") if len(prepared.rows(name))]
         raise UserError(f"{prepared.root}: no pictures in split {split!r}; there are {', '.join(there)}")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from animalclf.config import Config
-from animalclf.data.loader import Batch, Phase, Schedule
+from animalclf.data.loader import LoaderFactory
 from animalclf.data.prepared_set import Prepared
+from animalclf.data.sampler import SamplingPlan
 from animalclf.rows import ProgressEvent
 from animalclf.runs import Run
 from animalclf.training.distributed import RankContext
 from animalclf.training.loop import choose_bf16
 
-
-class Feed(Protocol):
-    def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]: ...
-
-
-MakeFeed = Callable[[Schedule, Sequence[tuple[Phase, int]]], Feed]
 Report = Callable[[ProgressEvent], None]
 
 
@@ -31,11 +25,11 @@ class TrainContext:
 
     config: Config
     prepared: Prepared
-    schedule: Schedule
+    plan: SamplingPlan
     run: Run
     ranks: RankContext
-    make_feed: MakeFeed
-    """`make_feed(schedule, passes)` gives this rank's batches."""
+    make_loader: LoaderFactory
+    """`make_loader(plan, passes)` gives this rank's batches."""
     report: Report
     """Takes progress events for people."""
 
@@ -51,4 +45,4 @@ class TrainContext:
 
     def class_counts(self) -> np.ndarray:
         """Training images of each class, int64 (classes,)."""
-        return np.bincount(self.schedule.labels[self.schedule.rows["train"]], minlength=len(self.classes))
+        return np.bincount(self.plan.labels[self.plan.rows["train"]], minlength=len(self.classes))

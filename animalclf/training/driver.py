@@ -28,7 +28,7 @@ from animalclf.utils.malloc import ONE_ARENA
 from animalclf.utils.throttle import Throttle
 
 if TYPE_CHECKING:
-    from animalclf.data.ray_loader import Cache
+    from animalclf.data.ray_loader import ImageCache
     from animalclf.training.stop import Switch
     from animalclf.training.worker import Task
 
@@ -141,9 +141,9 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     console.print(_plan(config, prepared, run, place), soft_wrap=True)
     if local:
         return train_here(config, prepared, run, report)
-    from animalclf.data.ray_loader import cache
+    from animalclf.data.ray_loader import cache_images
 
-    return train_on_ray(config, prepared, run, workers, report, cache(prepared, in_memory, input_cpus(workers)))
+    return train_on_ray(config, prepared, run, workers, report, cache_images(prepared, in_memory, input_cpus(workers)))
 
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> tuple[Workers, bool, str]:
@@ -189,13 +189,13 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
 
 def train_here(config: Config, prepared: Prepared, run: Run, report: Report) -> TrainingResult:
     """`--local`: the same training in this process, without Ray, so that breakpoints work."""
-    from animalclf.data.loader import MemoryFeed, load_pictures
+    from animalclf.data.loader import MemoryLoader, load_images
     from animalclf.training.distributed import RankContext, set_up_cpu
     from animalclf.training.train import train
 
     set_up_cpu(config.train.threads, 1)
-    images = load_pictures(prepared)
-    return train(config, prepared, run, lambda schedule, passes: MemoryFeed(schedule, images), RankContext(), report=report)
+    images = load_images(prepared)
+    return train(config, prepared, run, lambda plan, passes: MemoryLoader(plan, images), RankContext(), report=report)
 
 
 # -------------------------------------------------------------------------------------------------------- on Ray Train
@@ -207,7 +207,7 @@ def train_on_ray(
     run: Run,
     workers: Workers,
     report: Report,
-    images: Cache | None = None,
+    images: ImageCache | None = None,
     switch: Switch | None = None,
 ) -> TrainingResult:
     """Train on `workers` Ray Train workers. Dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
@@ -216,12 +216,12 @@ def train_on_ray(
     Raises UserError for what the user can fix, stop.Stopped where `switch` ended the training, and Ray's TrainingFailedError otherwise. Ctrl-C
     stops the workers; `--resume` continues.
     """
-    from animalclf.data.ray_loader import cache
+    from animalclf.data.ray_loader import cache_images
     from animalclf.training.stop import Switch
     from animalclf.training.worker import Task
 
     mailbox, switch = open_mailbox(), switch or Switch()
-    task = Task(config, prepared.root, run.root, images or cache(prepared, claim=input_cpus(workers)), mailbox)
+    task = Task(config, prepared.root, run.root, images or cache_images(prepared, num_cpus=input_cpus(workers)), mailbox)
     fit = _Fit(_trainer(task, workers), switch)
     switch.begin(mailbox)
     fit.start()

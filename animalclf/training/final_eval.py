@@ -17,17 +17,17 @@ from animalclf.rows import EpochRow, Evaluation, TrainingResult
 from animalclf.training import checkpoint, loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
-from animalclf.training.frozen_features import FeatureFeed, recorded_rows
+from animalclf.training.frozen_features import FeatureLoader, recorded_rows
 
 PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate", "keep")  # of an epoch's time, as metrics.jsonl has them
 
 
-def finish(context: TrainContext, history: Sequence[EpochRow], seconds: float, features: FeatureFeed | None) -> TrainingResult:
+def finish(context: TrainContext, history: Sequence[EpochRow], seconds: float, features: FeatureLoader | None) -> TrainingResult:
     """Evaluate the best checkpoint over all ranks, each row once; with `features` of a frozen base, its head on those of validation.
 
     `seconds`: what this process trained for. Returns the content of result.json, which rank 0 writes.
     """
-    run, ranks, rows = context.run, context.ranks, context.schedule.rows
+    run, ranks, rows = context.run, context.ranks, context.plan.rows
     model, about = on_all_ranks(lambda: checkpoint.load_model(run.checkpoint("best"), ranks.device))
     splits: list[Phase] = [split for split in ("val", "test") if len(rows[split])]
     evaluations, tables = {}, {}
@@ -36,7 +36,7 @@ def finish(context: TrainContext, history: Sequence[EpochRow], seconds: float, f
         if features and split == "val":
             network, batches = model.head, features.batches(split, 0)
         else:
-            batches = context.make_feed(context.schedule, [(split, 0)]).batches(split, 0)
+            batches = context.make_loader(context.plan, [(split, 0)]).batches(split, 0)
         index, probabilities = predict(network, model.classes, batches, ranks.device, context.bf16)
         evaluations[split], tables[split] = _evaluate(context, split, index, probabilities)
     result = TrainingResult(
@@ -69,7 +69,7 @@ def _totals(context: TrainContext, history: Sequence[EpochRow]) -> dict[str, Any
         "classes": context.classes,
         "workers": context.ranks.world_size,
         "precision": "bf16" if context.bf16 else "fp32",
-        "rows": {split: len(index) for split, index in context.schedule.rows.items()},
+        "rows": {split: len(index) for split, index in context.plan.rows.items()},
         "seconds": sum(row.seconds for row in history),
         "images_per_s": float(np.median([row.images_per_s for row in history])),
         "time": {part: sum(row.get(f"{part}_seconds", 0.0) for row in rows) for part in PARTS},
@@ -83,9 +83,9 @@ def _evaluate(context: TrainContext, split: str, index: np.ndarray, probabilitie
     index, probabilities = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     order = np.argsort(index)
     index, probabilities = index[order], probabilities[order]
-    if not np.array_equal(index, np.sort(context.schedule.rows[split])):
+    if not np.array_equal(index, np.sort(context.plan.rows[split])):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
-    evaluation = from_probabilities(probabilities, context.schedule.labels[index], context.classes)
+    evaluation = from_probabilities(probabilities, context.plan.labels[index], context.classes)
     rows = context.prepared.manifest.iloc[index]
     return evaluation, predictions_table(list(rows["path"]), context.classes, probabilities, [OK] * len(rows), list(rows["label"]))
 

@@ -14,16 +14,17 @@ from torch import nn
 
 from animalclf.config import Config
 from animalclf.data.augment import is_identity, torch_form
-from animalclf.data.loader import Phase, make_schedule
+from animalclf.data.loader import Loader, LoaderFactory
 from animalclf.data.prepared_set import Prepared
+from animalclf.data.sampler import Phase, sampling_plan
 from animalclf.metrics import from_confusion
 from animalclf.rows import EpochRow, Moment, PhaseProgress, ProgressEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop
-from animalclf.training.context import Feed, MakeFeed, Report, TrainContext
+from animalclf.training.context import Report, TrainContext
 from animalclf.training.distributed import RankContext, average_statistics, on_all_ranks
 from animalclf.training.final_eval import finish
-from animalclf.training.frozen_features import FeatureFeed, feature_feed
+from animalclf.training.frozen_features import FeatureLoader, feature_loader
 from animalclf.training.loop import Clock, TrainMetrics, TrainPass
 from animalclf.training.mixup import mix_batch
 from animalclf.training.profiler import traced
@@ -41,21 +42,21 @@ def train(
     config: Config,
     prepared: Prepared,
     run: Run,
-    make_feed: MakeFeed,
+    make_loader: LoaderFactory,
     ranks: RankContext,
     on_epoch: Callable[[EpochRow], None] = ignore,
     report: Report = ignore,
 ) -> TrainingResult:
     """Train `config` on `prepared` from the last finished epoch in the run folder, or from the start. Returns the content of result.json.
 
-    `make_feed(schedule, passes)` gives this rank's batches. `on_epoch` gets each row of metrics.jsonl, on every rank. `report` gets progress
+    `make_loader(plan, passes)` gives this rank's batches. `on_epoch` gets each row of metrics.jsonl, on every rank. `report` gets progress
     events; an EpochEnd once the epoch is stored and cannot be lost. Only rank 0 writes. Raises UserError on all ranks or on none.
     """
     started = time.time()
     report(Moment("workers ready", ranks.world_size))
-    augment_later = torch_form.on_device(config.augment.on, ranks.device) and not is_identity(config.augment)
-    schedule = make_schedule(prepared, config, augment_later=augment_later)
-    context = TrainContext(config, prepared, schedule, run, ranks, make_feed, report)
+    augment_on_device = torch_form.on_device(config.augment.on, ranks.device) and not is_identity(config.augment)
+    plan = sampling_plan(prepared, config, augment_on_device=augment_on_device)
+    context = TrainContext(config, prepared, plan, run, ranks, make_loader, report)
     state = on_all_ranks(lambda: create_or_resume(config, run, len(prepared.classes), ranks))
     features = None
     if is_done(state.history, config):  # a crash may have come between the last checkpoint and the history that it holds
@@ -75,12 +76,12 @@ class Trainee:
     network: nn.Module
     parallel: nn.Module
     """`network`, compiled and wrapped for the ranks."""
-    feed: Feed
-    features: FeatureFeed | None = None
+    loader: Loader
+    features: FeatureLoader | None = None
     features_seconds: float = 0.0
 
 
-def train_epochs(context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]) -> FeatureFeed | None:
+def train_epochs(context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]) -> FeatureLoader | None:
     """Train and save the epochs that are left. Returns the features of a frozen base, where they were computed."""
     config, run, ranks = context.config, context.run, context.ranks
     trainee, writer = _trainee(context, state), checkpoint.Writer(run)
@@ -109,13 +110,13 @@ def _trainee(context: TrainContext, state: TrainState) -> Trainee:
     config, ranks, model = context.config, context.ranks, state.model
     started = time.perf_counter()
     if model.frozen_features and is_identity(config.augment):
-        features = feature_feed(context, model)
+        features = feature_loader(context, model)
         seconds = time.perf_counter() - started
         return Trainee(model.head, _parallel(model.head, config, ranks), features, features, seconds)
-    phases: list[Phase] = ["train", "val"] if len(context.schedule.rows["val"]) else ["train"]
+    phases: list[Phase] = ["train", "val"] if len(context.plan.rows["val"]) else ["train"]
     passes = [(phase, epoch) for epoch in range(len(state.history), config.train.epochs) for phase in phases]
-    feed = context.make_feed(context.schedule, passes)
-    return Trainee(model, _parallel(model, config, ranks), feed)
+    loader = context.make_loader(context.plan, passes)
+    return Trainee(model, _parallel(model, config, ranks), loader)
 
 
 def _parallel(network: nn.Module, config: Config, ranks: RankContext) -> nn.Module:
@@ -139,7 +140,7 @@ def _epoch(context: TrainContext, state: TrainState, trainee: Trainee, epoch: in
     if state.average:
         state.average.apply(state.model)
     trained = time.perf_counter()
-    val_rows = len(context.schedule.rows["val"])
+    val_rows = len(context.plan.rows["val"])
     val = _validate(context, state, trainee, epoch) if val_rows else {}
     ended = time.perf_counter()
     return EpochRow(
@@ -165,23 +166,23 @@ def _epoch(context: TrainContext, state: TrainState, trainee: Trainee, epoch: in
 
 
 def _train(context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, mark_step: Callable[[], None]) -> tuple[TrainMetrics, Clock]:
-    config, schedule, ranks = context.config, context.schedule, context.ranks
-    augment, rows = config.augment, len(schedule.rows["train"])
-    augment_on_device = partial(torch_form.augment_batch, augment=augment, seed=config.seed, epoch=epoch, input_size=schedule.input_size)
+    config, plan, ranks = context.config, context.plan, context.ranks
+    augment, rows = config.augment, len(plan.rows["train"])
+    on_device = partial(torch_form.augment_batch, augment=augment, seed=config.seed, epoch=epoch, input_size=plan.input_size)
     update_average = [partial(state.average.update, state.model)] if state.average else []
     settings = TrainPass(
         config=config,
         epoch=epoch,
-        step_sizes=schedule.step_sizes("train"),
+        step_sizes=plan.step_sizes("train"),
         ranks=ranks,
         class_weights=class_weights(context),
-        augment=augment_on_device if schedule.augment_later else None,
+        augment=on_device if plan.augment_on_device else None,
         mix=partial(mix_batch, augment=augment, seed=config.seed, epoch=epoch) if augment.mixup or augment.cutmix else None,
         after_step=(*update_average, mark_step),
         progress=PassProgress(context, "train", epoch),
     )
     state.model.train()
-    metrics, clock = loop.train_epoch(trainee.parallel, trainee.feed.batches("train", epoch), state.optimizer, settings)
+    metrics, clock = loop.train_epoch(trainee.parallel, trainee.loader.batches("train", epoch), state.optimizer, settings)
     loop.same_count("training", metrics.rows, rows)
     return metrics, clock
 
@@ -191,14 +192,14 @@ def _validate(context: TrainContext, state: TrainState, trainee: Trainee, epoch:
     state.model.eval()
     confusion, loss = loop.validate(
         trainee.network,
-        trainee.feed.batches("val", epoch),
+        trainee.loader.batches("val", epoch),
         len(context.classes),
         device=context.ranks.device,
         bf16=context.bf16,
         progress=PassProgress(context, "val", epoch),
     )
     rows = int(confusion.sum())
-    loop.same_count("validation", rows, len(context.schedule.rows["val"]))
+    loop.same_count("validation", rows, len(context.plan.rows["val"]))
     return {"loss": loss / rows, **from_confusion(confusion)}
 
 
@@ -216,7 +217,7 @@ class PassProgress:
 
     def __init__(self, context: TrainContext, phase: Phase, epoch: int) -> None:
         self.context, self.phase, self.epoch = context, phase, epoch
-        self.total = len(context.schedule.rows[phase])
+        self.total = len(context.plan.rows[phase])
         self.throttle = Throttle(PROGRESS_SECONDS)
 
     def __call__(self, done: int, seconds: float) -> None:

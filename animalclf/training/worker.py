@@ -12,14 +12,14 @@ import ray.train
 import ray.train.torch
 
 from animalclf.config import Config
-from animalclf.data.device_loader import DeviceFeed, fits
-from animalclf.data.loader import Phase, Schedule
+from animalclf.data.device_loader import DeviceLoader, fits
+from animalclf.data.loader import Loader
 from animalclf.data.prepared_set import open_prepared
-from animalclf.data.ray_loader import Cache, RayFeed
+from animalclf.data.ray_loader import ImageCache, RayLoader
+from animalclf.data.sampler import Phase, SamplingPlan
 from animalclf.errors import UserError
 from animalclf.rows import EpochRow, ProgressEvent, TrainingResult
 from animalclf.runs import Run
-from animalclf.training.context import Feed
 from animalclf.training.distributed import RankContext, all_gather, set_up_cpu
 from animalclf.training.train import train
 
@@ -33,7 +33,7 @@ class Task:
     config: Config
     prepared: str
     run: str
-    cache: Cache
+    cache: ImageCache
     mailbox: Any  # actor handle of progress.Mailbox
 
 
@@ -50,21 +50,21 @@ class RareReports:
             ray.train.report(row.to_dict())
 
 
-class Feeds:
-    """Makes the feeds of this rank: from device memory where the images fit, else from Ray Data."""
+class RankLoaders:
+    """Makes the loaders of this rank: from device memory where the images fit, else from Ray Data."""
 
-    def __init__(self, cache: Cache, image_bytes: int, ranks: RankContext) -> None:
+    def __init__(self, cache: ImageCache, image_bytes: int, ranks: RankContext) -> None:
         self.cache, self.image_bytes, self.ranks = cache, image_bytes, ranks
-        self.on_device: DeviceFeed | None = None
+        self.on_device: DeviceLoader | None = None
 
-    def __call__(self, schedule: Schedule, passes: Sequence[tuple[Phase, int]]) -> Feed:
+    def __call__(self, plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
         rank, world_size = self.ranks.rank, self.ranks.world_size
-        if not fits(schedule, self.image_bytes, self.ranks.device):
-            return RayFeed(schedule, self.cache, rank, world_size, passes)
+        if not fits(plan, self.image_bytes, self.ranks.device):
+            return RayLoader(plan, self.cache, rank, world_size, passes)
         # The evaluation at the end sees the same images as the epochs; the features of a frozen base are another selection.
-        if self.on_device is None or self.on_device.schedule is not schedule:
+        if self.on_device is None or self.on_device.plan is not plan:
             self.on_device = None  # its memory is free before the next is filled
-            self.on_device = DeviceFeed(schedule, self.cache.pictures(), self.ranks.device, rank, world_size)
+            self.on_device = DeviceLoader(plan, self.cache.images(), self.ranks.device, rank, world_size)
         return self.on_device
 
 
@@ -78,13 +78,13 @@ def worker(settings: dict[str, Any]) -> TrainingResult | UserError | None:
     ranks = RankContext(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     set_up_cpu(task.config.train.threads, context.get_local_world_size())
     prepared = open_prepared(task.prepared)
-    feeds = Feeds(task.cache, prepared.stored_size**2 * 3, ranks)
+    loaders = RankLoaders(task.cache, prepared.stored_size**2 * 3, ranks)
 
     def report(event: ProgressEvent) -> None:
         if ranks.rank == 0:
             task.mailbox.post.remote(event)
 
     try:
-        return train(task.config, prepared, Run(task.run), feeds, ranks, RareReports(), report)
+        return train(task.config, prepared, Run(task.run), loaders, ranks, RareReports(), report)
     except UserError as error:
         return error

@@ -16,9 +16,9 @@ import ray
 from animalclf import cluster
 from animalclf import config as configuration
 from animalclf.config import Config
-from animalclf.data.loader import make_schedule
 from animalclf.data.prepared_set import Prepared
-from animalclf.data.ray_loader import Cache, cache
+from animalclf.data.ray_loader import ImageCache, cache_images
+from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
@@ -138,7 +138,7 @@ def _same_pictures(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
     for trial, one in zip(spec.trials, prepared, strict=True):
         key = (one.root, trial.config.data.limit, trial.config.data.limit and trial.config.seed)
         if key not in judged:
-            rows = one.manifest.iloc[make_schedule(one, trial.config).rows["val"]]
+            rows = one.manifest.iloc[sampling_plan(one, trial.config).rows["val"]]
             judged[key] = (one.classes, sorted(zip(rows["path"], rows["label"], strict=True)))
         if judged[key] != next(iter(judged.values())):
             raise UserError(
@@ -155,15 +155,15 @@ def _same_pictures(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
     )
 
 
-def _stores(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, Cache], str]:
+def _stores(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, ImageCache], str]:
     """Where the trials still to run find their pictures: one place for each prepared set, by its root; and that in words."""
-    stores: dict[str, Cache] = {}
+    stores: dict[str, ImageCache] = {}
     words, beside = "", 0
     for trial, one in pending:
         if one.root not in stores:
             in_memory, kept = choose_cache(trial.config.train.cache, one, beside)
             beside += one.pixel_bytes if in_memory else 0
-            stores[one.root] = cache(one, in_memory)
+            stores[one.root] = cache_images(one, in_memory)
             words += f", {kept}"
     return stores, words
 

@@ -24,7 +24,7 @@ from ray import tune
 from animalclf import cluster
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
-from animalclf.data.ray_loader import Cache
+from animalclf.data.ray_loader import ImageCache
 from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, ProgressEvent, TrialEntry, TrialFailure, TrialProgress
 from animalclf.runs import STALE_SECONDS, Run
@@ -46,7 +46,7 @@ class Job:
     trial: Trial
     run: str
     prepared: Prepared
-    store: Cache | None  # None where nothing is left to train
+    store: ImageCache | None  # None where nothing is left to train
     ended: bool  # nothing left to train: only its history counts
 
 

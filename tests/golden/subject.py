@@ -23,7 +23,8 @@ from validated import finished_run
 from animalclf import config as configuration
 from animalclf.config import Augment, Data
 from animalclf.data.augment import augment_batch, evaluation_view
-from animalclf.data.loader import MemoryFeed, Schedule, load_pictures
+from animalclf.data.loader import MemoryLoader, load_images
+from animalclf.data.sampler import SamplingPlan
 from animalclf.duplicates import find
 from animalclf.inference import mixing, submission
 from animalclf.predictions import predictions_table
@@ -102,8 +103,8 @@ def batch_order(
     world: int,
 ) -> list[np.ndarray]:
     """Manifest rows int64 of each batch of this rank."""
-    schedule = Schedule(dict(rows), labels, 16, balance, Augment(), 76, seed=3)
-    return schedule.batch_rows(phase, epoch, rank, world)
+    plan = SamplingPlan(dict(rows), labels, 16, balance, Augment(), 76, seed=3)
+    return plan.batch_rows(phase, epoch, rank, world)
 
 
 @contextmanager
@@ -131,12 +132,12 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
         with tempfile.TemporaryDirectory() as folder, _recorded_losses() as losses:
             config = configuration.load(recipe, configuration.parse_sets(sets))
             prepared = tiny_prepared(Path(folder) / "prepared", counts, size=stored_size)
-            images, run = load_pictures(prepared), Run(f"{folder}/run")
+            images, run = load_images(prepared), Run(f"{folder}/run")
             train(
                 config,
                 prepared,
                 run,
-                lambda schedule, passes: MemoryFeed(schedule, images),
+                lambda plan, passes: MemoryLoader(plan, images),
                 RankContext(),
             )
             history, result, probabilities = [row.to_dict() for row in run.metrics()], run.result(), run.predictions("val")
