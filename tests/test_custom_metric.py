@@ -40,7 +40,7 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     from animalclf.training import driver
 
     prepared = tiny_prepared(tmp_path / "prepared", (8, 8, 8), size=76)
-    config = tiny_config(epochs=2, train__batch_size=8, model__input_size=76, data__stored_size=76, train__monitor="error_rate")
+    config = tiny_config(epochs=1, train__batch_size=8, model__input_size=76, data__stored_size=76, train__monitor="error_rate")
     runs = [Run(str(tmp_path / f"run{seed}")) for seed in (0, 1)]
     for seed, run in enumerate(runs):
         seeded = configuration.from_dict({**configuration.to_dict(config), "seed": seed})

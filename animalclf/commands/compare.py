@@ -10,6 +10,7 @@ from typing import Any
 from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, escape, overrides_of, prior_argument, set_argument
 from animalclf.config import assignment, read
 from animalclf.errors import UserError
+from animalclf.metrics import PRIMARY
 from animalclf.utils.text import parse_list
 
 
@@ -147,4 +148,4 @@ def best_of_each(finished: list[Any]) -> list[Any]:
         by_name.setdefault(one.config().name, []).append(one)
     if len(by_name) == 1:
         return finished
-    return [max(seeds, key=lambda one: one.result().metrics["balanced_accuracy"]) for seeds in by_name.values()]
+    return [max(seeds, key=lambda one: one.result().metrics[PRIMARY]) for seeds in by_name.values()]

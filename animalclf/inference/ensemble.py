@@ -75,7 +75,7 @@ def ensemble(
         labels = [validated.classes[label] for label in validated.labels]
         run.write_predictions("val", predictions_table(validated.paths, validated.classes, mixed, [OK] * len(labels), labels))
         if job:
-            result = replace(result, **job.write(run.root, tables, mixture))
+            result = job.predicted(result, tables, mixture)
         run.write_result(result.to_dict())
         results.append(result)
     return results
@@ -141,9 +141,9 @@ class _Prediction:
             storage.write_json(note, made_of)
         return storage.as_table(storage.read_bytes(table))
 
-    def write(self, folder: str, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture) -> dict[str, Any]:
-        """Mix the members' tables and write predictions.parquet and submission.csv. An image that a member could not read gets the class
-        priors. Returns those fields of an EnsembleResult that tell of it."""
+    def predicted(self, result: EnsembleResult, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture) -> EnsembleResult:
+        """`result` with what its mixture of the members' tables predicts, written as predictions.parquet and submission.csv. An image that a
+        member could not read gets the class priors."""
         states = np.stack([table["status"].to_numpy(object) for table in tables])
         readable = (states == OK).all(0)
         status = [next((state for state in column if state != OK), OK) for column in states.T]
@@ -155,20 +155,22 @@ class _Prediction:
         mixed = np.tile(priors, (len(self.paths), 1))
         mixed[readable] = mixture.mix(np.stack([one for one, _ in corrected]))
         table = predictions_table(self.paths, self.classes, mixed, status)
-        targets = {"predictions": storage.join(folder, "predictions.parquet"), "submission": storage.join(folder, "submission.csv")}
+        targets = {"predictions": storage.join(result.run, "predictions.parquet"), "submission": storage.join(result.run, "submission.csv")}
         storage.write_table(targets["predictions"], table)
         submission.write(targets["submission"], self.ids, table["predicted"].tolist(), self.columns)
         if self.sample:
             submission.check(targets["submission"], self.sample, self.classes)
-        return {
-            "data": self.source.root,
-            "images": len(self.paths),
-            "unreadable": unreadable(self.paths, status),
-            "prior": self.prior,
-            "class_priors": dict(zip(self.classes, priors.tolist(), strict=True)),
-            "predicted": predicted_counts(table, self.classes),
-            **targets,
-        }
+        return replace(
+            result,
+            data=self.source.root,
+            images=len(self.paths),
+            unreadable=unreadable(self.paths, status),
+            prior=self.prior,
+            class_priors=dict(zip(self.classes, priors.tolist(), strict=True)),
+            predicted=predicted_counts(table, self.classes),
+            predictions=targets["predictions"],
+            submission=targets["submission"],
+        )
 
 
 def _with_flips(members: Sequence[Run], validated: Validated) -> np.ndarray:

@@ -13,30 +13,37 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.metrics import PRIMARY
-from animalclf.rows import EnsembleResult, Evaluation, Leaderboard, LeaderboardPair, LeaderboardRow, TrialEntry
+from animalclf.rows import (
+    EnsembleResult,
+    EpochRow,
+    Evaluation,
+    Leaderboard,
+    LeaderboardPair,
+    LeaderboardRow,
+    TrainingResult,
+    TrialEntry,
+)
 from animalclf.runs import Run
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run folder, read: `history` has the rows of metrics.jsonl, `result` is result.json, or None for an
-    unfinished run."""
+    """A run folder, read: `history` has the rows of metrics.jsonl, `result` is None for an unfinished run."""
 
     run: Run
     config: Config
     environment: dict[str, Any]
-    history: list[dict[str, Any]]
-    result: dict[str, Any] | None
+    history: list[EpochRow]
+    result: TrainingResult | None
 
     @property
     def label(self) -> str:
         return f"{self.config.name}, seed {self.config.seed}"
 
-    @functools.cached_property
+    @property
     def val(self) -> Evaluation | None:
         """Validation metrics; None for an unfinished run and for one without validation images."""
-        val = self.result.get("val") if self.result else None
-        return Evaluation.from_dict(val) if val else None
+        return self.result.val if self.result else None
 
 
 @dataclass(frozen=True)
@@ -105,4 +112,4 @@ def read(
 
 
 def _facts(run: Run) -> RunFacts:
-    return RunFacts(run, run.config(), run.environment(), [row.to_dict() for row in run.metrics()], run.read_result() if run.finished() else None)
+    return RunFacts(run, run.config(), run.environment(), run.metrics(), run.result() if run.finished() else None)

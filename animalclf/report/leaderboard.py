@@ -16,7 +16,7 @@ from animalclf.inference.members import Validated, side_by_side
 from animalclf.metrics import PRIMARY, Counts, Metric, Predictions, headline_metrics, significance
 from animalclf.models import build
 from animalclf.models.classifier import count
-from animalclf.rows import EnsembleResult, Evaluation, Leaderboard, LeaderboardPair, LeaderboardRow, Spread
+from animalclf.rows import EnsembleResult, Evaluation, Leaderboard, LeaderboardPair, LeaderboardRow, Spread, TrainingResult
 from animalclf.runs import Run
 
 RESAMPLES = 500
@@ -86,21 +86,21 @@ def _short(value: Any) -> str:
 
 
 def _model_row(name: str, runs: Sequence[Run], config: Config, validated: Validated, positions: Sequence[int]) -> LeaderboardRow:
-    results = [run.read_result() for run in runs]
+    results = [run.result() for run in runs]
     with torch.device("meta"):  # shapes without memory
         model = build(config.model, len(validated.classes), load_weights=False)
     seconds = [_seconds_to_best(run, result) for run, result in zip(runs, results, strict=True)]
-    epochs = [float(result["best_epoch"]) for result in results]
+    epochs = [float(result.best_epoch) for result in results]
     return LeaderboardRow(
         recipe=name,
         kind="model",
-        seeds=[result["seed"] for result in results],
+        seeds=[result.seed for result in results],
         runs=[run.root for run in runs],
-        metrics=_metrics([Evaluation.from_dict(result["val"]) for result in results], validated, positions),
+        metrics=_metrics([result.val for result in results if result.val], validated, positions),
         best_epoch=_spread(epochs, min(epochs), max(epochs)),
-        images_per_s=float(np.mean([result["pictures_per_s"] for result in results])),
+        images_per_s=float(np.mean([result.images_per_s for result in results])),
         seconds_to_best=float(np.mean(seconds)),
-        device_seconds_to_best=float(np.mean([spent * result["workers"] for spent, result in zip(seconds, results, strict=True)])),
+        device_seconds_to_best=float(np.mean([spent * result.workers for spent, result in zip(seconds, results, strict=True)])),
         parameters=count(model),
         trainable=count(model, trainable_only=True),
     )
@@ -123,8 +123,8 @@ def _ensemble_row(result: EnsembleResult, validated: Validated, position: int) -
     )
 
 
-def _seconds_to_best(run: Run, result: dict[str, Any]) -> float:
-    return float(sum(row.seconds for row in run.metrics() if row.epoch <= result["best_epoch"]))
+def _seconds_to_best(run: Run, result: TrainingResult) -> float:
+    return float(sum(row.seconds for row in run.metrics() if row.epoch <= result.best_epoch))
 
 
 def _metrics(evaluations: Sequence[Evaluation], validated: Validated, positions: Sequence[int]) -> dict[str, Spread]:

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from animalclf.metrics import METRICS, PRIMARY
-from animalclf.rows import Evaluation, LeaderboardRow
+from animalclf.rows import EpochRow, Evaluation, LeaderboardRow
 
 # Okabe and Ito 2008: distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
@@ -56,7 +56,7 @@ def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
 
 
 def learning_curves(
-    histories: Sequence[tuple[str, str, list[dict[str, Any]]]], reference: Mapping[str, Sequence[tuple[int, float, float, float, float]]]
+    histories: Sequence[tuple[str, str, Sequence[EpochRow]]], reference: Mapping[str, Sequence[tuple[int, float, float, float, float]]]
 ) -> Figure:
     """Loss and accuracy by epoch of every run (label, model, history): validation solid, training dashed, and as crosses the validation of
     `reference` results by model (epoch, train accuracy, validation accuracy, train loss, validation loss)."""
@@ -64,19 +64,21 @@ def learning_curves(
     above, below = figure.subplots(2, 1)
     labels = list(dict.fromkeys(label for label, *_ in histories))
     for label, model, history in histories:
-        epochs, colour = [row["epoch"] for row in history], COLOURS[labels.index(label) % len(COLOURS)]
+        epochs, colour = [row.epoch for row in history], COLOURS[labels.index(label) % len(COLOURS)]
         dots = "." if len(history) < 30 else ""
-        for axes, name in ((above, "accuracy"), (below, "loss")):
-            axes.plot(epochs, [row[f"train_{name}"] for row in history], "--", color=colour, linewidth=1, alpha=0.7)
-            if f"val_{name}" in history[-1]:
-                axes.plot(epochs, [row[f"val_{name}"] for row in history], color=colour, linewidth=1.6, marker=dots)
+        trained = ([row.train_accuracy for row in history], [row.train_loss for row in history])
+        for axes, name, values in zip((above, below), ("accuracy", "loss"), trained, strict=True):
+            axes.plot(epochs, values, "--", color=colour, linewidth=1, alpha=0.7)
+            if name in history[-1].val:
+                axes.plot(epochs, [row.val[name] for row in history], color=colour, linewidth=1.6, marker=dots)
         last = max(epochs)
         crosses = [row for row in reference.get(model, ()) if row[0] <= last * 1.5]
         for axes, column in ((above, 2), (below, 4)):
             axes.plot([row[0] for row in crosses], [row[column] for row in crosses], "x", color=colour, markersize=7)
     for axes, name in ((above, "accuracy"), (below, "loss")):
         axes.set_ylabel(name)
-    losses = [row[key] for *_, history in histories for row in history for key in ("train_loss", "val_loss") if key in row]
+    rows = [row for *_, history in histories for row in history]
+    losses = [row.train_loss for row in rows] + [row.val["loss"] for row in rows if "loss" in row.val]
     if losses:
         below.set_ylim(0, float(np.quantile(losses, 0.98)) * 1.1)  # one wild epoch must not flatten all others
     below.set_xlabel("epoch")

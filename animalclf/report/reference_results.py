@@ -16,7 +16,6 @@ REFERENCE: dict[str, list[tuple[int, float, float, float, float]]] = {
     ],
     "vgg16": [(10, 0.9457, 0.9178, 0.1566, 0.2671), (20, 0.9660, 0.9433, 0.1017, 0.1941)],
 }
-COLUMNS = ("train_accuracy", "val_accuracy", "train_loss", "val_loss")  # of metrics.jsonl, in the order above
 
 
 def reference_rows(model: str) -> list[tuple[int, float, float, float, float]]:

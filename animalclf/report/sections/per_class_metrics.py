@@ -1,10 +1,20 @@
 """Per-class metrics of the best run of each recipe, the class with the lowest F1 first."""
 
-from typing import Any
+from typing import NamedTuple
 
 from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 from animalclf.rows import Evaluation
+
+
+class ClassMetrics(NamedTuple):
+    """A line of a table. None where a class has no image or no prediction."""
+
+    name: str
+    support: int
+    recall: float | None
+    precision: float | None
+    f1: float | None
 
 
 @register("per_class_metrics", title="Per-class metrics", order=60, when=lambda data: bool(data.validated))
@@ -12,8 +22,7 @@ def per_class_metrics(data: ReportData) -> Content:
     return Content({"tables": [{"label": facts.label, "rows": _rows(val)} for facts, val in data.validated]})
 
 
-def _rows(val: Evaluation) -> list[dict[str, Any]]:
-    metrics = ("support", "recall", "precision", "f1")  # None where a class has no image or no prediction
-    columns = [getattr(val.per_class, name) for name in metrics]
-    rows = [dict(zip(("name", *metrics), row, strict=True)) for row in zip(val.classes, *columns, strict=True)]
-    return sorted(rows, key=lambda row: (row["f1"] is None, row["f1"] or 0))
+def _rows(val: Evaluation) -> list[ClassMetrics]:
+    each = val.per_class
+    columns = zip(val.classes, each.support, each.recall, each.precision, each.f1, strict=True)
+    return sorted((ClassMetrics(*column) for column in columns), key=lambda row: (row.f1 is None, row.f1 or 0))

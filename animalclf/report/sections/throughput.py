@@ -10,6 +10,6 @@ MAX_WAIT = 0.05  # fraction of the time spent on data loading above which the re
 
 @register("throughput", title="Throughput and timing", order=120, when=lambda data: bool(data.finished))
 def throughput(data: ReportData) -> Content:
-    runs = [{"label": facts.label, "time": {}, **(facts.result or {})} for facts in data.finished]
-    slow = [run["label"] for run in runs if run["wait_share"] > MAX_WAIT]
+    runs = [(facts.label, facts.result) for facts in data.finished if facts.result]
+    slow = [label for label, result in runs if result.wait_fraction > MAX_WAIT]
     return Content({"runs": runs, "parts": PARTS, "slow": slow, "max_wait": MAX_WAIT})
