@@ -185,6 +185,30 @@ class TrainingResult(Row):
 
 
 @dataclass(frozen=True)
+class Environment(Row):
+    """The content of environment.json: what a training runs on and what it trains with."""
+
+    command: str = ""
+    python: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that matter, by name."""
+    platform: str = ""
+    host: str = ""
+    cpus: int | None = None
+    git_commit: str = ""
+    """`+changes` at the end: the working tree differs from it. Empty outside a checkout."""
+    started: str = ""
+    """UTC, ISO 8601."""
+    prepared: str = ""
+    """Root of the prepared set."""
+    data: str = ""
+    """Where its images came from."""
+    data_fingerprint: str = ""
+    workers: str = ""
+    gpu: bool = False
+
+
+@dataclass(frozen=True)
 class PhaseProgress(Row):
     """How far a pass is."""
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -20,11 +20,32 @@ import psutil
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
-from animalclf.rows import EpochRow, TrainingResult
+from animalclf.rows import Environment, EpochRow, Row, TrainingResult
 from animalclf.utils import storage
 
 SAME_BIRTH_SECONDS = 5.0  # a machine's clock may be set right meanwhile
 STALE_SECONDS = 120  # a lock on another machine that was not renewed for so long is left over from a crash
+
+
+@dataclass(frozen=True)
+class LockHolder(Row):
+    """The process that holds a run folder: the content of running.json."""
+
+    host: str
+    pid: int
+    time: float
+    """When the lock was renewed, in seconds since 1970."""
+    born: float = 0.0
+    """When the process began."""
+
+    @property
+    def is_this_process(self) -> bool:
+        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs; on another machine, whether it renewed the lock lately."""
+        return _alive(self.pid, self.born) if self.host == socket.gethostname() else time.time() - self.time < STALE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -52,8 +73,8 @@ class Run:
     def config(self) -> Config:
         return configuration.load(self._there("config.yaml"))
 
-    def environment(self) -> dict[str, Any]:
-        return dict(storage.read_json(self._there("environment.json")))
+    def environment(self) -> Environment:
+        return Environment.from_dict(storage.read_json(self._there("environment.json")))
 
     def metrics(self) -> list[EpochRow]:
         """The history, one row an epoch; empty before the first epoch ended."""
@@ -87,7 +108,7 @@ class Run:
 
     def write_environment(self, **facts: Any) -> None:
         """Versions, hardware, git commit and command, with `facts` (data fingerprint, prepared set, workers, ...)."""
-        storage.write_json(self.url("environment.json"), {**environment(), **facts})
+        storage.write_json(self.url("environment.json"), replace(environment(), **facts).to_dict())
 
     def write_metrics(self, history: Sequence[EpochRow]) -> None:
         lines = "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in history)
@@ -100,28 +121,21 @@ class Run:
         storage.write_table(self.url("predictions", f"{name}.parquet"), table)
 
     def lock(self) -> None:
-        """Claim the folder for this process; call again now and then while working. Raises UserError where another living process holds it."""
+        """Lock the folder for this process; call again now and then while working. Raises UserError where another living process holds it."""
         holder = self._holder()
-        if holder and (holder["host"], holder["pid"]) != (socket.gethostname(), os.getpid()):
-            alive = (
-                _alive(holder["pid"], holder.get("born", 0))
-                if holder["host"] == socket.gethostname()
-                else time.time() - holder["time"] < STALE_SECONDS
-            )
-            if alive:
-                raise UserError(f"{self.root}: in use by process {holder['pid']} on {holder['host']}; wait for it, stop it, or choose another --out")
-        storage.write_json(
-            self.url("running.json"), {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time(), "time": time.time()}
-        )
+        if holder and not holder.is_this_process and holder.is_alive:
+            raise UserError(f"{self.root}: in use by process {holder.pid} on {holder.host}; wait for it, stop it, or choose another --out")
+        this = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time())
+        storage.write_json(self.url("running.json"), this.to_dict())
 
     def unlock(self) -> None:
         holder = self._holder()
-        if holder and (holder["host"], holder["pid"]) == (socket.gethostname(), os.getpid()):
+        if holder and holder.is_this_process:
             storage.remove(self.url("running.json"))
 
-    def _holder(self) -> dict[str, Any] | None:
+    def _holder(self) -> LockHolder | None:
         try:
-            return dict(storage.read_json(self.url("running.json")))
+            return LockHolder.from_dict(storage.read_json(self.url("running.json")))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -144,19 +158,19 @@ def _alive(pid: int, born: float) -> bool:
         return True
 
 
-def environment() -> dict[str, Any]:
-    """What this process runs on: versions, hardware, git commit of the working directory, command line."""
+def environment() -> Environment:
+    """What this process runs on: versions, hardware, git commit of the code, command line."""
     packages = ("animalclf", "ray", "torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "pillow")
-    return {
-        "command": " ".join(sys.argv),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "cpus": os.cpu_count(),
-        "git_commit": _git_commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    return Environment(
+        command=" ".join(sys.argv),
+        python=platform.python_version(),
+        versions={name: _version(name) for name in packages},
+        platform=platform.platform(),
+        host=socket.gethostname(),
+        cpus=os.cpu_count(),
+        git_commit=_git_commit(),
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
 
 
 def _version(package: str) -> str:

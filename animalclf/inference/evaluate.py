@@ -101,11 +101,11 @@ def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: st
 
 def own_prepared(run: Run) -> Prepared:
     """The prepared set that the run was trained on. Raises UserError where it is gone, or was made anew of other pictures or config."""
-    facts = run.environment()
-    if "prepared" not in facts:
+    environment = run.environment()
+    if not environment.prepared:
         raise UserError(f"{run.root}: environment.json names no prepared set; say with --data what to evaluate on")
-    prepared = open_prepared(facts["prepared"])
-    if prepared.fingerprint != facts.get("data_fingerprint"):
+    prepared = open_prepared(environment.prepared)
+    if prepared.fingerprint != environment.data_fingerprint:
         raise UserError(f"{prepared.root}: changed since the training of {run.root}; train again, or evaluate on it as other pictures with --data")
     return prepared
 

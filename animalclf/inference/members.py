@@ -33,13 +33,13 @@ def side_by_side(runs: Sequence[Run]) -> Validated:
     twice = [run.root for number, run in enumerate(runs) if run.root in [other.root for other in runs[:number]]]
     if twice:
         raise UserError(f"{twice[0]}: given twice; name every run once")
-    results = [run.read_result() for run in runs]
+    results = [run.result() for run in runs]
     for run, result in zip(runs, results, strict=True):
-        if "val" not in result:
+        if result.val is None:
             raise UserError(f"{run.root}: was trained without a validation split, so it cannot be compared; train it with data.val above 0")
-        if result["classes"] != results[0]["classes"]:
-            raise UserError(f"{run.root}: other classes than {runs[0].root}: {_other_classes(result['classes'], results[0]['classes'])}")
-    classes, first = list(results[0]["classes"]), runs[0].predictions("val")
+        if result.classes != results[0].classes:
+            raise UserError(f"{run.root}: other classes than {runs[0].root}: {_other_classes(result.classes, results[0].classes)}")
+    classes, first = list(results[0].classes), runs[0].predictions("val")
     probabilities = [class_probabilities(first, classes)]
     for run in runs[1:]:
         table = run.predictions("val")

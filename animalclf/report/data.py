@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from animalclf.errors import UserError
 from animalclf.metrics import PRIMARY
 from animalclf.rows import (
     EnsembleResult,
+    Environment,
     EpochRow,
     Evaluation,
     Leaderboard,
@@ -32,7 +32,7 @@ class RunFacts:
 
     run: Run
     config: Config
-    environment: dict[str, Any]
+    environment: Environment
     history: list[EpochRow]
     result: TrainingResult | None
 
@@ -105,7 +105,7 @@ def read(
     facts = [_facts(run) for run in runs]
     prepared, error = None, ""
     try:
-        prepared = open_prepared(facts[0].environment.get("prepared", ""))
+        prepared = open_prepared(facts[0].environment.prepared)
     except UserError as missing:
         error = str(missing)
     return ReportData(facts, board, list(ensembles), list(failed), prepared, error)

@@ -177,9 +177,9 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
         run.write_config(config)  # last: it makes the folder a run
         return
     stored = run.environment()
-    if stored["data_fingerprint"] != prepared.fingerprint:
+    if stored.data_fingerprint != prepared.fingerprint:
         raise UserError(
-            f"{run.root}: was trained on other images ({stored['prepared']}, fingerprint {stored['data_fingerprint'][:12]}; now {prepared.root}, "
+            f"{run.root}: was trained on other images ({stored.prepared}, fingerprint {stored.data_fingerprint[:12]}; now {prepared.root}, "
             f"{prepared.fingerprint[:12]}); resume with the same images, or start a new run"
         )
     if _changed(run.config(), config):  # is_longer: until the new epochs are done it is an unfinished training

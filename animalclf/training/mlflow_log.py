@@ -29,7 +29,7 @@ def log_run(run: Run) -> bool:
     mlflow = importlib.import_module("mlflow")
     config, result = run.config(), run.read_result()
     with mlflow.start_run(run_name=f"{config.name}, seed {config.seed}"):
-        mlflow.set_tags({"run": run.root, "data_fingerprint": run.environment()["data_fingerprint"]})
+        mlflow.set_tags({"run": run.root, "data_fingerprint": run.environment().data_fingerprint})
         mlflow.log_params(configuration.flat(configuration.to_dict(config)))
         for row in run.metrics():
             mlflow.log_metrics(scalars(row), step=row.epoch)

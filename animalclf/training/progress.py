@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from animalclf.rows import ProgressEvent, TrialFailure, TrialProgress
+
+Event = ProgressEvent | TrialProgress | TrialFailure
+
 
 class Mailbox:
     """An actor: progress from the workers to the driver, and words that anyone may say and ask for."""
 
     def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.words: set[str] = set()
         self.group: Any = None  # ray.util.placement_group.PlacementGroup of the training's workers
         self.stopping = False
 
-    def post(self, event: dict[str, Any]) -> None:
+    def post(self, event: Event) -> None:
         self.events.append(event)
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> list[Event]:
         events, self.events = self.events, []
         return events
 

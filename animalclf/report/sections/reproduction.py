@@ -14,12 +14,12 @@ def reproduction(data: ReportData) -> Content:
             {
                 "label": facts.label,
                 "root": facts.run.root,
-                "git_commit": environment.get("git_commit") or "unknown",
-                "python": environment.get("python"),
-                "versions": environment.get("versions", {}),
-                "platform": environment.get("platform"),
+                "git_commit": environment.git_commit or "unknown",
+                "python": environment.python,
+                "versions": environment.versions,
+                "platform": environment.platform,
                 "config": configuration.to_yaml(facts.config),
             }
         )
-    commands = list(dict.fromkeys(str(facts.environment.get("command", "")) for facts in data.runs))
+    commands = list(dict.fromkeys(facts.environment.command for facts in data.runs))
     return Content({"prepared": data.prepared, "commands": commands, "runs": runs})
