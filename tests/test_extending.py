@@ -58,8 +58,8 @@ def test_a_registered_model_and_loss_train_and_stand_in_the_run(tmp_path, tiny_m
     assert sum(calls) == 2 * result.rows["train"] and result.epochs == 2
     stored = run.config()
     assert (stored.model.name, stored.train.loss) == ("tiny", "poly")
-    model, about = checkpoint.load_model(run.root)
-    assert about["config"]["train"]["loss"] == "poly" and model.classes == 3
+    model, info = checkpoint.load_model(run.root)
+    assert info.config.train.loss == "poly" and model.classes == 3
 
 
 def test_unknown_names_are_refused_before_any_work():

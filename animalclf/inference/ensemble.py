@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.inference import mixing, prior_shift, submission
 from animalclf.inference.evaluate import on_prepared, own_prepared
@@ -178,8 +177,8 @@ def _with_flips(members: Sequence[Run], validated: Validated) -> np.ndarray:
     sets = [own_prepared(member) for member in members]  # all, before the first works
     probabilities = []
     for member, prepared in zip(members, sets, strict=True):
-        model, about = checkpoint.load_model(member.root)
-        flipped = on_prepared(model, validated.classes, configuration.from_dict(about["config"]), prepared, "val", flips=True)
+        model, info = checkpoint.load_model(member.root)
+        flipped = on_prepared(model, validated.classes, info.config, prepared, "val", flips=True)
         place = {path: row for row, path in enumerate(flipped.paths)}
         probabilities.append(flipped.probabilities[[place[path] for path in validated.paths]])
     return np.stack(probabilities)

@@ -14,7 +14,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.augment import evaluation_view
 from animalclf.data.loader import Batch
@@ -59,9 +58,9 @@ def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: st
     """
     started = time.perf_counter()
     folder = open_run(run)
-    model, about = checkpoint.load_model(folder.root)
-    classes, config = list(about["classes"]), configuration.from_dict(about["config"])
-    target_prior = prior_shift.parse_prior(prior, classes, about["prior"])
+    model, info = checkpoint.load_model(folder.root)
+    classes, config = info.classes, info.config
+    target_prior = prior_shift.parse_prior(prior, classes, info.prior)
     if data is None or is_prepared(data):
         prepared = own_prepared(folder) if data is None else open_prepared(data)
         origin, name = prepared.root, split if data is None else f"{_last(data)}-{split}"
@@ -73,7 +72,7 @@ def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: st
     if not readable.any():
         raise UserError(f"{origin}: none of the {len(readable):,} images can be read (the first: {labelled.status[0]})")
     probabilities = labelled.probabilities
-    corrected, priors = prior_shift.apply(probabilities[readable], about["prior"], target_prior)
+    corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     probabilities[readable], probabilities[~readable] = corrected, priors
     labels = np.array([classes.index(label) for label in labelled.labels], np.int64)
     name = "evaluate-" + (name if prior == "train" else f"{name}-{_slug(prior)}")
@@ -86,7 +85,7 @@ def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: st
         split=split,
         prior=prior,
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
-        epoch=about["epoch"],
+        epoch=info.epoch,
         images=len(readable),
         unreadable=unreadable(labelled.paths, labelled.status),
         notes=labelled.notes,

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from animalclf import config as configuration
 from animalclf.inference import prior_shift, submission
 from animalclf.inference.classify import Options, classify
 from animalclf.predictions import OK, predicted_counts, predictions_table, unreadable
@@ -36,9 +35,9 @@ def predict(
     Raises UserError, before any long work, for whatever the user can fix.
     """
     started = time.perf_counter()
-    model, about = checkpoint.load_model(run)  # here and not in the workers, so that a checkpoint that does not fit stops everything
-    classes, config = list(about["classes"]), configuration.from_dict(about["config"])
-    target_prior = prior_shift.parse_prior(prior, classes, about["prior"])
+    model, info = checkpoint.load_model(run)  # here and not in the workers, so that a checkpoint that does not fit stops everything
+    classes, config = info.classes, info.config
+    target_prior = prior_shift.parse_prior(prior, classes, info.prior)
     source = sources.find(data, config.data, labelled=False)
     paths = list(source.files["path"])[: limit or None]
     ids = submission.ids_of(paths)
@@ -47,7 +46,7 @@ def predict(
     _check_writable(out)
     probabilities, status = classify(model, config, source.root, paths, Options(**options))
     readable = np.array([reason == OK for reason in status])
-    corrected, priors = prior_shift.apply(probabilities[readable], about["prior"], target_prior)
+    corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     probabilities[readable], probabilities[~readable] = corrected, priors
     table = predictions_table(paths, classes, probabilities, status)
     targets = {"predictions": storage.join(out, "predictions.parquet"), "submission": storage.join(out, "submission.csv")}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from animalclf import config as configuration
+from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.models import build
 from animalclf.models.classifier import Classifier
@@ -62,14 +64,26 @@ def load(url: str, device: str | torch.device = "cpu") -> dict[str, Any]:
     return content
 
 
-def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier, dict[str, Any]]:
-    """The best model of a run folder (or of a checkpoint file) in evaluation mode on `device`, and what is known of it:
-    config (dict), classes, epoch, metrics, prior (the class shares it was trained under).
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint says of its model."""
+
+    config: Config
+    classes: list[str]
+    epoch: int
+    """Counted from 1."""
+    prior: list[float]
+    """The class priors that it was trained under."""
+
+
+def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier, ModelInfo]:
+    """The best model of a run folder (or of a checkpoint file) in evaluation mode on `device`, and its description.
 
     Raises UserError where the weights do not fit the architecture that the configuration names.
     """
     url = run if run.endswith(".pt") else Run(storage.absolute(run)).checkpoint("best")
     content = load(url, device)
-    model = build(configuration.from_dict(content["config"]).model, len(content["classes"]), load_weights=False)
+    info = ModelInfo(configuration.from_dict(content["config"]), list(content["classes"]), content["epoch"], content["prior"])
+    model = build(info.config.model, len(info.classes), load_weights=False)
     load_state(model, content["model"], url)
-    return model.to(device).eval(), {key: value for key, value in content.items() if key != "model"}
+    return model.to(device).eval(), info

@@ -28,7 +28,7 @@ def finish(context: TrainContext, history: Sequence[EpochRow], seconds: float, f
     `seconds`: what this process trained for. Returns the content of result.json, which rank 0 writes.
     """
     run, ranks, rows = context.run, context.ranks, context.plan.rows
-    model, about = on_all_ranks(lambda: checkpoint.load_model(run.checkpoint("best"), ranks.device))
+    model, info = on_all_ranks(lambda: checkpoint.load_model(run.checkpoint("best"), ranks.device))
     splits: list[Phase] = [split for split in ("val", "test") if len(rows[split])]
     evaluations, tables = {}, {}
     for split in splits:
@@ -41,7 +41,7 @@ def finish(context: TrainContext, history: Sequence[EpochRow], seconds: float, f
         evaluations[split], tables[split] = _evaluate(context, split, index, probabilities)
     result = TrainingResult(
         **_totals(context, history),
-        best_epoch=about["epoch"],
+        best_epoch=info.epoch,
         seconds_this_time=seconds,
         val=evaluations.get("val"),
         test=evaluations.get("test"),
