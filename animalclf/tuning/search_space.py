@@ -66,13 +66,13 @@ def parse_range(key: str, value: Any, settings: Mapping[str, Any]) -> SearchRang
     return parsed
 
 
-def draw_samples(ranges: Sequence[SearchRange], samples: int, seed: int) -> list[dict[str, Any]]:
+def draw_samples(ranges: Sequence[SearchRange], samples: int, seed: int) -> list[Mapping[str, Any]]:
     """`samples` different draws (fewer where the ranges have fewer), as key -> value.
 
     The same for the same seed; more samples begin with the same ones.
     """
     generator = random.Random(seed)
-    drawn: list[dict[str, Any]] = []
+    drawn: list[Mapping[str, Any]] = []
     for _ in range(MAX_TRIES * samples):
         values = {search_range.key: search_range.draw(generator) for search_range in ranges}
         if values not in drawn:

@@ -144,7 +144,7 @@ def _base_trial(recipe: Any, common: Mapping[str, Any]) -> Trial:
     return Trial(label, replace(config, name=label))
 
 
-def _own_settings(recipe: Any) -> dict[str, Any]:
+def _own_settings(recipe: Any) -> Mapping[str, Any]:
     return _mapping(recipe, "set") if isinstance(recipe, Mapping) else {}
 
 
@@ -154,7 +154,7 @@ def _known_keys(tree: Mapping[str, Any], keys: Sequence[str], what: str) -> None
             raise UserError(f"unknown key {key!r} in the {what}{nearest(str(key), keys)}; there are {', '.join(keys)}")
 
 
-def _mapping(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = tree.get(key) or {}
     if not isinstance(value, Mapping):
         raise UserError(f"{key}: a mapping of configuration keys to values, not {value!r}")

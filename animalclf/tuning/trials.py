@@ -13,7 +13,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -61,7 +61,7 @@ class Shared:
     mailbox: Any  # actor handle of mailbox.Mailbox
     command: str
 
-    def job(self, params: dict[str, Any]) -> Job:
+    def job(self, params: Mapping[str, Any]) -> Job:
         """The job of a trial as Tune describes it: by its number, or (searching) by the values to try."""
         if not self.spec.searching:
             return self.jobs[params["trial"]]
@@ -69,7 +69,7 @@ class Shared:
         return replace(base, trial=trial, run=storage.join(base.run, trial.slug))
 
 
-def drive(params: dict[str, Any], shared: Shared) -> None:
+def drive(params: Mapping[str, Any], shared: Shared) -> None:
     """A trial in its own process: an ordinary training on Ray, each finished epoch reported to Tune, and everything to the mailbox."""
     cluster.ensure_ray()
     cluster.quiet()
