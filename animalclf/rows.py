@@ -1,8 +1,9 @@
 """Rows that cross modules, processes and files: each a dataclass, with the keys of its JSON file.
 
 A field's `metadata` says how it is stored where that is not under its own name (files keep the keys of older versions):
-`key`: its JSON key. `omit_none`: left out where it is None. `row`: the row class of its value, or of the items of a list.
-`prefix`: it is a dict whose items stand in the row itself, each under prefix + name (metrics, which are registered).
+`key`: its JSON key. `omit_none`: left out where it is None. `row`: the row class of its value, or of the items of a
+list. `prefix`: it is a dict whose items stand in the row itself, each under prefix + name (metrics, which are
+registered).
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class Row:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The row from plain data, also of an older version: missing keys get the defaults, unknown ones are ignored (or, if numbers, go to
-        the field with their prefix). Raises UserError where a key without a default is missing."""
+        """The row from plain data, also of an older version: missing keys get the defaults, unknown ones are ignored
+        (or, if numbers, go to the field with their prefix). Raises UserError where a key without a default is
+        missing."""
         items = fields(cls)  # type: ignore[arg-type]
         keys = {item.metadata.get("key", item.name): item for item in items if "prefix" not in item.metadata}
         missing = [key for key, item in keys.items() if key not in content and item.default is item.default_factory is MISSING]
@@ -47,8 +49,8 @@ class Row:
 
 
 def _prefixed(content: Mapping[str, Any], prefix: str, keys: Collection[str], row: type[Row] | None) -> dict[str, Any]:
-    """The numbers of `content` (with `row`: the rows) under keys that begin with `prefix` and are not among the row's own `keys`, by the rest
-    of their key."""
+    """The numbers of `content` (with `row`: the rows) under keys that begin with `prefix` and are not among the row's
+    own `keys`, by the rest of their key."""
     others = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix) and key not in keys}
     return {key: _nested(row, value) for key, value in others.items() if isinstance(value, dict if row else int | float)}
 
@@ -151,7 +153,8 @@ class EpochRow(Row):
 
 @dataclass(frozen=True)
 class TrainingResult(Row):
-    """The content of result.json: the best epoch, its metrics on validation and test, and the time of the whole training."""
+    """The content of result.json: the best epoch, its metrics on validation and test, and the time of the whole
+    training."""
 
     run: str
     recipe: str = ""
@@ -172,7 +175,8 @@ class TrainingResult(Row):
     images_per_s: float = field(default=0.0, metadata={"key": "pictures_per_s"})
     """Median over the epochs."""
     time: dict[str, float] = field(default_factory=dict)
-    """Seconds of all epochs by what they were spent on: features, read, augment, wait, handover, step, validate, keep."""
+    """Seconds of all epochs by what they were spent on: features, read, augment, wait, handover, step, validate,
+    keep."""
     wait_fraction: float = field(default=0.0, metadata={"key": "wait_share"})
     """Fraction of the training passes spent waiting for data."""
     val: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
@@ -343,7 +347,8 @@ class EnsembleResult(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class VoteResult(Row):
-    """A majority vote over submission files: the numbers of rows that are unanimous, tied, or differ from the first file."""
+    """A majority vote over submission files: the numbers of rows that are unanimous, tied, or differ from the first
+    file."""
 
     files: list[str]
     submission: str
@@ -358,7 +363,8 @@ class VoteResult(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Spread(Row):
-    """A value over the seeds of a recipe: its mean and standard deviation (n - 1; None for one seed), and what lies around it."""
+    """A value over the seeds of a recipe: its mean and standard deviation (n - 1; None for one seed), and what lies
+    around it."""
 
     mean: float
     std: float | None
@@ -371,8 +377,8 @@ class Spread(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class LeaderboardRow(Row):
-    """A recipe or an ensemble on a leaderboard; `row["accuracy"]` is one of its metrics. Costs are means over the seeds; an
-    ensemble's are the sums of its members', and it has no seeds."""
+    """A recipe or an ensemble on a leaderboard; `row["accuracy"]` is one of its metrics. Costs are means over the
+    seeds; an ensemble's are the sums of its members', and it has no seeds."""
 
     recipe: str
     kind: Literal["model", "ensemble"]

@@ -1,4 +1,5 @@
-"""The run folder (local or s3://): the only place that knows its file names. A run folder alone is enough to resume, predict and report."""
+"""The run folder (local or s3://): the only place that knows its file names. A run folder alone is enough to resume,
+predict and report."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class Run:
         return storage.join(self.root, *parts)
 
     def checkpoint(self, which: str) -> str:
-        """The URL of the checkpoint `best` (the model to use) or `last` (what resuming needs beside it: frozen layers are in `best` only)."""
+        """The URL of the checkpoint `best` (the model to use) or `last` (what resuming needs beside it: frozen layers
+        are in `best` only)."""
         return self.url("checkpoints", f"{which}.pt")
 
     def has_checkpoint(self, which: str) -> bool:
@@ -93,7 +95,7 @@ class Run:
         return dict(storage.read_json(self._there("result.json")))
 
     def predictions(self, name: str) -> pd.DataFrame:
-        """Class probabilities a picture, as written by training (val, test), evaluate or predict."""
+        """Class probabilities of each image, as written by training (val, test), evaluate or predict."""
         return storage.as_table(storage.read_bytes(self._there("predictions", f"{name}.parquet")))
 
     def _there(self, *parts: str) -> str:
@@ -121,7 +123,8 @@ class Run:
         storage.write_table(self.url("predictions", f"{name}.parquet"), table)
 
     def lock(self) -> None:
-        """Lock the folder for this process; call again now and then while working. Raises UserError where another living process holds it."""
+        """Lock the folder for this process; call again now and then while working. Raises UserError where another
+        living process holds it."""
         holder = self._holder()
         if holder and not holder.is_this_process and holder.is_alive:
             raise UserError(f"{self.root}: in use by process {holder.pid} on {holder.host}; wait for it, stop it, or choose another --out")
@@ -149,7 +152,8 @@ def open_run(root: str) -> Run:
 
 
 def _alive(pid: int, born: float) -> bool:
-    """Whether the process still runs, and its number was not given to another since (as it soon is when a machine was started again)."""
+    """Whether the process still runs, and its number was not given to another since (as it soon is when a machine was
+    started again)."""
     try:
         return abs(psutil.Process(pid).create_time() - born) < SAME_BIRTH_SECONDS
     except psutil.NoSuchProcess:

@@ -147,7 +147,7 @@ def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared
     large = replace(prepared, info={**prepared.info, "shards": [{"file": "shard-00000.parquet", "rows": 10_000_000}]})
     assert choose_cache("auto", prepared)[0] and not choose_cache("disk", prepared)[0]
     memory, said = choose_cache("auto", large)
-    assert not memory and re.fullmatch(r"pictures \S+ GB from disk \(memory has room for \S+ GB\)", said)
+    assert not memory and re.fullmatch(r"images \S+ GB from disk \(memory has room for \S+ GB\)", said)
     with pytest.raises(UserError, match=r"train\.cache=memory: .* take .* GB.*data\.stored_size"):
         choose_cache("memory", large)
 

@@ -1,4 +1,5 @@
-"""The seed's big CNN: eight 3 x 3 convolutions without padding in four pairs, BatchNorm and max pooling after each pair, four dense layers."""
+"""The reference notebook's big CNN: eight 3 x 3 convolutions without padding in four pairs, BatchNorm and max pooling after each
+pair, four dense layers."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ SMALLEST = 76  # pixels: below it the last pooling has nothing left
 
 @MODELS.register("big_cnn")
 def big_cnn(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
-    """The layers of the seed's first table, from Glorot weights. Raises UserError for an input too small for four poolings, or for
-    pretrained weights, which do not exist."""
+    """The layers of the reference notebook's first table, from Glorot weights. Raises UserError for an input too small for four
+    poolings, or for pretrained weights, which do not exist."""
     if spec.input_size < SMALLEST:
         raise UserError(f"model.input_size: {spec.input_size} is too small for the big CNN; at least {SMALLEST}")
     if spec.weights != "none":
@@ -42,7 +43,7 @@ def big_cnn(spec: config.Model, classes: int, load_weights: bool = True) -> Clas
 
 
 def dense_head(inputs: int, before: tuple[int, ...], dropout: float, after: int, classes: int) -> nn.Sequential:
-    """Dense ReLU layers of widths `before`, dropout, one of width `after`, and the logits: the seed's heads."""
+    """Dense ReLU layers of widths `before`, dropout, one of width `after`, and the logits: the reference notebook's heads."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, width in enumerate(before):
         layers[f"dense{number}"], layers[f"relu{number}"] = nn.Linear(inputs, width), nn.ReLU(inplace=True)

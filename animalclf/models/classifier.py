@@ -13,10 +13,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Classifier(nn.Module):
-    """`head(features(images))` with the preprocessing inside, so that training, evaluation, prediction and export cannot disagree.
+    """`head(features(images))` with the preprocessing inside, so that training, evaluation, prediction and export
+    cannot disagree.
 
-    `mean` and `std` are of pixels in 0..1, RGB. `base` maps float (N, 3, S, S) to its features, `head` those to float32 (N, classes), also
-    under bf16 autocast. `channels_last=False` makes the base compute in NCHW order, at the price of a copy of the pictures.
+    `mean` and `std` are of pixels in 0..1, RGB. `base` maps float (N, 3, S, S) to its features, `head` those to float32
+    (N, classes), also under bf16 autocast. `channels_last=False` makes the base compute in NCHW order, at the price of
+    a copy of the images.
     """
 
     channels_last = True
@@ -25,24 +27,25 @@ class Classifier(nn.Module):
 
     def __init__(self, base: nn.Module, head: nn.Sequential, mean: Sequence[float], std: Sequence[float], input_size: int, classes: int) -> None:
         super().__init__()
-        head.add_module("float32", Float32())  # in the head, because a head on kept features is trained without `forward`
+        head.add_module("float32", Float32())  # in the head, because a head on cached features is trained without `forward`
         self.base, self.head = base, head
         self.input_size, self.classes = input_size, classes
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("scale", 1 / (torch.tensor(std).view(1, 3, 1, 1) * 255), persistent=False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the base makes of RGB pictures (N, S, S, 3), uint8 or float in 0..255."""
-        # Seen as (N, 3, S, S), NHWC pictures lie in memory as channels_last wants them: no copy.
+        """Features of RGB images (N, S, S, 3), uint8 or float in 0..255."""
+        # Seen as (N, 3, S, S), NHWC images lie in memory as channels_last wants them: no copy.
         pixels = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
         return self.base(pixels if self.channels_last else pixels.contiguous())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits float32 (N, classes) of RGB pictures (N, S, S, 3), uint8 or float in 0..255."""
+        """Logits float32 (N, classes) of RGB images (N, S, S, 3), uint8 or float in 0..255."""
         return self.head(self.features(images))
 
     def train(self, mode: bool = True) -> Classifier:
-        """Training mode, but for frozen layers: their BatchNorm statistics, dropout and stochastic depth stay as in evaluation."""
+        """Training mode, but for frozen layers: their BatchNorm statistics, dropout and stochastic depth stay as in
+        evaluation."""
         super().train(mode)
         for module in self.modules() if mode else ():
             parameters = list(module.parameters())
@@ -52,7 +55,7 @@ class Classifier(nn.Module):
 
     @property
     def frozen_features(self) -> bool:
-        """True where nothing in the base trains, so that its features of a picture never change."""
+        """True where nothing in the base trains, so that its features of an image never change."""
         return not any(parameter.requires_grad for parameter in self.base.parameters())
 
 
@@ -64,9 +67,11 @@ class Float32(nn.Module):
 
 
 def freeze_all_but(model: Classifier, trainable: Sequence[str]) -> None:
-    """Let only the layers train whose name begins with one of `trainable` ("all": every layer; "head": the head); see `layer_names`.
+    """Let only the layers train whose name begins with one of `trainable` ("all": every layer; "head": the head); see
+    `layer_names`.
 
-    Frozen weights get requires_grad=False, so that autograd records nothing for them. Raises UserError for a name that no layer has.
+    Frozen weights get requires_grad=False, so that autograd records nothing for them. Raises UserError for a name that
+    no layer has.
     """
     names = layer_names(model)
     for pattern in trainable:
@@ -77,13 +82,15 @@ def freeze_all_but(model: Classifier, trainable: Sequence[str]) -> None:
 
 
 def layer_names(model: Classifier) -> list[str]:
-    """The names that `model.trainable` can use, in order: layers of the base by their own name, those of the head with `head.` before it."""
+    """The names that `model.trainable` can use, in order: layers of the base by their own name, those of the head with
+    `head.` before it."""
     names = [_plain(name).rpartition(".")[0] for name, _ in model.named_parameters()]
     return list(dict.fromkeys(names))
 
 
 def _begins(name: str, pattern: str) -> bool:
-    """True where `name` begins with `pattern`; a number counts whole, so that features.1 does not stand for features.10."""
+    """True where `name` begins with `pattern`; a number counts whole, so that features.1 does not stand for
+    features.10."""
     goes_on = pattern[-1:].isdigit() and name[len(pattern) :][:1].isdigit()
     return bool(pattern) and name.startswith(pattern) and not goes_on
 
@@ -93,8 +100,8 @@ def _plain(name: str) -> str:
 
 
 def count(module: nn.Module, trainable_only: bool = False) -> int:
-    """Parameters as Keras counts its "total params": BatchNorm's two moving statistics a channel included. With `trainable_only`,
-    those that the optimizer changes."""
+    """Parameters as Keras counts its "total params": BatchNorm's two moving statistics a channel included. With
+    `trainable_only`, those that the optimizer changes."""
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
     statistics = sum(2 * m.num_features for m in module.modules() if isinstance(m, nn.BatchNorm2d))
     return parameters if trainable_only else parameters + statistics

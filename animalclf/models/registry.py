@@ -16,8 +16,8 @@ MODELS: Registry[Builder] = Registry("model", key="model.name", package="animalc
 def build(spec: config.Model, classes: int, *, load_weights: bool = True) -> Classifier:
     """The model `spec.name` for `classes` classes, on the CPU, with only `spec.trainable` left to train.
 
-    `load_weights=False` leaves pretrained weights out, for a model whose weights come from a checkpoint.
-    Raises UserError for an unknown name, an input size that does not fit, unknown layers, or weights that cannot be loaded.
+    `load_weights=False` leaves pretrained weights out, for a model whose weights come from a checkpoint. Raises
+    UserError for an unknown name, an input size that does not fit, unknown layers, or weights that cannot be loaded.
     """
     model = MODELS.get(spec.name)(spec, classes, load_weights)
     freeze_all_but(model, spec.trainable)

@@ -1,4 +1,5 @@
-"""VGG16 transfer: the seed's model (flattened features, three dense layers), and a pooled one for few pictures."""
+"""VGG16 transfer: the reference notebook's model (flattened features, three dense layers), and a pooled one for small
+sets."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3  # what VGG16_Weights.IM
 
 @MODELS.register("vgg16")
 def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
-    """The layers of the seed's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout, 128, logits."""
+    """The layers of the reference notebook's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout, 128, logits."""
     base, side = _convolutions(), spec.input_size // 32
     dense = dense_head(512 * side * side, (512, 256), spec.dropout, 128, classes)
     head = nn.Sequential(OrderedDict([("flatten", nn.Flatten()), *dense.named_children()]))
@@ -29,8 +30,9 @@ def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classi
 
 @MODELS.register("vgg16_pooled")
 def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
-    """The largest and the mean value of each of the 512 maps, scaled to a common length, and one dense layer: all that a few hundred pictures can
-    train. The dense layer starts at zero: it is a logistic regression, and random weights only add noise that few pictures do not remove."""
+    """Max and mean pooling of each of the 512 maps, scaled to a common length, and one dense layer: as much as a few
+    hundred images can train. The dense layer starts at zero: it is a logistic regression, and random weights add noise
+    that few images do not remove."""
     base = _convolutions()
     base.add_module("pooling", PoolNormalise())
     logits = nn.Linear(1024, classes)
@@ -41,7 +43,8 @@ def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) ->
 
 
 class PoolNormalise(nn.Module):
-    """(N, C, H, W) to (N, 2C): global max and mean pooling, each scaled to vectors of length sqrt(C), so that a feature is of the order of 1."""
+    """(N, C, H, W) to (N, 2C): global max and mean pooling, each scaled to vectors of length sqrt(C), so that a feature
+    is of the order of 1."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         maps = maps.float()

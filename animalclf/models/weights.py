@@ -1,4 +1,5 @@
-"""Pretrained weights: downloaded once a node and checked, or from a local or s3:// file; always loaded with `weights_only=True`."""
+"""Pretrained weights: downloaded once a node and checked, or from a local or s3:// file; always loaded with
+`weights_only=True`."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ T = TypeVar("T")
 
 
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
-    """The state dict that `source` names ("imagenet", or a path or URL), float32. Raises UserError that says how to get the file by hand."""
+    """The state dict that `source` names ("imagenet", or a path or URL), float32. Raises UserError that says how to get
+    the file by hand."""
     file = str(_downloaded(architecture)) if source == "imagenet" else source
     content = _kept(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
     try:
@@ -40,7 +42,8 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
 
 
 def check(architecture: str, source: str) -> None:
-    """Raise UserError where `fetch` would, without reading a file: it exists, or the download is in the cache or can be made."""
+    """Raise UserError where `fetch` would, without reading a file: it exists, or the download is in the cache or can be
+    made."""
     MODELS.get(architecture)
     if not architecture.startswith("vgg16"):
         _choice(architecture)
@@ -51,12 +54,13 @@ def check(architecture: str, source: str) -> None:
 
 
 def torchvision_file(architecture: str) -> Path:
-    """Where the download of an architecture's ImageNet weights is kept on this machine."""
+    """Where the download of an architecture's ImageNet weights is stored on this machine."""
     return _folder() / posixpath.basename(_choice(architecture).url)
 
 
 def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
-    """Load `state`, read from `origin`, into `module`. Raises UserError naming the first tensors that are missing, unexpected or of another shape."""
+    """Load `state`, read from `origin`, into `module`. Raises UserError naming the first tensors that are missing,
+    unexpected or of another shape."""
     own = module.state_dict()
     # num_batches_tracked is only a counter; files saved without it are complete.
     wrong = [f"{name} missing" for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -72,7 +76,7 @@ def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -
 
 
 def _choice(architecture: str) -> torchvision.models.WeightsEnum:
-    """For VGG16 the original Oxford weights, which Keras has too (the seed's); for others torchvision's best."""
+    """For VGG16 the original Oxford weights, which Keras and the reference notebook have too; for others torchvision's best."""
     import torchvision  # takes seconds: only where it is needed
 
     architecture = "vgg16" if architecture == "vgg16_pooled" else architecture
@@ -88,7 +92,8 @@ def _folder() -> Path:
 
 
 def _downloaded(architecture: str) -> Path:
-    """The file of an architecture's ImageNet weights. One that is there already, also by hand, needs neither a network nor a writable folder."""
+    """The file of an architecture's ImageNet weights. One that is there already, also by hand, needs neither a network
+    nor a writable folder."""
     path, url = torchvision_file(architecture), _choice(architecture).url
     if path.exists():
         return path
@@ -118,7 +123,8 @@ def _kept(url: str) -> bytes:
 
 
 def _version(source: str) -> str:
-    """Hex digits that change with the file (in a bucket: with its ETag). Raises FileNotFoundError, and UserError for a folder."""
+    """Hex digits that change with the file (in a bucket: with its ETag). Raises FileNotFoundError, and UserError for a
+    folder."""
     fs, path = storage.filesystem(source)
     fs.invalidate_cache()
     if fs.info(path)["type"] == "directory":
@@ -136,6 +142,7 @@ def _explained(source: str, action: Callable[[], T]) -> T:
 
 
 def _lock(file: Path) -> FileLock:
-    """A lock that one process of this machine holds at a time for `file`; it is a file beside it, where its user may write."""
+    """A lock that one process of this machine holds at a time for `file`; it is a file beside it, where its user may
+    write."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{file}.lock")

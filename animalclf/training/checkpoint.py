@@ -23,21 +23,24 @@ FORMAT = 1
 
 
 def packed(content: dict[str, Any]) -> memoryview:
-    """Tensors and plain data as the content of a file that `load` reads; what happens to the tensors later does not change it."""
+    """Tensors and plain data as the content of a file that `load` reads; what happens to the tensors later does not
+    change it."""
     sink = io.BytesIO()
     torch.save({"format": FORMAT, **content}, sink)
     return sink.getbuffer()
 
 
 class Writer:
-    """Does one epoch's writes after another's: at once on a file system; to a bucket, which takes its time, while the next epoch trains."""
+    """Does one epoch's writes after another's: at once on a file system; to a bucket, which takes its time, while the
+    next epoch trains."""
 
     def __init__(self, run: Run) -> None:
         self.pool = ThreadPoolExecutor(1) if storage.is_remote(run.root) else None
         self.running: Future[None] | None = None
 
     def add(self, writes: Callable[[], None]) -> None:
-        """Do `writes`, after those before. Raises UserError where these, or those before, cannot be done (a full disk, say)."""
+        """Do `writes`, after those before. Raises UserError where these, or those before, cannot be done (a full disk,
+        say)."""
         self.wait()
         if self.pool:
             self.running = self.pool.submit(writes)

@@ -1,4 +1,5 @@
-"""What people see of a training: a live progress line, a line for each epoch, and a table of the result. To standard error."""
+"""What people see of a training: a live progress line, a line for each epoch, and a table of the result. To standard
+error."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ class TrainingDisplay:
             console.print(f"{description}: {text}", soft_wrap=True)
 
     def startup(self) -> dict[str, float]:
-        """Seconds of each part of the start, in their order, and `total`: from the process's beginning to the end of the first step."""
+        """Seconds of each part of the start, in their order, and `total`: from the process's beginning to the end of
+        the first step."""
         parts, before = {}, 0.0
         for part, moment in STARTUP.items():
             if moment in self.moments:

@@ -43,7 +43,8 @@ ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines m
 def checked(config: Config) -> Config:
     """`config` with the path of pretrained weights made absolute, since workers have other working directories.
 
-    Raises UserError, before any long work, for an unknown loss, and for weights that are missing or cannot be downloaded.
+    Raises UserError, before any long work, for an unknown loss, and for weights that are missing or cannot be
+    downloaded.
     """
     LOSSES.get(config.train.loss)
     source = config.model.weights
@@ -57,8 +58,9 @@ def checked(config: Config) -> Config:
 
 
 def claim(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:
-    """Lock the run folder `out` for this process. Raises UserError for a folder in use, an existing run without `resume`, nothing to resume, or
-    a configuration that differs from the run's in more than its length, or (`same_length`) at all."""
+    """Lock the run folder `out` for this process. Raises UserError for a folder in use, an existing run without
+    `resume`, nothing to resume, or a configuration that differs from the run's in more than its length, or
+    (`same_length`) at all."""
     run = Run(storage.absolute(out))
     if run.exists():
         if not resume:
@@ -77,8 +79,9 @@ def _changed(stored: Config, config: Config) -> list[str]:
 
 
 def is_longer(run: Run, config: Config) -> bool:
-    """Whether `config` differs from the run's in its length only: `train.epochs` and `train.patience`. Raises UserError where the run cannot
-    go on to that length, because its epochs so far would have been others, or fewer: finished epochs are not undone."""
+    """Whether `config` differs from the run's in its length only: `train.epochs` and `train.patience`. Raises UserError
+    where the run cannot go on to that length, because its epochs so far would have been others, or fewer: finished
+    epochs are not undone."""
     stored, epochs, history = run.config(), config.train.epochs, run.metrics()
     if not configuration.changed_keys(stored, config).keys() <= {"train.epochs", "train.patience", "train.profile"}:
         return False
@@ -96,10 +99,12 @@ def is_longer(run: Run, config: Config) -> bool:
 
 
 def prepared_for(data: str, config: Config, where: str, explicit: Collection[str] = (), workers: int = 0) -> tuple[Prepared, Config]:
-    """The prepared set `data`, or the one made of the images `data` below `where` (reused where it is there); and `config` with the set's own
-    data settings. If Ray must be started for that, it has room for `workers` training workers.
+    """The prepared set `data`, or the one made of the images `data` below `where` (reused where it is there); and
+    `config` with the set's own data settings. If Ray must be started for that, it has room for `workers` training
+    workers.
 
-    Raises UserError where a prepared set contradicts the recipe: images stored too small, or a `data.` key in `explicit` that differs.
+    Raises UserError where a prepared set contradicts the recipe: images stored too small, or a `data.` key in
+    `explicit` that differs.
     """
     if not is_prepared(data):
         from animalclf.prepare import sources
@@ -126,7 +131,8 @@ def prepared_for(data: str, config: Config, where: str, explicit: Collection[str
 
 
 def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, report: Report) -> TrainingResult:
-    """Print the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content of result.json.
+    """Print the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content
+    of result.json.
 
     Raises UserError for more workers than training images, and for what the cluster cannot hold."""
     images = len(prepared.rows("train"))
@@ -147,7 +153,8 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
 
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> tuple[Workers, bool, str]:
-    """The workers as the cluster has room for them, whether the images fit into its memory, and both in words. Raises UserError."""
+    """The workers as the cluster has room for them, whether the images fit into its memory, and both in words. Raises
+    UserError."""
     from animalclf.cluster import at_most, ensure_ray, gpus
 
     # Importing PyTorch takes seconds, and so does starting Ray, which mostly waits: both at once.
@@ -171,7 +178,8 @@ def _plan(config: Config, prepared: Prepared, run: Run, place: str) -> str:
 
 
 def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
-    """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on other images."""
+    """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on
+    other images."""
     if not run.exists():
         run.write_environment(prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **facts)
         run.write_config(config)  # last: it makes the folder a run
@@ -210,11 +218,12 @@ def train_on_ray(
     images: ImageCache | None = None,
     switch: Switch | None = None,
 ) -> TrainingResult:
-    """Train on `workers` Ray Train workers. Dead workers are replaced up to `train.max_failures` times, each costing the running epoch.
-    `images`: where the stored images are cached, possibly for several trainings (default: in the object store, for this one).
+    """Train on `workers` Ray Train workers. Dead workers are replaced up to `train.max_failures` times, each costing
+    the running epoch. `images`: where the stored images are cached, possibly for several trainings (default: in the
+    object store, for this one).
 
-    Raises UserError for what the user can fix, stop.Stopped where `switch` ended the training, and Ray's TrainingFailedError otherwise. Ctrl-C
-    stops the workers; `--resume` continues.
+    Raises UserError for what the user can fix, stop.Stopped where `switch` ended the training, and Ray's
+    TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
     """
     from animalclf.data.ray_loader import cache_images
     from animalclf.training.stop import Switch
@@ -277,8 +286,8 @@ class _Fit(threading.Thread):
 
 
 def _follow(fit: _Fit, mailbox: Any, run: Run, workers: Workers, report: Report) -> TrainingResult:
-    """Until the training ends: pass its events on, renew the run folder's lock, and say when the workers are silent. Returns its result;
-    raises its error."""
+    """Until the training ends: pass its events on, renew the run folder's lock, and say when the workers are silent.
+    Returns its result; raises its error."""
     import ray
 
     lock, silence = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS)

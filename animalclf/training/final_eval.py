@@ -1,4 +1,5 @@
-"""The end of a training: the best checkpoint is evaluated on validation and test, its probabilities and result.json are written."""
+"""The end of a training: the best checkpoint is evaluated on validation and test, its probabilities and result.json are
+written."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate", 
 
 
 def finish(context: TrainContext, history: Sequence[EpochRow], seconds: float, features: FeatureLoader | None) -> TrainingResult:
-    """Evaluate the best checkpoint over all ranks, each row once; with `features` of a frozen base, its head on those of validation.
+    """Evaluate the best checkpoint over all ranks, each row once; with `features` of a frozen base, its head on those
+    of validation.
 
     `seconds`: what this process trained for. Returns the content of result.json, which rank 0 writes.
     """
@@ -78,7 +80,8 @@ def _totals(context: TrainContext, history: Sequence[EpochRow]) -> dict[str, Any
 
 
 def _evaluate(context: TrainContext, split: str, index: np.ndarray, probabilities: np.ndarray) -> tuple[Evaluation, pd.DataFrame]:
-    """The metrics of a split, and its table of predictions, from this rank's manifest rows int64 (N,) and probabilities (N, classes)."""
+    """The metrics of a split, and its table of predictions, from this rank's manifest rows int64 (N,) and probabilities
+    (N, classes)."""
     parts = all_gather((index, probabilities))
     index, probabilities = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     order = np.argsort(index)

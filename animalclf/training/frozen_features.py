@@ -1,4 +1,5 @@
-"""Training a head on a frozen base: when nothing in the base trains and every epoch sees the same pixels, the base runs once."""
+"""Training a head on a frozen base: when nothing in the base trains and every epoch sees the same pixels, the base runs
+once."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class FeatureLoader:
     """Batches whose "image" is the frozen base's features, float32 (N, F), from memory."""
 
     def __init__(self, plan: SamplingPlan, features: np.ndarray, position: np.ndarray, ranks: RankContext) -> None:
-        """`features` float32 (images, F); `position` int64 (manifest rows,): the place of each row's features among them."""
+        """`features` float32 (images, F); `position` int64 (manifest rows,): the place of each row's features among
+        them."""
         self.plan, self.features, self.position, self.ranks = plan, features, position, ranks
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
@@ -34,7 +36,8 @@ class FeatureLoader:
 
 @torch.no_grad()
 def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
-    """Run the frozen base once over all training and validation images, each rank over its part; then every rank has all features."""
+    """Run the frozen base once over all training and validation images, each rank over its part; then every rank has
+    all features."""
     plan, ranks, bf16 = context.plan, context.ranks, context.bf16
     rows = np.concatenate([plan.rows["train"], plan.rows["val"]])
     parts: list[np.ndarray] = []

@@ -1,4 +1,5 @@
-"""The training loop: one epoch, one validation. Plain PyTorch, on one process or on the ranks of an initialised process group."""
+"""The training loop: one epoch, one validation. Plain PyTorch, on one process or on the ranks of an initialised process
+group."""
 
 from __future__ import annotations
 
@@ -27,8 +28,9 @@ Progress = Callable[[int, float], None]  # images over all ranks so far, and sec
 
 @dataclass
 class Clock:
-    """Time of this rank's pass in seconds, and its images. `read` and `augment` are spent by input tasks beside the steps; `wait` (blocked on
-    the input) and `copy` (host to device, and augmentation there) are part of `total`, the rest of which is the steps."""
+    """Time of this rank's pass in seconds, and its images. `read` and `augment` are spent by input tasks beside the
+    steps; `wait` (blocked on the input) and `copy` (host to device, and augmentation there) are part of `total`, the
+    rest of which is the steps."""
 
     read: float = 0.0
     augment: float = 0.0
@@ -39,7 +41,8 @@ class Clock:
 
 
 def choose_bf16(precision: str, device: torch.device) -> bool:
-    """True where the step computes in bfloat16: asked for, or "auto" on hardware where that is faster (see benchmarks/step.py)."""
+    """True where the step computes in bfloat16: asked for, or "auto" on hardware where that is faster (see
+    benchmarks/step.py)."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -56,8 +59,8 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
 def on_device(
     batches: Iterable[Batch], device: torch.device, clock: Clock, augment: DeviceAugment | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(image, label) on `device`. On a GPU the copy is pinned and asynchronous and the next batch is fetched while this one is computed.
-    `augment(image, index)` is applied there. The time that each part takes is added to `clock`."""
+    """(image, label) on `device`. On a GPU the copy is pinned and asynchronous and the next batch is fetched while this
+    one is computed. `augment(image, index)` is applied there. The time that each part takes is added to `clock`."""
 
     def fetch(iterator: Iterator[Batch]) -> tuple[torch.Tensor, torch.Tensor] | None:
         started = time.perf_counter()
@@ -119,7 +122,8 @@ class TrainPass:
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """Means over the images of an epoch, over all ranks. The accuracy of mixed images is by the label of the larger part."""
+    """Means over the images of an epoch, over all ranks. The accuracy of mixed images is by the label of the larger
+    part."""
 
     loss: float
     accuracy: float
@@ -165,8 +169,8 @@ def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.o
 def _forward_backward(network: nn.Module, batch: MixedBatch, step: int, settings: TrainPass, loss: Loss, bf16: bool, sums: torch.Tensor) -> None:
     """The gradients of one step, in micro-batches; adds loss, correct predictions and rows to `sums`, float64 (3,).
 
-    The loss of a step is the mean over the *global* batch, so ranks with one image more count right and the gradient is that of a single
-    process.
+    The loss of a step is the mean over the *global* batch, so ranks with one image more count right and the gradient is
+    that of a single process.
     """
     world_size, weights = settings.ranks.world_size, settings.class_weights
     micro_batches = list(batch.micro_batches(settings.config.train.accumulate))
@@ -195,7 +199,8 @@ def validate(
     bf16: bool,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Confusion matrix int64 (classes, classes), rows = true class, and the summed log loss, over all ranks: each row counts once.
+    """Confusion matrix int64 (classes, classes), rows = true class, and the summed log loss, over all ranks: each row
+    counts once.
 
     No collective runs inside the pass, so ranks may have different numbers of batches.
     """

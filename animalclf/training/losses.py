@@ -1,7 +1,8 @@
-"""Losses by name: `train.loss` selects one. A loss gives one value for each image; the loop weights them by class and averages them.
+"""Losses by name: `train.loss` selects one. A loss gives one value for each image; the loop weights them by class and
+averages them.
 
-To add one, register a function of the configuration that returns it. PyTorch is imported inside these functions, because the driver checks
-the name before it starts Ray, while PyTorch takes seconds to import.
+To add one, register a function of the configuration that returns it. PyTorch is imported inside these functions,
+because the driver checks the name before it starts Ray, while PyTorch takes seconds to import.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def cross_entropy(config: Config) -> Loss:
 
 @LOSSES.register("focal")
 def focal(config: Config) -> Loss:
-    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p) ** 2, where p is the probability of the true class. Images that are already
-    right weigh less than the hard ones. `optim.label_smoothing` smooths the cross-entropy."""
+    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p) ** 2, where p is the probability of the true class.
+    Images that are already right weigh less than the hard ones. `optim.label_smoothing` smooths the cross-entropy."""
     return partial(_focal, cross_entropy(config))
 
 
@@ -43,12 +44,14 @@ def _focal(cross_entropy: Loss, logits: torch.Tensor, target: torch.Tensor) -> t
 
 
 def weighted_sum(losses: torch.Tensor, target: torch.Tensor, class_weights: torch.Tensor | None) -> torch.Tensor:
-    """The sum of the images' losses float32 (N,), each times the weight of its class (float32 (classes,)), as Keras's class_weight does."""
+    """The sum of the images' losses float32 (N,), each times the weight of its class (float32 (classes,)), as Keras's
+    class_weight does."""
     return (losses if class_weights is None else losses * class_weights[target]).sum()
 
 
 def log_loss_sum(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The summed log loss of logits float32 (N, classes): the validation loss, whatever loss is trained, so that runs compare."""
+    """The summed log loss of logits float32 (N, classes): the validation loss, whatever loss is trained, so that runs
+    compare."""
     from torch.nn import functional
 
     return functional.cross_entropy(logits, target, reduction="sum")

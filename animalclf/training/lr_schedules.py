@@ -1,4 +1,5 @@
-"""Learning-rate schedules by name: `optim.schedule` selects one. All begin with a linear warm-up of `optim.warmup_epochs`."""
+"""Learning-rate schedules by name: `optim.schedule` selects one. All begin with a linear warm-up of
+`optim.warmup_epochs`."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from animalclf.utils.registry import Registry
 class LrSchedule:
     """A schedule: the factor of `optim.lr` as a function of the fraction 0 to 1 of the steps after the warm-up.
 
-    `depends_on_epochs`: whether the rate of a step changes with the number of epochs; then a run cannot be resumed to more of them.
+    `depends_on_epochs`: whether the rate of a step changes with the number of epochs; then a run cannot be resumed to
+    more of them.
     """
 
     factor: Callable[[float], float]
@@ -28,7 +30,8 @@ LR_SCHEDULES.register("cosine")(LrSchedule(lambda progress: 0.5 * (1 + math.cos(
 
 
 def learning_rate(spec: Optim, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """The learning rate of optimizer step `step` (counted from 0 over the whole run). Raises UserError for an unknown schedule."""
+    """The learning rate of optimizer step `step` (counted from 0 over the whole run). Raises UserError for an unknown
+    schedule."""
     warmup = spec.warmup_epochs * steps_per_epoch
     if step < warmup:
         return spec.lr * (step + 1) / (warmup + 1)

@@ -13,8 +13,8 @@ from animalclf.config import Augment
 
 @dataclass(frozen=True, eq=False)
 class MixedBatch:
-    """Images (N, S, S, 3), their labels int64 (N,), the labels `other` of the images mixed in (None: nothing is), and the fraction of `label`,
-    0.5 to 1."""
+    """Images (N, S, S, 3), their labels int64 (N,), the labels `other` of the images mixed in (None: nothing is), and
+    the fraction of `label`, 0.5 to 1."""
 
     image: torch.Tensor
     label: torch.Tensor
@@ -29,8 +29,9 @@ class MixedBatch:
 
 
 def mix_batch(image: torch.Tensor, label: torch.Tensor, step: int, *, augment: Augment, seed: int, epoch: int) -> MixedBatch:
-    """mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019); where both are set, one of them at random in each step. All ranks draw the same
-    fraction; the pairs are within a rank's batch, so with mixing the result depends on the number of workers."""
+    """mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019); where both are set, one of them at random in each step.
+    All ranks draw the same fraction; the pairs are within a rank's batch, so with mixing the result depends on the
+    number of workers."""
     generator = np.random.default_rng([seed, epoch, step, 0x6D6978])
     cut = bool(augment.cutmix and (not augment.mixup or generator.random() < 0.5))
     alpha = augment.cutmix if cut else augment.mixup

@@ -12,7 +12,8 @@ from animalclf.training.tensorboard import scalars
 
 
 def wanted() -> bool:
-    """Whether runs are to be logged. Raises UserError, before any work, where MLFLOW_TRACKING_URI is set and MLflow is not installed."""
+    """Whether runs are to be logged. Raises UserError, before any work, where MLFLOW_TRACKING_URI is set and MLflow is
+    not installed."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return False
     try:

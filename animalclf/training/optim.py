@@ -34,7 +34,8 @@ def sgd(groups: Groups, spec: Optim) -> torch.optim.Optimizer:
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], spec: Optim) -> torch.optim.Optimizer:
-    """The optimizer `spec.name` over the trainable ones of `parameters`. Vectors (biases, norm scales) are not decayed."""
+    """The optimizer `spec.name` over the trainable ones of `parameters`. Vectors (biases, norm scales) are not
+    decayed."""
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": spec.weight_decay},
@@ -44,8 +45,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], spec: Optim) -> torch.opt
 
 
 class WeightAverage:
-    """Exponential moving average of a module's state (parameters and BatchNorm statistics). The decay warms up with the number of
-    updates, min(decay, (1 + n) / (10 + n)), so that short runs are not stuck at the initial weights (as TensorFlow's averages do)."""
+    """Exponential moving average of a module's state (parameters and BatchNorm statistics). The decay warms up with the
+    number of updates, min(decay, (1 + n) / (10 + n)), so that short runs are not stuck at the initial weights (as
+    TensorFlow's averages do)."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0

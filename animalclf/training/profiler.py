@@ -13,13 +13,13 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from animalclf.runs import Run
 from animalclf.utils import storage
 
-WAIT, WARM_UP, STEPS = 2, 1, 4  # steps left out, steps measured but not kept, and steps kept
+WAIT, WARM_UP, STEPS = 2, 1, 4  # steps skipped, steps measured but not stored, and steps stored
 
 
 @contextlib.contextmanager
 def traced(run: Run, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Trace some steps into profile/trace.json.gz of the run folder. Call what this yields after every step; epochs of fewer than 7 steps are
-    traced as far as they go."""
+    """Trace some steps into profile/trace.json.gz of the run folder. Call what this yields after every step; epochs of
+    fewer than 7 steps are traced as far as they go."""
 
     def write(recorded: profile) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,5 @@
-"""What processes tell each other while a training or a comparison runs. Few imports: it is an actor, whose process has to load them."""
+"""What processes tell each other while a training or a comparison runs. Few imports: it is an actor, whose process has
+to load them."""
 
 from __future__ import annotations
 

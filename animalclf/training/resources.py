@@ -1,4 +1,5 @@
-"""What the cluster can hold, found out before any long work: the training workers, the pictures' memory, the paths that every node must see."""
+"""The resources of the cluster, checked before any long work: training workers, memory for the images, paths that every
+node must see."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ RESIZE_SECONDS = 30.0  # how often an elastic training looks whether the cluster
 
 @dataclass(frozen=True)
 class Workers:
-    """How many training workers: from `minimum` to `maximum`, as the cluster has room at the time, each on a GPU or on CPUs. (0, 0): one a
-    GPU, or 1 on CPUs."""
+    """How many training workers: from `minimum` to `maximum`, as the cluster has room at the time, each on a GPU or on
+    CPUs. (0, 0): one a GPU, or 1 on CPUs."""
 
     minimum: int
     maximum: int
@@ -55,7 +56,8 @@ class Workers:
 
 
 def scaling(workers: Workers) -> Any:
-    """Ray Train's ScalingConfig. CPU workers go one a node first, since each uses all cores that it finds; GPU workers close together."""
+    """Ray Train's ScalingConfig. CPU workers go one a node first, since each uses all cores that it finds; GPU workers
+    close together."""
     import ray.train
 
     resources = None
@@ -74,9 +76,9 @@ def scaling(workers: Workers) -> Any:
 
 
 def _elastic_cpus(cpus: list[int]) -> tuple[float, float]:
-    """num_cpus of an elastic CPU worker, and of an input task beside it, on nodes with these CPUs. Ray gives such workers every CPU that they
-    can use, and input tasks would wait forever. On several nodes a worker therefore takes more than half of the smallest, and as much as leaves
-    something on every node, however many workers it takes."""
+    """num_cpus of an elastic CPU worker, and of an input task beside it, on nodes with these CPUs. Ray gives such
+    workers every CPU that they can use, and input tasks would wait forever. On several nodes a worker therefore takes
+    more than half of the smallest, and as much as leaves something on every node, however many workers it takes."""
     if len(cpus) < 2:
         return 1.0, 1.0
     candidates = np.arange(min(cpus) / 2 + 0.25, min(cpus), 0.25)
@@ -98,8 +100,9 @@ def _cpus_of_nodes() -> list[int]:
 
 
 def preflight(workers: Workers, shared: list[str]) -> str:
-    """Check, before any long work, that the cluster has room for the workers (elastic: for the minimum), and that every node sees the local
-    paths `shared`. Returns the cluster's resources in words. Raises UserError with what is there and what is requested."""
+    """Check, before any long work, that the cluster has room for the workers (elastic: for the minimum), and that every
+    node sees the local paths `shared`. Returns the cluster's resources in words. Raises UserError with what is there
+    and what is requested."""
     import ray
 
     available = at_most()
@@ -132,7 +135,8 @@ def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
 
 
 def _check_visible(nodes: list[dict[str, Any]], paths: list[str]) -> None:
-    """Raises UserError for a path that one of several nodes does not see: shared file systems pass, node-local paths do not."""
+    """Raises UserError for a path that one of several nodes does not see: shared file systems pass, node-local paths do
+    not."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -159,23 +163,23 @@ def _resources_text(nodes: int, cpus: int, gpus: int) -> str:
     return f"{nodes} node{'s' if nodes > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
 
 
-def choose_cache(choice: str, prepared: Prepared, beside: int = 0) -> tuple[bool, str]:
-    """Whether the pictures wait in Ray's object store (or on the nodes' disks), and that in words for the plan line. `beside`: bytes of other
-    sets that lie there too.
+def choose_cache(choice: str, prepared: Prepared, reserved: int = 0) -> tuple[bool, str]:
+    """Whether the images are cached in Ray's object store (else on the nodes' disks), and that in words for the plan
+    line. `reserved`: bytes of other sets in the store.
 
-    A node's store holds all of them beside batches on their way, so "auto" takes it where they fill at most 70 % of the smallest store. Raises
-    UserError for "memory" where they do not fit.
+    A node's store holds all images beside batches on their way, so "auto" takes it where they fill at most 70 % of the
+    smallest store. Raises UserError for "memory" where they do not fit.
     """
     import ray
 
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    size, room = prepared.pixel_bytes, max(min(stores) * 0.7 - beside, 0)
-    what = f"pictures {size / 1e9:.2g} GB"
+    size, room = prepared.pixel_bytes, max(min(stores) * 0.7 - reserved, 0)
+    what = f"images {size / 1e9:.2g} GB"
     if size <= room and choice != "disk":
         return True, f"{what} in memory"
     if choice == "memory":
         raise UserError(
-            f"train.cache=memory: the prepared pictures take {size / 1e9:.2g} GB, the smallest node's object store has room for {room / 1e9:.2g} GB; "
+            f"train.cache=memory: the prepared images take {size / 1e9:.2g} GB, the smallest node's object store has room for {room / 1e9:.2g} GB; "
             "leave train.cache at auto (they are then read from disk), store them smaller (--set data.stored_size=...), or start Ray with a "
             "larger --object-store-memory"
         )

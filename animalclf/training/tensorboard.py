@@ -1,7 +1,7 @@
 """TensorBoard event files of a run: `tensorboard --logdir runs/` shows every run that lies below.
 
-One small file an epoch, in `events/` of the run folder: files are written whole, here and in a bucket, TensorBoard follows while training goes on,
-and an epoch that is repeated after a fault replaces its own file.
+One small file an epoch, in `events/` of the run folder: files are written whole, here and in a bucket, TensorBoard
+follows while training goes on, and an epoch that is repeated after a fault replaces its own file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""One training from a configuration and a prepared set to a whole run folder. Plain PyTorch; every rank runs the same function."""
+"""One training from a configuration and a prepared set to a whole run folder. Plain PyTorch; every rank runs the same
+function."""
 
 from __future__ import annotations
 
@@ -47,10 +48,12 @@ def train(
     on_epoch: Callable[[EpochRow], None] = ignore,
     report: Report = ignore,
 ) -> TrainingResult:
-    """Train `config` on `prepared` from the last finished epoch in the run folder, or from the start. Returns the content of result.json.
+    """Train `config` on `prepared` from the last finished epoch in the run folder, or from the start. Returns the
+    content of result.json.
 
-    `make_loader(plan, passes)` gives this rank's batches. `on_epoch` gets each row of metrics.jsonl, on every rank. `report` gets progress
-    events; an EpochEnd once the epoch is stored and cannot be lost. Only rank 0 writes. Raises UserError on all ranks or on none.
+    `make_loader(plan, passes)` gives this rank's batches. `on_epoch` gets each row of metrics.jsonl, on every rank.
+    `report` gets progress events; an EpochEnd once the epoch is stored and cannot be lost. Only rank 0 writes. Raises
+    UserError on all ranks or on none.
     """
     started = time.time()
     report(Moment("workers ready", ranks.world_size))
@@ -204,7 +207,8 @@ def _validate(context: TrainContext, state: TrainState, trainee: Trainee, epoch:
 
 
 def class_weights(context: TrainContext) -> torch.Tensor | None:
-    """n / (classes x n_class), float32 (classes,): a class of average size weighs 1. None unless `train.balance` is class_weights."""
+    """n / (classes x n_class), float32 (classes,): a class of average size weighs 1. None unless `train.balance` is
+    class_weights."""
     if context.config.train.balance != "class_weights":
         return None
     counts = context.class_counts()

@@ -61,8 +61,8 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
 
 
 def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) -> None:
-    """Rank 0 writes the checkpoints (`last`, and `best` where this epoch is the best), the history and the event file, and then reports the
-    end of the epoch. Raises UserError where they cannot be written."""
+    """Rank 0 writes the checkpoints (`last`, and `best` where this epoch is the best), the history and the event file,
+    and then reports the end of the epoch. Raises UserError where they cannot be written."""
     if context.ranks.rank:
         return
     history, config = list(state.history), context.config
@@ -112,7 +112,8 @@ def _resume_content(config: Config, state: TrainState) -> dict[str, Any]:
 
 
 def best_row(history: Sequence[EpochRow], config: Config) -> EpochRow:
-    """The epoch that `train.monitor` selects: the first with the best value; without a validation split the last one. `history` is not empty."""
+    """The epoch that `train.monitor` selects: the first with the best value; without a validation split the last one.
+    `history` is not empty."""
     monitor = config.train.monitor
     if monitor not in history[-1].val:
         return history[-1]

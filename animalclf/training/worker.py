@@ -38,7 +38,8 @@ class Task:
 
 
 class RareReports:
-    """Reports to Ray Train at most every REPORT_SECONDS, in the same epochs on all ranks: Ray waits for the report of every rank."""
+    """Reports to Ray Train at most every REPORT_SECONDS, in the same epochs on all ranks: Ray waits for the report of
+    every rank."""
 
     def __init__(self) -> None:
         self.reported = time.monotonic()
@@ -69,8 +70,8 @@ class RankLoaders:
 
 
 def worker(settings: dict[str, Any]) -> TrainingResult | UserError | None:
-    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError is returned: a wrong setting is
-    no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
+    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError is
+    returned: a wrong setting is no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
     task: Task = settings["task"]
     if not ray.get(task.mailbox.enter.remote(ray.util.get_current_placement_group())):
         return None

@@ -1,4 +1,5 @@
-"""Progress of long work: one live line on a terminal or in a notebook, a plain line every so often elsewhere. To standard error."""
+"""Progress of long work: one live line on a terminal or in a notebook, a plain line every so often elsewhere. To
+standard error."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, description: str, done: int, total: int) -> None:
-        """`done` of `total` images are through: shown live, or as a plain line when its time has come. `done` 0 begins a phase."""
+        """`done` of `total` images are through: shown live, or as a plain line when its time has come. `done` 0 begins
+        a phase."""
         if not done:
             self._began = time.monotonic()
             self._throttle.reset()

@@ -1,4 +1,5 @@
-"""Registries: named entries (losses, models, metrics, ...), each registered where it is defined, so that a new one edits no list."""
+"""Registries: named entries (losses, models, metrics, ...), each registered where it is defined, so that a new one
+edits no list."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ AnyT = TypeVar("AnyT")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of an error message: ` (did you mean 'x'?)` with the choice most like `word`, or nothing where none is alike."""
+    """The end of an error message: ` (did you mean 'x'?)` with the choice most like `word`, or nothing where none is
+    alike."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -28,8 +30,9 @@ class Registry(Generic[T]):
         @LOSSES.register("cross_entropy")
         def cross_entropy(config: Config) -> Loss: ...
 
-    `kind` is what an entry is called in messages, `key` the configuration key that selects one. `package` names a package whose modules
-    register entries when they are imported: they are imported at the first lookup, so that a new entry is a new file and nothing else.
+    `kind` is what an entry is called in messages, `key` the configuration key that selects one. `package` names a
+    package whose modules register entries when they are imported: they are imported at the first lookup, so that a new
+    entry is a new file and nothing else.
     """
 
     def __init__(self, kind: str, *, key: str = "", package: str = "") -> None:
@@ -38,7 +41,8 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[AnyT], AnyT]:
-        """A decorator that adds a function, class or object (`register(name)(entry)`) and returns it. Raises ValueError for a taken name."""
+        """A decorator that adds a function, class or object (`register(name)(entry)`) and returns it. Raises ValueError
+        for a taken name."""
 
         def add(entry: AnyT) -> AnyT:
             if name in self._entries:
