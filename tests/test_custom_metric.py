@@ -1,16 +1,19 @@
 """A metric registered at run time appears wherever metrics do, without an edit anywhere else."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import tiny_config, tiny_prepared
+from rich.console import Console
 
 from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.metrics import METRICS, Counts, Predictions
 from animalclf.metrics.registry import count_metric, prediction_metric
+from animalclf.metrics.text import epoch_text
 
 
 @pytest.fixture
@@ -32,12 +35,13 @@ def custom_metrics():
     METRICS.unregister("brier")
 
 
-def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_path, capsys):
+def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_path):
     from animalclf.report.leaderboard import leaderboard
     from animalclf.report.leaderboard_render import write
     from animalclf.report.page import write_report
     from animalclf.runs import Run
     from animalclf.training import driver
+    from animalclf.training.display import results_table
 
     prepared = tiny_prepared(tmp_path / "prepared", (8, 8, 8), size=76)
     config = tiny_config(epochs=1, train__batch_size=8, model__input_size=76, data__stored_size=76, train__monitor="error_rate")
@@ -52,6 +56,11 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     result = json.loads(Path(runs[0].root, "result.json").read_text())
     assert result["error_rate"] == result["val"]["error_rate"] == min(row["val_error_rate"] for row in rows)
     assert 0 < result["val"]["brier"] < 2 and "error_rate" in result["val"]["intervals"]
+
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(results_table(runs[0].result()), epoch_text(runs[0].metrics()[0].val))
+    text = console.export_text()
+    assert "val error rate" in text and "val Brier score" in text and f"error rate {rows[0]['val_error_rate']:.4f}" in text
 
     board = leaderboard(runs)
     write(board, str(tmp_path / "board"))
