@@ -169,13 +169,13 @@ def test_trials_at_a_time(ray_local, monkeypatch):
 
 
 def test_a_failure_is_told_in_one_line():
-    from animalclf.tuning.trials import reason
+    from animalclf.tuning.trials import failure_reason
 
-    assert reason(UserError("optim.lr: too high")) == "optim.lr: too high"
-    assert reason(ValueError()) == "ValueError" and reason(OSError("disk full")) == "OSError: disk full"
+    assert failure_reason(UserError("optim.lr: too high")) == "optim.lr: too high"
+    assert failure_reason(ValueError()) == "ValueError" and failure_reason(OSError("disk full")) == "OSError: disk full"
     nested = RuntimeError("Training failed")
     nested.worker_failures = {0: RuntimeError("Traceback ...\n  File x\nValueError: wrong shape\n")}
-    assert reason(nested) == "ValueError: wrong shape"
+    assert failure_reason(nested) == "ValueError: wrong shape"
 
 
 def test_people_see_every_trial_once_an_epoch_or_a_table():

@@ -28,7 +28,8 @@ from animalclf.training.resources import Workers, choose_cache, preflight
 from animalclf.tuning import comparison_dir
 from animalclf.tuning.comparison_dir import Show
 from animalclf.tuning.spec import ComparisonSpec, Trial
-from animalclf.tuning.trials import Job, Shared, check_searcher, run_trials
+from animalclf.tuning.trials import ComparisonJob, TrialJob
+from animalclf.tuning.tune_run import check_searcher, run_trials
 from animalclf.utils import storage
 from animalclf.utils.console import console
 
@@ -82,22 +83,22 @@ def compare(
         comparison_dir.write_spec(out, spec, data_facts, stored)
         trials = storage.join(out, comparison_dir.TRIALS)
         jobs = [
-            Job(trial, trials if spec.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
+            TrialJob(trial, trials if spec.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
             for trial, one, done in zip(spec.trials, prepared, ended, strict=True)
         ]
         if spec.schedule == "none" and not spec.searching:
             jobs = [job for job in jobs if not job.ended]
         jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
         mailbox = open_mailbox()
-        board = comparison_dir.Board(out, data_facts, entries, spec.trials[0].config, show)
+        tracker = comparison_dir.TrialTracker(out, data_facts, entries, spec.trials[0].config, show)
         try:
             if spec.searching or not all(job.ended for job in jobs):
-                run_trials(Shared(tuple(jobs), spec, workers, use_gpu, mailbox, " ".join(sys.argv)), board, claim, at_once)
+                run_trials(ComparisonJob(tuple(jobs), spec, workers, use_gpu, mailbox, " ".join(sys.argv)), tracker, claim, at_once)
         finally:
-            board.close()
-        for url in board.new_runs():
+            tracker.close()
+        for url in tracker.new_runs():
             mlflow_log.log_run(Run(url))
-        return board.summary()
+        return tracker.summary()
     finally:
         claim.unlock()
 

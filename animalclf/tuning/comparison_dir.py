@@ -116,7 +116,7 @@ def write_spec(out: str, spec: ComparisonSpec, data: ComparedData, stored: Store
     storage.write_bytes(storage.join(out, PLAN), yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
-class Board:
+class TrialTracker:
     """The state of the trials: written to the summary, shown to people."""
 
     def __init__(self, out: str, data: ComparedData, entries: dict[str, TrialEntry], config: Config, show: Show) -> None:
