@@ -13,7 +13,7 @@ from ray import tune
 from animalclf import cluster
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
-from animalclf.data.ray_loader import Cache
+from animalclf.data.ray_loader import ImageCache
 from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, ProgressEvent, TrialFailure, TrialProgress
 from animalclf.runs import Run
@@ -31,7 +31,7 @@ class TrialJob:
     trial: Trial
     run: str
     prepared: Prepared
-    store: Cache | None  # None where nothing is left to train
+    store: ImageCache | None  # None where nothing is left to train
     ended: bool  # nothing left to train: only its history counts
 
 
