@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from animalclf.duplicates import candidates, find
-from benchmarks.copies import CHANGES, gain, modified
+from benchmarks.duplicates import CHANGES, gain, modified
 
 
 def texture(seed: int, height: int = 150, width: int = 200) -> np.ndarray:
@@ -44,7 +44,7 @@ def names(count: int) -> list[str]:
 def test_modified_pictures_are_found(change: str, pictures: list[np.ndarray], signatures: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     changed = np.stack([find.signature(modified(picture, change, rng)) for picture in pictures[:20]])
-    found = find.find_copies(names(60), np.concatenate([signatures, changed]))
+    found = find.find_duplicates(names(60), np.concatenate([signatures, changed]))
     hit = found["representative"].to_numpy()[40:] == np.arange(20)
     assert hit.mean() >= 0.9
     assert (found["how"][40:][hit] == "near").all()
@@ -54,7 +54,7 @@ def test_modified_pictures_are_found(change: str, pictures: list[np.ndarray], si
 
 
 def test_unrelated_pictures_stay_alone(signatures: np.ndarray) -> None:
-    found = find.find_copies(names(40), signatures)
+    found = find.find_duplicates(names(40), signatures)
     assert (found["group"] == np.arange(40)).all()
     assert (found["representative"] == np.arange(40)).all()
     assert (found["how"] == "").all()
@@ -64,7 +64,7 @@ def test_unrelated_pictures_stay_alone(signatures: np.ndarray) -> None:
 
 def test_identical_files_are_copies_whatever_they_show(signatures: np.ndarray) -> None:
     flat = np.full((1, find.SIDE**2), 255, np.uint8)
-    found = find.find_copies(["a", "b", "a", "c", "b"], np.concatenate([signatures[:1], flat, signatures[:1], signatures[1:2], flat]))
+    found = find.find_duplicates(["a", "b", "a", "c", "b"], np.concatenate([signatures[:1], flat, signatures[:1], signatures[1:2], flat]))
     assert found["group"].tolist() == [0, 1, 0, 2, 1]
     assert found["how"].tolist() == ["", "", "identical", "", "identical"]
     assert found["confidence"].tolist()[2::2] == [1.0, 1.0]
@@ -77,26 +77,26 @@ def test_pictures_that_show_hardly_anything_are_not_near() -> None:
     plain = [np.full((90, 120, 3), 30 * level) for level in range(9)] + [ramp, ramp + 20, ramp[::-1], 2 * ramp - 50]
     noisy = [image + rng.normal(0, 2, image.shape) for image in plain]
     signatures = np.stack([find.signature(gain(image, 1)) for image in plain + noisy])
-    assert (find.find_copies(names(len(signatures)), signatures)["how"] == "").all()
+    assert (find.find_duplicates(names(len(signatures)), signatures)["how"] == "").all()
 
 
 def test_any_order_of_rows_gives_the_same_groups(pictures: list[np.ndarray], signatures: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     changed = [find.signature(modified(picture, change, rng)) for picture, change in zip(pictures, list(CHANGES) * 2, strict=False)]
     everything, sha256 = np.concatenate([signatures, changed]), np.array(names(40 + len(changed)))
-    found = find.find_copies(sha256.tolist(), everything)
-    assert found.equals(find.find_copies(sha256.tolist(), everything))
+    found = find.find_duplicates(sha256.tolist(), everything)
+    assert found.equals(find.find_duplicates(sha256.tolist(), everything))
 
     order = rng.permutation(len(sha256))
-    shuffled = find.find_copies(sha256[order].tolist(), everything[order])
+    shuffled = find.find_duplicates(sha256[order].tolist(), everything[order])
     sets, shuffled_sets = ({frozenset(rows) for rows in frame.groupby("group").groups.values()} for frame in (found, shuffled.set_index(order)))
     assert sets == shuffled_sets
     assert (shuffled["representative"] == shuffled.groupby("group")["group"].transform(lambda rows: rows.index.min())).all()
 
 
 def test_no_pictures_and_one_picture(signatures: np.ndarray) -> None:
-    assert find.find_copies([], signatures[:0]).empty
-    assert find.find_copies(["a"], signatures[:1])["group"].tolist() == [0]
+    assert find.find_duplicates([], signatures[:0]).empty
+    assert find.find_duplicates(["a"], signatures[:1])["group"].tolist() == [0]
 
 
 def test_a_large_set_is_sorted_into_cells_and_loses_nothing(monkeypatch) -> None:
@@ -107,13 +107,13 @@ def test_a_large_set_is_sorted_into_cells_and_loses_nothing(monkeypatch) -> None
     chosen = rng.permutation(count)[:100]
     changed = [pictures[row][:, ::-1] if number % 2 else pictures[row][:, 4:] for number, row in enumerate(chosen)]
     signatures = np.stack([find.signature(np.ascontiguousarray(picture)) for picture in [*pictures, *changed]])
-    exact = find.find_copies(names(count + 100), signatures)
+    exact = find.find_duplicates(names(count + 100), signatures)
     monkeypatch.setattr(candidates, "EXACT", 0)
     wholes = candidates.wholes(signatures)
     cells = candidates.Cells.of(wholes)
     assert len(cells.centres) == 4 * 40 and np.diff(cells.edges).sum() == count + 100
     assert 0 < len(cells.probed(wholes)[0]) < 0.1 * len(wholes) * len(cells.centres)  # few cells are looked through
-    found = find.find_copies(names(count + 100), signatures)
+    found = find.find_duplicates(names(count + 100), signatures)
     pd.testing.assert_frame_equal(found, exact)  # confidence but for rounding, as pairs are looked at in another order
     assert (found["representative"][count:] == chosen).mean() > 0.95 and (found["how"][:count] == "").all()
 
@@ -124,7 +124,7 @@ def test_a_large_set_of_pictures_that_are_all_alike(monkeypatch) -> None:
     pictures = [np.clip(scene + rng.normal(0, 4, scene.shape), 0, 255).astype(np.uint8) for _ in range(150)]
     signatures = np.stack([find.signature(picture) for picture in pictures])
     monkeypatch.setattr(candidates, "EXACT", 0)
-    assert (find.find_copies(names(150), signatures)["group"] == 0).all()
+    assert (find.find_duplicates(names(150), signatures)["group"] == 0).all()
 
 
 def test_a_chain_of_doubtful_pairs_does_not_make_one_large_group() -> None:
@@ -166,7 +166,7 @@ def test_real_pictures(sample_data: str) -> None:
     paths = sorted(glob.glob(os.path.join(sample_data, "species20", "*", "*")))
     images = [cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths]
     signatures = np.stack([find.signature(image) for image in images])
-    found = find.find_copies(names(len(paths)), signatures)
+    found = find.find_duplicates(names(len(paths)), signatures)
     assert len(paths) == 1020
     assert 5 <= (found["how"] == "near").sum() <= 8
 
@@ -174,7 +174,7 @@ def test_real_pictures(sample_data: str) -> None:
     least = {"mirror": 0.98, "crop 10 % a side, off centre": 0.92, "mirror, darken x 0.6": 0.97, "brightness x 1.4": 0.95}
     chosen = rng.permutation(len(paths))[:120]
     changed = [find.signature(modified(images[row], change, rng)) for change in least for row in chosen]
-    groups = find.find_copies(names(len(paths) + len(changed)), np.concatenate([signatures, changed]))["group"].to_numpy()
+    groups = find.find_duplicates(names(len(paths) + len(changed)), np.concatenate([signatures, changed]))["group"].to_numpy()
     hit = (groups[len(paths) :] == np.tile(groups[chosen], len(least))).reshape(len(least), -1).mean(1)
     assert (hit >= list(least.values())).all(), dict(zip(least, hit, strict=True))
     assert len(np.unique(groups[: len(paths)])) >= len(paths) - 8  # modified pictures draw no others into their groups

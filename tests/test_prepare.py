@@ -26,9 +26,10 @@ from animalclf.config import Data
 from animalclf.data.decode import decode, resize
 from animalclf.data.prepared_set import Prepared, read_shard
 from animalclf.errors import UserError
-from animalclf.prepare import job, task
+from animalclf.prepare import job, output_dir, task
 from animalclf.prepare import manifest as tables
-from animalclf.prepare.job import prepare, summary
+from animalclf.prepare.job import prepare
+from animalclf.prepare.summary import summary
 from animalclf.utils import storage
 
 CONFIG = Data(stored_size=24, val=0.25)
@@ -122,7 +123,7 @@ def test_bad_files_are_set_aside_with_their_reasons(ray_local: None, pictures: P
         prepare(str(pictures), str(tmp_path / "strict"), replace(CONFIG, max_bad=0.01), progress=False)
     assert "page.jpg" in str(caught.value) and not os.listdir(tmp_path / "strict")
 
-    monkeypatch.setattr(job, "CHUNK_PICTURES", (1, 3))  # small chunks: one of them may hold bad files only
+    monkeypatch.setattr(job, "CHUNK_IMAGES", (1, 3))  # small chunks: one of them may hold bad files only
     prepared = prepare(str(pictures), str(tmp_path / "out"), CONFIG, progress=False)
     bad = prepared.manifest[prepared.manifest["status"] != "ok"]
     assert list(bad["path"]) == ["cat/000.jpg", "cat/001.jpg", "élan/page.jpg"]
@@ -131,7 +132,7 @@ def test_bad_files_are_set_aside_with_their_reasons(ray_local: None, pictures: P
     assert len(images_of(prepared)) == prepared.info["ok"] == 78
     text = shown(prepared)
     assert "1 files that are no pictures, such as cat/notes.txt" in text
-    assert "bad files, set aside: 3" in text and "cat/000.jpg: empty" in text
+    assert "unreadable files, skipped: 3" in text and "cat/000.jpg: empty" in text
 
 
 @pytest.mark.ray
@@ -188,7 +189,7 @@ def test_a_rerun_returns_the_set_and_a_change_is_refused(ray_local: None, pictur
 def test_the_same_pictures_elsewhere_get_the_same_split(ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(str(pictures), str(tmp_path / "a"), CONFIG, progress=False)
     shutil.move(pictures, tmp_path / "moved")
-    monkeypatch.setattr(job, "CHUNK_PICTURES", (5, 7))
+    monkeypatch.setattr(job, "CHUNK_IMAGES", (5, 7))
     second = prepare(str(tmp_path / "moved"), str(tmp_path / "b"), CONFIG, progress=False)
     assert len(second.info["shards"]) > len(first.info["shards"])
     assert first.fingerprint == second.fingerprint
@@ -239,14 +240,14 @@ def test_a_task_that_cannot_write_stops_the_job_with_its_reason(
     ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    claim = job._claim
+    make_room = output_dir.make_room
 
-    def claim_and_block(folder: str, size: int) -> None:
-        claim(folder, size)
+    def make_room_and_block(folder: str, size: int) -> None:
+        make_room(folder, size)
         for number in range(20):
             (out / f"shard-{number:05d}.parquet" / "in the way").mkdir(parents=True)
 
-    monkeypatch.setattr(job, "_claim", claim_and_block)
+    monkeypatch.setattr(output_dir, "make_room", make_room_and_block)
     with pytest.raises(UserError, match=r"shard-000\d\d.parquet: cannot be written"):
         prepare(str(pictures), str(out), CONFIG, progress=False)
     assert not (out / "dataset.json").exists()
@@ -391,24 +392,24 @@ def test_a_network_that_fails_is_an_error_and_no_bad_picture(s3: dict[str, str],
 
 
 def test_ctrl_c_waits_for_the_end_of_an_import_and_is_not_lost():
-    from animalclf.prepare.job import _uninterrupted
+    from animalclf.utils.interrupts import delayed_interrupt
 
     done = []
-    with pytest.raises(KeyboardInterrupt), _uninterrupted():
+    with pytest.raises(KeyboardInterrupt), delayed_interrupt():
         signal.raise_signal(signal.SIGINT)
         done.append("the import")
     assert done == ["the import"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with _uninterrupted():
+    with delayed_interrupt():
         done.append("another")
     assert done == ["the import", "another"]
 
 
 def test_where_ctrl_c_is_ignored_it_stays_ignored():
-    from animalclf.prepare.job import _uninterrupted
+    from animalclf.utils.interrupts import delayed_interrupt
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job of a shell
     try:
-        with _uninterrupted():
+        with delayed_interrupt():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:

@@ -138,7 +138,7 @@ def test_a_free_copy_joins_the_given_side_and_given_contradictions_are_found() -
     ("table", "config", "text"),
     [
         (manifest(["a", "a", "lone"]), Data(), "class 'lone' has only one picture"),
-        (manifest(["a", "a", "same", "same"], group=[0, 1, 2, 2]), Data(), r"class 'same' has only copies of one picture \(2 files\)"),
+        (manifest(["a", "a", "same", "same"], group=[0, 1, 2, 2]), Data(), r"class 'same' has only duplicates of one picture \(2 files\)"),
         (manifest(["a"] * 9 + ["b"] * 2), Data(folds=3), "class 'b' has only 2 different pictures.*lower data.folds"),
         (manifest(["a", "a", "b"], group=[0, 1, 1]), Data(val=0), "class 'b' has no picture to train on"),
         (manifest(["a", "a", "b", "b"], given=["train", "val", "val", "test"]), Data(), "class 'b' has no picture to train on"),

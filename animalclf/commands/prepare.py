@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
         commands,
         "prepare",
         run,
-        "Read every picture once: verify, measure, find copies, split, and store them decoded and resized.",
+        "Read every picture once: verify, measure, find duplicates, split, and store them decoded and resized.",
         """  animalclf prepare --data photos/ --out prepared/
   animalclf prepare --data labels.csv --out s3://bucket/prepared --set data.label_column=species
   animalclf prepare --data photos/ --out prepared/ --recipe vgg16        (stored large enough for VGG16's 224 px)
@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.prepare.job import prepare, summary
+    from animalclf.prepare.job import prepare
+    from animalclf.prepare.summary import summary
     from animalclf.utils.console import console
 
     config = configuration.load(arguments.recipe, overrides_of(arguments))

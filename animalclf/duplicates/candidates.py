@@ -1,4 +1,4 @@
-"""The first stage of the search for copies: which parts of pictures are as like others, at low frequencies, as copies are.
+"""The first stage of the search for duplicates: which parts of images are as like others, at low frequencies, as duplicates are.
 
 A part, mirrored and turned in all ways, is compared with whole pictures: of a cosine transform, mirroring only changes signs and turning by 90
 degrees swaps the axes. Large sets are sorted into cells of pictures that are like one another, and a part is compared with the pictures of the cells
@@ -23,7 +23,7 @@ EXACT = 2048  # up to so many pictures, all are compared with all; more are sort
 ABOVE = 2.0
 CENTRES = 128  # compared with all parts of a tile at a time
 
-# Parts of a picture (edges as shares: top, bottom, left, right) by which its cropped copies are known. Edges lie on whole pixels of the thumbnail.
+# Parts of a picture (edges as shares: top, bottom, left, right) by which cropped duplicates are known. Edges lie on whole pixels of the thumbnail.
 # A crop is recognised when its edges are within about 5 % of one of these.
 _EDGES = ((0.075, 0.925), (0.0, 1.0), (0.0, 0.85), (0.15, 1.0))
 PARTS = np.array([(*rows, *columns) for rows in _EDGES for columns in _EDGES], np.float32)

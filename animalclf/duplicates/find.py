@@ -1,9 +1,9 @@
-"""Copies and near-copies: which pictures are the same one recompressed, resized, cropped, darkened, mirrored or turned, and how sure that is.
+"""Duplicates and near-duplicates: which images are the same one recompressed, resized, cropped, darkened, mirrored or turned, and how sure that is.
 
-A picture's signature is a small grey thumbnail. Two stages compare them: `likeness` finds, by low frequencies, which parts of pictures may be the
-same; `fit` moves such a part until it fits best, and correlates the fine detail, without the low frequencies that unrelated pictures have in
-common. Brightness and contrast cancel out, and colour is not looked at. Files with the same sha256 are copies whatever they show.
-The constants of all three modules were chosen with `python -m benchmarks.copies`.
+An image's signature is a small grey thumbnail. Two stages compare them: `likeness` finds, by low frequencies, which parts of images may be the
+same; `fit` moves such a part until it fits best, and correlates the fine detail, without the low frequencies that unrelated images have in
+common. Brightness and contrast cancel out, and colour is not looked at. Files with the same sha256 are duplicates whatever they show.
+The constants of all three modules were chosen with `python -m benchmarks.duplicates`.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def phashes(signatures: np.ndarray) -> list[str]:
     return [bits.tobytes().hex() for bits in np.packbits(spectra > np.median(spectra, axis=1, keepdims=True), axis=1)]
 
 
-def find_copies(sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
-    """Groups of pictures that are copies of one another; any order of the rows gives the same groups.
+def find_duplicates(sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
+    """Groups of images that are duplicates of one another; any order of the rows gives the same groups.
 
-    `sha256` names the content of each file, `signatures` uint8 (N, 1600) are theirs from `signature`. Returns one row a picture:
+    `sha256` names the content of each file, `signatures` uint8 (N, 1600) are theirs from `signature`. Returns one row an image:
     `group` int64, numbered by first row; `representative` int64, first row of the group; `how`: "" for a representative, "identical" where the
-    file is the representative's byte for byte, else "near"; `confidence` float32 that the row is a copy (1 identical, NaN for a representative);
+    file is the representative's byte for byte, else "near"; `confidence` float32 that the row is a duplicate (1 identical, NaN for a representative);
     `partner` int64, the row it was compared with for that (-1 for a representative). Time grows with N^1.5 at first and with
-    N^2 above some ten thousand pictures: a fortieth of all comparisons, and, of photographs, closer looks at those that are alike
-    (python -m benchmarks.copies); the work is shared by up to 8 cores.
+    N^2 above some ten thousand images: a fortieth of all comparisons, and, of photographs, closer looks at those that are alike
+    (python -m benchmarks.duplicates); the work is shared by up to 8 cores.
     `progress` gets the share that is done, now and then.
     """
     content, first, inverse = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)

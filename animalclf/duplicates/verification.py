@@ -1,4 +1,4 @@
-"""The second stage of the search for copies: a part is moved until it fits the other picture best (Gauss-Newton: four edges, gain and offset), and
+"""The second stage of the search for duplicates: a part is moved until it fits the other image best (Gauss-Newton: four edges, gain and offset), and
 the fine detail of both is correlated."""
 
 from __future__ import annotations

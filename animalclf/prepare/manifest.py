@@ -1,4 +1,4 @@
-"""The manifest of a prepared set: what was found in each picture becomes groups of copies, splits, dataset.json and a summary. Plain pandas."""
+"""The manifest of a prepared set: groups of duplicates, checks, and the content of dataset.json. Plain pandas."""
 
 from __future__ import annotations
 
@@ -12,23 +12,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import PIL
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from animalclf import config as configuration
 from animalclf.config import Data
-from animalclf.data.prepared_set import FORMAT, INFO, MANIFEST, Prepared
+from animalclf.data.prepared_set import FORMAT, Prepared
 from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.prepare.sources import Source
 from animalclf.prepare.split import SPLITS, straddling
-from animalclf.utils import storage
-from animalclf.utils.console import duration
 
-SHEET = "copies.png"
 SHEET_PAIRS = 24
-LISTED = 20  # bad files in the summary
+LISTED = 20  # unreadable files and the like, in dataset.json and the summary
 
 
 def check_readable(manifest: pd.DataFrame, max_bad: float) -> None:
@@ -56,21 +50,21 @@ def _above(share: float) -> str:
 def add_groups(
     manifest: pd.DataFrame, signatures: np.ndarray | None, progress: Callable[[float], None] = lambda share: None
 ) -> list[tuple[str, str, float, str]]:
-    """Fill group, copy_of, copy_how and copy_confidence. `signatures`: uint8 (rows, K); without them only identical files are copies.
+    """Fill group, copy_of, copy_how and copy_confidence. `signatures`: uint8 (rows, K); without them only identical files are duplicates.
 
-    Returns examples of near-copies, the doubtful ones first: (path, path, confidence, how).
+    Returns examples of near-duplicates, the doubtful ones first: (path, path, confidence, how).
     """
     ok = np.flatnonzero(manifest["status"] == "ok")
     path, digests = manifest["path"].to_numpy(dtype=object), manifest["sha256"].to_numpy(dtype=object)[ok]
-    found = _identical(digests) if signatures is None else find.find_copies(list(digests), signatures[ok], progress)
-    copied = (found["how"] != "").to_numpy()
-    group = np.arange(len(manifest), dtype=np.int64)  # the row of the representative; a group of its own for what was set aside
+    found = _identical(digests) if signatures is None else find.find_duplicates(list(digests), signatures[ok], progress)
+    duplicate = (found["how"] != "").to_numpy()
+    group = np.arange(len(manifest), dtype=np.int64)  # the row of the representative; an unreadable file is a group of its own
     group[ok] = ok[found["representative"]]
     manifest["group"] = group
     manifest["copy_of"], manifest["copy_how"], manifest["copy_confidence"] = "", "", np.float32("nan")
-    manifest.loc[ok[copied], "copy_of"] = path[group[ok[copied]]]
-    manifest.loc[ok[copied], "copy_how"] = found["how"].to_numpy()[copied]
-    manifest.loc[ok[copied], "copy_confidence"] = found["confidence"].to_numpy(np.float32)[copied]
+    manifest.loc[ok[duplicate], "copy_of"] = path[group[ok[duplicate]]]
+    manifest.loc[ok[duplicate], "copy_how"] = found["how"].to_numpy()[duplicate]
+    manifest.loc[ok[duplicate], "copy_confidence"] = found["confidence"].to_numpy(np.float32)[duplicate]
     pairs = found[found["how"] == "near"].sort_values("confidence", kind="stable")
     pairs = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, SHEET_PAIRS).astype(int))] if len(pairs) else pairs
     rows = zip(pairs.index, pairs["partner"], pairs["confidence"], strict=True)
@@ -78,12 +72,12 @@ def add_groups(
 
 
 def _identical(digests: np.ndarray) -> pd.DataFrame:
-    """What `copies.find_copies` gives where only identical files are copies."""
+    """What `find.find_duplicates` gives where only identical files are duplicates."""
     first, content = np.unique(digests.astype(str), return_index=True, return_inverse=True)[1:]
     original = first[content]
-    copied = original != np.arange(len(digests))
-    how, confidence = np.where(copied, "identical", ""), np.where(copied, 1.0, np.nan)
-    return pd.DataFrame({"representative": original, "how": how, "confidence": confidence, "partner": np.where(copied, original, -1)})
+    duplicate = original != np.arange(len(digests))
+    how, confidence = np.where(duplicate, "identical", ""), np.where(duplicate, 1.0, np.nan)
+    return pd.DataFrame({"representative": original, "how": how, "confidence": confidence, "partner": np.where(duplicate, original, -1)})
 
 
 def describe(manifest: pd.DataFrame, source: Source, config: Data, inputs: str, files: dict[int, str], seconds: float) -> dict[str, Any]:
@@ -109,7 +103,7 @@ def describe(manifest: pd.DataFrame, source: Source, config: Data, inputs: str, 
             "identical": int(how.get("identical", 0)),
             "near": int(how.get("near", 0)),
             "groups": int(manifest.loc[manifest["copy_how"] != "", "group"].nunique()),
-            "contradictory": len(_contradictory(manifest)),
+            "contradictory": len(contradictory_groups(manifest)),
             "across_splits": len(straddling(manifest)),
         },
         "shards": [{"file": name, "rows": int(rows[number])} for number, name in sorted(files.items())],
@@ -149,74 +143,8 @@ def changes(prepared: Prepared, source: Source, config: Data) -> str:
     return "; ".join(said) or "files were written again since, or given other splits"
 
 
-def _contradictory(manifest: pd.DataFrame) -> list[pd.DataFrame]:
-    """The groups of copies that carry more than one label."""
+def contradictory_groups(manifest: pd.DataFrame) -> list[pd.DataFrame]:
+    """The groups of duplicates that carry more than one label."""
     ok = manifest[manifest["status"] == "ok"]
     labels = ok.drop_duplicates(["group", "label"])["group"].value_counts()
     return [rows for _, rows in ok[ok["group"].isin(labels.index[labels > 1])].groupby("group")]
-
-
-def summary(prepared: Prepared) -> RenderableType:
-    """Classes and splits, sizes, bad files, copies: what to know before training, for 80 columns."""
-    manifest, info = prepared.manifest, prepared.info
-    ok = manifest[manifest["status"] == "ok"]
-    parts: list[RenderableType] = [_class_table(prepared), _facts(prepared, ok)]
-    bad = [f"{bad['path']}: {bad['reason']}" for bad in info["bad"]]
-    contradictory = [_equal(rows, "label") for rows in _contradictory(manifest)]
-    across = [_equal(rows, "split") for _, rows in ok[ok["group"].isin(straddling(manifest))].groupby("group")]
-    for title, lines, file in (
-        (f"bad files, set aside: {len(bad):,}", bad, INFO),
-        ("copies with contradictory labels (kept on one side; mend the labels)", contradictory, MANIFEST),
-        ("copies on different sides, as given (scores may be too good)", across, MANIFEST),
-    ):
-        if lines:
-            more = [f"and {len(lines) - LISTED:,} more, see {storage.join(prepared.root, file)}"] if len(lines) > LISTED else []
-            parts.append(Text(f"\n{title}", style="bold yellow"))
-            parts += [Text(f"  {line}", overflow="fold") for line in [*lines[:LISTED], *more]]
-    return Group(*parts)
-
-
-def _equal(rows: pd.DataFrame, column: str) -> str:
-    """Pictures of one group with what differs: a.jpg (cat) = b.jpg (dog)."""
-    shown = [f"{path} ({value})" for path, value in zip(rows["path"][:4], rows[column][:4], strict=True)]
-    return " = ".join(shown) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
-
-
-def _class_table(prepared: Prepared) -> Table:
-    counts = prepared.info["counts"]
-    splits = [name for name in SPLITS if any(counts[name].values())]
-    table = Table(title=Text(f"prepared set {prepared.root}", overflow="fold"), title_justify="left", show_footer=True)
-    table.add_column("class", footer="all", overflow="fold")
-    for name in splits:
-        table.add_column(name, footer=f"{sum(counts[name].values()):,}", justify="right")
-    total = {label: sum(counts[name][label] for name in splits) for label in prepared.classes}
-    table.add_column("share", footer="100.0%", justify="right")
-    for label in prepared.classes:
-        share = f"{total[label] / sum(total.values()):.1%}"
-        table.add_row(Text(label), *(f"{counts[name][label]:,}" for name in splits), share)
-    return table
-
-
-def _facts(prepared: Prepared, ok: pd.DataFrame) -> Table:
-    info, found = prepared.info, prepared.info["copies"]
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    area = ok["width"].astype(np.int64) * ok["height"]
-    by_area = ok.iloc[np.argsort(area.to_numpy(), kind="stable")]
-    sizes = [f"{row.width} x {row.height}" for row in by_area.iloc[[0, len(by_area) // 2, -1]].itertuples()]
-    table.add_row("pictures", f"{info['ok']:,} of {info['pictures']:,} files, stored at {info['stored_size']} px")
-    total = [sum(info["counts"][name][label] for name in SPLITS) for label in prepared.classes]
-    table.add_row("balance", f"the largest class has {max(total) / min(total):.1f} times the pictures of the smallest")
-    table.add_row("sizes", f"smallest {sizes[0]}, median {sizes[1]}, largest {sizes[2]}")
-    if ignored := info["ignored"]["files"]:
-        table.add_row("ignored", Text(f"{ignored:,} files that are no pictures, such as {info['ignored']['examples'][0]}"))
-    noted = ok.loc[ok["note"] != "", "note"].value_counts()
-    if len(noted):
-        table.add_row("noted", Text("; ".join(f"{note}: {count:,}" for note, count in noted[:8].items())))
-    copied = f"{found['identical']:,} identical, {found['near']:,} near; groups: {found['groups']:,}"
-    table.add_row("copies", copied if found["groups"] else "none found")
-    if found["near"]:
-        table.add_row("examples", Text(storage.join(prepared.root, SHEET)))
-    table.add_row("time", duration(info["seconds"]))
-    return table

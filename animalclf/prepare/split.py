@@ -1,6 +1,6 @@
-"""Which pictures train, validate and test: stratified by class, copies together, drawn by a seed, the same whatever the order of the rows.
+"""Which pictures train, validate and test: stratified by class, duplicates together, drawn by a seed, the same whatever the order of the rows.
 
-Groups of copies, not pictures, are dealt. Their order is a hash of the seed and of the content (sha256), so that the split survives renamed and
+Groups of duplicates, not images, are dealt. Their order is a hash of the seed and of the content (sha256), so that the split survives renamed and
 moved files, and a few added pictures hardly change it. Splits that a table gives are kept.
 """
 
@@ -44,7 +44,7 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     group = pd.factorize(rows["group"])[0]
     sizes = np.bincount(group)
     side = np.full(len(sizes), "", dtype=object)
-    for name in ("val", "test"):  # where copies are given both, a free one is kept out of the way of the test
+    for name in ("val", "test"):  # where duplicates are given both, a free one is kept out of the way of the test
         side[group[given == name]] = name
     label, classes = _majority(group, rows["label"])
     free = np.flatnonzero(side == "")
@@ -135,7 +135,7 @@ def _check(classes: list[str], of_class: list[np.ndarray], sizes: np.ndarray, co
         if not pictures:
             what = "no picture to train on that is not a copy of another class's picture or given to val or test"
         elif len(mine) == 1:
-            what = "only one picture" if pictures == 1 else f"only copies of one picture ({pictures} files)"
+            what = "only one picture" if pictures == 1 else f"only duplicates of one picture ({pictures} files)"
         else:
             what = f"only {len(mine)} different pictures"
         found.append(f"class {name!r} has {what}")

@@ -87,8 +87,8 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     }
 
 
-def picture(root: str, max_pixels: int, path: str) -> np.ndarray:
-    """One picture uint8 (H, W, 3) of the data root."""
+def image_of(root: str, max_pixels: int, path: str) -> np.ndarray:
+    """One image uint8 (H, W, 3) of the data root."""
     return decode(storage.read_bytes(storage.join(root, path)), name=path, max_pixels=max_pixels).image
 
 

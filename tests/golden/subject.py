@@ -58,7 +58,7 @@ def split_of(manifest: pd.DataFrame, **settings: Any) -> list[str]:
 def duplicates_of(digests: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, list[Any]]:
     """Duplicate groups of images uint8 (H, W, 3) whose files have these hashes: one value an image."""
     signatures = np.stack([find.signature(image) for image in images])
-    found = find.find_copies(digests, signatures)
+    found = find.find_duplicates(digests, signatures)
     return {
         "group": found["group"].tolist(),
         "representative": found["representative"].tolist(),

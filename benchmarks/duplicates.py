@@ -1,6 +1,6 @@
-"""How well copies are found: recall for each modification, what is flagged among pictures as they are, and time.
+"""How well duplicates are found: recall for each modification, what is flagged among images as they are, and time.
 
-    python -m benchmarks.copies --data PICTURES [--sample 300] [--synthetic 30000] [--sheet flagged.png] [--json FILE]
+    python -m benchmarks.duplicates --data PICTURES [--sample 300] [--synthetic 30000] [--sheet flagged.png] [--json FILE]
 
 Modified pictures, saved as JPEG of quality 90, are looked for among all the others. Which flagged pairs are false alarms is for eyes: see the sheet.
 """
@@ -82,7 +82,7 @@ def recall(images: list[np.ndarray], signatures: np.ndarray, sha256: list[str], 
     for change in CHANGES:
         rng = np.random.default_rng(0)
         changed = np.stack([find.signature(modified(images[row], change, rng)) for row in chosen])
-        groups = find.find_copies([*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed]))["group"].to_numpy()
+        groups = find.find_duplicates([*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed]))["group"].to_numpy()
         found[change] = float((groups[len(images) :] == groups[chosen]).mean())
     return found
 
@@ -98,7 +98,7 @@ def synthetic(count: int) -> dict[str, Any]:
     planted = count // 20
     signatures[count - planted :] = signatures[:planted, :, ::-1]
     start, start_cpu = time.perf_counter(), time.process_time()
-    found = int((find.find_copies([str(row) for row in range(count)], signatures.reshape(count, -1))["how"] == "near").sum())
+    found = int((find.find_duplicates([str(row) for row in range(count)], signatures.reshape(count, -1))["how"] == "near").sum())
     seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"pictures": count, **seconds, "planted": planted, "found": found, "peak_memory_gib": peak}
@@ -120,7 +120,7 @@ def main() -> None:
     sha256 = [hashlib.sha256(content).hexdigest() for content in contents]
     signatures = np.stack([find.signature(image) for image in images])
     start = time.perf_counter()
-    found = find.find_copies(sha256, signatures)
+    found = find.find_duplicates(sha256, signatures)
     result: dict[str, Any] = {"pictures": len(names), "seconds": time.perf_counter() - start}
     flagged = found[found["how"] != ""]
     pairs = [(names[row], names[other], float(sure), how) for row, other, sure, how in flagged[["partner", "confidence", "how"]].itertuples()]
