@@ -17,6 +17,9 @@ from animalclf.utils import storage
 from animalclf.utils.registry import nearest
 
 
+Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
+
+
 def recipe_names() -> list[str]:
     """The names of the recipes that come with the package."""
     return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("animalclf.recipes").iterdir() if entry.name.endswith(".yaml"))
@@ -42,19 +45,19 @@ def load(recipe: str = "big_cnn", overrides: Mapping[str, Any] | None = None) ->
     return from_dict(tree)
 
 
-def from_dict(tree: dict[str, Any]) -> Config:
+def from_dict(tree: Tree) -> Config:
     """A validated Config from plain data (a parsed recipe, or the result of `to_dict`); missing keys get their defaults. Raises UserError."""
     config: Config = _validated(Config, tree, "")
     return config
 
 
-def data_from_dict(tree: dict[str, Any]) -> Data:
+def data_from_dict(tree: Tree) -> Data:
     """The Data settings that a prepared set stores. Raises UserError."""
     data: Data = _validated(Data, tree, "data.")
     return data
 
 
-def to_dict(settings: Any) -> dict[str, Any]:
+def to_dict(settings: Any) -> Tree:
     """A configuration or a group of it as plain data (dicts, lists, numbers, text)."""
     return {field.name: _plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
 
@@ -75,7 +78,7 @@ def differences(old: Config, new: Config) -> list[str]:
     return [f"{key}: {before} -> {after}" for key, (before, after) in changed_keys(old, new).items()]
 
 
-def parse_sets(items: Iterable[str], flag: str = "--set") -> dict[str, Any]:
+def parse_sets(items: Iterable[str], flag: str = "--set") -> Tree:
     """The overrides that a repeated `flag` gives as key=value: dotted key -> value as YAML reads it; the last of a key wins. Raises UserError."""
     return dict(assignment(flag, item) for item in items)
 
@@ -91,7 +94,7 @@ def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
         raise UserError(f"{flag} {item}: the value is not valid YAML: {error}") from error
 
 
-def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> dict[str, Any]:
+def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> Tree:
     """The mapping in a YAML or JSON file (a path or an s3:// URL), which is a `what`; an empty file has an empty one. Raises UserError."""
     try:
         tree = yaml.load(storage.read_bytes(url).decode(), loader)
@@ -104,7 +107,7 @@ def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> dict[str, Any]:
     return tree or {}
 
 
-def put(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
+def put(tree: Tree, key: str, value: Any, said: str) -> None:
     """Set the dotted `key` of `tree`. Raises UserError, which begins with `said`, where a part of the key is not a group."""
     node = tree
     *parents, last = key.split(".")
@@ -115,9 +118,9 @@ def put(tree: dict[str, Any], key: str, value: Any, said: str) -> None:
     node[last] = value
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Tree, prefix: str = "") -> Tree:
     """`tree` with dotted keys in one mapping."""
-    found: dict[str, Any] = {}
+    found: Tree = {}
     for key, value in tree.items():
         found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return found
