@@ -6,7 +6,9 @@ import logging
 import os
 import pkgutil
 import re
+import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -166,3 +168,19 @@ def test_a_training_that_is_stopped_before_its_workers_are_there_does_not_start(
     assert not any(hasattr(event, "phase") for event in events)
     with pytest.raises(Stopped):
         train(prepared, tmp_path / "again", events.append, switch)
+
+
+@pytest.mark.ray
+def test_ctrl_c_ends_a_training_and_every_process_that_it_started(tmp_path, prepared):
+    sets = ["model.input_size=76", "data.stored_size=76", "train.epochs=1000", "train.batch_size=16", "train.precision=fp32"]
+    command = [sys.executable, "-m", "animalclf.cli", "train", "--cpu", "--data", prepared.root, "--out", str(tmp_path / "run")]
+    command += [flag for text in sets for flag in ("--set", text)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 240
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "--resume" in said and started
+    assert not psutil.wait_procs(started, timeout=30)[1]
