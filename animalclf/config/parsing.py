@@ -16,7 +16,6 @@ from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
 
-
 Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
 
 
