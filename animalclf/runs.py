@@ -9,7 +9,6 @@ import os
 import platform
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.rows import Environment, EpochRow, Row, TrainingResult
 from animalclf.utils import storage
+from animalclf.utils.caller import caller
 
 SAME_BIRTH_SECONDS = 5.0  # a machine's clock may be set right meanwhile
 STALE_SECONDS = 120  # a lock on another machine that was not renewed for so long is left over from a crash
@@ -166,7 +166,7 @@ def environment() -> Environment:
     """What this process runs on: versions, hardware, git commit of the code, command line."""
     packages = ("animalclf", "ray", "torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "pillow")
     return Environment(
-        command=" ".join(sys.argv),
+        command=caller().text,
         python=platform.python_version(),
         versions={name: _version(name) for name in packages},
         platform=platform.platform(),

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from animalclf.metrics.text import epoch_text, metric_lines
 from animalclf.rows import EpochEnd, EpochRow, Moment, PhaseProgress, ProgressEvent, TrainingResult
-from animalclf.utils.console import console, duration, since_process_start
+from animalclf.utils.caller import seconds_since_start
+from animalclf.utils.console import console, duration
 from animalclf.utils.progress import LOG_SECONDS, ProgressLine, progress_text
 from animalclf.utils.throttle import Throttle
 
@@ -23,7 +24,7 @@ class TrainingDisplay:
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        self.moments: dict[str, float] = {}  # name -> seconds after this process began
+        self.moments: dict[str, float] = {}  # name -> seconds after the command or call began
         self.line = ProgressLine()
         self.epoch_lines, self.log_lines, self.logged = Throttle(EPOCH_LINE_SECONDS), Throttle(LOG_SECONDS), False
 
@@ -43,9 +44,9 @@ class TrainingDisplay:
             case Moment():
                 if event.moment in self.moments and event.workers is not None:  # after a fault, or where an elastic training is resized
                     console.print(f"the workers started again, {event.workers} now; finished epochs stay as they are", soft_wrap=True)
-                self.moments.setdefault(event.moment, since_process_start())
+                self.moments.setdefault(event.moment, seconds_since_start())
             case PhaseProgress():
-                self.moments.setdefault("first step", since_process_start())
+                self.moments.setdefault("first step", seconds_since_start())
                 self._progress(event)
 
     def _progress(self, event: PhaseProgress) -> None:
@@ -65,8 +66,8 @@ class TrainingDisplay:
             console.print(f"{description}: {text}", soft_wrap=True)
 
     def startup(self) -> dict[str, float]:
-        """Seconds of each part of the start, in their order, and `total`: from the process's beginning to the end of
-        the first step."""
+        """Seconds of each part of the start, in their order, and `total`: from the beginning of the command or call to
+        the end of the first step."""
         parts, before = {}, 0.0
         for part, moment in STARTUP.items():
             if moment in self.moments:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,6 +30,7 @@ from animalclf.tuning.spec import ComparisonSpec, Trial
 from animalclf.tuning.trials import ComparisonJob, TrialJob
 from animalclf.tuning.tune_run import check_searcher, run_trials
 from animalclf.utils import storage
+from animalclf.utils.caller import caller
 from animalclf.utils.console import console
 
 
@@ -93,7 +93,7 @@ def compare(
         tracker = comparison_dir.TrialTracker(out, data_facts, entries, spec.trials[0].config, show)
         try:
             if spec.searching or not all(job.ended for job in jobs):
-                run_trials(ComparisonJob(tuple(jobs), spec, workers, use_gpu, mailbox, " ".join(sys.argv)), tracker, claim, at_once)
+                run_trials(ComparisonJob(tuple(jobs), spec, workers, use_gpu, mailbox, caller().text), tracker, claim, at_once)
         finally:
             tracker.close()
         for url in tracker.new_runs():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 
-import psutil
 from rich.console import Console
 
 console = Console(stderr=True, highlight=False)
@@ -21,8 +19,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def since_process_start() -> float:
-    """Seconds since this process began, its own start-up and imports included."""
-    return time.time() - psutil.Process().create_time()
