@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,7 +18,8 @@ from animalclf.utils.malloc import ONE_ARENA
 if TYPE_CHECKING:
     from ray.data import DataContext
 
-_joined = False
+_connection = ""  # the one that `ensure_ray` made, as `_current_connection` names it
+_cpus = 0  # of the Ray that `ensure_ray` started; 0 for a cluster that it joined
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers
 # A resource of such a Ray: for tasks that load pictures, which would keep CPUs from the training workers that start beside them.
 LOADING = "loading"
@@ -24,24 +28,40 @@ BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configura
 # Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
 SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False, "task_events_report_interval_ms": 0}
 
+ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon the end of a run and a dead worker are seen; Ray's default is 2
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then it looks again at what the cluster has; see driver.ATTEMPTS_TO_PLACE
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a machine that is taken back is treated as one that is lost
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# Of Ray Data. A block stays whole, however large, and may take its time; its task does not look once a second, in a thread, how much memory it has.
+DATA_CONTEXT = {
+    "enable_progress_bars": False,
+    "target_max_block_size": None,
+    "memory_usage_poll_interval_s": None,
+    "execution_no_progress_timeout_s": -1,
+}
+LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
+
 
 def ensure_ray(workers: int = 0) -> None:
     """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` made on this machine), or start a local one with room for
-    `workers` training workers and the input tasks beside them. Does nothing where Ray is connected already.
+    `workers` training workers and the input tasks beside them. Does nothing where Ray is connected already, except where that is a local
+    Ray which an earlier call started with too little room: then a larger one takes its place.
 
     A local start counts logical CPUs generously: a training worker and input tasks must fit on any machine, or Ray Data waits for ever.
     """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")  # how soon the end of a run and a dead worker are seen; Ray's default is 2
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")  # then it looks again at what the cluster has; see launch.ATTEMPTS_TO_PLACE
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a machine that is taken back is treated as one that is lost
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    global _connection, _cpus
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
 
+    wanted = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
     if ray.is_initialized():
-        return
-    global _joined
-    _joined = True
+        if not (_connected_here() and 0 < _cpus < wanted):
+            return
+        leave_ray()
     quiet()
     # Not address="auto": that would also join, and die with, the private cluster of another program on this machine.
     address = os.environ.get("RAY_ADDRESS") or _started_here()
@@ -52,8 +72,9 @@ def ensure_ray(workers: int = 0) -> None:
             raise UserError(
                 f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` and an empty RAY_ADDRESS"
             ) from error
-        return
-    start_local(max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA))
+    else:
+        start_local(wanted)
+    _connection, _cpus = _current_connection(), 0 if address else wanted
 
 
 def start_local(cpus: int, **options: Any) -> None:
@@ -79,19 +100,65 @@ def _started_here() -> str | None:
 
 
 def leave_ray() -> None:
-    """Disconnect from the cluster that `ensure_ray` joined or started; a Ray that the caller had before stays."""
-    global _joined
-    if _joined:
+    """Disconnect from the cluster that `ensure_ray` joined or started; a Ray that the caller connected to stays."""
+    global _connection
+    if _connected_here():
         import ray
 
         ray.shutdown()
         os.environ.pop(OWN, None)
-        _joined = False
+    _connection = ""
+
+
+def _connected_here() -> bool:
+    """Whether `ensure_ray` made the present connection, and not the caller."""
+    return bool(_connection) and _connection == _current_connection()
+
+
+def _current_connection() -> str:
+    """The address of the connected cluster and this process's job there; "" without a connection."""
+    import ray
+
+    if not ray.is_initialized():
+        return ""
+    context = ray.get_runtime_context()
+    return f"{context.gcs_address} {context.get_job_id()}"
+
+
+@contextmanager
+def settings_restored() -> Iterator[None]:
+    """Afterwards the environment variables, log levels and Ray Data settings that this module changes are as they were before."""
+    variables = {name: os.environ.get(name) for name in ENVIRONMENT}
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    of_data = _data_settings()
+    try:
+        yield
+    finally:
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if now := _data_settings():
+            import ray.data
+
+            for name in now:
+                before = of_data[name] if of_data else getattr(ray.data.DataContext(), name)
+                setattr(ray.data.DataContext.get_current(), name, before)
+
+
+def _data_settings() -> dict[str, Any]:
+    """This process's values of the settings in DATA_CONTEXT; none where Ray Data is not imported."""
+    if "ray.data" not in sys.modules:
+        return {}
+    import ray.data
+
+    return {name: getattr(ray.data.DataContext.get_current(), name) for name in DATA_CONTEXT}
 
 
 def data_context() -> DataContext:
-    """This process's settings of Ray Data, as every execution here wants them. A block stays whole, however large, and may take its time; its task
-    does not look once a second, in a thread, how much memory it has."""
+    """This process's settings of Ray Data, as every execution here wants them: see DATA_CONTEXT."""
     import ray.data
 
     from animalclf.raycompat import data_executor
@@ -99,16 +166,14 @@ def data_context() -> DataContext:
     data_executor.apply()
     quiet()  # importing ray.data set its logger up anew
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = None
-    context.memory_usage_poll_interval_s = None
-    context.execution_no_progress_timeout_s = -1
+    for name, value in DATA_CONTEXT.items():
+        setattr(context, name, value)
     return context
 
 
 def quiet() -> None:
     """Ray's own progress and log lines go to its log files, not to the screen."""
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
