@@ -14,11 +14,10 @@ from typing import NoReturn
 import psutil
 
 from animalclf import cluster
-from animalclf.commands import compare, demo, ensemble, evaluate, predict, prepare, recipes, report, submit, train
+from animalclf.commands import command_modules
 from animalclf.commands.common import escape
 from animalclf.errors import UserError
-
-COMMANDS = (recipes, prepare, train, compare, evaluate, predict, ensemble, report, submit, demo)
+from animalclf.utils import caller
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from animalclf.utils.console import console
 
     try:
-        answer = arguments.run(arguments)
+        with caller.called():
+            answer = arguments.handler(arguments)
     except UserError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         return 2
@@ -84,7 +84,7 @@ on a cluster: ray job submit --working-dir . -- python -m ray_jobs.train --data 
     )
     whole.set_defaults(json=False)
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in command_modules():
         command.add(commands)
     return whole
 

@@ -8,9 +8,11 @@ registered).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Self
+
+from markupsafe import Markup
 
 from animalclf.errors import UserError
 
@@ -31,6 +33,18 @@ class Row:
                 content[item.metadata.get("key", item.name)] = _plain(value)
         return content
 
+    def _repr_html_(self) -> str:
+        """A small table for notebooks: the fields that hold one number or text, and the metrics, with their intervals where there are any."""
+        lines: list[tuple[str, object]] = []
+        intervals = getattr(self, "intervals", {})
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if "prefix" in item.metadata:
+                lines += [(name, _shown(number, intervals.get(name))) for name, number in value.items() if isinstance(number, int | float)]
+            elif isinstance(value, str | int | float):
+                lines.append((item.name, _shown(value)))
+        return html_table((), lines)
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The row from plain data, also of an older version: missing keys get the defaults, unknown ones are ignored
@@ -46,6 +60,19 @@ class Row:
             if "prefix" in item.metadata:
                 values[item.name] = _prefixed(content, item.metadata["prefix"], keys, item.metadata.get("row"))
         return cls(**values)
+
+
+def html_table(headings: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """An HTML table; every cell is escaped."""
+    head = Markup("<tr>{}</tr>").format(Markup().join(Markup("<th>{}</th>").format(text) for text in headings)) if headings else ""
+    body = [Markup("<tr>{}</tr>").format(Markup().join(Markup("<td>{}</td>").format(cell) for cell in line)) for line in lines]
+    return str(Markup("<table>{}{}</table>").format(head, Markup().join(body)))
+
+
+def _shown(value: object, interval: Sequence[float] | None = None) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
 
 
 def _prefixed(content: Mapping[str, Any], prefix: str, keys: Collection[str], row: type[Row] | None) -> dict[str, Any]:
@@ -426,6 +453,15 @@ class Leaderboard(Row):
     rows: list[LeaderboardRow] = field(metadata={"row": LeaderboardRow})
     pairs: list[LeaderboardPair] = field(metadata={"row": LeaderboardPair})
 
+    def _repr_html_(self) -> str:
+        """For notebooks: a line a recipe, with mean and 95 % interval of each metric."""
+        metrics = list(self.rows[0].metrics) if self.rows else []
+        lines = [
+            (row.recipe, len(row.seeds) or "", *(_shown(spread.mean, (spread.low, spread.high)) for spread in row.metrics.values()))
+            for row in self.rows
+        ]
+        return html_table(("recipe", "seeds", *metrics), lines)
+
 
 # ----------------------------------------------------------------------------------------------------------- comparison
 
@@ -500,3 +536,44 @@ class ComparisonSummary(Row):
     trials: list[TrialEntry] = field(metadata={"row": TrialEntry})
     runs: list[str]
     """Run folders of the finished trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonResult(Row):
+    """What `compare` returns: the leaderboard of the finished trials, their ensembles and the report."""
+
+    comparison: str
+    """URL of the comparison folder."""
+    leaderboard: Leaderboard = field(metadata={"row": Leaderboard})
+    ensembles: list[EnsembleResult] = field(metadata={"row": EnsembleResult})
+    trials: list[TrialEntry] = field(metadata={"row": TrialEntry})
+    report: str
+    """URL of report.html."""
+
+    @property
+    def failed(self) -> list[TrialEntry]:
+        """The trials that failed, each with its `reason`."""
+        return [trial for trial in self.trials if trial.state == "failed"]
+
+    def _repr_html_(self) -> str:
+        return f"{self.leaderboard._repr_html_()}{super()._repr_html_()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsemblesResult(Row):
+    """What `ensemble` returns: one ensemble a method, and the leaderboard of their members and them."""
+
+    ensembles: list[EnsembleResult] = field(metadata={"row": EnsembleResult})
+    leaderboard: Leaderboard = field(metadata={"row": Leaderboard})
+
+    def _repr_html_(self) -> str:
+        return self.leaderboard._repr_html_()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult(Row):
+    """What `report` returns: the URLs of report.html and of its plots, and the size of the page."""
+
+    report: str
+    plots: list[str]
+    bytes: int

@@ -23,15 +23,14 @@ from rich.table import Table
 COMPARE = """
 import sys
 from animalclf import cluster
-from animalclf.commands.compare import comparison_tree
 from animalclf.config import parse_sets
 from animalclf.tuning.compare import compare
-from animalclf.tuning.spec import build_spec
+from animalclf.tuning.spec import build_spec, comparison_tree
 data, out, seeds, sets = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-spec = build_spec(comparison_tree(recipes="demo", seeds=seeds, overrides=parse_sets(sets)))
+spec = build_spec(comparison_tree(recipes=["demo"], seeds=seeds, set=parse_sets(sets)))
 answer = compare(spec, data, out, max_concurrent=1)
 cluster.leave_ray()
-sys.exit(len(answer["trials"]) - len(answer["runs"]))
+sys.exit(len(answer.trials) - len(answer.runs))
 """
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import psutil
 
 from animalclf import config as configuration
-from animalclf.commands.compare import comparison_tree
+from animalclf.commands.compare import flag_values
 from animalclf.data import prepared_set
 from animalclf.rows import EpochRow
-from animalclf.tuning.spec import ComparisonSpec, build_spec
+from animalclf.tuning.spec import ComparisonSpec, build_spec, comparison_tree
 from animalclf.utils import storage
 
 
@@ -88,9 +89,10 @@ def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:
     return configuration.load("big_cnn", base)
 
 
-def spec_of(file: str = "", **flags: object) -> ComparisonSpec:
+def spec_of(file: str = "", *, overrides: dict[str, Any] | None = None, **flags: Any) -> ComparisonSpec:
     """The comparison that the flags of `animalclf compare` describe (`grid` and `search` as lists of KEY=VALUE)."""
-    return build_spec(comparison_tree(file, **flags))
+    text = {name: flags.pop(name) for name in ("recipes", "seeds", "grid", "search") if name in flags}
+    return build_spec(comparison_tree(file, set=overrides, **flag_values(**text), **flags))
 
 
 def without_times(row: EpochRow) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The report page, from run folders made by code."""
 
-import argparse
 import json
 import re
 import shutil
@@ -26,6 +25,7 @@ from animalclf.report.sections.model_disagreement import disagreement
 from animalclf.report.sections.top_losses import confident_mistakes
 from animalclf.rows import EpochRow, TrialEntry
 from animalclf.runs import Run
+from animalclf.tuning.conclusion import conclude
 from animalclf.utils import storage
 
 LABELS = np.arange(120) % 3
@@ -252,13 +252,12 @@ def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
 
 def test_after_a_comparison_leaderboard_ensembles_and_report_lie_in_its_folder(tmp_path, capsys):
     runs = comparison(tmp_path / "trials")
-    arguments = argparse.Namespace(predict=None, prior="train", sample_submission=None)
-    found = compare.conclude(runs, [], str(tmp_path), arguments)
+    trials = [TrialEntry(slug=run.root, name="x", seed=0, run=run.root, state="finished") for run in runs]
+    found = compare.show(conclude(trials, str(tmp_path)))
     assert found["exit_code"] == 0 and [row["kind"] for row in found["leaderboard"]].count("model") == 2
     assert {made["method"] for made in found["ensembles"]} == {"vote", "mean", "weighted"}
     assert all(len(made["members"]) == 2 for made in found["ensembles"])  # the best seed of each recipe
     assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md", "report.html"} <= {path.name for path in tmp_path.iterdir()}
-    trials = [TrialEntry(slug=run.root, name="x", seed=0, run=run.root, state="finished") for run in runs]
     trials.append(replace(FAILED, reason="it broke"))
     storage.write_json(str(tmp_path / "summary.json"), {"trials": [trial.to_dict() for trial in trials]})
     assert main(["report", str(tmp_path), "--json"]) == 0

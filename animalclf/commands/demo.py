@@ -6,8 +6,11 @@ import argparse
 import time
 from typing import Any
 
+from animalclf import api
 from animalclf.commands import compare
 from animalclf.commands.common import add_command, escape
+
+ORDER = 100
 
 
 def add(commands: Any) -> None:
@@ -35,7 +38,6 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from animalclf.demo.dataset import write_demo
     from animalclf.inference.submission import score
-    from animalclf.tuning.spec import build_spec
     from animalclf.utils import storage
     from animalclf.utils.console import console
 
@@ -46,11 +48,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.only_data:
         return drawn
-    arguments.out = storage.absolute(arguments.out or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}")
-    arguments.predict, arguments.prior = arguments.data, "uniform"  # the test set is balanced, as the competition's
-    arguments.sample_submission = storage.join(arguments.data, "sample_submission.csv")
-    arguments.prepared, arguments.workers, arguments.cpu, arguments.resume, arguments.max_concurrent = "", 0, False, False, 0
-    found = compare.compared(build_spec(comparison(arguments)), arguments)
+    result = api.compare(
+        arguments.data,
+        **comparison(arguments),
+        out=arguments.out or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}",
+        predict=arguments.data,
+        prior="uniform",  # the test set is balanced, as the competition's
+        sample_submission=storage.join(arguments.data, "sample_submission.csv"),
+    )
+    found = compare.show(result)
     best = max(found["ensembles"], key=lambda one: one["balanced_accuracy"])
     scored = score(best["submission"], storage.join(arguments.data, "answers.csv"))
     console.print(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
-from animalclf.commands.common import UNREADABLE, add_command, prior_argument
+from animalclf import api
+from animalclf.commands.common import UNREADABLE, add_command, call, prior_argument
 
+ORDER = 70
 METHODS = ("vote", "mean", "weighted")
 
 
@@ -20,6 +21,7 @@ def add(commands: Any) -> None:
         """  animalclf ensemble runs/big_cnn runs/vgg16 --out runs/both
   animalclf ensemble runs/c/trials/* --data competition/ --prior uniform --flips      (writes submission.csv of each method)
   animalclf ensemble best.csv second.csv third.csv --out votes/                       (a vote; ties go to the first file)""",
+        api.ensemble,
     )
     parser.add_argument("members", nargs="+", metavar="RUN", help="run folders that were validated on the same pictures, or submission .csv files")
     parser.add_argument("--out", help="where the ensembles go (default: runs/ensemble-<time>)")
@@ -28,44 +30,23 @@ def add(commands: Any) -> None:
     parser.add_argument("--flips", action="store_true", help="average over each picture and its mirror image: twice the time")
     prior_argument(parser)
     parser.add_argument("--sample-submission", help="check the submission's ids and classes against this CSV")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="copies of each model (default: one a GPU, or 1 on CPUs)")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N unlabelled pictures")
+    parser.add_argument("--workers", type=int, metavar="N", help="copies of each model (default: one a GPU, or 1 on CPUs)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N unlabelled pictures")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.inference.ensemble import ensemble
-    from animalclf.inference.vote import vote_submissions
-    from animalclf.report.leaderboard import leaderboard
-    from animalclf.report.leaderboard_render import pairs_table, table, write
-    from animalclf.runs import open_run
-    from animalclf.utils import storage
+    result = call(api.ensemble, arguments)
+
+    from animalclf.report.leaderboard_render import pairs_table, table
+    from animalclf.rows import VoteResult
     from animalclf.utils.console import console
 
-    out = storage.absolute(arguments.out or f"runs/ensemble-{time.strftime('%Y%m%d-%H%M%S')}")
-    if all(member.endswith(".csv") for member in arguments.members):
-        found = vote_submissions(arguments.members, out)
-        console.print(
-            f"{found.rows:,} pictures, {found.unanimous:,} unanimous, {found.ties:,} ties: {found.submission}",
-            soft_wrap=True,
-        )
-        return found.to_dict()
-    runs = [open_run(member) for member in arguments.members]
-    options = {"workers": arguments.workers, "limit": arguments.limit} if arguments.data else {}
-    made = ensemble(
-        runs,
-        out,
-        methods=arguments.method or METHODS,
-        data=arguments.data,
-        flips=arguments.flips,
-        prior=arguments.prior,
-        sample_submission=arguments.sample_submission,
-        **options,
-    )
-    board = leaderboard(runs, made)
-    write(board, out)
-    console.print(table(board))
-    console.print(pairs_table(board))
-    for one in made:
+    if isinstance(result, VoteResult):
+        console.print(f"{result.rows:,} pictures, {result.unanimous:,} unanimous, {result.ties:,} ties: {result.submission}", soft_wrap=True)
+        return result.to_dict()
+    console.print(table(result.leaderboard))
+    console.print(pairs_table(result.leaderboard))
+    for one in result.ensembles:
         console.print(f"{one.name}: {one.submission or one.run}", soft_wrap=True)
-    code = UNREADABLE if any(one.unreadable for one in made) else 0
-    return {"ensembles": [one.to_dict() for one in made], "leaderboard": board.to_dict()["rows"], "exit_code": code}
+    code = UNREADABLE if any(one.unreadable for one in result.ensembles) else 0
+    return {"ensembles": [one.to_dict() for one in result.ensembles], "leaderboard": result.leaderboard.to_dict()["rows"], "exit_code": code}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from animalclf import config as configuration
-from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, overrides_of, recipe_arguments
+from animalclf import api
+from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, call, recipe_arguments
+
+ORDER = 20
 
 
 def add(commands: Any) -> None:
@@ -19,19 +21,19 @@ def add(commands: Any) -> None:
   animalclf prepare --data labels.csv --out s3://bucket/prepared --set data.label_column=species
   animalclf prepare --data photos/ --out prepared/ --recipe vgg16        (stored large enough for VGG16's 224 px)
   animalclf prepare --data photos/ --out prepared/ --set data.folds=5 --set data.fold=0""",
+        api.prepare,
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder or s3:// prefix for the prepared set")
     parser.add_argument("--force", action="store_true", help="replace a prepared set of other pictures or settings")
-    recipe_arguments(parser, "big_cnn")
+    recipe_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.prepare.job import prepare
+    prepared = call(api.prepare, arguments)
+
     from animalclf.prepare.summary import summary
     from animalclf.utils.console import console
 
-    config = configuration.load(arguments.recipe, overrides_of(arguments))
-    prepared = prepare(arguments.data, arguments.out, config.data, force=arguments.force)
     console.print(summary(prepared))
     return {**prepared.info, "root": prepared.root, "exit_code": UNREADABLE if prepared.info["bad"] else 0}

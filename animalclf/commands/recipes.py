@@ -8,6 +8,8 @@ from typing import Any
 from animalclf.commands.common import add_command, escape
 from animalclf.config import reference
 
+ORDER = 10
+
 
 def add(commands: Any) -> None:
     parser = add_command(

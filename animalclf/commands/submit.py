@@ -7,6 +7,8 @@ from typing import Any
 
 from animalclf.commands.common import add_command
 
+ORDER = 90
+
 
 def add(commands: Any) -> None:
     from animalclf.submit import add_arguments

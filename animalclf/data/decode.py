@@ -119,6 +119,21 @@ def _read(opened: Image.Image, data: bytes) -> tuple[np.ndarray, list[str]]:
     if getattr(opened, "is_animated", False) and opened.format != "MPO":
         notes.append("animated, first frame used")
         opened.seek(0)
+    image, more = _converted(opened)
+    return image, notes + more
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """The pixels uint8 (H, W, 3) of a Pillow image, upright, converted as `decode` converts a file's. Raises BadPicture."""
+    try:
+        return _converted(image)[0]
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadPicture(f"damaged: {error}") from error
+
+
+def _converted(opened: Image.Image) -> tuple[np.ndarray, list[str]]:
+    """Pixels uint8 (H, W, 3) of an image in any mode, upright, and notes."""
+    notes = []
     opened.load()
     mode = opened.mode
     if opened.getexif().get(0x0112, 1) != 1:

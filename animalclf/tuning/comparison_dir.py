@@ -3,6 +3,7 @@
 comparison.yaml      the data and all trials, resolved
 summary.json         the state of every trial, as `compare` returns it
 trials/<slug>/       ordinary run folders
+ensemble/<method>/   ensembles of the finished trials, as `inference.ensemble` writes them
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import yaml
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
-from animalclf.rows import ComparedData, ComparisonSummary, TrialEntry, TrialFailure, TrialProgress
+from animalclf.inference.mixing import METHODS
+from animalclf.rows import ComparedData, ComparisonSummary, EnsembleResult, TrialEntry, TrialFailure, TrialProgress
 from animalclf.runs import Run
 from animalclf.tuning.spec import ComparisonSpec, monitored_metric
 from animalclf.utils import storage
 
 Show = Callable[[TrialProgress | TrialEntry], None]
-PLAN, SUMMARY, TRIALS = "comparison.yaml", "summary.json", "trials"
+PLAN, SUMMARY, TRIALS, ENSEMBLES = "comparison.yaml", "summary.json", "trials", "ensemble"
 ENDED = ("finished", "stopped")  # states that a resume leaves alone
 
 
@@ -45,6 +47,31 @@ class Stored:
     data: ComparedData
     planned: dict[str, Mapping[str, object]]
     entries: list[TrialEntry]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison folder holds: the state of every trial, and the ensembles of those that finished."""
+
+    trials: list[TrialEntry]
+    ensembles: list[EnsembleResult]
+
+
+def read_comparison(root: str) -> Comparison | None:
+    """The comparison in the folder `root`, which may have been moved since; None where there is none."""
+    root = storage.absolute(root)
+    if not storage.exists(storage.join(root, SUMMARY)):
+        return None
+    summary = storage.read_json(storage.join(root, SUMMARY))
+    before = f"{summary.get('comparison', root)}/"
+
+    def moved(url: str) -> str:
+        return storage.join(root, url.removeprefix(before)) if url.startswith(before) else url
+
+    trials = [replace(entry, run=moved(entry.run)) for entry in map(TrialEntry.from_dict, summary["trials"])]
+    results = [Run(storage.join(root, ENSEMBLES, method)) for method in METHODS]
+    ensembles = [EnsembleResult.from_dict(run.read_result()) for run in results if run.finished()]
+    return Comparison(trials, [replace(one, run=moved(one.run), members=[moved(url) for url in one.members]) for one in ensembles])
 
 
 def open_folder(out: str, resume: bool) -> Stored | None:

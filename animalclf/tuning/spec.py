@@ -106,6 +106,16 @@ def build_spec(tree: Mapping[str, Any]) -> ComparisonSpec:
     return spec
 
 
+def comparison_tree(file: str = "", *, set: Mapping[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+    """The mapping that `build_spec` takes: a comparison `file` (a path or URL), with the `values` that are not empty instead of its own, and with
+    `set` over its `set`. Raises UserError for a file that cannot be parsed."""
+    tree = configuration.read(file, "comparison file") if file else {}
+    if set:
+        own = tree.get("set") or {}
+        values["set"] = {**(own if isinstance(own, dict) else {}), **set}
+    return tree | {key: value for key, value in values.items() if value}
+
+
 def vary(base: Trial, values: Mapping[str, Any]) -> Trial:
     """`base` with `values` in its configuration and its label. Raises UserError for an unknown key or a wrong value."""
     config = override(base.config, values)

@@ -1,0 +1,106 @@
+"""A run's best model in this process: class names, probabilities and features of images, without Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from animalclf import config as configuration
+from animalclf.data import decode
+from animalclf.data.augment import evaluation_view
+from animalclf.errors import UserError
+from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.runs import open_run
+from animalclf.training import checkpoint
+from animalclf.utils import storage
+
+if TYPE_CHECKING:
+    from animalclf.config import Config
+    from animalclf.data.loader import Batch
+
+    OneImage = str | os.PathLike[str] | np.ndarray | Image.Image
+    Images = OneImage | Sequence[OneImage]
+
+BATCH = 64  # images in memory at a time
+
+
+class Model:
+    """The best epoch of a run, ready to classify images.
+
+    Every method takes one image or many: a path, an s3:// URL, a NumPy array uint8 (H, W, 3) RGB, a PIL image, a
+    list of these, or a batch uint8 (N, H, W, 3). They are decoded, resized and scaled exactly as `animalclf.predict`
+    does it. The result always has one row an image, also for a single one. A file that cannot be read raises
+    UserError with its name.
+    """
+
+    def __init__(self, run: str | os.PathLike[str], device: str = "auto") -> None:
+        """Load the best checkpoint of the run folder `run`. `device`: auto, cpu or cuda. Raises UserError where
+        there is no run or no checkpoint yet."""
+        self.run = open_run(os.fspath(run)).root
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self._classifier, about = checkpoint.load_model(self.run, self.device)
+        self.classes: list[str] = list(about["classes"])
+        self.config: Config = configuration.from_dict(about["config"])
+
+    def __repr__(self) -> str:
+        return f"Model({self.run!r}: {self.config.name}, {len(self.classes)} classes, {self.device})"
+
+    def predict(self, images: Images) -> list[str]:
+        """The most probable class of each image."""
+        return [self.classes[number] for number in self.predict_proba(images).argmax(1)]
+
+    def predict_proba(self, images: Images) -> np.ndarray:
+        """Class probabilities float32 (N, C), in the order of `classes`."""
+        bf16 = uses_bf16(self.config, self.device)
+        index, probabilities = batch_probabilities(self._classifier, self._batches(images), self.device, bf16, flips=False)
+        return probabilities[np.argsort(index)]
+
+    def embed(self, images: Images) -> np.ndarray:
+        """Features float32 (N, F) of each image: what the base of the model gives its head, flattened."""
+        features = [np.empty((0, 0), np.float32)]
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)):
+            for batch in self._batches(images):
+                maps = self._classifier.features(torch.from_numpy(batch["image"]).to(self.device))
+                features.append(maps.float().flatten(1).cpu().numpy())
+        return np.concatenate(features[1:] or features)
+
+    def _batches(self, images: Images) -> Iterator[Batch]:
+        """Batches of images as the model takes them."""
+        size, numbered = self.config.data.stored_size, enumerate(_listed(images))
+        while batch := list(islice(numbered, BATCH)):
+            index = np.array([number for number, _ in batch], np.int64)
+            stored = np.stack([decode.resize(_pixels(image, number, self.config), size) for number, image in batch])
+            yield {"image": evaluation_view(stored, self.config.model.input_size), "label": index, "index": index}
+
+
+def _listed(images: Any) -> Iterable[Any]:
+    if isinstance(images, str | os.PathLike | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        return [images]
+    return images if isinstance(images, np.ndarray) else list(images)
+
+
+def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
+    """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it where it is none."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give uint8 (H, W, 3), RGB")
+        return image
+    name = f"image {number}"
+    try:
+        if isinstance(image, Image.Image):
+            return decode.from_pil(image)
+        name = os.fspath(image)
+        content = storage.read_bytes(storage.absolute(name))
+        return decode.decode(content, name=name, max_pixels=config.data.max_pixels).image
+    except TypeError as error:
+        raise UserError(f"image {number}: {type(image).__name__} is no path, URL, uint8 array or PIL image") from error
+    except (OSError, decode.BadPicture) as error:
+        raise UserError(f"{name}: cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}") from error

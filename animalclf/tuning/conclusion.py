@@ -1,0 +1,75 @@
+"""What follows finished trainings: leaderboard, ensembles with their submissions, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from animalclf.errors import UserError
+from animalclf.inference.ensemble import ensemble
+from animalclf.metrics import PRIMARY
+from animalclf.report.leaderboard import leaderboard
+from animalclf.report.leaderboard_render import write
+from animalclf.report.page import write_report
+from animalclf.rows import ComparisonResult, ReportResult, TrialEntry
+from animalclf.runs import Run, open_run
+from animalclf.tuning.comparison_dir import ENSEMBLES, read_comparison
+from animalclf.utils import storage
+
+
+def conclude(
+    trials: Sequence[TrialEntry], out: str, *, predict: str | None = None, prior: str = "train", sample_submission: str | None = None
+) -> ComparisonResult:
+    """Rank the finished trials of the comparison folder `out`, join the best runs into ensembles (which `predict` the
+    unlabelled images there, corrected for `prior`), and write leaderboard and report into the folder.
+
+    Raises UserError where no trial finished, and what `ensemble` raises.
+    """
+    finished = [Run(trial.run) for trial in trials if trial.state == "finished"]
+    if not finished:
+        raise UserError(f"no trial finished, so there is nothing to compare; the reasons stand above and in {out}/summary.json")
+    failed = [trial for trial in trials if trial.state == "failed"]
+    members = best_of_each(finished)
+    images: dict[str, Any] = {"data": predict, "prior": prior, "sample_submission": sample_submission} if predict else {}
+    ensembles = ensemble(members, storage.join(out, ENSEMBLES), **images) if len(members) > 1 else []
+    board = leaderboard(finished, ensembles)
+    write(board, out)
+    page = write_report(finished, out, title="Comparison", board=board, ensembles=ensembles, failed=failed)
+    return ComparisonResult(comparison=out, leaderboard=board, ensembles=ensembles, trials=list(trials), report=page["report"])
+
+
+def best_of_each(finished: Sequence[Run]) -> list[Run]:
+    """The runs that an ensemble joins: the best seed of each recipe by validation, or all seeds where there is one recipe only."""
+    by_name: dict[str, list[Run]] = {}
+    for run in finished:
+        by_name.setdefault(run.config().name, []).append(run)
+    if len(by_name) == 1:
+        return list(finished)
+    return [max(seeds, key=lambda run: run.result().metrics[PRIMARY]) for seeds in by_name.values()]
+
+
+def report_folders(folders: Sequence[str], out: str | None = None) -> ReportResult:
+    """Write the report of one comparison folder, or of run folders, finished or not, into `out` (default: the folder).
+
+    Raises UserError where a folder is no run, several runs have no `out`, no trial of the comparison finished, or
+    finished runs were not validated on the same images.
+    """
+    if not folders:
+        raise UserError("nothing to report: name a run folder, several, or a comparison folder")
+    if len(folders) > 1 and not out:
+        raise UserError("--out: name a folder for the report of several runs")
+    comparison = read_comparison(folders[0]) if len(folders) == 1 else None
+    if comparison:
+        runs = [Run(trial.run) for trial in comparison.trials if trial.state == "finished"]
+        if not runs:
+            raise UserError(f"{folders[0]}: no trial of this comparison has finished; continue it with --resume")
+    else:
+        runs = [open_run(folder) for folder in folders]
+    ensembles = comparison.ensembles if comparison else []
+    failed = [trial for trial in comparison.trials if trial.state == "failed"] if comparison else []
+    finished = [run for run in runs if run.finished()]
+    # Without a validation split there is nothing to rank by; where only some have one, `leaderboard` names the others.
+    board = leaderboard(finished, ensembles) if any(run.result().val for run in finished) else None
+    title = runs[0].config().name if len(runs) == 1 else "Comparison"
+    page = write_report(runs, storage.absolute(out or folders[0]), title=title, board=board, ensembles=ensembles, failed=failed)
+    return ReportResult.from_dict(page)
