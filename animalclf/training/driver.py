@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Report = Callable[[ProgressEvent], None]
 SILENCE_SECONDS = 60.0  # without an event of the workers, until that is reported
 ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
+SECONDS_TO_STOP = 30.0  # for the workers to end after an interrupt
 
 
 # -------------------------------------------------------------------------------------------- checks before any work
@@ -234,7 +235,12 @@ def train_on_ray(
     fit = _Fit(_trainer(task, workers), switch)
     switch.begin(mailbox)
     fit.start()
-    return _follow(fit, mailbox, run, workers, report)
+    try:
+        return _follow(fit, mailbox, run, workers, report)
+    except KeyboardInterrupt:  # the Ray may be the caller's, who goes on with it
+        switch.stop()
+        switch.wait(SECONDS_TO_STOP)
+        raise
 
 
 def _trainer(task: Task, workers: Workers) -> Any:

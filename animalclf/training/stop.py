@@ -49,9 +49,9 @@ class Switch:
         if group is not None:
             ray.util.remove_placement_group(group)
 
-    def wait(self) -> None:
-        """Until no training runs."""
-        self._ended.wait()
+    def wait(self, timeout: float | None = None) -> None:
+        """Until no training runs, at most `timeout` seconds."""
+        self._ended.wait(timeout)
 
 
 class EndRun(ray.train.UserCallback):

@@ -16,7 +16,7 @@ from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialP
 from animalclf.tuning.spec import Trial, monitored_metric
 from animalclf.utils.console import console as stderr
 from animalclf.utils.console import duration
-from animalclf.utils.progress import LOG_SECONDS
+from animalclf.utils.progress import LOG_SECONDS, is_watched
 from animalclf.utils.throttle import Throttle
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
@@ -66,7 +66,7 @@ class LiveTable:
         self.live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
     def __enter__(self) -> LiveTable:
-        if self.console.is_terminal:
+        if is_watched(self.console):
             self.live.start()
         return self
 

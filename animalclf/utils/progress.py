@@ -3,9 +3,11 @@ standard error."""
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from types import TracebackType
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from animalclf.utils import console as output
@@ -59,6 +61,7 @@ class ProgressLine:
         self._bar.update(self._task, description=description, text=text, completed=done, total=total)
 
 
-def is_watched() -> bool:
-    """Whether standard error is a terminal or a notebook, where lines can be drawn over."""
-    return output.console.is_terminal or output.console.is_jupyter
+def is_watched(console: Console | None = None) -> bool:
+    """Whether `console` (default: standard error) is a terminal, or a notebook with ipywidgets, where lines can be drawn over."""
+    console = console or output.console
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
