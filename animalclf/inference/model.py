@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from animalclf import config as configuration
 from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
 from animalclf.errors import UserError
@@ -44,9 +43,8 @@ class Model:
         there is no run or no checkpoint yet."""
         self.run = open_run(os.fspath(run)).root
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        self._classifier, about = checkpoint.load_model(self.run, self.device)
-        self.classes: list[str] = list(about["classes"])
-        self.config: Config = configuration.from_dict(about["config"])
+        self._classifier, info = checkpoint.load_model(self.run, self.device)
+        self.classes, self.config = info.classes, info.config
 
     def __repr__(self) -> str:
         return f"Model({self.run!r}: {self.config.name}, {len(self.classes)} classes, {self.device})"

@@ -1,0 +1,222 @@
+"""The Python API: cheap to import, the same results as the commands, a good guest in processes and notebooks."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import tiny_prepared
+from PIL import Image
+
+import animalclf
+from animalclf.cli import main
+from animalclf.commands import command_modules
+from animalclf.data import decode, prepared_set
+from animalclf.data.prepared_set import open_prepared
+from animalclf.demo.dataset import write_demo
+from animalclf.predictions import class_probabilities
+from animalclf.rows import Leaderboard, LeaderboardRow, Spread, VoteResult
+from animalclf.runs import Run
+
+SMALL = {"data.stored_size": 76, "train.epochs": 1, "train.precision": "fp32"}
+
+
+def test_importing_is_cheap_and_imports_neither_torch_nor_ray():
+    code = (
+        "import sys, time\nbegan = time.perf_counter()\nimport animalclf\nspent = time.perf_counter() - began\n"
+        "animalclf.prepare, animalclf.report\nimport animalclf.prepare.manifest, animalclf.report.render\n"
+        "assert callable(animalclf.prepare) and callable(animalclf.report)  # and not the subpackages\n"
+        "assert not {'torch', 'ray'} & set(sys.modules), 'imported'\nprint(spent)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.1
+
+
+def test_everything_public_has_a_docstring_and_unknown_names_are_refused():
+    assert all(getattr(animalclf, name).__doc__ for name in animalclf.__all__)
+    assert set(animalclf.__all__) <= set(dir(animalclf))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = animalclf.trian
+
+
+def test_a_command_is_a_module_and_the_help_keeps_their_order():
+    names = [module.__name__.rpartition(".")[2] for module in command_modules()]
+    assert names == ["recipes", "prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
+
+
+# ------------------------------------------------------------------------------------------- a model in this process
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on a tiny prepared set, trained in this process, and its result."""
+    root = tmp_path_factory.mktemp("api")
+    tiny_prepared(root / "set", size=76)
+    result = animalclf.train(root / "set", recipe="demo", out=root / "run", set={"train.epochs": 1, "train.precision": "fp32"}, local=True)
+    return root, result
+
+
+@pytest.fixture(scope="module")
+def images(trained):
+    """The validation images uint8 (N, S, S, 3) and what the training recorded for them."""
+    root, _ = trained
+    prepared, table = open_prepared(str(root / "set")), Run(str(root / "run")).predictions("val").set_index("path")
+    stored = np.zeros((len(prepared.manifest), 76, 76, 3), np.uint8)
+    for shard in prepared.shard_paths():
+        pixels, index = prepared_set.read_shard(shard, 76)
+        stored[index] = pixels
+    rows = prepared.rows("val")
+    wanted = table.loc[prepared.manifest["path"].iloc[rows]]
+    return stored[rows], class_probabilities(wanted, prepared.classes), wanted["predicted"].tolist()
+
+
+def test_a_training_returns_its_typed_result_and_records_the_call(trained):
+    root, result = trained
+    assert result.run == str(root / "run") and result.epochs == 1 and result.val.metrics["accuracy"] == result.metrics["accuracy"]
+    assert result.startup["total"] < 120  # since the call, not since the process began
+    environment = json.loads((root / "run" / "environment.json").read_text())
+    assert environment["command"].startswith("animalclf.train(data=") and "local=True" in environment["command"]
+    page = Path(animalclf.report(result.run).report).read_text()
+    assert "animalclf.train(data=" in page and "ipykernel" not in page
+
+
+def test_load_gives_the_probabilities_of_the_training(trained, images):
+    model, (pixels, probabilities, predicted) = animalclf.load(trained[0] / "run"), images
+    assert model.classes == trained[1].classes and model.config.name == "demo"
+    found = model.predict_proba(pixels)
+    assert found.dtype == np.float32 and found.shape == probabilities.shape
+    np.testing.assert_allclose(found, probabilities, atol=1e-5)
+    assert model.predict(pixels) == predicted
+    features = model.embed(pixels)
+    assert features.dtype == np.float32 and features.shape[0] == len(pixels) and features.ndim == 2
+
+
+def test_images_come_in_many_forms(trained, images, tmp_path):
+    model, pixels = animalclf.load(trained[0] / "run"), images[0][:3]
+    expected = model.predict_proba(pixels)
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, image in zip(files, pixels, strict=True):
+        Image.fromarray(image).save(file)
+    pillow = [Image.fromarray(image) for image in pixels]
+    for same in (list(pixels), files, [str(file) for file in files], pillow, (files[0], pillow[1], pixels[2])):
+        np.testing.assert_allclose(model.predict_proba(same), expected, atol=1e-6)
+    for one in (pixels[0], files[0], pillow[0]):
+        np.testing.assert_allclose(model.predict_proba(one), expected[:1], atol=1e-6)
+        assert len(model.predict(one)) == 1
+    assert model.predict_proba([]).shape == (0, 3) and model.predict([]) == [] and len(model.embed([])) == 0
+
+
+def test_a_pillow_image_is_read_as_its_file(tmp_path):
+    """Turned by EXIF, with transparency, grey and 16 bits: the same pixels from the file and from the opened image."""
+    generator = np.random.default_rng(0)
+    colours, exif = generator.integers(0, 256, (20, 30, 4), np.uint8), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colours[:, :, :3]).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(colours).save(tmp_path / "transparent.png")
+    Image.fromarray(colours[:, :, 0]).save(tmp_path / "grey.png")
+    Image.fromarray(colours[:, :, 0].astype(np.uint16) * 256).save(tmp_path / "deep.png")
+    for file in sorted(tmp_path.iterdir()):
+        with Image.open(file) as opened:
+            np.testing.assert_array_equal(decode.from_pil(opened), decode.decode(file.read_bytes()).image)
+
+
+def test_what_cannot_be_read_is_named(trained, tmp_path):
+    model = animalclf.load(trained[0] / "run")
+    (tmp_path / "page.jpg").write_text("<html>")
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    for name in ("page.jpg", "cut.jpg", "missing.jpg"):
+        with pytest.raises(animalclf.UserError, match=f"{name}: cannot be read: ."):
+            model.predict([np.zeros((8, 8, 3), np.uint8), tmp_path / name])
+    for wrong, what in ((np.zeros((8, 8, 3), np.float32), "float32"), (np.zeros((8, 8), np.uint8), r"\(8, 8\)"), (7, "int is no path")):
+        with pytest.raises(animalclf.UserError, match=f"image 0: .*{what}"):
+            model.predict([wrong])
+    with pytest.raises(animalclf.UserError, match="no run here"):
+        animalclf.load(tmp_path)
+
+
+def test_a_report_of_a_run_without_a_validation_split(tmp_path, capsys):
+    tiny_prepared(tmp_path / "set", size=76, val=0)
+    animalclf.train(tmp_path / "set", recipe="demo", out=tmp_path / "run", set={"train.epochs": 1}, local=True)
+    assert main(["report", str(tmp_path / "run"), "--json"]) == 0
+    page = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["report"]).read_text()
+    assert 'id="learning_curves"' in page and 'id="leaderboard"' not in page
+
+
+# ----------------------------------------------------------------------------------------------- results in notebooks
+
+
+def test_results_are_small_escaped_tables_in_notebooks(trained):
+    html = trained[1]._repr_html_()
+    assert "<td>accuracy</td>" in html and html.count("<tr>") < 30
+    evaluation = trained[1].val._repr_html_()
+    low, high = trained[1].val.intervals["accuracy"]
+    assert f"({low:.4f} to {high:.4f})" in evaluation
+    spread = Spread(mean=0.5, std=None, low=0.25, high=0.75, values=[0.5])
+    row = LeaderboardRow(
+        recipe="<b>net</b>", kind="model", seeds=[0], runs=[], metrics={"accuracy": spread}, best_epoch=None, images_per_s=None,
+        seconds_to_best=0, device_seconds_to_best=0, parameters=1, trainable=1,
+    )  # fmt: skip
+    board = Leaderboard(images=4, classes=["a"], rows=[row], pairs=[])._repr_html_()
+    assert "&lt;b&gt;net&lt;/b&gt;" in board and "<b>" not in board and "0.5000 (0.2500 to 0.7500)" in board
+    assert "&lt;i&gt;.csv" in VoteResult(files=[], submission="<i>.csv", rows=1, unanimous=1, ties=0, changed=0)._repr_html_()
+
+
+# --------------------------------------------------------------------------------------------- in a Ray of the caller
+
+
+@pytest.mark.ray
+def test_a_guest_in_the_callers_ray(tmp_path, ray_local, monkeypatch):
+    """prepare, train, evaluate, predict and load agree, in a Ray that stays as it was."""
+    import ray
+    import ray.data
+
+    monkeypatch.delenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", raising=False)
+    context, logger, job = ray.data.DataContext.get_current(), logging.getLogger("ray.data"), ray.get_runtime_context().get_job_id()
+    monkeypatch.setattr(context, "target_max_block_size", 12345)
+    monkeypatch.setattr(context, "enable_progress_bars", True)
+    level = logger.level
+    write_demo(str(tmp_path / "demo"), images=60, test_images=12, seed=3)
+    prepared = animalclf.prepare(tmp_path / "demo", tmp_path / "set", recipe="demo", set={"data.stored_size": 76})
+    result = animalclf.train(prepared.root, recipe="demo", out=tmp_path / "run", set=SMALL)
+    evaluation = animalclf.evaluate(result.run)
+    assert evaluation["accuracy"] == pytest.approx(result.metrics["accuracy"])
+    predicted = animalclf.predict(result.run, tmp_path / "demo")
+    table = pd.read_parquet(predicted.predictions)
+    files = [Path(predicted.data) / path for path in table["path"]]
+    model = animalclf.load(result.run)
+    np.testing.assert_allclose(model.predict_proba(files), class_probabilities(table, model.classes), atol=1e-5)
+    assert model.predict(files) == table["predicted"].tolist()
+    assert ray.is_initialized() and ray.get_runtime_context().get_job_id() == job
+    assert (context.target_max_block_size, context.enable_progress_bars, logger.level) == (12345, True, level)
+    assert "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S" not in os.environ
+    animalclf.leave_ray()
+    assert ray.is_initialized()
+
+
+@pytest.mark.ray
+def test_compare_and_ensemble_return_what_the_commands_print(tmp_path, ray_local):
+    tiny_prepared(tmp_path / "set", size=76)
+    out = tmp_path / "comparison"
+    result = animalclf.compare(tmp_path / "set", recipes=["demo"], grid={"optim.lr": [1e-4, 1e-3]}, set={"train.epochs": 1}, out=out)
+    assert not result.failed and len(result.trials) == 2 and len(result.ensembles) == 3 and Path(result.report).exists()
+    assert "<td>demo lr=" in result._repr_html_()
+    runs = [trial.run for trial in result.trials]
+    joined = animalclf.ensemble(runs, out=tmp_path / "joined", method=["mean"])
+    assert [one.method for one in joined.ensembles] == ["mean"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["ensemble", *runs, "--out", str(tmp_path / "again"), "--method", "mean", "--json"]) == 0
+    content = json.loads(printed.getvalue().splitlines()[-1])
+    assert content["leaderboard"] == [
+        row | {"runs": [url.replace("joined", "again") for url in row["runs"]]} for row in joined.leaderboard.to_dict()["rows"]
+    ]
+    moved = tmp_path / "moved"
+    out.rename(moved)
+    assert str(moved) in animalclf.report(moved).report
