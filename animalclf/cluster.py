@@ -100,7 +100,7 @@ def _started_here() -> str | None:
 
 
 def leave_ray() -> None:
-    """Disconnect from the cluster that `ensure_ray` joined or started; a Ray that the caller connected to stays."""
+    """Disconnect from the cluster that this package joined, or end the Ray that it started. A Ray that the caller connected to stays."""
     global _connection
     if _connected_here():
         import ray

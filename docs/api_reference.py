@@ -1,0 +1,52 @@
+"""Writes the reference at the end of docs/api.md from the signatures and docstrings: `python docs/api_reference.py`."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import animalclf
+from animalclf import rows
+from animalclf.inference.model import Model
+
+PAGE = Path(__file__).with_name("api.md")
+HEADING = "## Reference\n"
+FUNCTIONS = ("prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "load", "leave_ray")
+RESULTS = ("TrainingResult", "ComparisonResult", "EvaluationResult", "PredictionResult", "EnsemblesResult", "EnsembleResult", "VoteResult",
+           "Leaderboard", "LeaderboardRow", "ReportResult")  # fmt: skip
+
+
+def reference() -> str:
+    """The reference in Markdown, after its heading."""
+    parts = [_entry(f"animalclf.{name}", getattr(animalclf, name)) for name in FUNCTIONS]
+    parts.append(f"### Model\n\n{_text(Model)}")
+    parts += [_entry(f"Model.{name}", method) for name, method in vars(Model).items() if inspect.isfunction(method) and name[0] != "_"]
+    parts += [f"### {name}\n\n{_text(getattr(rows, name))}\n\nFields: {_fields(getattr(rows, name))}." for name in RESULTS]
+    return "\n\n".join(parts) + "\n"
+
+
+def page(text: str) -> str:
+    """`text` of the page with its reference made anew."""
+    return text[: text.index(HEADING) + len(HEADING)] + "\n" + reference()
+
+
+def _entry(name: str, function: Any) -> str:
+    signature = inspect.signature(function)
+    parameters = [one.replace(annotation=one.empty) for one in signature.parameters.values() if one.name != "self"]
+    call = signature.replace(parameters=parameters, return_annotation=signature.empty)
+    lines = textwrap.wrap(f"{name}{call}", 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return f"### {name}\n\n" + "\n".join(f"    {line}" for line in lines) + f"\n\n{_text(function)}"
+
+
+def _text(documented: Any) -> str:
+    return inspect.getdoc(documented) or ""
+
+
+def _fields(row: Any) -> str:
+    return ", ".join(f"`{name}`" for name in row.__dataclass_fields__)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

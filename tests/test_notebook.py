@@ -1,0 +1,68 @@
+"""The Python API in a real Jupyter kernel: calls one after another, a progress bar, an interrupted cell that is resumed."""
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+
+import nbformat
+import pytest
+from helpers import tiny_prepared
+from nbclient import NotebookClient
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Runs a cell in a kernel that starts in `tmp_path` and joins no Ray of others: the cell's source to its outputs."""
+    scratch = tempfile.mkdtemp(prefix="nb-")  # short: sockets lie below it
+    monkeypatch.setenv("RAY_TMPDIR", scratch)
+    monkeypatch.setenv("IPYTHONDIR", scratch)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, resources={"metadata": {"path": str(tmp_path)}}, allow_errors=True)
+
+    def run(source):
+        client.nb.cells.append(nbformat.v4.new_code_cell(source))
+        return client.execute_cell(client.nb.cells[-1], len(client.nb.cells) - 1)["outputs"]
+
+    with client.setup_kernel():
+        run.interrupt = lambda: os.kill(client.km.provisioner.pid, signal.SIGINT)
+        yield run
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def result_of(outputs, kind="text/plain"):
+    """What the last line of a cell evaluates to; fails with the traceback of a cell that raises."""
+    errors = [output for output in outputs if output["output_type"] == "error"]
+    assert not errors, "\n".join(errors[0]["traceback"])
+    return next(output["data"][kind] for output in outputs if output["output_type"] == "execute_result")
+
+
+@pytest.mark.ray
+def test_cells_one_after_another_and_an_interrupted_one(notebook, tmp_path):
+    tiny_prepared(tmp_path / "set", size=76)
+    train = "animalclf.train('set', recipe='demo', out={!r}, set={{'train.epochs': {}, 'train.precision': 'fp32'}}, resume={})"
+    outputs = notebook(f"import animalclf\n{train.format('one', 1, False)}")
+    assert "<td>balanced_accuracy</td>" in result_of(outputs, "text/html")
+    assert any(WIDGET in output.get("data", {}) for output in outputs)  # the progress bar
+    ray = "import ray\nray.get_runtime_context().gcs_address if ray.is_initialized() else None"
+    address = result_of(notebook(ray))
+    assert "<table>" in result_of(notebook(train.format("two", 1, False)), "text/html")
+    assert result_of(notebook(ray)) == address  # the second call uses the Ray of the first
+    assert "'class" in result_of(notebook("import numpy\nanimalclf.load('two').predict(numpy.zeros((80, 60, 3), numpy.uint8))"))
+
+    def interrupt():
+        history, deadline = tmp_path / "three" / "metrics.jsonl", time.monotonic() + 300
+        while not history.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        notebook.interrupt()
+
+    threading.Thread(target=interrupt).start()
+    outputs = notebook(train.format("three", 6, False))
+    assert [output["ename"] for output in outputs if output["output_type"] == "error"] == ["KeyboardInterrupt"]
+    assert not (tmp_path / "three" / "result.json").exists() and not (tmp_path / "three" / "running.json").exists()
+    assert result_of(notebook(f"{ray} or 'left'")) == "'left'"  # nothing trains on
+    assert result_of(notebook(f"{train.format('three', 6, True)}.epochs")) == "6"
