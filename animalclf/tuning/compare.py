@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import ray
@@ -61,39 +61,26 @@ def compare(
     claim.lock()
     try:
         cluster.ensure_ray(workers)
-        use_gpu = not cpu and cluster.at_most().get("GPU", 0) > 0
-        preflight(Workers.fixed(workers, use_gpu), [])  # before the preparation, which may take long
+        workers_per_trial = Workers.fixed(workers, not cpu and cluster.at_most().get("GPU", 0) > 0)
+        preflight(workers_per_trial, [])  # before the preparation, which may take long
         spec, prepared = _prepared(spec, data, prepared_at or storage.join(os.path.dirname(out), "prepared"))
-        data_facts = _same_pictures(spec, prepared, workers)
-        comparison_dir.check_same_data(out, stored, data_facts)
+        compared_data = _same_pictures(spec, prepared, workers)
+        comparison_dir.check_same_data(out, stored, compared_data)
         entries = comparison_dir.known_trials(spec, out, stored)
         ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
         weights = {trial.config.model.weights for trial in spec.trials} - {"none", "imagenet"}
-        found = preflight(Workers.fixed(workers, use_gpu), [out, *(one.root for one in prepared), *weights])
-        at_once = concurrency(workers, use_gpu, max_concurrent)
-        stores, kept = _stores([(trial, one) for trial, one, done in zip(spec.trials, prepared, ended, strict=True) if not done])
-        _say(
-            spec,
-            data_facts,
-            sum(ended),
-            at_once,
-            f"{workers} {'GPU' if use_gpu else 'CPU'} worker{'s' if workers > 1 else ''} each ({found}){kept}",
-            out,
-        )
-        comparison_dir.write_spec(out, spec, data_facts, stored)
-        trials = storage.join(out, comparison_dir.TRIALS)
-        jobs = [
-            TrialJob(trial, trials if spec.searching else storage.join(trials, trial.slug), one, stores.get(one.root), done)
-            for trial, one, done in zip(spec.trials, prepared, ended, strict=True)
-        ]
-        if spec.schedule == "none" and not spec.searching:
-            jobs = [job for job in jobs if not job.ended]
-        jobs.sort(key=lambda job: not job.ended)  # a schedule learns from the past first
-        mailbox = open_mailbox()
-        tracker = comparison_dir.TrialTracker(out, data_facts, entries, spec.trials[0].config, show)
+        resources = preflight(workers_per_trial, [out, *(images.root for images in prepared), *weights])
+        max_concurrent = concurrency(workers, workers_per_trial.use_gpu, max_concurrent)
+        stores, cached = _stores([(trial, images) for trial, images, done in zip(spec.trials, prepared, ended, strict=True) if not done])
+        place = f"{workers_per_trial.text} each ({resources}){cached}"
+        _print_plan(spec, compared_data, sum(ended), max_concurrent, place, out)
+        comparison_dir.write_spec(out, spec, compared_data, stored)
+        jobs = _jobs(spec, prepared, stores, ended, storage.join(out, comparison_dir.TRIALS))
+        tracker = comparison_dir.TrialTracker(out, compared_data, entries, spec.trials[0].config, show)
         try:
             if spec.searching or not all(job.ended for job in jobs):
-                run_trials(ComparisonJob(tuple(jobs), spec, workers, use_gpu, mailbox, caller().text), tracker, claim, at_once)
+                comparison = ComparisonJob(jobs, spec, workers, workers_per_trial.use_gpu, open_mailbox(), caller().text)
+                run_trials(comparison, tracker, claim, max_concurrent)
         finally:
             tracker.close()
         for url in tracker.new_runs():
@@ -101,6 +88,19 @@ def compare(
         return tracker.summary()
     finally:
         claim.unlock()
+
+
+def _jobs(
+    spec: ComparisonSpec, prepared: Sequence[Prepared], stores: Mapping[str, ImageCache], ended: Sequence[bool], folder: str
+) -> tuple[TrialJob, ...]:
+    """A job for each trial, in their order in `folder`; without a schedule or a searcher, which learn from the past, only for what is left to train."""
+    jobs = [
+        TrialJob(trial, folder if spec.searching else storage.join(folder, trial.slug), images, stores.get(images.root), done)
+        for trial, images, done in zip(spec.trials, prepared, ended, strict=True)
+    ]
+    if spec.schedule == "none" and not spec.searching:
+        jobs = [job for job in jobs if not job.ended]
+    return tuple(sorted(jobs, key=lambda job: not job.ended))  # the past first
 
 
 def _prepared(spec: ComparisonSpec, data: str, where: str) -> tuple[ComparisonSpec, list[Prepared]]:
@@ -180,7 +180,7 @@ def concurrency(workers: int, use_gpu: bool, asked: int = 0) -> int:
     return max(1, min(asked, most) if asked else usual)
 
 
-def _say(spec: ComparisonSpec, data: ComparedData, ended: int, at_once: int, place: str, out: str) -> None:
+def _print_plan(spec: ComparisonSpec, data: ComparedData, ended: int, at_once: int, place: str, out: str) -> None:
     what = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (f", {ended} of them done" if ended else "")
     what += ", stopped early where they fall behind (ASHA)" if spec.schedule == "asha" else ""
     what += ", chosen by Optuna" if spec.searching else ""
