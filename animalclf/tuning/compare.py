@@ -93,14 +93,15 @@ def compare(
 def _jobs(
     spec: ComparisonSpec, prepared: Sequence[Prepared], stores: Mapping[str, ImageCache], ended: Sequence[bool], folder: str
 ) -> tuple[TrialJob, ...]:
-    """A job for each trial, in their order in `folder`; without a schedule or a searcher, which learn from the past, only for what is left to train."""
+    """A job for each trial, below `folder`. Trials that have ended are among them only for a schedule or a searcher, which
+    learns from the past and sees them first."""
     jobs = [
         TrialJob(trial, folder if spec.searching else storage.join(folder, trial.slug), images, stores.get(images.root), done)
         for trial, images, done in zip(spec.trials, prepared, ended, strict=True)
     ]
     if spec.schedule == "none" and not spec.searching:
         jobs = [job for job in jobs if not job.ended]
-    return tuple(sorted(jobs, key=lambda job: not job.ended))  # the past first
+    return tuple(sorted(jobs, key=lambda job: not job.ended))
 
 
 def _prepared(spec: ComparisonSpec, data: str, where: str) -> tuple[ComparisonSpec, list[Prepared]]:
