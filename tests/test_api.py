@@ -156,6 +156,7 @@ def test_a_report_of_a_run_without_a_validation_split(tmp_path, capsys):
 def test_results_are_small_escaped_tables_in_notebooks(trained):
     html = trained[1]._repr_html_()
     assert "<td>accuracy</td>" in html and html.count("<tr>") < 30
+    assert "<td>class2</td>" in open_prepared(str(trained[0] / "set"))._repr_html_()
     evaluation = trained[1].val._repr_html_()
     low, high = trained[1].val.intervals["accuracy"]
     assert f"({low:.4f} to {high:.4f})" in evaluation

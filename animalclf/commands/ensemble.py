@@ -35,12 +35,11 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    result = call(api.ensemble, arguments)
-
     from animalclf.report.leaderboard_render import pairs_table, table
     from animalclf.rows import VoteResult
     from animalclf.utils.console import console
 
+    result = call(api.ensemble, arguments)
     if isinstance(result, VoteResult):
         console.print(f"{result.rows:,} pictures, {result.unanimous:,} unanimous, {result.ties:,} ties: {result.submission}", soft_wrap=True)
         return result.to_dict()

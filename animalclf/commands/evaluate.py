@@ -29,11 +29,10 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    result = call(api.evaluate, arguments)
-
     from animalclf.inference.evaluate import table
     from animalclf.utils.console import console
 
+    result = call(api.evaluate, arguments)
     for renderable in table(result):
         console.print(renderable)
     return result.to_dict()

@@ -33,10 +33,9 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    result = call(api.predict, arguments)
-
     from animalclf.utils.console import console
 
+    result = call(api.predict, arguments)
     for image in result.unreadable[:20]:
         console.print(f"[yellow]unreadable:[/] {escape(image.path)}: {escape(image.reason)}; predicted as the most frequent class")
     console.print(f"{result.images:,} images, {result.images_per_s:,.0f} images/s: {result.predictions}, {result.submission}")

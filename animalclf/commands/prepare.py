@@ -30,10 +30,9 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    prepared = call(api.prepare, arguments)
-
     from animalclf.prepare.summary import summary
     from animalclf.utils.console import console
 
+    prepared = call(api.prepare, arguments)
     console.print(summary(prepared))
     return {**prepared.info, "root": prepared.root, "exit_code": UNREADABLE if prepared.info["bad"] else 0}

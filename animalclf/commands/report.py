@@ -27,9 +27,8 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    page = call(api.report, arguments)
-
     from animalclf.utils.console import console
 
+    page = call(api.report, arguments)
     console.print(f"report: {page.report}", soft_wrap=True)
     return page.to_dict()

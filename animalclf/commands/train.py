@@ -41,10 +41,9 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    result = call(api.train, arguments)
-
     from animalclf.training.display import results_table
     from animalclf.utils.console import console
 
+    result = call(api.train, arguments)
     console.print(results_table(result))
     return result.to_dict()

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from animalclf.errors import UserError
+from animalclf.rows import html_table
 from animalclf.utils import storage
 
 FORMAT = 2
@@ -50,6 +51,13 @@ class Prepared:
     def pixel_bytes(self) -> int:
         """Bytes of all stored pictures together."""
         return sum(shard["rows"] for shard in self.info["shards"]) * self.stored_size**2 * 3
+
+    def _repr_html_(self) -> str:
+        """For notebooks: where the set is, and the images of each class in each split."""
+        splits = ("train", "val", "test")
+        counts = [np.bincount(self.labels[self.rows(split)], minlength=len(self.classes)) for split in splits]
+        lines = [(name, *(int(count[number]) for count in counts)) for number, name in enumerate(self.classes)]
+        return html_table(("", self.root), (("stored at", f"{self.stored_size} px"),)) + html_table(("class", *splits), lines)
 
     def shard_paths(self) -> list[str]:
         return [storage.join(self.root, shard["file"]) for shard in self.info["shards"]]
