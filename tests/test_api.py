@@ -5,14 +5,17 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tiny_prepared
+from helpers import tiny_prepared, train_workers
 from PIL import Image
 
 import animalclf
@@ -200,6 +203,27 @@ def test_a_guest_in_the_callers_ray(tmp_path, ray_local, monkeypatch):
     assert "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S" not in os.environ
     animalclf.leave_ray()
     assert ray.is_initialized()
+
+
+@pytest.mark.ray
+def test_an_interrupted_call_stops_its_training_in_the_callers_ray(tmp_path, ray_local):
+    import ray
+
+    tiny_prepared(tmp_path / "set", size=76)
+
+    def interrupt():
+        history, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 300
+        while not history.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    arguments = {"recipe": "demo", "out": tmp_path / "run", "set": {"train.epochs": 8, "train.precision": "fp32"}}
+    with pytest.raises(KeyboardInterrupt):
+        animalclf.train(tmp_path / "set", **arguments)
+    assert ray.is_initialized() and not train_workers()
+    assert not (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / "running.json").exists()
+    assert animalclf.train(tmp_path / "set", **arguments, resume=True).epochs == 8
 
 
 @pytest.mark.ray
