@@ -12,7 +12,7 @@ import ray.train
 import ray.train.torch
 
 from animalclf.config import Config
-from animalclf.data.device_loader import DeviceLoader, fits
+from animalclf.data.device_loader import DeviceLoaders
 from animalclf.data.loader import Loader
 from animalclf.data.prepared_set import open_prepared
 from animalclf.data.ray_loader import ImageCache, RayLoader
@@ -55,18 +55,12 @@ class RankLoaders:
     """Makes the loaders of this rank: from device memory where the images fit, else from Ray Data."""
 
     def __init__(self, cache: ImageCache, image_bytes: int, ranks: RankContext) -> None:
-        self.cache, self.image_bytes, self.ranks = cache, image_bytes, ranks
-        self.on_device: DeviceLoader | None = None
+        self.cache, self.ranks = cache, ranks
+        self.on_device = DeviceLoaders(image_bytes, ranks.device, ranks.rank, ranks.world_size)
 
     def __call__(self, plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
-        rank, world_size = self.ranks.rank, self.ranks.world_size
-        if not fits(plan, self.image_bytes, self.ranks.device):
-            return RayLoader(plan, self.cache, rank, world_size, passes)
-        # The evaluation at the end sees the same images as the epochs; the features of a frozen base are another selection.
-        if self.on_device is None or self.on_device.plan is not plan:
-            self.on_device = None  # its memory is free before the next is filled
-            self.on_device = DeviceLoader(plan, self.cache.images(), self.ranks.device, rank, world_size)
-        return self.on_device
+        resident = self.on_device.of(plan, self.cache.images)
+        return resident or RayLoader(plan, self.cache, self.ranks.rank, self.ranks.world_size, passes)
 
 
 def worker(settings: dict[str, Any]) -> TrainingResult | UserError | None:
