@@ -294,7 +294,14 @@ class Train:
     batch."""
 
     compile: Flag = False
-    """Compile the model with torch.compile. It takes a minute or more at the start and pays on GPUs in long runs."""
+    """Compile the model with torch.compile, also where train.compile_from does not ask for it. On a CPU it takes a minute or more at the start."""
+
+    compile_from: Annotated[Whole, Field(ge=0)] = 1_000_000
+    """Compile the model on GPUs in trainings of at least this many images over all epochs: shorter ones do not earn the 10 to 60 s that it
+    takes. 0 never does."""
+
+    cuda_graphs: Flag = True
+    """Start all kernels of a step by one call: on one GPU, with Adam or AdamW, without mixup and CutMix. Elsewhere it has no effect."""
 
     cache: Literal["auto", "memory", "disk"] = "auto"
     """Where the decoded images are cached for the epochs. memory: in Ray's object store. disk: on the nodes' local disks. auto: in

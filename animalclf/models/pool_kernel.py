@@ -23,8 +23,9 @@ def _pool(maps, out, total, channels, width_out, width, BLOCK: tl.constexpr):  #
     b = tl.load(first + channels, mask=inside)
     c = tl.load(first + width * channels, mask=inside)
     d = tl.load(first + width * channels + channels, mask=inside)
-    nan = tl.PropagateNan.ALL
-    tl.store(out + number, tl.maximum(tl.maximum(a, b, nan), tl.maximum(c, d, nan), nan), mask=inside)
+    upper = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    lower = tl.maximum(c, d, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(out + number, tl.maximum(upper, lower, propagate_nan=tl.PropagateNan.ALL), mask=inside)
 
 
 def max_pool(maps: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -30,13 +30,51 @@ def packed(content: dict[str, Any]) -> memoryview:
     return sink.getbuffer()
 
 
-class Writer:
-    """Does one epoch's writes after another's: at once on a file system; to a bucket, which takes its time, while the
-    next epoch trains."""
+def deferred(content: dict[str, Any], device: torch.device) -> Callable[[str], None]:
+    """A function, for any thread, that writes `content` as it is now to a file or bucket that it gets.
 
-    def __init__(self, run: Run) -> None:
-        self.pool = ThreadPoolExecutor(1) if storage.is_remote(run.root) else None
+    On a GPU the tensors are copied there, in less than a millisecond. When the function is called they go to the host, on a stream of their own,
+    beside the steps of the next epoch, and from there straight to the file: to pack them in memory first would hold Python's lock for a tenth of a
+    second, in which no step is started.
+    """
+    if device.type != "cuda":
+        data = packed(content)
+        return lambda url: storage.write_bytes(url, data)
+    copied, ready = _copied(content), torch.cuda.Event()
+    ready.record()
+
+    def write(url: str) -> None:
+        stream = torch.cuda.Stream(device)
+        stream.wait_event(ready)
+        with torch.cuda.stream(stream), storage.writing(url) as file:
+            torch.save({"format": FORMAT, **copied}, file)
+
+    return write
+
+
+def _copied(content: Any) -> Any:
+    """Dictionaries and lists of tensors and plain data, with the tensors copied."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().clone()
+    if isinstance(content, dict):
+        return {key: _copied(value) for key, value in content.items()}
+    return [_copied(value) for value in content] if isinstance(content, list) else content
+
+
+class Writer:
+    """Does one epoch's writes after another's: at once from a CPU to a file system; while the next epoch trains to a bucket, which takes its time,
+    and from a GPU, whose epochs are short. Leaving its context waits for what is being written."""
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.pool = ThreadPoolExecutor(1) if storage.is_remote(run.root) or device.type == "cuda" else None
         self.running: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool:
+            self.pool.shutdown()
 
     def add(self, writes: Callable[[], None]) -> None:
         """Do `writes`, after those before. Raises UserError where these, or those before, cannot be done (a full disk,

@@ -8,7 +8,7 @@ import queue
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,15 @@ from animalclf.utils.malloc import ONE_ARENA
 from animalclf.utils.throttle import Throttle
 
 if TYPE_CHECKING:
+    from animalclf.data.loader import Loader
     from animalclf.data.ray_loader import ImageCache
+    from animalclf.data.sampler import Phase, SamplingPlan
     from animalclf.training.stop import Switch
     from animalclf.training.worker import Task
 
 Report = Callable[[ProgressEvent], None]
 SILENCE_SECONDS = 60.0  # without an event of the workers, until that is reported
+EXECUTION = ("profile", "compile", "compile_from", "cuda_graphs")  # keys of `train` that change nothing of what is trained: a resume may differ
 ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
 SECONDS_TO_STOP = 30.0  # for the workers to end after an interrupt
 
@@ -76,7 +79,8 @@ def claim(out: str, config: Config, resume: bool, same_length: bool = False) -> 
 
 
 def _changed(stored: Config, config: Config) -> list[str]:
-    return configuration.differences(stored, replace(config, train=replace(config.train, profile=stored.train.profile)))
+    same = {name: getattr(stored.train, name) for name in EXECUTION}
+    return configuration.differences(stored, replace(config, train=replace(config.train, **same)))
 
 
 def is_longer(run: Run, config: Config) -> bool:
@@ -84,7 +88,7 @@ def is_longer(run: Run, config: Config) -> bool:
     where the run cannot go on to that length, because its epochs so far would have been others, or fewer: finished
     epochs are not undone."""
     stored, epochs, history = run.config(), config.train.epochs, run.metrics()
-    if not configuration.changed_keys(stored, config).keys() <= {"train.epochs", "train.patience", "train.profile"}:
+    if not configuration.changed_keys(stored, config).keys() <= {"train.epochs", "train.patience", *(f"train.{name}" for name in EXECUTION)}:
         return False
     from animalclf.training.train_state import out_of_patience
 
@@ -147,7 +151,7 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     record(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
     console.print(_plan(config, prepared, run, place), soft_wrap=True)
     if local:
-        return train_here(config, prepared, run, report)
+        return train_here(config, prepared, run, report, cpu)
     from animalclf.data.ray_loader import cache_images
 
     return train_on_ray(config, prepared, run, workers, report, cache_images(prepared, in_memory, input_cpus(workers)))
@@ -196,15 +200,23 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
         run.write_config(config)
 
 
-def train_here(config: Config, prepared: Prepared, run: Run, report: Report) -> TrainingResult:
-    """`--local`: the same training in this process, without Ray, so that breakpoints work."""
+def train_here(config: Config, prepared: Prepared, run: Run, report: Report, cpu: bool = False) -> TrainingResult:
+    """`--local`: the same training in this process, on its GPU where there is one (not with `cpu`), without Ray, so that breakpoints work."""
+    import torch
+
+    from animalclf.data.device_loader import DeviceLoaders
     from animalclf.data.loader import MemoryLoader, load_images
     from animalclf.training.distributed import RankContext, set_up_cpu
     from animalclf.training.train import train
 
     set_up_cpu(config.train.threads, 1)
-    images = load_images(prepared)
-    return train(config, prepared, run, lambda plan, passes: MemoryLoader(plan, images), RankContext(), report=report)
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    images, resident = load_images(prepared), DeviceLoaders(prepared.stored_size**2 * 3, device)
+
+    def make_loader(plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
+        return resident.of(plan, lambda: images) or MemoryLoader(plan, images)
+
+    return train(config, prepared, run, make_loader, RankContext(device=device), report=report)
 
 
 # -------------------------------------------------------------------------------------------------------- on Ray Train

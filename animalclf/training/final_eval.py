@@ -96,8 +96,8 @@ def _evaluate(context: TrainContext, split: str, index: np.ndarray, probabilitie
 @torch.no_grad()
 def predict(network: nn.Module, classes: int, batches: Iterator[Batch], device: torch.device, bf16: bool) -> tuple[np.ndarray, np.ndarray]:
     """Manifest rows int64 (N,) and class probabilities float32 (N, classes) of this rank's batches."""
-    indices, parts = [np.empty(0, np.int64)], [np.empty((0, classes), np.float32)]
+    indices, parts = [np.empty(0, np.int64)], [torch.empty((0, classes), device=device)]
     for image, _ in loop.on_device(recorded_rows(batches, indices), device, loop.Clock()):
         with loop.autocast(device, bf16):
-            parts.append(network(image).float().softmax(1).cpu().numpy())
-    return np.concatenate(indices), np.concatenate(parts)
+            parts.append(network(image).float().softmax(1))
+    return np.concatenate(indices), torch.cat(parts).cpu().numpy()

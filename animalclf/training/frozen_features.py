@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from animalclf.data.augment.torch_form import to_device
 from animalclf.data.loader import Batch
 from animalclf.data.sampler import Phase, SamplingPlan
 from animalclf.models.classifier import Classifier
@@ -18,19 +19,32 @@ from animalclf.training import loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, all_gather
 
+ON_DEVICE_BYTES = 2**28  # of features that wait on the device for their copy to the host: a copy after every batch would leave a GPU idle
+GPU_BATCH = 256  # images at once on a GPU, at least; on a CPU the recipe's batch size
+
 
 class FeatureLoader:
-    """Batches whose "image" is the frozen base's features, float32 (N, F), from memory."""
+    """Batches whose "image" is the frozen base's features, float32 (N, F), from memory: a GPU's own, where they fill at most an eighth of it."""
 
     def __init__(self, plan: SamplingPlan, features: np.ndarray, position: np.ndarray, ranks: RankContext) -> None:
         """`features` float32 (images, F); `position` int64 (manifest rows,): the place of each row's features among
         them."""
         self.plan, self.features, self.position, self.ranks = plan, features, position, ranks
+        self.on_device: tuple[torch.Tensor, torch.Tensor] | None = None
+        if ranks.device.type == "cuda" and features.nbytes * 8 < torch.cuda.mem_get_info(ranks.device)[0]:
+            self.on_device = torch.from_numpy(features).to(ranks.device), torch.tensor(plan.labels, device=ranks.device)
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """This rank's batches of one pass."""
-        for index in self.plan.batch_rows(phase, epoch, self.ranks.rank, self.ranks.world_size):
-            if len(index):
+        batches = self.plan.batch_rows(phase, epoch, self.ranks.rank, self.ranks.world_size)
+        if self.on_device and batches:
+            rows, start = np.concatenate(batches), 0
+            features, labels = (table[to_device(at, table.device)] for table, at in zip(self.on_device, (self.position[rows], rows), strict=True))
+        for index in batches:
+            if len(index) and self.on_device:
+                part = slice(start, start := start + len(index))
+                yield {"image": features[part], "label": labels[part], "index": index}  # type: ignore[dict-item]
+            elif len(index):
                 yield {"image": self.features[self.position[index]], "label": self.plan.labels[index], "index": index}
 
 
@@ -44,14 +58,20 @@ def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
     indices: list[np.ndarray] = []
     clock, started = loop.Clock(), time.perf_counter()
     model.eval()
-    batches = context.make_loader(replace(plan, rows={"val": rows}), [("val", 0)]).batches("val", 0)
+    size = max(plan.batch_size, GPU_BATCH) if ranks.device.type == "cuda" else plan.batch_size
+    batches = context.make_loader(replace(plan, rows={"val": rows}, batch_size=size), [("val", 0)]).batches("val", 0)
+    waiting: list[torch.Tensor] = []
     for image, _ in loop.on_device(recorded_rows(batches, indices), ranks.device, clock):
         with loop.autocast(ranks.device, bf16):
-            parts.append(model.features(image).float().cpu().numpy())
+            waiting.append(model.features(image).float())
+        if ranks.device.type == "cpu" or sum(part.nbytes for part in waiting) > ON_DEVICE_BYTES:
+            parts.append(torch.cat(waiting).cpu().numpy())
+            waiting = []
         done = min(clock.images * ranks.world_size, len(rows))
         context.report(PhaseProgress("features", done, len(rows), time.perf_counter() - started))
-    pairs = [pair for rank_pairs in all_gather(list(zip(indices, parts, strict=True))) for pair in rank_pairs]
-    index, features = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+    parts += [torch.cat(waiting).cpu().numpy()] if waiting else []
+    pairs = [pair for pair in all_gather((indices, parts)) if pair[0]]
+    index, features = (np.concatenate([part for pair in pairs for part in pair[which]]) for which in (0, 1))
     loop.same_count("features", len(index), len(rows))
     position = np.full(len(plan.labels), -1, np.int64)
     position[index] = np.arange(len(index))

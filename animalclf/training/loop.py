@@ -20,6 +20,8 @@ from animalclf.training.distributed import RankContext, all_reduce
 from animalclf.training.losses import LOSSES, Loss, log_loss_sum, weighted_sum
 from animalclf.training.lr_schedules import learning_rate
 from animalclf.training.mixup import MixedBatch
+from animalclf.training.optim import set_learning_rate
+from animalclf.training.step_graphs import StepGraphs
 
 DeviceAugment = Callable[[torch.Tensor, np.ndarray], torch.Tensor]  # stored images and their manifest rows to the network's input
 Mix = Callable[[torch.Tensor, torch.Tensor, int], MixedBatch]  # images, labels and the step's number
@@ -116,6 +118,8 @@ class TrainPass:
     """float32 (classes,)."""
     augment: DeviceAugment | None = None
     mix: Mix | None = None
+    graphs: StepGraphs | None = None
+    """Runs the steps as CUDA graphs: one process, no `mix`, and the same settings in every epoch."""
     after_step: Sequence[Callable[[], None]] = ()
     progress: Progress | None = None
 
@@ -139,26 +143,31 @@ def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.o
     train, optim, steps = settings.config.train, settings.config.optim, len(settings.step_sizes)
     device, loss = settings.ranks.device, LOSSES.get(train.loss)(settings.config)
     clock, bf16, started = Clock(), choose_bf16(train.precision, device), time.perf_counter()
-    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, rows; read once, at the end: no synchronisation in a step
-    step = -1
-    for step, (image, label) in enumerate(on_device(batches, device, clock, settings.augment)):
-        rate = learning_rate(optim, settings.epoch * steps + step, steps, train.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    sums = settings.graphs.sums.zero_() if settings.graphs else torch.zeros(2, dtype=torch.float64, device=device)  # read at the end alone
+
+    def optimize(batch: MixedBatch, global_size: int) -> None:
         optimizer.zero_grad(set_to_none=True)
-        batch = settings.mix(image, label, step) if settings.mix else MixedBatch(image, label)
-        _forward_backward(network, batch, step, settings, loss, bf16, sums)
+        _forward_backward(network, batch, global_size, settings, loss, bf16, sums)
         if optim.clip_norm:
             nn.utils.clip_grad_norm_(network.parameters(), optim.clip_norm)
         optimizer.step()
+
+    step = -1
+    for step, (image, label) in enumerate(on_device(batches, device, clock, settings.augment)):
+        set_learning_rate(optimizer, learning_rate(optim, settings.epoch * steps + step, steps, train.epochs))
+        if settings.graphs:
+            settings.graphs.run(lambda image, label: optimize(MixedBatch(image, label), len(label)), image, label)
+        else:
+            optimize(settings.mix(image, label, step) if settings.mix else MixedBatch(image, label), int(settings.step_sizes[step]))
         for hook in settings.after_step:
             hook()
         if settings.progress:
             settings.progress(clock.images * settings.ranks.world_size, time.perf_counter() - started)
     if step + 1 != steps:
         raise RuntimeError(f"epoch {settings.epoch} gave {step + 1} steps, the plan has {steps}: this is a bug, please report it")
-    all_reduce(sums)
-    total_loss, correct, rows = sums.tolist()
+    totals = torch.cat([sums, sums.new_tensor([clock.images])])
+    all_reduce(totals)
+    total_loss, correct, rows = totals.tolist()
     if not np.isfinite(total_loss):
         remedy = f"lower optim.lr (now {optim.lr:g}) or set optim.clip_norm=1"
         raise UserError(f"the training loss is no longer a number in epoch {settings.epoch + 1}; {remedy}")
@@ -166,8 +175,11 @@ def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.o
     return TrainMetrics(total_loss / rows, correct / rows, int(rows)), clock
 
 
-def _forward_backward(network: nn.Module, batch: MixedBatch, step: int, settings: TrainPass, loss: Loss, bf16: bool, sums: torch.Tensor) -> None:
-    """The gradients of one step, in micro-batches; adds loss, correct predictions and rows to `sums`, float64 (3,).
+def _forward_backward(
+    network: nn.Module, batch: MixedBatch, global_size: int, settings: TrainPass, loss: Loss, bf16: bool, sums: torch.Tensor
+) -> None:
+    """The gradients of one step, in micro-batches; adds loss and correct predictions to `sums`, float64 (2,). On a GPU nothing here
+    waits for it.
 
     The loss of a step is the mean over the *global* batch, so ranks with one image more count right and the gradient is
     that of a single process.
@@ -183,10 +195,9 @@ def _forward_backward(network: nn.Module, batch: MixedBatch, step: int, settings
             value = part.fraction * weighted_sum(loss(logits, part.label), part.label, weights)
             if part.other is not None:
                 value = value + (1 - part.fraction) * weighted_sum(loss(logits, part.other), part.other, weights)
-            (value * (world_size / int(settings.step_sizes[step]))).backward()
+            (value * (world_size / global_size)).backward()
         with torch.no_grad():
-            rows = torch.tensor(len(part.label), device=settings.ranks.device)
-            sums += torch.stack([value, (logits.argmax(1) == part.label).sum(), rows]).double()
+            sums += torch.stack([value, (logits.argmax(1) == part.label).sum()]).double()
 
 
 @torch.no_grad()

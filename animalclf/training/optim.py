@@ -44,6 +44,22 @@ def make_optimizer(parameters: Iterable[nn.Parameter], spec: Optim) -> torch.opt
     return OPTIMIZERS.get(spec.name)([group for group in groups if group["params"]], spec)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step for all groups. Steps recorded as CUDA graphs read it from a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state without what recorded steps add to its settings, so that any device can resume from it."""
+    state = optimizer.state_dict()
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return {**state, "param_groups": [group | {"capturable": False} if "capturable" in group else group for group in groups]}
+
+
 class WeightAverage:
     """Exponential moving average of a module's state (parameters and BatchNorm statistics). The decay warms up with the
     number of updates, min(decay, (1 + n) / (10 + n)), so that short runs are not stuck at the initial weights (as
@@ -58,11 +74,11 @@ class WeightAverage:
     def update(self, module: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
+        own, trained = self.state, module.state_dict()
+        moving = [name for name, value in trained.items() if value.is_floating_point()]
+        torch._foreach_lerp_([own[name] for name in moving], [trained[name] for name in moving], 1 - decay)  # a few kernels, not one a tensor
+        for name in trained.keys() - set(moving):
+            own[name].copy_(trained[name])
 
     def apply(self, module: nn.Module) -> None:
         """Put the averaged state into `module`, for evaluation, until `restore`."""

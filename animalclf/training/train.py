@@ -21,14 +21,16 @@ from animalclf.data.sampler import Phase, sampling_plan
 from animalclf.metrics import from_confusion
 from animalclf.rows import EpochRow, Moment, PhaseProgress, ProgressEvent, TrainingResult
 from animalclf.runs import Run
-from animalclf.training import checkpoint, loop
+from animalclf.training import checkpoint, loop, step_graphs
 from animalclf.training.context import Report, TrainContext
 from animalclf.training.distributed import RankContext, average_statistics, on_all_ranks
 from animalclf.training.final_eval import finish
 from animalclf.training.frozen_features import FeatureLoader, feature_loader
 from animalclf.training.loop import Clock, TrainMetrics, TrainPass
+from animalclf.training.lr_schedules import learning_rate
 from animalclf.training.mixup import mix_batch
 from animalclf.training.profiler import traced
+from animalclf.training.step_graphs import StepGraphs
 from animalclf.training.train_state import TrainState, create_or_resume, is_done, out_of_patience, save
 from animalclf.utils.throttle import Throttle
 
@@ -80,6 +82,8 @@ class Trainee:
     parallel: nn.Module
     """`network`, compiled and wrapped for the ranks."""
     loader: Loader
+    class_weights: torch.Tensor | None
+    graphs: StepGraphs | None
     features: FeatureLoader | None = None
     features_seconds: float = 0.0
 
@@ -87,10 +91,10 @@ class Trainee:
 def train_epochs(context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]) -> FeatureLoader | None:
     """Train and save the epochs that are left. Returns the features of a frozen base, where they were computed."""
     config, run, ranks = context.config, context.run, context.ranks
-    trainee, writer = _trainee(context, state), checkpoint.Writer(run)
+    trainee = _trainee(context, state)
     features_seconds, checkpoint_seconds = trainee.features_seconds, 0.0
     profiling = traced(run, ranks.device) if config.train.profile and ranks.rank == 0 else contextlib.nullcontext(lambda: None)
-    with profiling as mark_step:
+    with checkpoint.Writer(run, ranks.device) as writer, profiling as mark_step:
         for epoch in range(len(state.history), config.train.epochs):
             row = _epoch(context, state, trainee, epoch, mark_step)
             ended = time.perf_counter()
@@ -105,26 +109,41 @@ def train_epochs(context: TrainContext, state: TrainState, on_epoch: Callable[[E
             checkpoint_seconds, features_seconds = time.perf_counter() - ended, 0.0
             if out_of_patience(state.history, config):
                 break
-    on_all_ranks(writer.wait)
+        on_all_ranks(writer.wait)
     return trainee.features
 
 
 def _trainee(context: TrainContext, state: TrainState) -> Trainee:
     config, ranks, model = context.config, context.ranks, state.model
+    weights, graphs = class_weights(context), _step_graphs(config, state.optimizer, ranks)
     started = time.perf_counter()
     if model.frozen_features and is_identity(config.augment):
         features = feature_loader(context, model)
         seconds = time.perf_counter() - started
-        return Trainee(model.head, _parallel(model.head, config, ranks), features, features, seconds)
+        return Trainee(model.head, _parallel(model.head, False, ranks), features, weights, graphs, features, seconds)
     phases: list[Phase] = ["train", "val"] if len(context.plan.rows["val"]) else ["train"]
     passes = [(phase, epoch) for epoch in range(len(state.history), config.train.epochs) for phase in phases]
     loader = context.make_loader(context.plan, passes)
-    return Trainee(model, _parallel(model, config, ranks), loader)
+    compiled = worth_compiling(config, len(context.plan.rows["train"]), ranks.device)
+    return Trainee(model, _parallel(model, compiled, ranks), loader, weights, graphs)
 
 
-def _parallel(network: nn.Module, config: Config, ranks: RankContext) -> nn.Module:
-    if config.train.compile:
-        network = torch.compile(network)  # type: ignore[assignment]
+def _step_graphs(config: Config, optimizer: torch.optim.Optimizer, ranks: RankContext) -> StepGraphs | None:
+    mixing = config.augment.mixup or config.augment.cutmix
+    usable = config.train.cuda_graphs and not mixing and step_graphs.usable(optimizer, ranks.device, ranks.world_size)
+    return StepGraphs(optimizer, ranks.device) if usable else None
+
+
+def worth_compiling(config: Config, rows: int, device: torch.device) -> bool:
+    """Whether `torch.compile` is asked for, or earns its time in a training on `rows` images an epoch."""
+    long_enough = 0 < config.train.compile_from <= rows * config.train.epochs
+    return config.train.compile or (device.type == "cuda" and long_enough)
+
+
+def _parallel(network: nn.Module, compiled: bool, ranks: RankContext) -> nn.Module:
+    if compiled:
+        # Compiled for each batch size, of which an epoch has two: kernels for any size are a sixth slower.
+        network = torch.compile(network, dynamic=False)  # type: ignore[assignment]
     if ranks.world_size == 1:
         return network
     device_ids = [ranks.device] if ranks.device.type == "cuda" else None
@@ -146,9 +165,10 @@ def _epoch(context: TrainContext, state: TrainState, trainee: Trainee, epoch: in
     val_rows = len(context.plan.rows["val"])
     val = _validate(context, state, trainee, epoch) if val_rows else {}
     ended = time.perf_counter()
+    optim, steps = context.config.optim, context.plan.steps("train")
     return EpochRow(
         epoch=epoch + 1,
-        lr=state.optimizer.param_groups[0]["lr"],
+        lr=learning_rate(optim, (epoch + 1) * steps - 1, steps, context.config.train.epochs),
         train_loss=metrics.loss,
         train_accuracy=metrics.accuracy,
         train_rows=metrics.rows,
@@ -178,9 +198,10 @@ def _train(context: TrainContext, state: TrainState, trainee: Trainee, epoch: in
         epoch=epoch,
         step_sizes=plan.step_sizes("train"),
         ranks=ranks,
-        class_weights=class_weights(context),
+        class_weights=trainee.class_weights,
         augment=on_device if plan.augment_on_device else None,
         mix=partial(mix_batch, augment=augment, seed=config.seed, epoch=epoch) if augment.mixup or augment.cutmix else None,
+        graphs=trainee.graphs,
         after_step=(*update_average, mark_step),
         progress=PassProgress(context, "train", epoch),
     )

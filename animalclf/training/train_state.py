@@ -21,9 +21,8 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
-from animalclf.training.optim import WeightAverage, make_optimizer
+from animalclf.training.optim import WeightAverage, make_optimizer, portable_state
 from animalclf.training.tensorboard import write_events
-from animalclf.utils import storage
 
 
 @dataclass
@@ -68,12 +67,12 @@ def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) ->
     history, config = list(state.history), context.config
     files = {}
     if best_row(history, config) is history[-1]:
-        files["best"] = checkpoint.packed(_best_content(context, state))
-    files["last"] = checkpoint.packed(_resume_content(config, state))
+        files["best"] = checkpoint.deferred(_best_content(context, state), context.ranks.device)
+    files["last"] = checkpoint.deferred(_resume_content(config, state), context.ranks.device)
 
     def write() -> None:
-        for name, content in files.items():  # best first: it holds the frozen layers of last
-            storage.write_bytes(context.run.checkpoint(name), content)
+        for name, write_file in files.items():  # best first: it holds the frozen layers of last
+            write_file(context.run.checkpoint(name))
         context.run.write_metrics(history)  # after the checkpoints that it tells of
         write_events(context.run, history[-1])
         context.report(EpochEnd(history[-1]))
@@ -106,7 +105,7 @@ def _resume_content(config: Config, state: TrainState) -> dict[str, Any]:
         "config": configuration.to_dict(config),
         "history": [row.to_dict() for row in state.history],
         "model": _without(weights, frozen),
-        "optimizer": state.optimizer.state_dict(),
+        "optimizer": portable_state(state.optimizer),
         "average": average,
     }
 
