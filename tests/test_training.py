@@ -392,7 +392,7 @@ def test_writes_to_a_bucket_go_on_beside_the_training_in_their_order(tmp_path):
     def refuse():
         raise UserError("no room")
 
-    writer, may_end, done = checkpoint.Writer(Run("s3://bucket/run")), threading.Event(), []
+    writer, may_end, done = checkpoint.Writer(Run("s3://bucket/run"), torch.device("cpu")), threading.Event(), []
     writer.add(lambda: done.append("first") if may_end.wait(60) else None)
     assert not done
     may_end.set()
@@ -403,4 +403,4 @@ def test_writes_to_a_bucket_go_on_beside_the_training_in_their_order(tmp_path):
     with pytest.raises(UserError, match="no room"):
         writer.wait()
     with pytest.raises(UserError, match="no room"):
-        checkpoint.Writer(Run(str(tmp_path))).add(refuse)
+        checkpoint.Writer(Run(str(tmp_path)), torch.device("cpu")).add(refuse)
