@@ -147,7 +147,7 @@ def settings(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     for name, _ in chosen:
         table.add_column(name)
     for case in CASES:
-        if arguments.cases not in case.name or case.features:
+        if arguments.cases not in case.name or case.features or case.name.endswith("compiled"):
             continue
         cells = []
         for name, sets in chosen:

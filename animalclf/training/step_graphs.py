@@ -1,6 +1,6 @@
 """Optimizer steps as CUDA graphs: a step's kernels are recorded once for each batch shape and then started by one call.
 
-A step of ResNet-50 starts some 1,500 kernels, which takes the CPU longer than the GPU needs for them. Plain PyTorch.
+A step starts hundreds of kernels. For ResNet-50 that takes the CPU as long as the GPU needs to run them. Plain PyTorch.
 """
 
 from __future__ import annotations
