@@ -182,5 +182,5 @@ def test_ctrl_c_ends_a_training_and_every_process_that_it_started(tmp_path, prep
     started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 130 and "--resume" in said and started
+    assert process.returncode == 130 and "--resume" in said and started, said[-3000:]
     assert not psutil.wait_procs(started, timeout=30)[1]

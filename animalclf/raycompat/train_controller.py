@@ -49,6 +49,7 @@ def _no_current_actor() -> Iterator[None]:
         "ray.train.v2._internal.execution.controller:TrainController.get_result": ("self",),
         "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy.after_controller_start": ("self", "train_run_context"),
         "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy._maybe_send_resource_request": ("self",),
+        "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy._cancel_resource_request": ("self",),
         "ray.train.v2._internal.execution.worker_group:WorkerGroup._get_worker_runtime_env": ("custom_runtime_env",),
         "ray.train.v2._internal.execution.worker_group:WorkerGroup._init_train_context_on_workers": (
             "self",
@@ -81,6 +82,9 @@ def trainer_class() -> type[TorchTrainer]:
             pass
 
         def _maybe_send_resource_request(self) -> None:
+            pass
+
+        def _cancel_resource_request(self) -> None:
             pass
 
     class Group(WorkerGroup):
