@@ -154,7 +154,8 @@ def _data_settings() -> dict[str, Any]:
         return {}
     import ray.data
 
-    return {name: getattr(ray.data.DataContext.get_current(), name) for name in DATA_CONTEXT}
+    context = ray.data.DataContext.get_current()
+    return {name: getattr(context, name) for name in DATA_CONTEXT if hasattr(context, name)}  # older Rays do not have all of them
 
 
 def data_context() -> DataContext:
@@ -166,8 +167,8 @@ def data_context() -> DataContext:
     data_executor.apply()
     quiet()  # importing ray.data set its logger up anew
     context = ray.data.DataContext.get_current()
-    for name, value in DATA_CONTEXT.items():
-        setattr(context, name, value)
+    for name in _data_settings():
+        setattr(context, name, DATA_CONTEXT[name])
     return context
 
 

@@ -8,6 +8,7 @@ A Ray of our own does not grow, so all that there is may be used at once; Ray's 
 from __future__ import annotations
 
 import functools
+import uuid
 
 from animalclf.raycompat.patches import patch
 
@@ -76,6 +77,7 @@ def without_coordinator() -> None:
         "ray.data._internal.stats:_StatsManager.register_dataset_to_stats_actor": None,
         "ray.data._internal.stats:_StatsManager.update_execution_metrics": None,
         "ray.data._internal.stats:_StatsManager.update_iteration_metrics": None,
+        "ray.data._internal.stats:_StatsManager.gen_dataset_id_from_stats_actor": (),
     },
 )
 def without_statistics() -> None:
@@ -87,3 +89,4 @@ def without_statistics() -> None:
 
     for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
         setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
+    _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid.uuid4().hex)  # as Ray does where the actor does not answer
