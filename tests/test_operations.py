@@ -85,7 +85,7 @@ def train_locally(data, out, where):
     sets = ["model.input_size=92", "train.epochs=1", "train.batch_size=16", "train.precision=fp32", f"augment.on={where}"]
     sets += ["augment.rotation=0", "augment.shift=0", "augment.zoom=[1, 1]", "augment.flip=false"]
     assert main(["train", "--data", str(data), "--out", str(out), "--local", "--json", *(word for each in sets for word in ("--set", each))]) == 0
-    return Run(str(out)).metrics()[0]["train_loss"]
+    return Run(str(out)).metrics()[0].train_loss
 
 
 def test_a_training_sees_a_registered_operation(tmp_path, box_blur, capsys):

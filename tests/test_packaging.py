@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"animalclf", "ray_jobs"}
+WITH_CUDA = {"triton"}  # comes with the builds of PyTorch that run on a GPU
 
 
 def normal(name):
@@ -33,7 +34,7 @@ def imported():
                 elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module" and node.args:
                     name = node.args[0]
                     modules |= {name.value.partition(".")[0]} if isinstance(name, ast.Constant) else set()
-    return modules - set(sys.stdlib_module_names) - OWN
+    return modules - set(sys.stdlib_module_names) - OWN - WITH_CUDA
 
 
 def test_every_import_is_declared_and_every_dependency_imported():
