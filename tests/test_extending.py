@@ -10,13 +10,14 @@ from torch import nn
 
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.errors import UserError
-from animalclf.models import MODELS, build
+from animalclf.models import MODELS
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, driver, losses, lr_schedules
 from animalclf.training.distributed import RankContext
 from animalclf.training.lr_schedules import LR_SCHEDULES, LrSchedule
 from animalclf.training.optim import OPTIMIZERS
+from animalclf.training.resources import Workers
 from animalclf.training.train import train
 
 
@@ -66,7 +67,14 @@ def test_unknown_names_are_refused_before_any_work():
     with pytest.raises(UserError, match=r"train\.loss: 'focl' is unknown \(did you mean 'focal'\?\); there are cross_entropy, focal"):
         driver.checked(tiny_config(1, train__loss="focl"))
     with pytest.raises(UserError, match=r"model\.name: 'vgg_16' is unknown \(did you mean 'vgg16"):
-        build(tiny_config(1, model__name="vgg_16").model, 3)
+        driver.checked(tiny_config(1, model__name="vgg_16"))
+
+
+def test_a_model_that_cannot_be_built_does_not_take_the_run_folder(tmp_path):
+    prepared, run = tiny_prepared(tmp_path / "set"), Run(str(tmp_path / "run"))
+    with pytest.raises(UserError, match="no layer is called 'block9'"):
+        driver.start(tiny_config(1, model__trainable="block9"), prepared, run, Workers(0, 0), True, True, lambda event: None)
+    assert not run.exists()
 
 
 def test_the_keys_of_optimizers_and_schedules_list_the_registered_names():

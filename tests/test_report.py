@@ -16,6 +16,7 @@ from validated import CLASSES, ensemble_result, finished_run, guesses
 from animalclf.cli import main
 from animalclf.commands import compare
 from animalclf.data import prepared_set
+from animalclf.report import data as report_data
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.page import write_report
 from animalclf.report.render import ENVIRONMENT
@@ -29,6 +30,10 @@ from animalclf.tuning.conclusion import conclude
 from animalclf.utils import storage
 
 LABELS = np.arange(120) % 3
+NEEDED = {  # in the report of a comparison
+    "calibration", "confusion_matrix", "data_health", "failed_trials", "label_errors", "leaderboard", "learning_curves", "model_disagreement",
+    "per_class_metrics", "reference_results", "reproduction", "throughput", "top_losses",
+}  # fmt: skip
 FAILED = TrialEntry(slug="resnet18-s0", name="resnet18", seed=0, run="", state="failed", reason="no <weights>")
 ODD = ["<b>ape</b>", 'bée & "wasp"', "牛"]
 
@@ -66,9 +71,10 @@ def test_a_comparison_has_every_section_and_its_figures(tmp_path):
     found = write_report(runs, str(tmp_path), title="Comparison", board=board, failed=[FAILED])
     page = page_of(found)
     shown = re.findall(r'<section id="(.*?)"><h2>(.*?)</h2>', page)
-    assert shown == [
-        (section.name, section.title) for section in sorted(SECTIONS.entries().values(), key=lambda one: one.order) if section.name != "metrics"
-    ]
+    data = report_data.read(runs, board, (), [FAILED])
+    ordered = sorted(SECTIONS.entries().values(), key=lambda one: one.order)
+    assert shown == [(section.name, section.title) for section in ordered if section.when(data)]
+    assert {name for name, _ in shown} >= NEEDED
     assert {"Leaderboard", "Confusion matrix", "Per-class metrics", "Top losses", "Calibration", "Data health"} <= {title for _, title in shown}
     for row in board.rows:
         assert f"<b>{row['balanced_accuracy'].mean:.3f}</b>" in page

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from animalclf.metrics.registry import Predictions, prediction_metric
+from animalclf.metrics.registry import METRICS, Metric, Predictions, prediction_metric
 from animalclf.rows import CalibrationBin
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 SMALLEST = 1e-12  # probability, so that the loss of a sure mistake is finite
 
 
-# Each epoch has it all the same: the validation pass sums the cross-entropy.
-@prediction_metric("loss", title="loss", higher_is_better=False, bounds=(0.0, np.inf), each_epoch=True)
 def log_loss(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the true class."""
     return float(-np.log(np.clip(predictions.likelihood.astype(np.float64), SMALLEST, 1)).mean())
+
+
+# Of the metrics of probabilities this one is known after each epoch: the validation pass sums the cross-entropy.
+METRICS.register("loss")(Metric("loss", title="loss", of_predictions=log_loss, higher_is_better=False, bounds=(0.0, np.inf), each_epoch=True))
 
 
 @prediction_metric("ece", title="calibration error", heading="calib.\nerror", higher_is_better=False)

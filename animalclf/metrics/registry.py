@@ -163,12 +163,12 @@ def count_metric(key: str, *, title: str, **settings: Any) -> Callable[[CountF],
     return register
 
 
-def prediction_metric(key: str, *, title: str, each_epoch: bool = False, **settings: Any) -> Callable[[PredictionF], PredictionF]:
+def prediction_metric(key: str, *, title: str, **settings: Any) -> Callable[[PredictionF], PredictionF]:
     """Decorator: register a function of Predictions as the metric `key`. It is not known after each epoch, because training
     keeps no probabilities of them. `settings`: see Metric. Raises ValueError for a key that is taken."""
 
     def register(function: PredictionF) -> PredictionF:
-        METRICS.register(key)(Metric(key, title, of_predictions=function, each_epoch=each_epoch, **settings))
+        METRICS.register(key)(Metric(key, title, of_predictions=function, each_epoch=False, **settings))
         return function
 
     return register

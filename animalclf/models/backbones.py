@@ -1,4 +1,5 @@
-"""Any torchvision classification network as a base, with a linear head: a further model is a recipe, not code."""
+"""Classification networks of torchvision as a base, with a linear head: those with an `fc` layer, or a `classifier` that ends
+in a dense one."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """What a section of the report is, and how one is registered.
 
-    @register("class_balance", title="Class balance", order=115, when=lambda data: data.prepared is not None)
-    def class_balance(data: ReportData) -> Content:
-        return Content({"counts": data.prepared.info["counts"]})
+    @register("best_epochs", title="Best epochs", order=115, when=lambda data: bool(data.rows))
+    def best_epochs(data: ReportData) -> Content:
+        return Content({"rows": data.rows})
 
-This is all of sections/class_balance.py beside its imports; templates/class_balance.html shows `counts`.
+This is all of sections/best_epochs.py beside its imports; templates/best_epochs.html shows `rows`. A section that
+needs the images of a prepared set has `when=lambda data: data.prepared is not None`.
 """
 
 from __future__ import annotations

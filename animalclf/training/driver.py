@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Report = Callable[[ProgressEvent], None]
 SILENCE_SECONDS = 60.0  # without an event of the workers, until that is reported
 EXECUTION = ("profile", "compile", "compile_from", "cuda_graphs")  # keys of `train` that change nothing of what is trained: a resume may differ
+DEFAULT_MODEL = configuration.Model().name
 ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
 SECONDS_TO_STOP = 30.0  # for the workers to end after an interrupt
 
@@ -47,10 +48,14 @@ SECONDS_TO_STOP = 30.0  # for the workers to end after an interrupt
 def checked(config: Config) -> Config:
     """`config` with the path of pretrained weights made absolute, since workers have other working directories.
 
-    Raises UserError, before any long work, for an unknown loss, and for weights that are missing or cannot be
+    Raises UserError, before any long work, for an unknown loss or model, and for weights that are missing or cannot be
     downloaded.
     """
     LOSSES.get(config.train.loss)
+    if config.model.name != DEFAULT_MODEL:  # the models import PyTorch, which takes seconds
+        from animalclf.models.registry import MODELS
+
+        MODELS.get(config.model.name)
     source = config.model.weights
     if source == "none":
         return config
@@ -139,7 +144,8 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     """Print the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content
     of result.json.
 
-    Raises UserError for more workers than training images, and for what the cluster cannot hold."""
+    Raises UserError for more workers than training images, for a model that cannot be built, and for what the cluster
+    cannot hold."""
     images = len(prepared.rows("train"))
     if images < workers.maximum:
         raise UserError(f"{images} training images for {workers.maximum} workers; every worker needs at least one")
@@ -148,6 +154,7 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     else:
         workers, in_memory, place = _place_on_ray(config, prepared, run, workers, cpu)
     report(Moment("ray ready"))
+    _check_model(config, len(prepared.classes))
     record(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
     console.print(_plan(config, prepared, run, place), soft_wrap=True)
     if local:
@@ -155,6 +162,16 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     from animalclf.data.ray_loader import cache_images
 
     return train_on_ray(config, prepared, run, workers, report, cache_images(prepared, in_memory, input_cpus(workers)))
+
+
+def _check_model(config: Config, classes: int) -> None:
+    """Build the model without memory: what is wrong with its settings shows before the run folder is taken. Raises UserError."""
+    import torch
+
+    from animalclf.models import build
+
+    with torch.device("meta"):
+        build(config.model, classes, load_weights=False)
 
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> tuple[Workers, bool, str]:
@@ -179,7 +196,8 @@ def _plan(config: Config, prepared: Prepared, run: Run, place: str) -> str:
     train, val = len(prepared.rows("train")), len(prepared.rows("val"))
     done, epochs = len(run.metrics()), config.train.epochs
     data = f"{train:,} training and {val:,} validation images, {len(prepared.classes)} classes"
-    return f"{config.name}: {data}, {f'epochs {done + 1} to {epochs}' if done else f'{epochs} epochs'} {place}; run folder {run.root}"
+    length = f"epochs {done + 1} to {epochs}" if done else "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return f"{config.name}: {data}, {length} {place}; run folder {run.root}"
 
 
 def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:

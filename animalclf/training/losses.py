@@ -1,5 +1,5 @@
 """Losses by name: `train.loss` selects one. A loss gives one value for each image; the loop weights them by class and
-averages them.
+averages them. It must not wait for the GPU (no `.item()`): CUDA graphs record the step.
 
 To add one, register a function of the configuration that returns it. PyTorch is imported inside these functions,
 because the driver checks the name before it starts Ray, while PyTorch takes seconds to import.
@@ -45,7 +45,9 @@ def _focal(cross_entropy: Loss, logits: torch.Tensor, target: torch.Tensor) -> t
 
 def weighted_sum(losses: torch.Tensor, target: torch.Tensor, class_weights: torch.Tensor | None) -> torch.Tensor:
     """The sum of the images' losses float32 (N,), each times the weight of its class (float32 (classes,)), as Keras's
-    class_weight does."""
+    class_weight does. Raises ValueError for a loss that gives another shape, such as a mean."""
+    if losses.shape != target.shape:
+        raise ValueError(f"train.loss gives values of shape {tuple(losses.shape)}, not one for each of {len(target)} images")
     return (losses if class_weights is None else losses * class_weights[target]).sum()
 
 
