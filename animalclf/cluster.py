@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ray.data import DataContext
 
 _connection = ""  # the one that `ensure_ray` made, as `_current_connection` names it
+_own_connection = ""  # to the Ray that `start_local` started
 _cpus = 0  # of the Ray that `ensure_ray` started; 0 for a cluster that it joined
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers
 # A resource of such a Ray: for tasks that load pictures, which would keep CPUs from the training workers that start beside them.
@@ -59,6 +60,8 @@ def ensure_ray(workers: int = 0) -> None:
 
     wanted = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
     if ray.is_initialized():
+        if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
+            os.environ.pop(OWN, None)  # the caller has left our Ray for another, which stays as it is; a Ray worker has OWN from its raylet
         if not (_connected_here() and 0 < _cpus < wanted):
             return
         leave_ray()
@@ -79,6 +82,7 @@ def ensure_ray(workers: int = 0) -> None:
 
 def start_local(cpus: int, **options: Any) -> None:
     """Start a small Ray of this process's own with so many logical CPUs, for one command, test or benchmark. `options`: more for ray.init."""
+    global _own_connection
     import ray
 
     from animalclf.raycompat.local_start import quick_start
@@ -87,6 +91,7 @@ def start_local(cpus: int, **options: Any) -> None:
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with quick_start():
         ray.init(address="local", num_cpus=cpus, resources={LOADING: max(1, cpus - 1)}, _system_config=SYSTEM, **silent, **options)
+    _own_connection = _current_connection()
 
 
 def _started_here() -> str | None:

@@ -13,12 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import ray
 from helpers import tiny_config, tiny_prepared, train_workers, without_times
 
 from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.errors import UserError
-from animalclf.rows import EpochEnd, EpochRow
+from animalclf.rows import EpochEnd, EpochRow, Moment
 from animalclf.runs import Run
 from animalclf.training import driver, resources, worker
 from animalclf.training.resources import Workers, choose_cache, preflight
@@ -219,3 +220,31 @@ def test_a_folder_of_images_is_listed_once(tmp_path, ray_local, monkeypatch):
         prepared, _ = driver.prepared_for(str(tmp_path / "images"), config, str(tmp_path / "prepared"))
         assert len(prepared.manifest) == 12
     assert listed == [str(tmp_path / "images")] * 2
+
+
+@pytest.mark.ray
+def test_whatever_ends_the_training_or_what_follows_it_is_raised_and_no_worker_goes_on(tmp_path, ray_local, prepared, monkeypatch):
+    """Also what Ray's documentation does not name: without it the command would wait for ever, or leave workers without a lock behind."""
+    stopped = threading.Event()
+
+    class Trainer:
+        def __init__(self, task, fail):
+            self.task, self.fail = task, fail
+
+        def fit(self):
+            if self.fail:
+                raise LookupError("no such callback")
+            ray.get(self.task.mailbox.post.remote(Moment("workers ready")))
+            while not ray.get(self.task.mailbox.stopped.remote()):
+                time.sleep(0.1)
+            stopped.set()
+            raise RuntimeError("its workers are gone")
+
+    def full_disk(event):
+        raise UserError("the disk is full")
+
+    for fail, error in ((True, LookupError), (False, UserError)):
+        monkeypatch.setattr(driver, "_trainer", lambda task, workers, fail=fail: Trainer(task, fail))
+        with pytest.raises(error):
+            driver.train_on_ray(tiny_config(1), prepared, Run(str(tmp_path / "run")), Workers.fixed(1), full_disk)
+    assert stopped.is_set()

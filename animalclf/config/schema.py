@@ -238,8 +238,8 @@ class Optim:
     eps: Annotated[Number, Field(gt=0)] = 1e-7
     """Constant that Adam adds to the denominator. 1e-7 is Keras's, 1e-8 PyTorch's default. sgd does not use it."""
 
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    """Momentum of sgd; adam and adamw do not use it."""
+    momentum: Number = 0.9
+    """Momentum of sgd, from 0 to below 1; adam and adamw do not use it."""
 
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the run, after the warm-up. cosine: falls to 0 at the last epoch, so train.epochs cannot be
@@ -348,6 +348,8 @@ class Config:
                 f"data.stored_size: {self.data.stored_size} is below model.input_size {self.model.input_size}; "
                 "images are stored at least as large as the model's input"
             )
+        if self.optim.name == "sgd" and not 0 <= self.optim.momentum < 1:
+            raise UserError(f"optim.momentum: from 0 to below 1 for sgd, not {self.optim.momentum:g}")
         if self.optim.warmup_epochs > self.train.epochs:
             raise UserError(f"optim.warmup_epochs: from 0 to train.epochs = {self.train.epochs}, not {self.optim.warmup_epochs:g}")
         return self

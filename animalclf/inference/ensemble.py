@@ -109,7 +109,7 @@ class _Prediction:
         self.trained_priors = [checkpoint.load(member.checkpoint("best"))["prior"] for member in members]
         self.target_priors = [prior_shift.parse_prior(prior, classes, trained) for trained in self.trained_priors]
         self.source = sources.find(data, members[0].config().data, labelled=False)
-        self.paths = list(self.source.files["path"])[: self.limit or None]
+        self.paths = submission.first_images(self.source.files["path"], self.limit)
         self.ids = submission.ids_of(self.paths)
         self.columns = submission.columns_like(sample_submission, self.ids)
 

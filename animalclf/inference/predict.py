@@ -39,7 +39,7 @@ def predict(
     classes, config = info.classes, info.config
     target_prior = prior_shift.parse_prior(prior, classes, info.prior)
     source = sources.find(data, config.data, labelled=False)
-    paths = list(source.files["path"])[: limit or None]
+    paths = submission.first_images(source.files["path"], limit)
     ids = submission.ids_of(paths)
     columns = submission.columns_like(sample_submission, ids)
     out = storage.absolute(out)

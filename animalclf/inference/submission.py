@@ -18,6 +18,13 @@ from animalclf.utils import storage
 COLUMNS = ("id", "category")
 
 
+def first_images(paths: Iterable[str], limit: int) -> list[str]:
+    """The first `limit` of the images `paths`, 0 for all. Raises UserError for a negative number."""
+    if limit < 0:
+        raise UserError(f"limit: {limit} is not a number of images; 0 for all")
+    return list(paths)[: limit or None]
+
+
 def ids_of(paths: Iterable[str]) -> list[str]:
     """The id of every picture: its file name with extension. Raises UserError where two folders hold the same name."""
     seen: dict[str, str] = {}

@@ -267,10 +267,20 @@ def train_on_ray(
     fit.start()
     try:
         return _follow(fit, mailbox, run, workers, report)
-    except KeyboardInterrupt:  # the Ray may be the caller's, who goes on with it
+    except BaseException:  # an interrupt, a lost lock, a full disk: no worker may go on with a run folder that is no longer locked
+        _stop(switch)
+        raise
+
+
+def _stop(switch: Switch) -> None:
+    """End the training, which may run in a Ray of the caller's, who goes on with it."""
+    import ray
+
+    try:
         switch.stop()
         switch.wait(SECONDS_TO_STOP)
-        raise
+    except ray.exceptions.RayError as error:  # the mailbox died with its node; what ended the training is raised, and not this
+        console.print(f"the workers could not be stopped ({type(error).__name__})", soft_wrap=True)
 
 
 def _trainer(task: Task, workers: Workers) -> Any:
@@ -308,14 +318,11 @@ class _Fit(threading.Thread):
 
     def run(self) -> None:
         """Put the result, or the error that ended the training, into `outcome`."""
-        import ray
-        import ray.train
-
         from animalclf.training.stop import Stopped
 
         try:
             self.outcome.put(self.trainer.fit().return_value or Stopped())
-        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+        except Exception as error:  # noqa: BLE001  (raised in the main thread, which would wait for ever without it)
             self.outcome.put(Stopped() if self.switch.requested else error)
         finally:
             self.switch.end()
