@@ -224,7 +224,7 @@ def test_a_folder_of_images_is_listed_once(tmp_path, ray_local, monkeypatch):
 
 @pytest.mark.ray
 def test_whatever_ends_the_training_or_what_follows_it_is_raised_and_no_worker_goes_on(tmp_path, ray_local, prepared, monkeypatch):
-    """Also what Ray's documentation does not name: without it the command would wait for ever, or leave workers without a lock behind."""
+    """Also what Ray's documentation does not name: without it the command would hang, or leave workers without a lock behind."""
     stopped = threading.Event()
 
     class Trainer:

@@ -322,7 +322,7 @@ class _Fit(threading.Thread):
 
         try:
             self.outcome.put(self.trainer.fit().return_value or Stopped())
-        except Exception as error:  # noqa: BLE001  (raised in the main thread, which would wait for ever without it)
+        except Exception as error:  # noqa: BLE001  (raised in the main thread, which would hang without it)
             self.outcome.put(Stopped() if self.switch.requested else error)
         finally:
             self.switch.end()
