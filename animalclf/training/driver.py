@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import queue
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from animalclf.training.worker import Task
 
 Report = Callable[[ProgressEvent], None]
+POLL_SECONDS = 0.2  # between two looks for events of the workers
 SILENCE_SECONDS = 60.0  # without an event of the workers, until that is reported
 EXECUTION = ("profile", "compile", "compile_from", "cuda_graphs")  # keys of `train` that change nothing of what is trained: a resume may differ
 DEFAULT_MODEL = configuration.Model().name
@@ -149,12 +150,14 @@ def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: b
     images = len(prepared.rows("train"))
     if images < workers.maximum:
         raise UserError(f"{images} training images for {workers.maximum} workers; every worker needs at least one")
-    if local:
-        workers, in_memory, place = Workers.fixed(1), True, "in this process"
-    else:
-        workers, in_memory, place = _place_on_ray(config, prepared, run, workers, cpu)
-    report(Moment("ray ready"))
-    _check_model(config, len(prepared.classes))
+    with ThreadPoolExecutor(1) as background:  # the check imports PyTorch for seconds; Ray's start mostly waits
+        check = background.submit(_check_model, config, len(prepared.classes))
+        if local:
+            workers, in_memory, place = Workers.fixed(1), True, "in this process"
+        else:
+            workers, in_memory, place = _place_on_ray(config, prepared, run, workers, cpu)
+        report(Moment("ray ready"))
+        check.result()
     record(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
     console.print(_plan(config, prepared, run, place), soft_wrap=True)
     if local:
@@ -179,8 +182,6 @@ def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers
     UserError."""
     from animalclf.cluster import at_most, ensure_ray, gpus
 
-    # Importing PyTorch takes seconds, and so does starting Ray, which mostly waits: both at once.
-    threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
     ensure_ray(workers.maximum)
     use_gpu = not cpu and at_most().get("GPU", 0) > 0
     if not workers.maximum:
@@ -340,7 +341,7 @@ def _follow(fit: _Fit, mailbox: Any, run: Run, workers: Workers, report: Report)
         if lock.ready():
             run.lock()
         try:
-            result = fit.outcome.get(timeout=1.0)
+            result = fit.outcome.get(timeout=POLL_SECONDS)
         except queue.Empty:
             result = None
         for event in ray.get(mailbox.take.remote()):
