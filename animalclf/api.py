@@ -23,7 +23,15 @@ from animalclf.utils import caller
 if TYPE_CHECKING:
     from animalclf.data.prepared_set import Prepared
     from animalclf.inference.model import Model
-    from animalclf.rows import ComparisonResult, EnsemblesResult, EvaluationResult, PredictionResult, ReportResult, TrainingResult, VoteResult
+    from animalclf.rows import (
+        ComparisonResult,
+        EnsemblesResult,
+        EvaluationResult,
+        PredictionResult,
+        ReportResult,
+        TrainingResult,
+        VoteResult,
+    )
 
 __all__ = ["UserError", "compare", "ensemble", "evaluate", "leave_ray", "load", "predict", "prepare", "report", "train"]
 
@@ -193,8 +201,16 @@ def compare(
         summary = run_trials(spec, str(data), folder, prepared_at=str(prepared), show=live.show, **flags)
     for trial in summary.trials:
         if trial.state == "failed":
-            console.print(f"[bold red]failed:[/] {escape(trial.name)}, seed {trial.seed}: {escape(trial.reason)}", soft_wrap=True)
-    return conclude(summary.trials, folder, predict=str(predict) if predict else None, prior=prior, sample_submission=sample_submission)
+            console.print(
+                f"[bold red]failed:[/] {escape(trial.name)}, seed {trial.seed}: {escape(trial.reason)}", soft_wrap=True
+            )
+    return conclude(
+        summary.trials,
+        folder,
+        predict=str(predict) if predict else None,
+        prior=prior,
+        sample_submission=sample_submission,
+    )
 
 
 @_public
@@ -237,7 +253,9 @@ def predict(
     name = os.path.basename(storage.absolute(str(data)))
     target = out or storage.join(storage.absolute(str(run)), "predictions", name)
     options = {"batch_size": batch_size, "workers": workers}
-    return prediction.predict(str(run), str(data), str(target), prior=prior, sample_submission=sample_submission, limit=limit, **options)
+    return prediction.predict(
+        str(run), str(data), str(target), prior=prior, sample_submission=sample_submission, limit=limit, **options
+    )
 
 
 @_public
@@ -273,14 +291,18 @@ def ensemble(
     runs = [open_run(name) for name in names]
     options: dict[str, Any] = {"data": str(data), "workers": workers, "limit": limit} if data else {}
     methods = [method] if isinstance(method, str) else method or mixing.METHODS
-    ensembles = join(runs, folder, methods=methods, flips=flips, prior=prior, sample_submission=sample_submission, **options)
+    ensembles = join(
+        runs, folder, methods=methods, flips=flips, prior=prior, sample_submission=sample_submission, **options
+    )
     board = leaderboard(runs, ensembles)
     write(board, folder)
     return EnsemblesResult(ensembles=ensembles, leaderboard=board)
 
 
 @_public
-def report(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, out: str | os.PathLike[str] | None = None) -> ReportResult:
+def report(
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, out: str | os.PathLike[str] | None = None
+) -> ReportResult:
     """Write report.html (one page that opens offline) and its plots: of a run, of several runs, or of a comparison.
 
     `out`: where they go (default: into the run or comparison folder; needed for several runs).

@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("stopped by Ctrl-C; nothing half-written is left. Continue a training or comparison with the same command and --resume.")
+        console.print(
+            "stopped by Ctrl-C; nothing half-written is left. Continue a training or comparison with the same command and --resume."
+        )
         return 130
     finally:
         cluster.leave_ray()

@@ -27,7 +27,11 @@ LOADING = "loading"
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configuration on the head
 # Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more). And what
 # Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
-SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False, "task_events_report_interval_ms": 0}
+SYSTEM = {
+    "idle_worker_killing_time_threshold_ms": 60_000,
+    "enable_metrics_collection": False,
+    "task_events_report_interval_ms": 0,
+}
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon the end of a run and a dead worker are seen; Ray's default is 2
@@ -61,7 +65,9 @@ def ensure_ray(workers: int = 0) -> None:
     wanted = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
     if ray.is_initialized():
         if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
-            os.environ.pop(OWN, None)  # the caller has left our Ray for another, which stays as it is; a Ray worker has OWN from its raylet
+            os.environ.pop(
+                OWN, None
+            )  # the caller has left our Ray for another, which stays as it is; a Ray worker has OWN from its raylet
         if not (_connected_here() and 0 < _cpus < wanted):
             return
         leave_ray()
@@ -90,7 +96,14 @@ def start_local(cpus: int, **options: Any) -> None:
     os.environ.update({**ONE_ARENA, OWN: "1"})
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with quick_start():
-        ray.init(address="local", num_cpus=cpus, resources={LOADING: max(1, cpus - 1)}, _system_config=SYSTEM, **silent, **options)
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            resources={LOADING: max(1, cpus - 1)},
+            _system_config=SYSTEM,
+            **silent,
+            **options,
+        )
     _own_connection = _current_connection()
 
 
@@ -160,7 +173,9 @@ def _data_settings() -> dict[str, Any]:
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    return {name: getattr(context, name) for name in DATA_CONTEXT if hasattr(context, name)}  # older Rays do not have all of them
+    return {
+        name: getattr(context, name) for name in DATA_CONTEXT if hasattr(context, name)
+    }  # older Rays do not have all of them
 
 
 def data_context() -> DataContext:

@@ -40,7 +40,11 @@ class Row:
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
             if "prefix" in item.metadata:
-                lines += [(name, _shown(number, intervals.get(name))) for name, number in value.items() if isinstance(number, int | float)]
+                lines += [
+                    (name, _shown(number, intervals.get(name)))
+                    for name, number in value.items()
+                    if isinstance(number, int | float)
+                ]
             elif isinstance(value, str | int | float):
                 lines.append((item.name, _shown(value)))
         return html_table((), lines)
@@ -52,10 +56,14 @@ class Row:
         missing."""
         items = fields(cls)  # type: ignore[arg-type]
         keys = {item.metadata.get("key", item.name): item for item in items if "prefix" not in item.metadata}
-        missing = [key for key, item in keys.items() if key not in content and item.default is item.default_factory is MISSING]
+        missing = [
+            key for key, item in keys.items() if key not in content and item.default is item.default_factory is MISSING
+        ]
         if missing:
             raise UserError(f"{cls.__name__}: {', '.join(missing)} missing")
-        values = {item.name: _nested(item.metadata.get("row"), content[key]) for key, item in keys.items() if key in content}
+        values = {
+            item.name: _nested(item.metadata.get("row"), content[key]) for key, item in keys.items() if key in content
+        }
         for item in items:
             if "prefix" in item.metadata:
                 values[item.name] = _prefixed(content, item.metadata["prefix"], keys, item.metadata.get("row"))
@@ -64,8 +72,15 @@ class Row:
 
 def html_table(headings: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """An HTML table; every cell is escaped."""
-    head = Markup("<tr>{}</tr>").format(Markup().join(Markup("<th>{}</th>").format(text) for text in headings)) if headings else ""
-    body = [Markup("<tr>{}</tr>").format(Markup().join(Markup("<td>{}</td>").format(cell) for cell in line)) for line in lines]
+    head = (
+        Markup("<tr>{}</tr>").format(Markup().join(Markup("<th>{}</th>").format(text) for text in headings))
+        if headings
+        else ""
+    )
+    body = [
+        Markup("<tr>{}</tr>").format(Markup().join(Markup("<td>{}</td>").format(cell) for cell in line))
+        for line in lines
+    ]
     return str(Markup("<table>{}{}</table>").format(head, Markup().join(body)))
 
 
@@ -78,8 +93,12 @@ def _shown(value: object, interval: Sequence[float] | None = None) -> str:
 def _prefixed(content: Mapping[str, Any], prefix: str, keys: Collection[str], row: type[Row] | None) -> dict[str, Any]:
     """The numbers of `content` (with `row`: the rows) under keys that begin with `prefix` and are not among the row's
     own `keys`, by the rest of their key."""
-    others = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix) and key not in keys}
-    return {key: _nested(row, value) for key, value in others.items() if isinstance(value, dict if row else int | float)}
+    others = {
+        key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix) and key not in keys
+    }
+    return {
+        key: _nested(row, value) for key, value in others.items() if isinstance(value, dict if row else int | float)
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -457,7 +476,11 @@ class Leaderboard(Row):
         """For notebooks: a line a recipe, with mean and 95 % interval of each metric."""
         metrics = list(self.rows[0].metrics) if self.rows else []
         lines = [
-            (row.recipe, len(row.seeds) or "", *(_shown(spread.mean, (spread.low, spread.high)) for spread in row.metrics.values()))
+            (
+                row.recipe,
+                len(row.seeds) or "",
+                *(_shown(spread.mean, (spread.low, spread.high)) for spread in row.metrics.values()),
+            )
             for row in self.rows
         ]
         return html_table(("recipe", "seeds", *metrics), lines)

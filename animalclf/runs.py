@@ -46,7 +46,11 @@ class LockHolder(Row):
     @property
     def is_alive(self) -> bool:
         """Whether the process runs; on another machine, whether it renewed the lock lately."""
-        return _alive(self.pid, self.born) if self.host == socket.gethostname() else time.time() - self.time < STALE_SECONDS
+        return (
+            _alive(self.pid, self.born)
+            if self.host == socket.gethostname()
+            else time.time() - self.time < STALE_SECONDS
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,11 @@ class Run:
     def _there(self, *parts: str) -> str:
         url = self.url(*parts)
         if not storage.exists(url):
-            hint = "the training did not end; continue it with --resume" if parts == ("result.json",) and self.exists() else "is it a run folder?"
+            hint = (
+                "the training did not end; continue it with --resume"
+                if parts == ("result.json",) and self.exists()
+                else "is it a run folder?"
+            )
             raise UserError(f"{url}: not there ({hint})")
         return url
 
@@ -127,7 +135,9 @@ class Run:
         living process holds it."""
         holder = self._holder()
         if holder and not holder.is_this_process and holder.is_alive:
-            raise UserError(f"{self.root}: in use by process {holder.pid} on {holder.host}; wait for it, stop it, or choose another --out")
+            raise UserError(
+                f"{self.root}: in use by process {holder.pid} on {holder.host}; wait for it, stop it, or choose another --out"
+            )
         this = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time())
         storage.write_json(self.url("running.json"), this.to_dict())
 
@@ -164,7 +174,17 @@ def _alive(pid: int, born: float) -> bool:
 
 def environment() -> Environment:
     """What this process runs on: versions, hardware, git commit of the code, command line."""
-    packages = ("animalclf", "ray", "torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "pillow")
+    packages = (
+        "animalclf",
+        "ray",
+        "torch",
+        "torchvision",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "opencv-python-headless",
+        "pillow",
+    )
     return Environment(
         command=caller().text,
         python=platform.python_version(),
@@ -188,8 +208,12 @@ def _git_commit() -> str:
     """The commit of the code, with `+changes` where the working tree differs; empty outside a checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
-        commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        changed = subprocess.run(["git", "-C", here, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True).stdout
+        commit = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+changes" if changed.strip() else "")

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 DASHBOARD = "http://127.0.0.1:8265"
 MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
 STOPPED = 130  # exit code of a job that somebody stopped, and of a client that left after Ctrl-C
-WRITERS = ("prepare", "train", "compare", "demo")  # jobs whose default --out would be lost with the job's copy of the code
+WRITERS = (
+    "prepare",
+    "train",
+    "compare",
+    "demo",
+)  # jobs whose default --out would be lost with the job's copy of the code
 PATIENCE = 120.0  # seconds that the connection may be away while the job runs
 RETRY_SECONDS = 1.0  # before the log is asked for again
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
@@ -64,7 +69,9 @@ def submit(
     code = follow(client, name)
     where = _option(arguments, "--out")
     if where and code != STOPPED:
-        console.print(f"{'results' if code in (0, 3) else 'what it wrote until then'}: {where}", markup=False, soft_wrap=True)
+        console.print(
+            f"{'results' if code in (0, 3) else 'what it wrote until then'}: {where}", markup=False, soft_wrap=True
+        )
     if code and job in ("train", "compare") and where:
         console.print("continue it with the same command and --resume")
     return code
@@ -92,7 +99,9 @@ def follow(client: JobSubmissionClient, name: str) -> int:
             except (requests.exceptions.RequestException, aiohttp.ClientError) as error:
                 disconnected_at = disconnected_at or time.monotonic()
                 if time.monotonic() - disconnected_at > PATIENCE:
-                    raise UserError(f"job {name}: no connection to the cluster for {duration(PATIENCE)}; {_follow_hint(name)}") from error
+                    raise UserError(
+                        f"job {name}: no connection to the cluster for {duration(PATIENCE)}; {_follow_hint(name)}"
+                    ) from error
                 time.sleep(2)
             except RuntimeError as error:
                 raise UserError(f"job {name}: {_short(error)}; `ray job list` shows what the cluster has") from error
@@ -169,7 +178,9 @@ def connect(address: str | None) -> JobSubmissionClient:
             "another terminal; otherwise give --address"
         ) from error
     if version != ray.__version__:
-        raise UserError(f"{address}: the cluster runs Ray {version}, this environment Ray {ray.__version__}; install the same (constraints.txt)")
+        raise UserError(
+            f"{address}: the cluster runs Ray {version}, this environment Ray {ray.__version__}; install the same (constraints.txt)"
+        )
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets it override the argument
     return JobSubmissionClient(address, headers=headers)
 
@@ -189,26 +200,40 @@ def packed_size(folder: str = ".") -> int | None:
             with zipfile.ZipFile(package) as content:
                 largest = sorted(content.infolist(), key=lambda entry: -entry.compress_size)[:3]
             names = ", ".join(f"{entry.filename} ({entry.compress_size / 1e6:.0f} MB)" for entry in largest)
-            raise UserError(f"{folder}: packs to {size / 1e6:.0f} MB, more than code can be; add to .rayignore what is none: {names}")
+            raise UserError(
+                f"{folder}: packs to {size / 1e6:.0f} MB, more than code can be; add to .rayignore what is none: {names}"
+            )
     return size
 
 
 def jobs(folder: str = ".") -> list[str]:
     """The jobs that the code in `folder` has: its ray_jobs/*.py."""
-    return sorted(path.stem for path in Path(folder, "ray_jobs").glob("*.py") if path.stem not in ("__init__", "submit"))
+    return sorted(
+        path.stem for path in Path(folder, "ray_jobs").glob("*.py") if path.stem not in ("__init__", "submit")
+    )
 
 
 def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str]) -> None:
     if not jobs(folder):
-        raise UserError(f"{folder}: there is no ray_jobs/ here; run this from the top of the repository, or name it with --folder")
+        raise UserError(
+            f"{folder}: there is no ray_jobs/ here; run this from the top of the repository, or name it with --folder"
+        )
     if job not in jobs(folder):
         raise UserError(f"unknown job {job!r}; jobs: {', '.join(jobs(folder))}")
-    wanted = [option for option in (("--data", "--out") if job == "demo" else ("--out",)) if job in WRITERS and not _option(arguments, option)]
+    wanted = [
+        option
+        for option in (("--data", "--out") if job == "demo" else ("--out",))
+        if job in WRITERS and not _option(arguments, option)
+    ]
     if wanted and "--help" not in arguments and "-h" not in arguments:
-        raise UserError(f"{job} needs {' and '.join(wanted)} on a cluster: the folder that the job runs in is removed after it; use s3://bucket/...")
+        raise UserError(
+            f"{job} needs {' and '.join(wanted)} on a cluster: the folder that the job runs in is removed after it; use s3://bucket/..."
+        )
     for name in SECRETS:
         if name in env:
-            raise UserError(f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file ~/.aws/credentials")
+            raise UserError(
+                f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file ~/.aws/credentials"
+            )
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
@@ -240,7 +265,9 @@ def _stop_it(name: str) -> bool:
     if not sys.stdin.isatty():
         return False
     try:
-        return console.input(f"\nstop job {name}? y = stop it, anything else = leave it running: ", markup=False).strip().lower() in ("y", "yes")
+        return console.input(
+            f"\nstop job {name}? y = stop it, anything else = leave it running: ", markup=False
+        ).strip().lower() in ("y", "yes")
     except (KeyboardInterrupt, EOFError):
         return False
 
@@ -276,7 +303,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a variable of the job, e.g. AWS_ENDPOINT_URL=http://...; no secrets; repeatable",
     )
     parser.add_argument("--no-wait", action="store_true", help="return as soon as the job is submitted")
-    parser.add_argument("--follow", metavar="ID", help="show the log of a job that was submitted before, and return its exit status")
+    parser.add_argument(
+        "--follow", metavar="ID", help="show the log of a job that was submitted before, and return its exit status"
+    )
     parser.add_argument("job", nargs="?", help="prepare, train, compare, evaluate, predict, ...")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as for `animalclf JOB`")
 
@@ -288,7 +317,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.job:
         raise UserError(f"name a job: {', '.join(jobs(arguments.folder))}")
     env = dict(_pair(item) for item in arguments.env)
-    return submit(arguments.job, arguments.arguments, address=arguments.address, folder=arguments.folder, env=env, wait=not arguments.no_wait)
+    return submit(
+        arguments.job,
+        arguments.arguments,
+        address=arguments.address,
+        folder=arguments.folder,
+        env=env,
+        wait=not arguments.no_wait,
+    )
 
 
 def _pair(item: str) -> tuple[str, str]:

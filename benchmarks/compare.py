@@ -53,16 +53,44 @@ def measure(seeds: int, pictures: int, epochs: int) -> dict[str, Any]:
     fair to both."""
     with tempfile.TemporaryDirectory() as folder:
         photos, data = os.path.join(folder, "photos"), os.path.join(folder, "prepared")
-        _timed(["-m", "animalclf.cli", "demo", "--only-data", "--data", photos, "--pictures", str(pictures), "--test-pictures", "10"])
+        _timed(
+            [
+                "-m",
+                "animalclf.cli",
+                "demo",
+                "--only-data",
+                "--data",
+                photos,
+                "--pictures",
+                str(pictures),
+                "--test-pictures",
+                "10",
+            ]
+        )
         _timed(["-m", "animalclf.cli", "prepare", "--data", photos, "--out", data, "--recipe", "demo"])
 
         def train(seed: int) -> float:
             sets = [f"seed={seed}", f"train.epochs={epochs}"]
             flags = [flag for text in sets for flag in ("--set", text)]
-            return _timed(["-m", "animalclf.cli", "train", "--recipe", "demo", "--data", data, "--out", os.path.join(folder, f"run-{seed}"), *flags])
+            return _timed(
+                [
+                    "-m",
+                    "animalclf.cli",
+                    "train",
+                    "--recipe",
+                    "demo",
+                    "--data",
+                    data,
+                    "--out",
+                    os.path.join(folder, f"run-{seed}"),
+                    *flags,
+                ]
+            )
 
         alone = [train(seed) for seed in range(seeds // 2)]
-        together = _timed(["-c", COMPARE, data, os.path.join(folder, "comparison"), str(seeds), f"train.epochs={epochs}"])
+        together = _timed(
+            ["-c", COMPARE, data, os.path.join(folder, "comparison"), str(seeds), f"train.epochs={epochs}"]
+        )
         alone += [train(seed) for seed in range(seeds // 2, seeds)]
     return {"trials": seeds, "pictures": pictures, "epochs": epochs, "train_seconds": alone, "train_total": sum(alone), "compare_seconds": together,
             "ratio": together / sum(alone)}  # fmt: skip
@@ -75,7 +103,9 @@ def _timed(arguments: list[str]) -> float:
 
 
 def show(figures: dict[str, Any]) -> None:
-    table = Table(title=f"{figures['trials']} trials of {figures['epochs']} epochs on {figures['pictures']} pictures, one at a time")
+    table = Table(
+        title=f"{figures['trials']} trials of {figures['epochs']} epochs on {figures['pictures']} pictures, one at a time"
+    )
     for heading in ("", "seconds", "a trial"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, key in (("train commands", "train_total"), ("compare", "compare_seconds")):

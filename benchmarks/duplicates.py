@@ -29,7 +29,9 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """`image` uint8 (H, W, 3) after a JPEG file of `quality`."""
-    return np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR))
+    return np.asarray(
+        cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    )
 
 
 def crop(image: np.ndarray, left: float, right: float, top: float, bottom: float) -> np.ndarray:
@@ -82,7 +84,9 @@ def recall(images: list[np.ndarray], signatures: np.ndarray, sha256: list[str], 
     for change in CHANGES:
         rng = np.random.default_rng(0)
         changed = np.stack([find.signature(modified(images[row], change, rng)) for row in chosen])
-        groups = find.find_duplicates([*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed]))["group"].to_numpy()
+        groups = find.find_duplicates(
+            [*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed])
+        )["group"].to_numpy()
         found[change] = float((groups[len(images) :] == groups[chosen]).mean())
     return found
 
@@ -98,7 +102,9 @@ def synthetic(count: int) -> dict[str, Any]:
     planted = count // 20
     signatures[count - planted :] = signatures[:planted, :, ::-1]
     start, start_cpu = time.perf_counter(), time.process_time()
-    found = int((find.find_duplicates([str(row) for row in range(count)], signatures.reshape(count, -1))["how"] == "near").sum())
+    found = int(
+        (find.find_duplicates([str(row) for row in range(count)], signatures.reshape(count, -1))["how"] == "near").sum()
+    )
     seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"pictures": count, **seconds, "planted": planted, "found": found, "peak_memory_gib": peak}
@@ -113,17 +119,27 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures")
     options = parser.parse_args()
 
-    names = sorted(os.path.relpath(os.path.join(folder, name), options.data) for folder, _, files in os.walk(options.data) for name in files)
+    names = sorted(
+        os.path.relpath(os.path.join(folder, name), options.data)
+        for folder, _, files in os.walk(options.data)
+        for name in files
+    )
     names = [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))]
     contents = [Path(options.data, name).read_bytes() for name in names]
-    images = [np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))[..., ::-1].copy() for content in contents]
+    images = [
+        np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))[..., ::-1].copy()
+        for content in contents
+    ]
     sha256 = [hashlib.sha256(content).hexdigest() for content in contents]
     signatures = np.stack([find.signature(image) for image in images])
     start = time.perf_counter()
     found = find.find_duplicates(sha256, signatures)
     result: dict[str, Any] = {"pictures": len(names), "seconds": time.perf_counter() - start}
     flagged = found[found["how"] != ""]
-    pairs = [(names[row], names[other], float(sure), how) for row, other, sure, how in flagged[["partner", "confidence", "how"]].itertuples()]
+    pairs = [
+        (names[row], names[other], float(sure), how)
+        for row, other, sure, how in flagged[["partner", "confidence", "how"]].itertuples()
+    ]
     result["flagged"] = [{"picture": a, "partner": b, "confidence": sure, "how": how} for a, b, sure, how in pairs]
     chosen = np.random.default_rng(0).permutation(len(names))[: options.sample]
     result["recall"] = recall(images, signatures, sha256, chosen)

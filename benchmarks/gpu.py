@@ -51,7 +51,18 @@ from animalclf.training.optim import make_optimizer
 from animalclf.training.train import ignore, train
 from benchmarks.step import matrix_flops
 
-ANIMALS10 = (4863, 2623, 1446, 2112, 3098, 1668, 1866, 1820, 4821, 1862)  # images of each class; 26,179 in the public set
+ANIMALS10 = (
+    4863,
+    2623,
+    1446,
+    2112,
+    3098,
+    1668,
+    1866,
+    1820,
+    4821,
+    1862,
+)  # images of each class; 26,179 in the public set
 DIFFERENT = 512  # images that differ in the set of the models part; the others repeat them
 console = Console(width=150)
 
@@ -91,16 +102,31 @@ def main() -> None:
     parser.add_argument("--settings", default="", help="only the settings whose name contains this")
     parser.add_argument("--cases", default="", help="only the models whose name contains this")
     parser.add_argument("--rows", type=int, default=8192, help="training images of the models part (default: 8192)")
-    parser.add_argument("--sets", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every case, for a small trial of this script")
-    parser.add_argument("--repeat", type=int, default=2, help="rounds of product and plain loop in turn; the median counts (default: 2)")
+    parser.add_argument(
+        "--sets",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of every case, for a small trial of this script",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=2, help="rounds of product and plain loop in turn; the median counts (default: 2)"
+    )
     parser.add_argument("--count", type=int, default=21_179, help="images of the commands part (default: 21179)")
-    parser.add_argument("--epochs", default="110,20", help="epochs of the big CNN and of VGG16 in the commands part (default: 110,20)")
-    parser.add_argument("--images", default="", metavar="FOLDER", help="real images by class, from which the commands' set is drawn")
+    parser.add_argument(
+        "--epochs", default="110,20", help="epochs of the big CNN and of VGG16 in the commands part (default: 110,20)"
+    )
+    parser.add_argument(
+        "--images", default="", metavar="FOLDER", help="real images by class, from which the commands' set is drawn"
+    )
     parser.add_argument("--weights", default="none", metavar="FILE", help="ImageNet weights of VGG16's convolutions")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    figures: dict[str, Any] = {"device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "torch": torch.__version__}
+    figures: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "torch": torch.__version__,
+    }
     for part in arguments.parts.split(","):
         figures |= {"models": models, "settings": settings, "commands": commands}[part](arguments, device)
         if arguments.json:  # after each part: a run that is cut short leaves what it has
@@ -115,7 +141,17 @@ def models(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any
     """Each case: the product, the plain loop and the bare step, --repeat times in turn."""
     peak = matrix_flops(device, torch.bfloat16)
     table = Table(title=f"images/s; a bf16 matrix product reaches {peak / 1e12:.0f} TFLOP/s", title_justify="left")
-    for name in ("", "product", "plain loop", "step alone", "product / plain", "waiting", "share of matrix peak", "peak memory", "epoch 1"):
+    for name in (
+        "",
+        "product",
+        "plain loop",
+        "step alone",
+        "product / plain",
+        "waiting",
+        "share of matrix peak",
+        "peak memory",
+        "epoch 1",
+    ):
         table.add_column(name)
     found = {}
     for case in CASES:
@@ -124,15 +160,28 @@ def models(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any
         config = configured(case.recipe, "train.epochs=4", *case.sets, *arguments.sets)
         rounds = []
         for _ in range(arguments.repeat):
-            measured = product_features(config, arguments.rows, device) if case.features else product(config, arguments.rows, device)
+            measured = (
+                product_features(config, arguments.rows, device)
+                if case.features
+                else product(config, arguments.rows, device)
+            )
             plain = plain_loop(config, arguments.rows, device, case.features)
             rounds.append({**measured, "plain": plain, "step": bare_step(config, device, case.features)})
         row = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
         row["ratio"] = statistics.median(each["images_per_s"] / each["plain"] for each in rounds)
         row["share_of_peak"] = row["images_per_s"] * flops(config, device, case.features) / peak
         found[case.name] = row
-        cells = [f"{row[name]:,.0f}" for name in ("images_per_s", "plain", "step")] + [f"{row['ratio']:.1%}", f"{row['wait_fraction']:.1%}"]
-        table.add_row(case.name, *cells, f"{row['share_of_peak']:.0%}", f"{row['memory'] / 1e9:.1f} GB", f"{row['first_epoch_s']:.1f} s")
+        cells = [f"{row[name]:,.0f}" for name in ("images_per_s", "plain", "step")] + [
+            f"{row['ratio']:.1%}",
+            f"{row['wait_fraction']:.1%}",
+        ]
+        table.add_row(
+            case.name,
+            *cells,
+            f"{row['share_of_peak']:.0%}",
+            f"{row['memory'] / 1e9:.1f} GB",
+            f"{row['first_epoch_s']:.1f} s",
+        )
         print(json.dumps({case.name: row}), flush=True)
     console.print(table)
     return {"matrix_flops_per_s": peak, "models": found}
@@ -141,7 +190,9 @@ def models(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any
 def settings(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Images/s of the product with one setting changed at a time."""
     found: dict[str, dict[str, float]] = {}
-    table = Table(title="images/s of the product with one setting changed (seconds of the first epoch)", title_justify="left")
+    table = Table(
+        title="images/s of the product with one setting changed (seconds of the first epoch)", title_justify="left"
+    )
     table.add_column("")
     chosen = [("as it is", ()), *(setting for setting in SETTINGS if arguments.settings in setting[0])]
     for name, _ in chosen:
@@ -177,10 +228,22 @@ def memory_set(rows: int, size: int) -> tuple[Prepared, StoredImages]:
     different = generator.integers(0, 256, (min(DIFFERENT, rows), size, size, 3), np.uint8)
     total = rows + rows // 5
     labels = generator.integers(0, 10, total)
-    frame = {"path": [f"{number}.jpg" for number in range(total)], "label": [f"class{label}" for label in labels], "status": "ok"}
+    frame = {
+        "path": [f"{number}.jpg" for number in range(total)],
+        "label": [f"class{label}" for label in labels],
+        "status": "ok",
+    }
     manifest = pd.DataFrame({**frame, "split": np.where(np.arange(total) < rows, "train", "val")})
-    info = {"format": FORMAT, "classes": [f"class{number}" for number in range(10)], "stored_size": size, "fingerprint": "memory", "shards": []}
-    return Prepared("memory", info, manifest), StoredImages([different], np.zeros(total, np.int64), np.arange(total) % len(different))
+    info = {
+        "format": FORMAT,
+        "classes": [f"class{number}" for number in range(10)],
+        "stored_size": size,
+        "fingerprint": "memory",
+        "shards": [],
+    }
+    return Prepared("memory", info, manifest), StoredImages(
+        [different], np.zeros(total, np.int64), np.arange(total) % len(different)
+    )
 
 
 def product(config: Config, rows: int, device: torch.device) -> dict[str, float]:
@@ -233,7 +296,12 @@ def product_features(config: Config, rows: int, device: torch.device) -> dict[st
         _synchronize(device)
         times.append(time.perf_counter())
     total = sum(map(len, plan.rows.values()))
-    return {"images_per_s": total / (times[3] - times[2]), "wait_fraction": 0.0, "first_epoch_s": times[1] - times[0], "memory": _peak_memory(device)}
+    return {
+        "images_per_s": total / (times[3] - times[2]),
+        "wait_fraction": 0.0,
+        "first_epoch_s": times[1] - times[0],
+        "memory": _peak_memory(device),
+    }
 
 
 def plain_loop(config: Config, rows: int, device: torch.device, features: bool) -> float:
@@ -250,7 +318,9 @@ def plain_loop(config: Config, rows: int, device: torch.device, features: bool) 
             if features:
                 view = pixels if stored == size else F.interpolate(pixels, (size, size), mode="area")
             else:
-                grid = F.affine_grid(_random_affine(len(index), device), [len(index), 3, size, size], align_corners=False)
+                grid = F.affine_grid(
+                    _random_affine(len(index), device), [len(index), 3, size, size], align_corners=False
+                )
                 view = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
             step(view.permute(0, 2, 3, 1), labels[index])
         return rows
@@ -305,7 +375,9 @@ def _on_device(config: Config, device: torch.device) -> Any:
 
 
 def _random_affine(count: int, device: torch.device) -> torch.Tensor:
-    angle, shift, zoom = (torch.rand(3, count, device=device) * 2 - 1) * torch.tensor([[0.44], [0.4], [0.4]], device=device)
+    angle, shift, zoom = (torch.rand(3, count, device=device) * 2 - 1) * torch.tensor(
+        [[0.44], [0.4], [0.4]], device=device
+    )
     cos, sin = angle.cos() * (1 + zoom), angle.sin() * (1 + zoom)
     return torch.stack([torch.stack([cos, -sin, shift], -1), torch.stack([sin, cos, shift], -1)], 1)
 
@@ -360,13 +432,35 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
         ):
             extra = [part for text in arguments.sets for part in ("--set", text)]
             prepared = f"{folder}/prepared-{name}"
-            near = [] if not arguments.images else ["--set", "data.near_copies=false"]  # drawn from real images, all would be near-duplicates
+            near = (
+                [] if not arguments.images else ["--set", "data.near_copies=false"]
+            )  # drawn from real images, all would be near-duplicates
             seconds, _ = command("prepare", "--data", data, "--out", prepared, "--recipe", recipe, *near, *extra)
             found[f"prepare {name}"] = {"seconds": seconds, "images_per_s": arguments.count / seconds}
             print(json.dumps(found[f"prepare {name}"]), flush=True)
-            seconds, answer = command("train", "--json", "--data", prepared, "--out", f"{folder}/run-{name}", "--recipe", recipe, *sets, *extra)
+            seconds, answer = command(
+                "train",
+                "--json",
+                "--data",
+                prepared,
+                "--out",
+                f"{folder}/run-{name}",
+                "--recipe",
+                recipe,
+                *sets,
+                *extra,
+            )
             result = json.loads(answer.splitlines()[-1])
-            kept = ("epochs", "accuracy", "balanced_accuracy", "pictures_per_s", "wait_share", "time", "startup", "precision")
+            kept = (
+                "epochs",
+                "accuracy",
+                "balanced_accuracy",
+                "pictures_per_s",
+                "wait_share",
+                "time",
+                "startup",
+                "precision",
+            )
             found[f"train {name}"] = {"seconds": seconds, **{key: result[key] for key in kept if key in result}}
             print(json.dumps({name: found[f"train {name}"]}), flush=True)
     table = Table(title=f"commands on {arguments.count:,} images", title_justify="left")
@@ -374,7 +468,13 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
         table.add_column(column)
     for name, row in found.items():
         speed = row.get("pictures_per_s") or row.get("images_per_s")
-        table.add_row(name, f"{row['seconds']:.1f}", f"{speed:,.0f}", f"{row.get('wait_share', 0):.1%}", f"{row.get('accuracy', 0):.3f}")
+        table.add_row(
+            name,
+            f"{row['seconds']:.1f}",
+            f"{speed:,.0f}",
+            f"{row.get('wait_share', 0):.1%}",
+            f"{row.get('accuracy', 0):.3f}",
+        )
     console.print(table)
     return {"commands": found}
 

@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--settle", type=int, default=6, help="epochs before them that are not (default: 6)")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--keras-python", default=sys.executable, metavar="PYTHON", help="a Python that has keras and tensorflow")
+    parser.add_argument(
+        "--keras-python", default=sys.executable, metavar="PYTHON", help="a Python that has keras and tensorflow"
+    )
     parser.add_argument("--no-naive", action="store_true", help="leave out naive Ray Data, which is slow")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
@@ -112,13 +114,17 @@ def measure(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
         "ratio_keras": ratio(rounds, "Keras's generator") if "Keras's generator" in rounds else None,
         "first_batch_s": statistics.median(each["first_batch_s"] for each in rounds["animalclf"]),
         "later_first_batch_s": max(each["later_first_batch_s"] for each in rounds["animalclf"]),
-        "contestants": {name: {key: statistics.median(one[key] for one in each) for key in each[0]} for name, each in rounds.items()},
+        "contestants": {
+            name: {key: statistics.median(one[key] for one in each) for key in each[0]} for name, each in rounds.items()
+        },
     }
 
 
 def ratio(rounds: dict[str, list[dict[str, float]]], other: str) -> float:
     """Our pictures/s over the other's, the median over rounds."""
-    return statistics.median(a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(rounds["animalclf"], rounds[other], strict=True))
+    return statistics.median(
+        a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(rounds["animalclf"], rounds[other], strict=True)
+    )
 
 
 def prepare_once(photos: str, out: str) -> tuple[Prepared, dict[str, float]]:
@@ -166,7 +172,12 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
         assert rows == len(plan.rows["train"])
         first_epoch = first_epoch if epoch else time.perf_counter() - loading
     speed = epochs * len(plan.rows["train"]) / (time.perf_counter() - settled)
-    return {"first_batch_s": first_batches[0], "pictures_per_s": speed, "later_first_batch_s": max(first_batches[1:]), "first_epoch_s": first_epoch}
+    return {
+        "first_batch_s": first_batches[0],
+        "pictures_per_s": speed,
+        "later_first_batch_s": max(first_batches[1:]),
+        "first_epoch_s": first_epoch,
+    }
 
 
 def dataloader(photos: str, cores: int) -> dict[str, float]:
@@ -248,7 +259,8 @@ def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
         process.join()
     return {
         "first_batch_s": 0.0,
-        "pictures_per_s": sum(count for *_, count in spans) / (max(end for _, end, _ in spans) - min(begin for begin, *_ in spans)),
+        "pictures_per_s": sum(count for *_, count in spans)
+        / (max(end for _, end, _ in spans) - min(begin for begin, *_ in spans)),
     }
 
 

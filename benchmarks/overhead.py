@@ -56,10 +56,26 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the plain loop and the commands in turn; the figures of both."""
     counts = [int(text) for text in arguments.workers.split(",")]
-    sets = [f"train.epochs={arguments.epochs}", f"train.batch_size={arguments.batch_size}", f"model.input_size={arguments.input_size}"]
+    sets = [
+        f"train.epochs={arguments.epochs}",
+        f"train.batch_size={arguments.batch_size}",
+        f"model.input_size={arguments.input_size}",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "animalclf.cli"]
-        run([*command, "demo", "--only-data", "--data", f"{folder}/demo", "--pictures", str(arguments.pictures), "--test-pictures", "10"])
+        run(
+            [
+                *command,
+                "demo",
+                "--only-data",
+                "--data",
+                f"{folder}/demo",
+                "--pictures",
+                str(arguments.pictures),
+                "--test-pictures",
+                "10",
+            ]
+        )
         run([*command, "prepare", "--data", f"{folder}/demo", "--out", f"{folder}/prepared"])
         plain: list[dict[str, float]] = []
         on_ray: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
@@ -72,7 +88,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 out = f"{folder}/ray{turn}-{count}"
                 flags = [flag for text in sets for flag in ("--set", text)]
                 started = time.time()
-                answer = run([*command, "train", "--json", "--cpu", "--data", f"{folder}/prepared", "--out", out, "--workers", str(count), *flags])
+                answer = run(
+                    [
+                        *command,
+                        "train",
+                        "--json",
+                        "--cpu",
+                        "--data",
+                        f"{folder}/prepared",
+                        "--out",
+                        out,
+                        "--workers",
+                        str(count),
+                        *flags,
+                    ]
+                )
                 startup = {f"startup_{name}_s": seconds for name, seconds in json.loads(answer)["startup"].items()}
                 on_ray[count].append({**figures_of(out, time.time() - started), **startup})
     base = statistics.median(each["pictures_per_s"] for each in plain)
@@ -80,7 +110,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for count, each in on_ray.items():
         row: dict[str, Any] = {name: statistics.median(one[name] for one in each) for name in each[0]}
         rows.append(
-            {"workers": count, **row, "ratio": statistics.median(a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(each, plain, strict=True))}
+            {
+                "workers": count,
+                **row,
+                "ratio": statistics.median(
+                    a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(each, plain, strict=True)
+                ),
+            }
         )
     return {
         "pictures": arguments.pictures,
@@ -113,10 +149,19 @@ def run(command: list[str]) -> str:
 
 
 def show(figures: dict[str, Any]) -> None:
-    table = Table(title="the whole `train` command against the same loop in plain PyTorch, fed from memory", title_justify="left")
+    table = Table(
+        title="the whole `train` command against the same loop in plain PyTorch, fed from memory", title_justify="left"
+    )
     for name in ("", "pictures/s", "against plain", "waiting for data", "command, s", "beside the epochs, s"):
         table.add_column(name)
-    table.add_row("plain PyTorch, 1 process", f"{figures['plain']['pictures_per_s']:.1f}", "1.00", "", f"{figures['plain']['seconds']:.0f}", "")
+    table.add_row(
+        "plain PyTorch, 1 process",
+        f"{figures['plain']['pictures_per_s']:.1f}",
+        "1.00",
+        "",
+        f"{figures['plain']['seconds']:.0f}",
+        "",
+    )
     for row in figures["ray"]:
         name = f"animalclf train, {row['workers']} worker{'s' if row['workers'] > 1 else ''}"
         cells = [
@@ -130,7 +175,9 @@ def show(figures: dict[str, Any]) -> None:
     Console(width=120).print(table)
     for row in figures["ray"]:
         parts = ", ".join(f"{name[8:-2]} {row[name]:.1f} s" for name in row if name.startswith("startup_"))
-        Console(width=120).print(f"start to first step, {row['workers']} worker{'s' if row['workers'] > 1 else ''}: {parts}")
+        Console(width=120).print(
+            f"start to first step, {row['workers']} worker{'s' if row['workers'] > 1 else ''}: {parts}"
+        )
 
 
 if __name__ == "__main__":

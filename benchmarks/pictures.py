@@ -18,7 +18,9 @@ def draw(folder: str, count: int) -> str:
 
     def one(number: int) -> None:
         generator = np.random.default_rng(number)
-        smooth = cv2.resize(generator.integers(0, 256, (12, 16, 3), np.uint8), (300, 225), interpolation=cv2.INTER_CUBIC)
+        smooth = cv2.resize(
+            generator.integers(0, 256, (12, 16, 3), np.uint8), (300, 225), interpolation=cv2.INTER_CUBIC
+        )
         image = cv2.add(smooth, generator.integers(0, 24, (225, 300, 3), np.uint8))
         cv2.imwrite(f"{folder}/class{number % CLASSES}/{number:07d}.jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 88])
 

@@ -62,7 +62,9 @@ def measure(folder: str, pictures: int, cores: int) -> dict[str, Any]:
     seconds["identical files only"] = prepare_once(photos, f"{folder}/prepared", near_copies=False)
     ray.shutdown()
     seconds["bare"] = (seconds["bare"] + bare_loop(photos, cores)) / 2
-    ratios = {f"ratio_{name.replace(' ', '_')}": seconds["bare"] / each for name, each in seconds.items() if name != "bare"}
+    ratios = {
+        f"ratio_{name.replace(' ', '_')}": seconds["bare"] / each for name, each in seconds.items() if name != "bare"
+    }
     return {"pictures": pictures, "cores": cores, "seconds": seconds, **ratios}
 
 
@@ -78,8 +80,23 @@ def prepare_once(photos: str, out: str, near_copies: bool = True) -> float:
 
 def whole_command(photos: str, out: str) -> float:
     started = time.perf_counter()
-    command = [sys.executable, "-m", "ray_jobs.prepare", "--data", photos, "--out", out, "--set", f"data.stored_size={SIZE}"]
-    subprocess.run(command, check=True, capture_output=True, env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"})
+    command = [
+        sys.executable,
+        "-m",
+        "ray_jobs.prepare",
+        "--data",
+        photos,
+        "--out",
+        out,
+        "--set",
+        f"data.stored_size={SIZE}",
+    ]
+    subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+    )
     seconds = time.perf_counter() - started
     shutil.rmtree(out)
     return seconds
@@ -116,7 +133,12 @@ def show(figures: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if not name else "right")
     for name, seconds in figures["seconds"].items():
         what = "a bare loop" if name == "bare" else f"prepare, {name}"
-        table.add_row(what, f"{seconds:.1f}", f"{figures['pictures'] / seconds:,.0f}", f"{figures['seconds']['bare'] / seconds:.0%}")
+        table.add_row(
+            what,
+            f"{seconds:.1f}",
+            f"{figures['pictures'] / seconds:,.0f}",
+            f"{figures['seconds']['bare'] / seconds:.0%}",
+        )
     Console(width=110).print(table)
 
 

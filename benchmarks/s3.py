@@ -38,7 +38,9 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(SERVER), "127.0.0.1", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, str(SERVER), "127.0.0.1", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     settings = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "x",
@@ -66,7 +68,19 @@ def measure(folder: str, pictures: int, epochs: int, repeat: int) -> dict[str, A
     time.sleep(3)
     boto3.client("s3").create_bucket(Bucket="bench")
     command = [sys.executable, "-m", "animalclf.cli"]
-    run([*command, "demo", "--only-data", "--data", f"{folder}/demo", "--pictures", str(pictures), "--test-pictures", "10"])
+    run(
+        [
+            *command,
+            "demo",
+            "--only-data",
+            "--data",
+            f"{folder}/demo",
+            "--pictures",
+            str(pictures),
+            "--test-pictures",
+            "10",
+        ]
+    )
     rounds: dict[str, list[float]] = {"local": [], "s3": []}
     for turn in range(repeat):
         for name, root in (("local", folder), ("s3", "s3://bench")):
@@ -74,7 +88,12 @@ def measure(folder: str, pictures: int, epochs: int, repeat: int) -> dict[str, A
             run([*command, "train", "--cpu", "--data", f"{folder}/demo", *where, "--set", f"train.epochs={epochs}"])
             rounds[name].append(statistics.median(row.seconds for row in Run(f"{root}/run{turn}").metrics()[1:]))
     ratio = statistics.median(local / s3 for local, s3 in zip(rounds["local"], rounds["s3"], strict=True))
-    return {"pictures": pictures, "local_s": statistics.median(rounds["local"]), "s3_s": statistics.median(rounds["s3"]), "ratio": ratio}
+    return {
+        "pictures": pictures,
+        "local_s": statistics.median(rounds["local"]),
+        "s3_s": statistics.median(rounds["s3"]),
+        "ratio": ratio,
+    }
 
 
 if __name__ == "__main__":

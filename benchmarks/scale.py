@@ -78,7 +78,12 @@ def write_set(root: str, count: int) -> None:
         listed.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     index = np.arange(count)
     names = [f"class{label}" for label in range(CLASSES)]
-    table = {"path": [f"{i}.jpg" for i in index], "label": [names[i % CLASSES] for i in index], "split": "train", "status": "ok"}
+    table = {
+        "path": [f"{i}.jpg" for i in index],
+        "label": [names[i % CLASSES] for i in index],
+        "split": "train",
+        "status": "ok",
+    }
     manifest = pd.DataFrame({**table, "shard": index // SHARD_ROWS, "row": index % SHARD_ROWS})
     storage.write_table(f"{root}/{prepared_set.MANIFEST}", manifest)
     settings = configuration.to_dict(configuration.Data(stored_size=STORED))
@@ -118,7 +123,9 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
                     held += process.memory_full_info().uss
                 except psutil.NoSuchProcess:
                     continue
-            used = ray.cluster_resources()["object_store_memory"] - ray.available_resources().get("object_store_memory", 0)
+            used = ray.cluster_resources()["object_store_memory"] - ray.available_resources().get(
+                "object_store_memory", 0
+            )
             peaks["processes"], peaks["store"] = max(peaks["processes"], held), max(peaks["store"], int(used))
 
     watching = threading.Thread(target=watch)
@@ -150,7 +157,13 @@ def planned(rows: int) -> dict[str, Any]:
     shuffled = time.perf_counter()
     assert len(np.unique(order)) == len(train) and edges[-1, -1] == len(train)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"rows": rows, "manifest_s": made - started, "split_s": divided - made, "shuffle_s": shuffled - divided, "peak_bytes": peak}
+    return {
+        "rows": rows,
+        "manifest_s": made - started,
+        "split_s": divided - made,
+        "shuffle_s": shuffled - divided,
+        "peak_bytes": peak,
+    }
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -159,7 +172,9 @@ def show(figures: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "pictures are" else "right")
     for row in figures["input"]:
         memory = [f"{row[name] / 1e6:,.0f}" for name in ("processes", "store")]
-        table.add_row(f"x {row['factor']}", f"{row['pictures']:,}", row["where"], f"{row['pictures_per_s']:,.0f}", *memory)
+        table.add_row(
+            f"x {row['factor']}", f"{row['pictures']:,}", row["where"], f"{row['pictures_per_s']:,.0f}", *memory
+        )
     made = figures["plan"]
     Console(width=120).print(table)
     Console(width=120).print(

@@ -64,7 +64,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes of compilation)")
-    parser.add_argument("--keras-python", default=sys.executable, metavar="PYTHON", help="a Python that has keras and tensorflow")
+    parser.add_argument(
+        "--keras-python", default=sys.executable, metavar="PYTHON", help="a Python that has keras and tensorflow"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     figures = measure(arguments)
@@ -104,19 +106,28 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": arguments.model,
         "batch_size": arguments.batch_size,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else str(torch.cpu.get_capabilities().get("cpu_name")),
+        "device": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else str(torch.cpu.get_capabilities().get("cpu_name")),
         "threads": torch.get_num_threads(),
         "pictures_per_s": speeds,
         "flops_per_picture": flops,
         "matrix_flops_per_s": peak,
-        "share_of_peak": {name: speed * flops / peak["bf16" if "bf16" in name else "fp32"] for name, speed in speeds.items()},
+        "share_of_peak": {
+            name: speed * flops / peak["bf16" if "bf16" in name else "fp32"] for name, speed in speeds.items()
+        },
         "default": chosen,
         "ratio_keras": speeds[chosen] / against if against else None,
     }
 
 
 def variant(
-    spec: configuration.Config, device: torch.device, precision: str, layout: str, compiled: bool, arguments: argparse.Namespace
+    spec: configuration.Config,
+    device: torch.device,
+    precision: str,
+    layout: str,
+    compiled: bool,
+    arguments: argparse.Namespace,
 ) -> Callable[[], float]:
     """A function that trains `steps` steps and returns pictures/s; warmed up."""
     model = build(spec.model, 10).to(device).train()
@@ -174,7 +185,9 @@ def keras_process(arguments: argparse.Namespace, size: int) -> subprocess.Popen[
         return None
     numbers = [str(n) for n in (arguments.batch_size, size, arguments.steps, torch.get_num_threads())]
     command = [arguments.keras_python, "-c", KERAS, *numbers]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
 
 
 def ask(process: subprocess.Popen[str]) -> float:
@@ -192,7 +205,12 @@ def show(figures: dict[str, Any]) -> None:
     keras = figures["pictures_per_s"].get("Keras on TensorFlow fp32")
     for name, speed in figures["pictures_per_s"].items():
         mark = "  (the default here)" if name == figures["default"] else ""
-        table.add_row(name + mark, f"{speed:.1f}", f"{speed / keras:.2f}" if keras else "", f"{figures['share_of_peak'][name]:.0%}")
+        table.add_row(
+            name + mark,
+            f"{speed:.1f}",
+            f"{speed / keras:.2f}" if keras else "",
+            f"{figures['share_of_peak'][name]:.0%}",
+        )
     Console(width=100).print(table)
     peak = figures["matrix_flops_per_s"]
     Console(width=100).print(

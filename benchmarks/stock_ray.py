@@ -24,14 +24,28 @@ from rich.table import Table
 
 from animalclf.raycompat.patches import STOCK
 
-PATCHES = ["look_for_node_often", "without_servers", "trainer_class", "start_next_task_soon", "without_coordinator", "without_statistics"]
+PATCHES = [
+    "look_for_node_often",
+    "without_servers",
+    "trainer_class",
+    "start_next_task_soon",
+    "without_coordinator",
+    "without_statistics",
+]
 SETS = ["--set", "train.epochs=1", "--set", "train.batch_size=32", "--set", "model.input_size=76"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(["stock", *PATCHES]), metavar="NAMES", help="what is left out: stock (all), or names of patches")
-    parser.add_argument("--compare", action="store_true", help="a comparison of four trainings too, which takes a minute")
+    parser.add_argument(
+        "--only",
+        default=",".join(["stock", *PATCHES]),
+        metavar="NAMES",
+        help="what is left out: stock (all), or names of patches",
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="a comparison of four trainings too, which takes a minute"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
     off = {"nothing": "", **{name: "1" if name == "stock" else name for name in arguments.only.split(",")}}
@@ -58,14 +72,21 @@ def measure(off: str, folder: str, out: str, compare: bool) -> dict[str, float]:
     taken["train"], answer = command(off, "train", "--json", "--workers", "1", "--out", f"{out}-run", *small)
     taken["of which to the first step"] = json.loads(answer)["startup"]["total"]
     if compare:
-        taken["compare"] = command(off, "compare", "--recipes", "big_cnn", "--seeds", "4", "--out", f"{out}-comparison", *small)[0]
+        taken["compare"] = command(
+            off, "compare", "--recipes", "big_cnn", "--seeds", "4", "--out", f"{out}-comparison", *small
+        )[0]
     return taken
 
 
 def command(off: str, *arguments: str) -> tuple[float, str]:
     """Seconds and standard output of an animalclf command that must not fail."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "animalclf.cli", *arguments], capture_output=True, text=True, env={**os.environ, STOCK: off})
+    done = subprocess.run(
+        [sys.executable, "-m", "animalclf.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, STOCK: off},
+    )
     if done.returncode:
         sys.exit(f"animalclf {' '.join(arguments[:6])} failed:\n{done.stderr[-3000:]}")
     return time.perf_counter() - started, done.stdout

@@ -22,8 +22,14 @@ def reference() -> str:
     """The reference in Markdown, after its heading."""
     parts = [_entry(f"animalclf.{name}", getattr(animalclf, name)) for name in FUNCTIONS]
     parts.append(f"### Model\n\n{_text(Model)}")
-    parts += [_entry(f"Model.{name}", method) for name, method in vars(Model).items() if inspect.isfunction(method) and name[0] != "_"]
-    parts += [f"### {name}\n\n{_text(getattr(rows, name))}\n\nFields: {_fields(getattr(rows, name))}." for name in RESULTS]
+    parts += [
+        _entry(f"Model.{name}", method)
+        for name, method in vars(Model).items()
+        if inspect.isfunction(method) and name[0] != "_"
+    ]
+    parts += [
+        f"### {name}\n\n{_text(getattr(rows, name))}\n\nFields: {_fields(getattr(rows, name))}." for name in RESULTS
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -36,7 +42,9 @@ def _entry(name: str, function: Any) -> str:
     signature = inspect.signature(function)
     parameters = [one.replace(annotation=one.empty) for one in signature.parameters.values() if one.name != "self"]
     call = signature.replace(parameters=parameters, return_annotation=signature.empty)
-    lines = textwrap.wrap(f"{name}{call}", 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        f"{name}{call}", 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
     return f"### {name}\n\n" + "\n".join(f"    {line}" for line in lines) + f"\n\n{_text(function)}"
 
 

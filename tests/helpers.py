@@ -19,7 +19,13 @@ from animalclf.utils import storage
 
 
 def tiny_prepared(
-    root: Path, counts: tuple[int, ...] = (30, 20, 10), size: int = 40, val: float = 0.25, seed: int = 0, shard_rows: int = 16, store: str = "pixels"
+    root: Path,
+    counts: tuple[int, ...] = (30, 20, 10),
+    size: int = 40,
+    val: float = 0.25,
+    seed: int = 0,
+    shard_rows: int = 16,
+    store: str = "pixels",
 ) -> prepared_set.Prepared:
     """A prepared set of noisy squares: class c is a bright square in its own corner on noise, so that a small net learns it."""
     root.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,11 @@ class FailingS3:
         if environ["PATH_INFO"] == "/fail":
             asked = dict(urllib.parse.parse_qsl(environ["QUERY_STRING"]))
             self.until = time.monotonic() + float(asked.get("seconds", 0))
-            self.times, self.status, self.code = int(asked.get("times", 0)), int(asked.get("status", 503)), asked.get("code", "SlowDown")
+            self.times, self.status, self.code = (
+                int(asked.get("times", 0)),
+                int(asked.get("status", 503)),
+                asked.get("code", "SlowDown"),
+            )
             start_response("200 OK", [])
             return [str(self.refused).encode()]
         self.requests += 1
@@ -39,7 +43,9 @@ class FailingS3:
             text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>as the test wants it: {self.code}</Message></Error>".encode()
             length = int(environ.get("CONTENT_LENGTH") or 0)
             environ["wsgi.input"].read(length)
-            start_response(f"{self.status} error", [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))])
+            start_response(
+                f"{self.status} error", [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))]
+            )
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [text]
         return self.moto(environ, start_response)
 

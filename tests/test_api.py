@@ -52,7 +52,18 @@ def test_everything_public_has_a_docstring_and_unknown_names_are_refused():
 
 def test_a_command_is_a_module_and_the_help_keeps_their_order():
     names = [module.__name__.rpartition(".")[2] for module in command_modules()]
-    assert names == ["recipes", "prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
+    assert names == [
+        "recipes",
+        "prepare",
+        "train",
+        "compare",
+        "evaluate",
+        "predict",
+        "ensemble",
+        "report",
+        "submit",
+        "demo",
+    ]
 
 
 # ------------------------------------------------------------------------------------------- a model in this process
@@ -63,7 +74,9 @@ def trained(tmp_path_factory):
     """A run on a tiny prepared set, trained in this process, and its result."""
     root = tmp_path_factory.mktemp("api")
     tiny_prepared(root / "set", size=76)
-    result = animalclf.train(root / "set", recipe="demo", out=root / "run", set={"train.epochs": 1, "train.precision": "fp32"}, local=True)
+    result = animalclf.train(
+        root / "set", recipe="demo", out=root / "run", set={"train.epochs": 1, "train.precision": "fp32"}, local=True
+    )
     return root, result
 
 
@@ -83,7 +96,11 @@ def images(trained):
 
 def test_a_training_returns_its_typed_result_and_records_the_call(trained):
     root, result = trained
-    assert result.run == str(root / "run") and result.epochs == 1 and result.val.metrics["accuracy"] == result.metrics["accuracy"]
+    assert (
+        result.run == str(root / "run")
+        and result.epochs == 1
+        and result.val.metrics["accuracy"] == result.metrics["accuracy"]
+    )
     assert result.startup["total"] < 120  # since the call, not since the process began
     environment = json.loads((root / "run" / "environment.json").read_text())
     assert environment["command"].startswith("animalclf.train(data=") and "local=True" in environment["command"]
@@ -138,7 +155,11 @@ def test_what_cannot_be_read_is_named(trained, tmp_path):
     for name in ("page.jpg", "cut.jpg", "missing.jpg"):
         with pytest.raises(animalclf.UserError, match=f"{name}: cannot be read: ."):
             model.predict([np.zeros((8, 8, 3), np.uint8), tmp_path / name])
-    for wrong, what in ((np.zeros((8, 8, 3), np.float32), "float32"), (np.zeros((8, 8), np.uint8), r"\(8, 8\)"), (7, "int is no path")):
+    for wrong, what in (
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\)"),
+        (7, "int is no path"),
+    ):
         with pytest.raises(animalclf.UserError, match=f"image 0: .*{what}"):
             model.predict([wrong])
     with pytest.raises(animalclf.UserError, match="no run here"):
@@ -170,7 +191,10 @@ def test_results_are_small_escaped_tables_in_notebooks(trained):
     )  # fmt: skip
     board = Leaderboard(images=4, classes=["a"], rows=[row], pairs=[])._repr_html_()
     assert "&lt;b&gt;net&lt;/b&gt;" in board and "<b>" not in board and "0.5000 (0.2500 to 0.7500)" in board
-    assert "&lt;i&gt;.csv" in VoteResult(files=[], submission="<i>.csv", rows=1, unanimous=1, ties=0, changed=0)._repr_html_()
+    assert (
+        "&lt;i&gt;.csv"
+        in VoteResult(files=[], submission="<i>.csv", rows=1, unanimous=1, ties=0, changed=0)._repr_html_()
+    )
 
 
 # --------------------------------------------------------------------------------------------- in a Ray of the caller
@@ -183,7 +207,11 @@ def test_a_guest_in_the_callers_ray(tmp_path, ray_local, monkeypatch):
     import ray.data
 
     monkeypatch.delenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", raising=False)
-    context, logger, job = ray.data.DataContext.get_current(), logging.getLogger("ray.data"), ray.get_runtime_context().get_job_id()
+    context, logger, job = (
+        ray.data.DataContext.get_current(),
+        logging.getLogger("ray.data"),
+        ray.get_runtime_context().get_job_id(),
+    )
     monkeypatch.setattr(context, "target_max_block_size", 12345)
     monkeypatch.setattr(context, "enable_progress_bars", True)
     level = logger.level
@@ -230,7 +258,9 @@ def test_an_interrupted_call_stops_its_training_in_the_callers_ray(tmp_path, ray
 def test_compare_and_ensemble_return_what_the_commands_print(tmp_path, ray_local):
     tiny_prepared(tmp_path / "set", size=76)
     out = tmp_path / "comparison"
-    result = animalclf.compare(tmp_path / "set", recipes=["demo"], grid={"optim.lr": [1e-4, 1e-3]}, set={"train.epochs": 1}, out=out)
+    result = animalclf.compare(
+        tmp_path / "set", recipes=["demo"], grid={"optim.lr": [1e-4, 1e-3]}, set={"train.epochs": 1}, out=out
+    )
     assert not result.failed and len(result.trials) == 2 and len(result.ensembles) == 3 and Path(result.report).exists()
     assert "<td>demo lr=" in result._repr_html_()
     runs = [trial.run for trial in result.trials]
@@ -240,7 +270,8 @@ def test_compare_and_ensemble_return_what_the_commands_print(tmp_path, ray_local
         assert main(["ensemble", *runs, "--out", str(tmp_path / "again"), "--method", "mean", "--json"]) == 0
     content = json.loads(printed.getvalue().splitlines()[-1])
     assert content["leaderboard"] == [
-        row | {"runs": [url.replace("joined", "again") for url in row["runs"]]} for row in joined.leaderboard.to_dict()["rows"]
+        row | {"runs": [url.replace("joined", "again") for url in row["runs"]]}
+        for row in joined.leaderboard.to_dict()["rows"]
     ]
     moved = tmp_path / "moved"
     out.rename(moved)

@@ -63,7 +63,10 @@ def test_flip_mirrors_exactly():
 def test_zoom_below_one_shows_less_of_the_picture():
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[:, 24:40, 24:40] = 255
-    share = [augment.augment_batch(image, np.array([0]), Augment(0, 0, (z, z), False), 0, 0, 64).mean() for z in (0.6, 1.0, 1.4)]
+    share = [
+        augment.augment_batch(image, np.array([0]), Augment(0, 0, (z, z), False), 0, 0, 64).mean()
+        for z in (0.6, 1.0, 1.4)
+    ]
     assert share[0] > share[1] > share[2] > 0
 
 

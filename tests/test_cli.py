@@ -38,21 +38,51 @@ def answer(capsys):
 @pytest.mark.ray
 def test_from_pictures_to_a_scored_submission(drawn, tmp_path, capsys, ray_local):
     run = str(tmp_path / "run")
-    assert main(["train", "--data", str(drawn), "--out", run, "--recipe", "demo", "--local", "--set", "train.epochs=1", "--json"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(drawn),
+                "--out",
+                run,
+                "--recipe",
+                "demo",
+                "--local",
+                "--set",
+                "train.epochs=1",
+                "--json",
+            ]
+        )
+        == 0
+    )
     trained = answer(capsys)
     assert trained["run"] == run and trained["rows"]["train"] + trained["rows"]["val"] == 60
-    assert set(os.listdir(run)) >= {"config.yaml", "environment.json", "metrics.jsonl", "result.json", "checkpoints", "predictions"}
+    assert set(os.listdir(run)) >= {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+        "predictions",
+    }
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["data_fingerprint"] and environment["versions"]["ray"] and environment["prepared"]
     assert main(["evaluate", run, "--json"]) == 0
     evaluated = answer(capsys)
-    assert evaluated["accuracy"] == pytest.approx(trained["accuracy"]) and evaluated["loss"] == pytest.approx(trained["loss"], rel=1e-3)
+    assert evaluated["accuracy"] == pytest.approx(trained["accuracy"]) and evaluated["loss"] == pytest.approx(
+        trained["loss"], rel=1e-3
+    )
     sample = str(drawn / "sample_submission.csv")
-    assert main(["predict", run, "--data", str(drawn), "--prior", "uniform", "--sample-submission", sample, "--json"]) == 0
+    assert (
+        main(["predict", run, "--data", str(drawn), "--prior", "uniform", "--sample-submission", sample, "--json"]) == 0
+    )
     predicted = answer(capsys)
     submission = pd.read_csv(predicted["submission"])
     assert list(submission.columns) == ["id", "category"] and len(submission) == 20
-    assert set(submission["id"]) == set(pd.read_csv(sample)["id"]) and set(submission["category"]) <= set(trained["classes"])
+    assert set(submission["id"]) == set(pd.read_csv(sample)["id"]) and set(submission["category"]) <= set(
+        trained["classes"]
+    )
 
 
 @pytest.mark.ray
@@ -60,13 +90,17 @@ def test_an_unreadable_picture_is_named_and_the_exit_code_says_so(drawn, tmp_pat
     """A set with planted defects: prepared, each bad file named, exit code 3: done, but not everything could be read."""
     folder = tmp_path / "demo"
     write_demo(str(folder), images=60, test_images=10, seed=1, defects=True)
-    code = main(["prepare", "--data", str(folder), "--out", str(tmp_path / "prepared"), "--set", "data.max_bad=0.2", "--json"])
+    code = main(
+        ["prepare", "--data", str(folder), "--out", str(tmp_path / "prepared"), "--set", "data.max_bad=0.2", "--json"]
+    )
     output = capsys.readouterr()
     info = json.loads(output.out.splitlines()[-1])
     assert code == 3 and len(info["bad"]) == 3
     for bad in info["bad"]:
         assert bad["path"].rpartition("/")[2] in output.err.replace("\n", "")
-    assert main(["prepare", "--data", str(folder), "--out", str(tmp_path / "strict"), "--set", "data.max_bad=0.01"]) == 2
+    assert (
+        main(["prepare", "--data", str(folder), "--out", str(tmp_path / "strict"), "--set", "data.max_bad=0.01"]) == 2
+    )
     assert not is_prepared(str(tmp_path / "strict"))
 
 
@@ -91,10 +125,24 @@ def test_a_full_disk_is_an_error_with_a_remedy(drawn, tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
 
-    command = [sys.executable, "-m", "animalclf.cli", "train", "--local", "--data", str(drawn), "--out", str(tmp_path / "run"), "--recipe", "demo"]
+    command = [
+        sys.executable,
+        "-m",
+        "animalclf.cli",
+        "train",
+        "--local",
+        "--data",
+        str(drawn),
+        "--out",
+        str(tmp_path / "run"),
+        "--recipe",
+        "demo",
+    ]
     command += ["--set", "train.epochs=1"]
     subprocess.run(
-        [*command[:3], "prepare", "--data", str(drawn), "--out", str(tmp_path / "prepared"), "--recipe", "demo"], check=True, capture_output=True
+        [*command[:3], "prepare", "--data", str(drawn), "--out", str(tmp_path / "prepared"), "--recipe", "demo"],
+        check=True,
+        capture_output=True,
     )
     command[command.index(str(drawn))] = str(tmp_path / "prepared")
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files)
@@ -121,7 +169,16 @@ def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
 
 def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
     write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
-    command = [sys.executable, "-m", "animalclf.cli", "prepare", "--data", str(tmp_path / "demo"), "--out", str(tmp_path / "prepared")]
+    command = [
+        sys.executable,
+        "-m",
+        "animalclf.cli",
+        "prepare",
+        "--data",
+        str(tmp_path / "demo"),
+        "--out",
+        str(tmp_path / "prepared"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     started, of_raylet, deadline = [], [], time.monotonic() + 120
     while not of_raylet and process.poll() is None and time.monotonic() < deadline:
@@ -152,4 +209,7 @@ def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
         display.show(PhaseProgress("train", 4 * seconds, 1000, max(seconds, 1), epoch=2, epochs=3))
     first, *lines = screen.getvalue().splitlines()
     assert re.fullmatch(r"first step after .* \(ray .*, first step .*\)", first)
-    assert lines == [f"epoch 2/3  training: {4 * at}/1,000  4 images/s  {left} left" for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))]
+    assert lines == [
+        f"epoch 2/3  training: {4 * at}/1,000  4 images/s  {left} left"
+        for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))
+    ]

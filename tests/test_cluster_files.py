@@ -23,7 +23,9 @@ def read(name):
 
 def validate(config):
     """By the schema that Ray ships for such files."""
-    jsonschema.validate(config, json.loads(Path(ray.__file__).with_name("autoscaler").joinpath("ray-schema.json").read_text()))
+    jsonschema.validate(
+        config, json.loads(Path(ray.__file__).with_name("autoscaler").joinpath("ray-schema.json").read_text())
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -39,12 +41,18 @@ def test_every_node_gets_the_tested_versions_and_only_those(name):
     sources = {target.rsplit("/", 1)[1]: source for target, source in config["file_mounts"].items()}
     assert (ROOT / sources["constraints.txt"]).samefile(ROOT / "constraints.txt")
     setup = config["setup_commands"]
-    assert [line for line in setup if "pip install" in line] == ["~/animalclf-env/bin/pip install --quiet --requirement ~/constraints.txt"]
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
+    assert [line for line in setup if "pip install" in line] == [
+        "~/animalclf-env/bin/pip install --quiet --requirement ~/constraints.txt"
+    ]
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+    )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for requirement in project["dependencies"]:
         package, specifier = re.fullmatch(r"([\w-]+)(?:\[.*\])?(.*)", requirement).groups()
-        assert pins[next(pin for pin in pins if pin.lower().replace("_", "-") == package.lower())] in SpecifierSet(specifier)
+        assert pins[next(pin for pin in pins if pin.lower().replace("_", "-") == package.lower())] in SpecifierSet(
+            specifier
+        )
     assert {"ray", "torch", "boto3"} <= set(pins)  # boto3: how the head's autoscaler starts workers on AWS
     (python,) = {found for line in setup for found in re.findall(r"python(3\.\d+) -m venv", line)}
     assert python in SpecifierSet(project["requires-python"])
@@ -53,8 +61,16 @@ def test_every_node_gets_the_tested_versions_and_only_those(name):
 @pytest.mark.parametrize("name", FILES)
 def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_the_head(name):
     config = read(name)
-    assert any(source == "~/.ray/auth_token" and target.endswith("/.ray/auth_token") for target, source in config["file_mounts"].items())
-    starts = [line for key in ("head_start_ray_commands", "worker_start_ray_commands") for line in config[key] if "ray start" in line]
+    assert any(
+        source == "~/.ray/auth_token" and target.endswith("/.ray/auth_token")
+        for target, source in config["file_mounts"].items()
+    )
+    starts = [
+        line
+        for key in ("head_start_ray_commands", "worker_start_ray_commands")
+        for line in config[key]
+        if "ray start" in line
+    ]
     assert len(starts) == 2 and all("RAY_AUTH_MODE=token" in line for line in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0] and "0.0.0.0" not in (ROOT / name).read_text()
     for pattern in ("**/.git", "**/.venv", "**/data", "**/runs"):
@@ -79,13 +95,21 @@ def test_aws_machines_are_cheap_and_closed_by_default():
         assert node["IamInstanceProfile"]["Name"] == ("animalclf-head" if name == "head" else "animalclf-worker")
         assert node["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] >= 100
         if name != "head":
-            assert kind["min_workers"] == 0 and kind["max_workers"] > 0 and node["InstanceMarketOptions"] == {"MarketType": "spot"}
+            assert (
+                kind["min_workers"] == 0
+                and kind["max_workers"] > 0
+                and node["InstanceMarketOptions"] == {"MarketType": "spot"}
+            )
 
 
 def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypatch):
     """At the start the head is alone, with no CPU and no GPU; what may come decides what is refused."""
     config = read("cluster.yaml")
-    sizes = {"head": {"CPU": 0}, "gpu_worker": {"CPU": 4, "GPU": 1}, "cpu_worker": {"CPU": 8}}  # `ray up` fills them in, from what AWS says
+    sizes = {
+        "head": {"CPU": 0},
+        "gpu_worker": {"CPU": 4, "GPU": 1},
+        "cpu_worker": {"CPU": 8},
+    }  # `ray up` fills them in, from what AWS says
     for name, resources in sizes.items():
         config["available_node_types"][name]["resources"] = resources
     assert (config["max_workers"], cluster.full_size(config)) == (4, {"CPU": 2 * 8 + 2 * 4, "GPU": 4})

@@ -33,7 +33,9 @@ def comparing(ray_local, monkeypatch):
     from animalclf.tuning import compare
 
     loaded, load = [], compare.cache_images
-    monkeypatch.setattr(compare, "cache_images", lambda *arguments: loaded.append(arguments[0].root) or load(*arguments))
+    monkeypatch.setattr(
+        compare, "cache_images", lambda *arguments: loaded.append(arguments[0].root) or load(*arguments)
+    )
     return compare.compare, loaded
 
 
@@ -63,7 +65,9 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     assert answer.runs == [good.root] and good.result().recipe == "big_cnn" and not bad.finished()
     assert [row.epoch for row in good.metrics()] == list(range(1, EPOCHS + 1))
     assert loaded == [prepared.root], "one place for the pictures, shared by all trials"
-    assert [states.count(one) for one in [("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")]] == [1, 1, 1]
+    assert [
+        states.count(one) for one in [("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")]
+    ] == [1, 1, 1]
     assert "one at a time" in capsys.readouterr().err
 
     with pytest.raises(UserError, match="--resume"):
@@ -101,7 +105,9 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
     more = compare(two, prepared.root, out, resume=True, show=record)
     assert more.runs == [good.root, added.root] and good.result() == ended
     assert [trial.state for trial in more.trials] == ["failed", "finished", "finished"]
-    assert rows == list(range(len(done) + 1, EPOCHS + 1)) and added.metrics()[: len(done)] == done, "the finished epochs were kept"
+    assert rows == list(range(len(done) + 1, EPOCHS + 1)) and added.metrics()[: len(done)] == done, (
+        "the finished epochs were kept"
+    )
 
 
 @pytest.mark.ray
@@ -146,7 +152,9 @@ def test_what_cannot_be_compared_is_refused_before_any_training(tmp_path, compar
     with pytest.raises(UserError, match="balanced_accuracy is not reported"):
         compare(spec, blind.root, out)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    search = spec_of(recipes="big_cnn", overrides=SMALL, search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna")
+    search = spec_of(
+        recipes="big_cnn", overrides=SMALL, search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna"
+    )
     with pytest.raises(UserError, match=r"animalclf\[optuna\]"):
         compare(search, prepared.root, out)
     assert not os.path.exists(f"{out}/comparison.yaml"), "a refused comparison must not stand in the way of the next"
@@ -198,7 +206,9 @@ def test_people_see_every_trial_once_an_epoch_or_a_table():
         table.show(replace(entry, slug="big_cnn-s1", state="failed", seed=1, reason="[no] lr"))
         said = screen.getvalue()
         assert said.count("epoch 1/3 | train loss") == 1 and "balanced_accuracy 0.4000, best 0.4000" in said
-        assert said.count("images | ") == 1 and "big_cnn, seed 0: epoch 1/3 training, 5 of 20 images | 10 images/s" in said
+        assert (
+            said.count("images | ") == 1 and "big_cnn, seed 0: epoch 1/3 training, 5 of 20 images | 10 images/s" in said
+        )
         assert "big_cnn, seed 1: failed after 0 epochs: [no] lr" in said
         console.print(table.table())
         drawn = screen.getvalue()[len(said) :]

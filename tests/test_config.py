@@ -14,7 +14,9 @@ from animalclf.config.schema import groups, keys
 from animalclf.errors import UserError
 from animalclf.models import MODELS
 
-RECORDED = Path(__file__).parent / "golden" / "recipes"  # each recipe as the configuration of the first release writes it
+RECORDED = (
+    Path(__file__).parent / "golden" / "recipes"
+)  # each recipe as the configuration of the first release writes it
 STALE = "is stale: run `python -m animalclf.config.reference` and commit what it writes"
 
 
@@ -33,7 +35,14 @@ def test_a_written_configuration_is_a_recipe(tmp_path):
 
 
 def test_set_converts_to_the_keys_type():
-    sets = ["optim.lr=1e-4", "train.epochs=9", "train.epochs=7", "augment.zoom=[1, 1]", "train.channels_last=false", "model.weights=none"]
+    sets = [
+        "optim.lr=1e-4",
+        "train.epochs=9",
+        "train.epochs=7",
+        "augment.zoom=[1, 1]",
+        "train.channels_last=false",
+        "model.weights=none",
+    ]
     config = configuration.load("big_cnn", configuration.parse_sets(sets))
     assert (config.optim.lr, config.train.epochs, config.augment.zoom) == (1e-4, 7, (1.0, 1.0))
     assert config.train.channels_last is False and config.model.weights == "none"
@@ -65,10 +74,16 @@ def test_set_converts_to_the_keys_type():
         (["seed.x=3"], "seed: {'x': 3} is not a whole number"),
         (["data.fold=1"], "data.fold: a number from 0 to data.folds - 1 = 0"),
         (["data.folds=1"], "data.folds: 0 for none, or at least 2"),
-        (["data.val=0.5", "data.test=0.5"], "data.val: the validation and test fractions must leave images to train on"),
+        (
+            ["data.val=0.5", "data.test=0.5"],
+            "data.val: the validation and test fractions must leave images to train on",
+        ),
         (["optim.warmup_epochs=111"], "optim.warmup_epochs: from 0 to train.epochs = 110, not 111"),
         (["optim.lr=.nan"], "optim.lr: above 0, not nan"),
-        (["seed=1", "train.epochs=0", "optim.lrr=1"], "unknown key optim.lrr (did you mean 'optim.lr'?); train.epochs: at least 1"),
+        (
+            ["seed=1", "train.epochs=0", "optim.lrr=1"],
+            "unknown key optim.lrr (did you mean 'optim.lr'?); train.epochs: at least 1",
+        ),
     ],
 )
 def test_a_wrong_set_is_refused_with_its_key(sets, expected):
@@ -107,7 +122,9 @@ def test_recipes_and_the_configurations_of_older_runs_keep_their_values(recipe):
 
 def test_a_key_that_an_older_run_lacks_has_its_default():
     assert configuration.from_dict({"model": {"name": "vgg16"}}).augment == configuration.Augment()
-    assert configuration.data_from_dict({"stored_size": 252, "val": 0.1}) == configuration.Data(stored_size=252, val=0.1)
+    assert configuration.data_from_dict({"stored_size": 252, "val": 0.1}) == configuration.Data(
+        stored_size=252, val=0.1
+    )
     with pytest.raises(UserError, match=r"unknown key data\.vall \(did you mean 'data\.val'\?\)"):
         configuration.data_from_dict({"vall": 0.1})
 
@@ -133,7 +150,8 @@ def outside(key):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [pytest.param(key, value, id=f"{key.name}={value!r}") for key in keys().values() for value in outside(key)]
+    ("key", "value"),
+    [pytest.param(key, value, id=f"{key.name}={value!r}") for key in keys().values() for value in outside(key)],
 )
 def test_a_documented_range_is_enforced(key, value):
     values = [[value, *key.default[1:]], [*key.default[:-1], value]] if key.elements else [value]
@@ -146,7 +164,9 @@ def test_a_documented_range_is_enforced(key, value):
 def test_every_key_and_group_is_documented():
     assert list(keys()) == list(configuration.flat(configuration.to_dict(configuration.Config())))
     assert [key.name for key in keys().values() if len(key.doc) < 20 or not key.doc.endswith(".")] == []
-    assert [group for group, cls in groups().items() if len(cls.__doc__) < 20 or cls.__doc__.startswith(f"{cls.__name__}(")] == []
+    assert [
+        group for group, cls in groups().items() if len(cls.__doc__) < 20 or cls.__doc__.startswith(f"{cls.__name__}(")
+    ] == []
 
 
 def test_the_documentation_names_every_model():
@@ -169,5 +189,11 @@ def test_the_json_schema_takes_recipes_and_refuses_what_loading_refuses():
             tree = {}
             configuration.put(tree, key.name, value, key.name)
             assert not check.is_valid(tree), (key.name, value)
-    for tree in ({"trainn": {}}, {"train": {"epoch": 1}}, {"train": 3}, {"augment": {"zoom": [0, 1]}}, {"train": {"balance": "weights"}}):
+    for tree in (
+        {"trainn": {}},
+        {"train": {"epoch": 1}},
+        {"train": 3},
+        {"augment": {"zoom": [0, 1]}},
+        {"train": {"balance": "weights"}},
+    ):
         assert not check.is_valid(tree), tree

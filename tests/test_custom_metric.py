@@ -44,7 +44,9 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     from animalclf.training.display import results_table
 
     prepared = tiny_prepared(tmp_path / "prepared", (8, 8, 8), size=76)
-    config = tiny_config(epochs=1, train__batch_size=8, model__input_size=76, data__stored_size=76, train__monitor="error_rate")
+    config = tiny_config(
+        epochs=1, train__batch_size=8, model__input_size=76, data__stored_size=76, train__monitor="error_rate"
+    )
     runs = [Run(str(tmp_path / f"run{seed}")) for seed in (0, 1)]
     for seed, run in enumerate(runs):
         seeded = configuration.from_dict({**configuration.to_dict(config), "seed": seed})
@@ -60,7 +62,9 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(results_table(runs[0].result()), epoch_text(runs[0].metrics()[0].val))
     text = console.export_text()
-    assert "val error rate" in text and "val Brier score" in text and f"error rate {rows[0]['val_error_rate']:.4f}" in text
+    assert (
+        "val error rate" in text and "val Brier score" in text and f"error rate {rows[0]['val_error_rate']:.4f}" in text
+    )
 
     board = leaderboard(runs)
     write(board, str(tmp_path / "board"))

@@ -24,7 +24,14 @@ def close(one, other, limit=4.0):
 
 @pytest.mark.parametrize(
     "kind, options",
-    [("JPEG", {"quality": 95}), ("JPEG", {"quality": 95, "progressive": True}), ("PNG", {}), ("WEBP", {"quality": 95}), ("BMP", {}), ("TIFF", {})],
+    [
+        ("JPEG", {"quality": 95}),
+        ("JPEG", {"quality": 95, "progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {"quality": 95}),
+        ("BMP", {}),
+        ("TIFF", {}),
+    ],
 )
 def test_formats_give_the_picture(kind, options):
     found = decode(encoded(picture(), kind, **options), name=f"a.{kind.lower()}")

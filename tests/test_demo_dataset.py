@@ -45,7 +45,9 @@ def test_layout_and_result(made: dict[str, Any]) -> None:
     assert folders == made["classes"] == sorted(demo.CLASS_COUNTS)
     assert made["counts"] == {name: len(list((root / "train_images" / name).iterdir())) for name in folders}
     assert made["pictures"] == sum(made["counts"].values()) == 60 + len(made["defects"])
-    assert sorted(path.name for path in (root / "test_images").iterdir()) == sorted(f"{number}.jpeg" for number in range(20))
+    assert sorted(path.name for path in (root / "test_images").iterdir()) == sorted(
+        f"{number}.jpeg" for number in range(20)
+    )
     assert made["test_pictures"] == 20
 
 
@@ -93,7 +95,11 @@ def test_same_seed_same_bytes_for_any_number_of_processes(made: dict[str, Any], 
 
 def test_a_larger_set_begins_with_the_smaller_and_another_seed_differs(made: dict[str, Any], tmp_path: Path) -> None:
     larger = digests(demo.write_demo(str(tmp_path / "larger"), images=70, test_images=21, size=(96, 72))["root"])
-    plain = {path: digest for path, digest in digests(made["root"]).items() if path.endswith(".jpeg") and "defect" not in path}
+    plain = {
+        path: digest
+        for path, digest in digests(made["root"]).items()
+        if path.endswith(".jpeg") and "defect" not in path
+    }
     assert len(plain) == 80 and plain.items() <= larger.items()
     other = digests(demo.write_demo(str(tmp_path / "other"), seed=1, images=10, test_images=0, size=(96, 72))["root"])
     assert not set(other.values()) & set(plain.values())
@@ -114,11 +120,18 @@ def test_defects_are_listed_and_real(made: dict[str, Any]) -> None:
         opened("truncated").load()
     assert content["empty"] == b"" and content["html"].startswith(b"<!DOCTYPE html>")
     assert opened("wrong extension").format == "PNG" and found["wrong extension"]["path"].endswith(".jpeg")
-    assert content["identical copy"] == source["identical copy"] and content["contradictory copy"] == source["contradictory copy"]
     assert (
-        found["contradictory copy"]["path"].split("/")[1] != found["contradictory copy"]["of"].split("/")[1] == found["contradictory copy"]["shows"]
+        content["identical copy"] == source["identical copy"]
+        and content["contradictory copy"] == source["contradictory copy"]
     )
-    assert opened("cmyk").mode == "CMYK" and opened("16 bit").mode.startswith("I;16") and opened("animated").n_frames == 3
+    assert (
+        found["contradictory copy"]["path"].split("/")[1]
+        != found["contradictory copy"]["of"].split("/")[1]
+        == found["contradictory copy"]["shows"]
+    )
+    assert (
+        opened("cmyk").mode == "CMYK" and opened("16 bit").mode.startswith("I;16") and opened("animated").n_frames == 3
+    )
     rotated = opened("exif rotated")
     assert rotated.getexif()[0x0112] == 6 and ImageOps.exif_transpose(rotated).size == rotated.size[::-1]
     assert found["wrong label"]["shows"] != found["wrong label"]["path"].split("/")[1]
@@ -167,7 +180,9 @@ def test_refuses_a_folder_with_anything_else(made: dict[str, Any], tmp_path: Pat
         demo.write_demo(made["root"], **{**SMALL, "images": 61})
 
 
-@pytest.mark.parametrize("wrong", [{"images": 9}, {"test_images": -1}, {"seed": -1}, {"size": (8, 8)}, {"processes": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"images": 9}, {"test_images": -1}, {"seed": -1}, {"size": (8, 8)}, {"processes": -1}]
+)
 def test_refuses_impossible_arguments(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 10 images"):
         demo.write_demo(str(tmp_path / "none"), **{**SMALL, **wrong})
@@ -207,7 +222,10 @@ def test_an_animal_differs_from_image_to_image() -> None:
 
 
 def test_every_part_has_a_known_group_and_colour() -> None:
-    groups, colours = {"body", "head", "tail", "leg", "both", "patches", "wool"}, {*draw.PALETTE, "coat", "other", "shade", "dim"}
+    groups, colours = (
+        {"body", "head", "tail", "leg", "both", "patches", "wool"},
+        {*draw.PALETTE, "coat", "other", "shade", "dim"},
+    )
     for options, parts in draw.ANIMALS.values():
         assert {group for group, *_ in parts} <= groups and {colour for _, colour, *_ in parts} <= colours
         assert set(options["coats"].split(",")) <= set(draw.PALETTE)

@@ -61,7 +61,10 @@ def test_trivial_augment_differs_only_where_rounding_crosses_a_threshold():
 @pytest.mark.parametrize("stored, size", [(72, 64), (64, 64), (100, 41)])
 def test_the_evaluation_view_is_the_same(stored, size):
     images = photographs(8, stored)
-    ours, theirs = augment.evaluation_view(images, size), torch_form.evaluation_view(torch.from_numpy(images), size).numpy()
+    ours, theirs = (
+        augment.evaluation_view(images, size),
+        torch_form.evaluation_view(torch.from_numpy(images), size).numpy(),
+    )
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
@@ -110,7 +113,11 @@ def test_a_set_in_device_memory_gives_the_batches_of_the_plan(tmp_path):
     for rank in range(2):
         loader, expected = DeviceLoader(later, pictures, CPU, rank, 2), MemoryLoader(plan, pictures, rank, 2)
         for one, other in zip(loader.batches("train", 1), expected.batches("train", 1), strict=True):
-            seen = torch_form.augment_batch(one["image"], one["index"], later.augment, later.seed, 1, 32).numpy().astype(int)
+            seen = (
+                torch_form.augment_batch(one["image"], one["index"], later.augment, later.seed, 1, 32)
+                .numpy()
+                .astype(int)
+            )
             assert np.array_equal(one["index"], other["index"]) and np.array_equal(one["label"], other["label"])
             assert np.abs(seen - other["image"]).mean() < 0.1
         for one, other in zip(loader.batches("val", 1), expected.batches("val", 1), strict=True):

@@ -16,7 +16,10 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def blocks(document: Path) -> list[tuple[int, str]]:
     """The Python blocks of a document, each with the number of its first line."""
     text = document.read_text(encoding="utf-8")
-    return [(text.count("\n", 0, found.start(1)), found[1]) for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S)]
+    return [
+        (text.count("\n", 0, found.start(1)), found[1])
+        for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    ]
 
 
 @pytest.fixture
@@ -35,7 +38,9 @@ def photos(tmp_path, monkeypatch, sample_data):
 
 @pytest.mark.ray
 @pytest.mark.sample
-@pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document)], ids=lambda document: document.name)
+@pytest.mark.parametrize(
+    "document", [document for document in DOCUMENTS if blocks(document)], ids=lambda document: document.name
+)
 def test_the_python_blocks_run(document, photos, ray_local):
     namespace: dict[str, object] = {"__name__": "__main__"}
     for line, source in blocks(document):
@@ -47,4 +52,6 @@ def test_the_reference_of_the_api_is_current():
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
     text = reference.PAGE.read_text(encoding="utf-8")
-    assert text == reference.page(text), "docs/api.md is stale: run `python docs/api_reference.py` and commit what it writes"
+    assert text == reference.page(text), (
+        "docs/api.md is stale: run `python docs/api_reference.py` and commit what it writes"
+    )

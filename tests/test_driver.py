@@ -60,7 +60,9 @@ def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray
     (row,) = run.metrics()
     assert (row.train_rows, row.val_rows) == (33, 12) and result.workers == 2
     assert list(run.predictions("val")["path"]) == list(prepared.manifest["path"][prepared.rows("val")])
-    assert any(isinstance(event, EpochEnd) for event in events) and any(getattr(event, "phase", "") == "train" for event in events)
+    assert any(isinstance(event, EpochEnd) for event in events) and any(
+        getattr(event, "phase", "") == "train" for event in events
+    )
     here = Run(str(tmp_path / "here"))
     driver.train_here(config, prepared, here, lambda event: None)
     (alone,) = here.metrics()
@@ -94,7 +96,9 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
 def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     small = tiny_prepared(tmp_path / "prepared", (21, 16, 8))
     small_model = {"model.weights": "none", "model.input_size": 32, "data.stored_size": 40}
-    config = configuration.load("vgg16_pooled", small_model | {"train.epochs": 3, "train.batch_size": 8, "train.precision": "fp32"})
+    config = configuration.load(
+        "vgg16_pooled", small_model | {"train.epochs": 3, "train.batch_size": 8, "train.precision": "fp32"}
+    )
     run, result = on_ray(tmp_path / "ray", config, small, 2)
     here = Run(str(tmp_path / "here"))
     alone = driver.train_here(config, small, here, lambda event: None)
@@ -107,7 +111,13 @@ def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
 def test_a_loss_that_is_no_number_ends_without_restarts(tmp_path, ray_local, prepared):
     started = []
     with pytest.raises(UserError, match=r"optim\.lr"):
-        on_ray(tmp_path / "nan", tiny_config(2, optim__name="sgd", optim__lr="1e30", **SMALL), prepared, 1, lambda event: started.append(event))
+        on_ray(
+            tmp_path / "nan",
+            tiny_config(2, optim__name="sgd", optim__lr="1e30", **SMALL),
+            prepared,
+            1,
+            lambda event: started.append(event),
+        )
     assert not any(isinstance(event, EpochEnd) for event in started)
 
 
@@ -125,7 +135,9 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
     assert preflight(Workers.parse("2:8"), []) == "1 node, 4 CPUs"
 
 
-@pytest.mark.parametrize("nodes", [[], [2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [2, 6], [4, 10], [4, 4, 4], [2, 3, 5]])
+@pytest.mark.parametrize(
+    "nodes", [[], [2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [2, 6], [4, 10], [4, 4, 4], [2, 3, 5]]
+)
 def test_however_many_elastic_workers_start_every_node_has_room_for_an_input_task(nodes, monkeypatch):
     monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: nodes)
     asked, room = resources.scaling(Workers(1, 99)), resources.input_cpus(Workers(1, 99))
@@ -164,10 +176,30 @@ def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
 
 def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     """`animalclf train` is interrupted after its first epoch, then resumed: exit codes, history and JSON as promised."""
-    sets = ["model.input_size=76", "data.stored_size=76", "train.epochs=3", "train.batch_size=16", "train.precision=fp32", "optim.lr=1e-4"]
-    command = [sys.executable, "-m", "animalclf.cli", "train", "--local", "--json", "--data", prepared.root, "--out", str(tmp_path / "run")]
+    sets = [
+        "model.input_size=76",
+        "data.stored_size=76",
+        "train.epochs=3",
+        "train.batch_size=16",
+        "train.precision=fp32",
+        "optim.lr=1e-4",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "animalclf.cli",
+        "train",
+        "--local",
+        "--json",
+        "--data",
+        prepared.root,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     command += [flag for text in sets for flag in ("--set", text)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
     watch = threading.Timer(240, process.kill)
     watch.start()
     while not storage.exists(str(tmp_path / "run" / "metrics.jsonl")) and process.poll() is None:
@@ -213,7 +245,9 @@ def test_a_folder_of_images_is_listed_once(tmp_path, ray_local, monkeypatch):
     for name in ("cat", "dog"):
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(6):
-            Image.fromarray(generator.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "images" / name / f"{number}.png")
+            Image.fromarray(generator.integers(0, 256, (40, 40, 3), np.uint8)).save(
+                tmp_path / "images" / name / f"{number}.png"
+            )
     monkeypatch.setattr(sources, "find", lambda *arguments: (listed.append(arguments[0]), find(*arguments))[1])
     config = tiny_config(1, model__input_size=32, data__stored_size=32, model__name="resnet18")
     for _ in range(2):  # prepared, and found again
@@ -223,7 +257,9 @@ def test_a_folder_of_images_is_listed_once(tmp_path, ray_local, monkeypatch):
 
 
 @pytest.mark.ray
-def test_whatever_ends_the_training_or_what_follows_it_is_raised_and_no_worker_goes_on(tmp_path, ray_local, prepared, monkeypatch):
+def test_whatever_ends_the_training_or_what_follows_it_is_raised_and_no_worker_goes_on(
+    tmp_path, ray_local, prepared, monkeypatch
+):
     """Also what Ray's documentation does not name: without it the command would hang, or leave workers without a lock behind."""
     stopped = threading.Event()
 

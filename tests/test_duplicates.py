@@ -21,7 +21,9 @@ def texture(seed: int, height: int = 150, width: int = 200) -> np.ndarray:
     """A picture uint8 (H, W, 3) with structure of every size, as photographs have."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)).clip(1 / width)[..., None]
-    noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(height, width, 3)), axes=(0, 1)) / frequency**1.3, s=(height, width), axes=(0, 1))
+    noise = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(height, width, 3)), axes=(0, 1)) / frequency**1.3, s=(height, width), axes=(0, 1)
+    )
     return gain((noise - noise.mean()) / noise.std(), 40, 120)
 
 
@@ -64,7 +66,9 @@ def test_unrelated_pictures_stay_alone(signatures: np.ndarray) -> None:
 
 def test_identical_files_are_copies_whatever_they_show(signatures: np.ndarray) -> None:
     flat = np.full((1, find.SIDE**2), 255, np.uint8)
-    found = find.find_duplicates(["a", "b", "a", "c", "b"], np.concatenate([signatures[:1], flat, signatures[:1], signatures[1:2], flat]))
+    found = find.find_duplicates(
+        ["a", "b", "a", "c", "b"], np.concatenate([signatures[:1], flat, signatures[:1], signatures[1:2], flat])
+    )
     assert found["group"].tolist() == [0, 1, 0, 2, 1]
     assert found["how"].tolist() == ["", "", "identical", "", "identical"]
     assert found["confidence"].tolist()[2::2] == [1.0, 1.0]
@@ -82,16 +86,24 @@ def test_pictures_that_show_hardly_anything_are_not_near() -> None:
 
 def test_any_order_of_rows_gives_the_same_groups(pictures: list[np.ndarray], signatures: np.ndarray) -> None:
     rng = np.random.default_rng(0)
-    changed = [find.signature(modified(picture, change, rng)) for picture, change in zip(pictures, list(CHANGES) * 2, strict=False)]
+    changed = [
+        find.signature(modified(picture, change, rng))
+        for picture, change in zip(pictures, list(CHANGES) * 2, strict=False)
+    ]
     everything, sha256 = np.concatenate([signatures, changed]), np.array(names(40 + len(changed)))
     found = find.find_duplicates(sha256.tolist(), everything)
     assert found.equals(find.find_duplicates(sha256.tolist(), everything))
 
     order = rng.permutation(len(sha256))
     shuffled = find.find_duplicates(sha256[order].tolist(), everything[order])
-    sets, shuffled_sets = ({frozenset(rows) for rows in frame.groupby("group").groups.values()} for frame in (found, shuffled.set_index(order)))
+    sets, shuffled_sets = (
+        {frozenset(rows) for rows in frame.groupby("group").groups.values()}
+        for frame in (found, shuffled.set_index(order))
+    )
     assert sets == shuffled_sets
-    assert (shuffled["representative"] == shuffled.groupby("group")["group"].transform(lambda rows: rows.index.min())).all()
+    assert (
+        shuffled["representative"] == shuffled.groupby("group")["group"].transform(lambda rows: rows.index.min())
+    ).all()
 
 
 def test_no_pictures_and_one_picture(signatures: np.ndarray) -> None:
@@ -171,10 +183,17 @@ def test_real_pictures(sample_data: str) -> None:
     assert 5 <= (found["how"] == "near").sum() <= 8
 
     rng = np.random.default_rng(0)
-    least = {"mirror": 0.98, "crop 10 % a side, off centre": 0.92, "mirror, darken x 0.6": 0.97, "brightness x 1.4": 0.95}
+    least = {
+        "mirror": 0.98,
+        "crop 10 % a side, off centre": 0.92,
+        "mirror, darken x 0.6": 0.97,
+        "brightness x 1.4": 0.95,
+    }
     chosen = rng.permutation(len(paths))[:120]
     changed = [find.signature(modified(images[row], change, rng)) for change in least for row in chosen]
-    groups = find.find_duplicates(names(len(paths) + len(changed)), np.concatenate([signatures, changed]))["group"].to_numpy()
+    groups = find.find_duplicates(names(len(paths) + len(changed)), np.concatenate([signatures, changed]))[
+        "group"
+    ].to_numpy()
     hit = (groups[len(paths) :] == np.tile(groups[chosen], len(least))).reshape(len(least), -1).mean(1)
     assert (hit >= list(least.values())).all(), dict(zip(least, hit, strict=True))
     assert len(np.unique(groups[: len(paths)])) >= len(paths) - 8  # modified pictures draw no others into their groups

@@ -62,13 +62,18 @@ def test_a_vote_as_probabilities_names_its_winner():
     mixture = mixing.Mixture("vote", np.ones(4), np.full(4, 0.25), ranking)
     mixed = mixture.combine(chances)
     assert mixed.argmax(1).tolist() == mixing.majority(votes[ranking]).tolist() == [2, 1, 0, 0]
-    assert mixed.sum(1) == pytest.approx(1) and mixed[1] == pytest.approx(np.array([4 / 3, 10 / 3 + 0.001, 1 / 3]) / 5.001, abs=1e-12)
+    assert mixed.sum(1) == pytest.approx(1) and mixed[1] == pytest.approx(
+        np.array([4 / 3, 10 / 3 + 0.001, 1 / 3]) / 5.001, abs=1e-12
+    )
     assert (mixed.astype(np.float32).argmax(1) == mixed.argmax(1)).all()
 
 
 def test_the_ranking_is_by_balanced_accuracy():
     labels = np.array([0] * 8 + [1, 2])
-    blind, fair = onehot(np.zeros(10, int)), onehot([0, 0, 0, 0, 0, 1, 1, 2, 1, 2])  # 0.8 accurate but 1/3 balanced; 0.7 and 0.875
+    blind, fair = (
+        onehot(np.zeros(10, int)),
+        onehot([0, 0, 0, 0, 0, 1, 1, 2, 1, 2]),
+    )  # 0.8 accurate but 1/3 balanced; 0.7 and 0.875
     assert mixing.fit("vote", np.stack([blind, fair]), labels).ranking.tolist() == [1, 0]
     assert mixing.fit("vote", np.stack([fair, fair]), labels).ranking.tolist() == [0, 1]
 
@@ -94,7 +99,11 @@ def test_a_member_that_is_always_right_or_always_wrong_has_a_bounded_temperature
 def test_weights_go_to_the_better_member_and_fit_best():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, 3000)
-    better, worse, noise = calibrated(labels, generator, spread=4), calibrated(labels, generator, spread=1), np.full((3000, 3), 1 / 3)
+    better, worse, noise = (
+        calibrated(labels, generator, spread=4),
+        calibrated(labels, generator, spread=1),
+        np.full((3000, 3), 1 / 3),
+    )
     mixture = mixing.fit("weighted", np.stack([worse, better, noise]), labels)
     assert mixture.weights.sum() == pytest.approx(1) and (mixture.weights >= 0).all()
     assert mixture.weights[1] > 0.7 and mixture.weights[1] > 4 * mixture.weights[0] > 0 and mixture.weights[2] < 0.01
@@ -152,7 +161,11 @@ def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
     best = max(run.read_result()["balanced_accuracy"] for run in members)
     for found in made:
         run = Run(found.run)
-        assert found.run == str(tmp_path / "out" / found.method) and run.read_result() == found.to_dict() and found.val.rows == 600
+        assert (
+            found.run == str(tmp_path / "out" / found.method)
+            and run.read_result() == found.to_dict()
+            and found.val.rows == 600
+        )
         table = run.predictions("val")
         again = from_probabilities(table[[f"p_{name}" for name in CLASSES]].to_numpy(), LABELS, CLASSES)
         assert again.confusion == found.val.confusion and again["loss"] == pytest.approx(found.val["loss"], abs=1e-6)
@@ -163,9 +176,16 @@ def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
     vote, _, weighted = made
     assert vote.val["balanced_accuracy"] >= best - 0.03 and weighted.val["balanced_accuracy"] >= best - 0.01
     assert np.argmax(weighted.weights) == 1
-    votes = np.array([members[number].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy().argmax(1) for number in (1, 0, 2)])
+    votes = np.array(
+        [
+            members[number].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy().argmax(1)
+            for number in (1, 0, 2)
+        ]
+    )
     named = Run(vote.run).predictions("val")["predicted"]
-    assert (named != np.array(CLASSES)[mixing.majority(votes)]).mean() < 0.02  # the ranking of the two equals may differ between the folds
+    assert (
+        named != np.array(CLASSES)[mixing.majority(votes)]
+    ).mean() < 0.02  # the ranking of the two equals may differ between the folds
     board = leaderboard(members, made)
     assert len(board.rows) == 4 and {row.recipe for row in board.rows} >= {"ensemble vote", "ensemble mean"}
 
@@ -182,7 +202,9 @@ def test_what_cannot_be_mixed_is_refused(members, tmp_path):
     with pytest.raises(UserError, match="another order"):
         ensemble([members[0], finished_run(tmp_path / "order", chances, LABELS, classes=CLASSES[::-1])], out)
     with pytest.raises(UserError, match="other pictures"):
-        ensemble([members[0], finished_run(tmp_path / "other", chances, LABELS, paths=[f"{n}.jpg" for n in range(600)])], out)
+        ensemble(
+            [members[0], finished_run(tmp_path / "other", chances, LABELS, paths=[f"{n}.jpg" for n in range(600)])], out
+        )
     unfinished = Run(str(tmp_path / "unfinished"))
     unfinished.write_config(CONFIG)
     with pytest.raises(UserError, match="did not end; continue it with --resume"):
@@ -201,7 +223,13 @@ def trained(root, prepared, seed, prior):
     model = build(settings.model, 3, load_weights=False)
     with torch.no_grad():
         list(model.head.parameters())[-2].mul_(100)
-    about = {"config": configuration.to_dict(settings), "classes": prepared.classes, "prior": prior, "epoch": 1, "metrics": {}}
+    about = {
+        "config": configuration.to_dict(settings),
+        "classes": prepared.classes,
+        "prior": prior,
+        "epoch": 1,
+        "metrics": {},
+    }
     storage.write_bytes(run.checkpoint("best"), checkpoint.packed({**about, "model": model.state_dict()}))
     run.write_config(settings)
     run.write_environment(prepared=prepared.root, data_fingerprint=prepared.fingerprint)
@@ -241,12 +269,17 @@ def pair(tmp_path_factory):
 def test_flips_are_the_mean_over_the_mirror_image(pair, tmp_path):
     prepared, members = pair
     plain, flipped = (
-        ensemble(members, str(tmp_path / name), methods=["mean"], flips=flips)[0] for name, flips in (("plain", False), ("flips", True))
+        ensemble(members, str(tmp_path / name), methods=["mean"], flips=flips)[0]
+        for name, flips in (("plain", False), ("flips", True))
     )
-    assert flipped.name == "ensemble mean with flips" and plain.cross_fitted == CrossFitting(folds=5, duplicates_together=True)
+    assert flipped.name == "ensemble mean with flips" and plain.cross_fitted == CrossFitting(
+        folds=5, duplicates_together=True
+    )
     rows = prepared.rows("val")
     images, labels = images_of(prepared, rows), prepared.labels[rows]
-    both = np.stack([(directly(run.root, images) + directly(run.root, images[:, :, ::-1].copy())) / 2 for run in members])
+    both = np.stack(
+        [(directly(run.root, images) + directly(run.root, images[:, :, ::-1].copy())) / 2 for run in members]
+    )
     assert flipped.temperatures == pytest.approx(mixing.fit("mean", both, labels).temperatures, rel=1e-3)
     assert flipped.temperatures != pytest.approx(plain.temperatures, rel=1e-3)
     with pytest.raises(UserError, match="changed since the training"):
@@ -280,7 +313,9 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
     folder, images = photos
     members, names = pair[1], pair[0].classes
     sample = tmp_path / "sample.csv"
-    sample.write_text("Id,Class\n" + "".join(f"{name},class0\n" for name in sorted(path.name for path in folder.iterdir())))
+    sample.write_text(
+        "Id,Class\n" + "".join(f"{name},class0\n" for name in sorted(path.name for path in folder.iterdir()))
+    )
     options = {"prior": "uniform", "sample_submission": str(sample), "progress": False, "flips": True}
     made = ensemble(members, str(tmp_path / "out"), data=str(folder), **options)
     small = evaluation_view(images, 76)
@@ -296,7 +331,14 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
             good = [f"{number + 7}.png" for number in range(5)]
             assert table.loc[good, [f"p_{name}" for name in names]].to_numpy() == pytest.approx(mixed, abs=2e-3)
         lines = Path(found.submission).read_text().splitlines()
-        assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == ["7.png", "8.png", "9.png", "9a.png", "10.png", "11.png"]
+        assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == [
+            "7.png",
+            "8.png",
+            "9.png",
+            "9a.png",
+            "10.png",
+            "11.png",
+        ]
         assert dict(line.split(",") for line in lines[1:]) == dict(zip(table["id"], table["predicted"], strict=True))
         assert Run(found.run).read_result() == found.to_dict()
         json.dumps(found.to_dict(), allow_nan=False)
@@ -342,7 +384,9 @@ def submissions(folder, *columns, ids=("1.jpg", "2.jpg", "10.jpg"), header="id,c
     files = []
     for number, column in enumerate(columns):
         file = folder / f"{number}.csv"
-        file.write_text(header + "\n" + "".join(f"{name},{category}\n" for name, category in zip(ids, column, strict=True)))
+        file.write_text(
+            header + "\n" + "".join(f"{name},{category}\n" for name, category in zip(ids, column, strict=True))
+        )
         files.append(str(file))
     return files
 
@@ -363,7 +407,10 @@ def test_submissions_that_do_not_fit_are_refused(tmp_path):
     first, second = submissions(tmp_path, ["ape"] * 3, ["bee"] * 3)
     out = str(tmp_path / "out.csv")
     for text, wanted in (
-        ("id,category\n1.jpg,a\n2.jpg,a\n7.jpg,a\n", r"1\.csv: other ids than .*0\.csv: 1 not in .*\(first '7.jpg'\); 1 missing \(first '10.jpg'\)"),
+        (
+            "id,category\n1.jpg,a\n2.jpg,a\n7.jpg,a\n",
+            r"1\.csv: other ids than .*0\.csv: 1 not in .*\(first '7.jpg'\); 1 missing \(first '10.jpg'\)",
+        ),
         ("id,category\n1.jpg,a\n2.jpg,a\n", r"1\.csv: other ids than .*0\.csv: 1 missing \(first '10.jpg'\)"),
         ("id,category\n1.jpg,a\n2.jpg,a\n10.jpg,a\n2.jpg,b\n", r"1\.csv: the id '2.jpg' occurs more than once"),
         ("Id,Class\n1.jpg,a\n2.jpg,a\n10.jpg,a\n", r"1\.csv: the header is Id,Class, that of .*0\.csv is id,category"),

@@ -16,7 +16,14 @@ from animalclf.training.mlflow_log import log_run
 from animalclf.training.tensorboard import write_events
 
 ROWS = [
-    EpochRow(epoch, lr=0.1, train_loss=1 / epoch, train_accuracy=0.5, val={"loss": 2.0, "balanced_accuracy": 0.25 * epoch}, seconds=3.0)
+    EpochRow(
+        epoch,
+        lr=0.1,
+        train_loss=1 / epoch,
+        train_accuracy=0.5,
+        val={"loss": 2.0, "balanced_accuracy": 0.25 * epoch},
+        seconds=3.0,
+    )
     for epoch in (1, 2)
 ]
 
@@ -42,7 +49,11 @@ def test_every_epoch_has_its_event_file_under_standard_names(tmp_path):
     files = sorted((tmp_path / "events").iterdir())
     assert len(files) == 2 and all("tfevents" in file.name for file in files)
     first, second = map(scalars, files)
-    assert second[("train/loss", 2)] == pytest.approx(0.5) and second[("val/balanced_accuracy", 2)] == 0.5 and ("val/loss", 1) in first
+    assert (
+        second[("train/loss", 2)] == pytest.approx(0.5)
+        and second[("val/balanced_accuracy", 2)] == 0.5
+        and ("val/loss", 1) in first
+    )
     assert not any(step == 1 for _, step in second)
 
 

@@ -25,8 +25,19 @@ from animalclf.training.train import train
 def tiny_model() -> Iterator[str]:
     @MODELS.register("tiny")
     def tiny(spec, classes, load_weights):
-        base = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3, stride=4), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
-        return Classifier(base, nn.Sequential(OrderedDict(logits=nn.Linear(4, classes))), (0, 0, 0), (1, 1, 1), spec.input_size, classes)
+        base = nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(3, 4, 3, stride=4), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()
+            )
+        )
+        return Classifier(
+            base,
+            nn.Sequential(OrderedDict(logits=nn.Linear(4, classes))),
+            (0, 0, 0),
+            (1, 1, 1),
+            spec.input_size,
+            classes,
+        )
 
     yield "tiny"
     MODELS.unregister("tiny")
@@ -64,7 +75,9 @@ def test_a_registered_model_and_loss_train_and_stand_in_the_run(tmp_path, tiny_m
 
 
 def test_unknown_names_are_refused_before_any_work():
-    with pytest.raises(UserError, match=r"train\.loss: 'focl' is unknown \(did you mean 'focal'\?\); there are cross_entropy, focal"):
+    with pytest.raises(
+        UserError, match=r"train\.loss: 'focl' is unknown \(did you mean 'focal'\?\); there are cross_entropy, focal"
+    ):
         driver.checked(tiny_config(1, train__loss="focl"))
     with pytest.raises(UserError, match=r"model\.name: 'vgg_16' is unknown \(did you mean 'vgg16"):
         driver.checked(tiny_config(1, model__name="vgg_16"))
@@ -73,7 +86,9 @@ def test_unknown_names_are_refused_before_any_work():
 def test_a_model_that_cannot_be_built_does_not_take_the_run_folder(tmp_path):
     prepared, run = tiny_prepared(tmp_path / "set"), Run(str(tmp_path / "run"))
     with pytest.raises(UserError, match="no layer is called 'block9'"):
-        driver.start(tiny_config(1, model__trainable="block9"), prepared, run, Workers(0, 0), True, True, lambda event: None)
+        driver.start(
+            tiny_config(1, model__trainable="block9"), prepared, run, Workers(0, 0), True, True, lambda event: None
+        )
     assert not run.exists()
 
 
@@ -87,9 +102,14 @@ def test_the_keys_of_optimizers_and_schedules_list_the_registered_names():
 def test_focal_loss_weighs_hard_images_more():
     logits, target = torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 0, 0])
     config = tiny_config(1)
-    plain, focal = losses.LOSSES.get("cross_entropy")(config)(logits, target), losses.LOSSES.get("focal")(config)(logits, target)
+    plain, focal = (
+        losses.LOSSES.get("cross_entropy")(config)(logits, target),
+        losses.LOSSES.get("focal")(config)(logits, target),
+    )
     probability = torch.exp(-plain)
-    assert torch.allclose(focal, (1 - probability) ** 2 * plain) and focal[0] / plain[0] < 0.01 < 0.8 < focal[2] / plain[2]
+    assert (
+        torch.allclose(focal, (1 - probability) ** 2 * plain) and focal[0] / plain[0] < 0.01 < 0.8 < focal[2] / plain[2]
+    )
     weights = torch.tensor([2.0, 1.0])
     assert losses.weighted_sum(plain, target, weights) == pytest.approx(2 * float(plain.sum()))
     assert losses.log_loss_sum(logits, target) == pytest.approx(float(plain.sum()))
@@ -104,7 +124,9 @@ def test_a_schedule_says_whether_a_run_can_be_resumed_to_more_epochs(tmp_path):
         if schedule == "constant":
             assert driver.is_longer(run, longer)
         else:
-            with pytest.raises(UserError, match=r"with optim\.schedule=cosine the learning rate of every epoch depends on it"):
+            with pytest.raises(
+                UserError, match=r"with optim\.schedule=cosine the learning rate of every epoch depends on it"
+            ):
                 driver.is_longer(run, longer)
 
 
@@ -114,7 +136,9 @@ def test_a_registered_schedule_sets_the_rate():
         from dataclasses import replace
 
         spec = tiny_config(1, optim__lr=1.0).optim
-        object.__setattr__(spec := replace(spec), "schedule", "halving")  # the schema lists the schedules: a new one is a second line there
+        object.__setattr__(
+            spec := replace(spec), "schedule", "halving"
+        )  # the schema lists the schedules: a new one is a second line there
         rates = [lr_schedules.learning_rate(spec, step, 2, 4) for step in range(8)]
     finally:
         LR_SCHEDULES.unregister("halving")

@@ -33,7 +33,10 @@ from animalclf.training.optim import make_optimizer
 
 ON_CPU = os.environ.get("ANIMALCLF_GPU_TESTS") == "cpu"
 DEVICE = torch.device("cpu" if ON_CPU else "cuda")
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_CPU and not torch.cuda.is_available(), reason="no CUDA GPU on this machine")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not ON_CPU and not torch.cuda.is_available(), reason="no CUDA GPU on this machine"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,9 @@ def losses(prepared, steps, **sets):
     network = training._parallel(model, config.train.compile, ranks)
     feed = DeviceLoader(replace(plan, labels=labels, augment_on_device=True), load_images(prepared), DEVICE)
     for epoch in range(steps):  # more than are needed
-        view = partial(torch_form.augment_batch, augment=config.augment, seed=config.seed, epoch=epoch, input_size=plan.input_size)
+        view = partial(
+            torch_form.augment_batch, augment=config.augment, seed=config.seed, epoch=epoch, input_size=plan.input_size
+        )
         for batch in feed.batches("train", epoch) if len(found) < steps else ():
             settings = loop.TrainPass(config, 0, np.array([len(batch["index"])]), ranks, augment=view)
             found.append(loop.train_epoch(network, [batch], optimizer, settings)[0].loss)
@@ -125,14 +130,21 @@ def test_bf16_trains_as_fp32_does(larger, full_precision, compiled):
         pytest.skip("compiling on the CPU takes minutes")
     half = losses(larger, len(full_precision), train__precision="bf16", train__compile=compiled)
     print("fp32", full_precision.round(4).tolist(), "bf16", half.round(4).tolist())
-    assert half[0] == pytest.approx(full_precision[0], rel=2e-3) and half[:5] == pytest.approx(full_precision[:5], rel=0.06)
+    assert half[0] == pytest.approx(full_precision[0], rel=2e-3) and half[:5] == pytest.approx(
+        full_precision[:5], rel=0.06
+    )
     means = np.array([run.reshape(-1, min(50, len(run))).mean(1) for run in (full_precision, half)])
     assert np.abs(means[0] - means[1]).max() < (0.1 if ON_CPU else 0.02) and means[0, -1] < full_precision[:5].mean()
 
 
 def test_the_faster_forward_pass_of_vgg16_is_as_near_to_fp32(prepared):
     """Convolution, bias and ReLU in one kernel round once to bfloat16 and not three times. The pooling kernel gives the same maxima."""
-    model = build(configuration.load("vgg16_pooled", {"model.weights": "none"}).model, 3).to(DEVICE).to(memory_format=torch.channels_last).eval()
+    model = (
+        build(configuration.load("vgg16_pooled", {"model.weights": "none"}).model, 3)
+        .to(DEVICE)
+        .to(memory_format=torch.channels_last)
+        .eval()
+    )
     images = torch.from_numpy(photographs(8, 224)).to(DEVICE)
     with torch.no_grad():
         exact = model.features(images)
@@ -184,7 +196,14 @@ def deterministic():
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared, deterministic):
-    config = tiny_config(3, train__precision="auto", augment__on="device", optim__ema=0.9, optim__schedule="cosine", optim__warmup_epochs=1)
+    config = tiny_config(
+        3,
+        train__precision="auto",
+        augment__on="device",
+        optim__ema=0.9,
+        optim__schedule="cosine",
+        optim__warmup_epochs=1,
+    )
     whole = train_into(tmp_path / "whole", config, prepared)
     train_into(tmp_path / "parts", config, prepared, stop_after=1)
     assert len(Run(str(tmp_path / "parts")).metrics()) == 1
@@ -200,9 +219,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared, determini
 @pytest.mark.parametrize("recipe", ["big_cnn", "resnet18"])
 def test_recorded_steps_train_as_eager_ones(tmp_path, prepared, deterministic, recipe):
     """With dropout, gradient clipping and averaged weights. The last batch of an epoch has another size, so two graphs take turns."""
-    sets = {"optim__ema": 0.9, "optim__clip_norm": 1.0, "optim__schedule": "cosine", "model__name": recipe, "train__batch_size": 7}
+    sets = {
+        "optim__ema": 0.9,
+        "optim__clip_norm": 1.0,
+        "optim__schedule": "cosine",
+        "model__name": recipe,
+        "train__batch_size": 7,
+    }
     runs = [
-        train_into(tmp_path / str(graphs), tiny_config(3, train__precision="auto", train__cuda_graphs=graphs, **sets), prepared)
+        train_into(
+            tmp_path / str(graphs), tiny_config(3, train__precision="auto", train__cuda_graphs=graphs, **sets), prepared
+        )
         for graphs in (True, False)
     ]
     recorded, eager = ([without_times(row) for row in run.metrics()] for run in runs)
@@ -220,7 +247,12 @@ def rank_of(rank, world, backend, port, folder, data, config):
     if DEVICE.type == "cuda":
         torch.cuda.set_device(0)
     dist.init_process_group(backend, rank=rank, world_size=world)
-    train_into(folder, config, open_prepared(data), RankContext(rank, world, torch.device("cuda:0") if DEVICE.type == "cuda" else DEVICE))
+    train_into(
+        folder,
+        config,
+        open_prepared(data),
+        RankContext(rank, world, torch.device("cuda:0") if DEVICE.type == "cuda" else DEVICE),
+    )
     dist.destroy_process_group()
 
 
@@ -228,7 +260,9 @@ def rank_of(rank, world, backend, port, folder, data, config):
 def test_processes_on_one_card_agree_with_a_single_process(tmp_path, prepared, world, backend):
     """One process with NCCL, as Ray Train starts it; two on one card with gloo, since NCCL refuses a card that another rank has. No BatchNorm, whose
     statistics are a rank's own; fp32 and plain SGD, so that the global batch's gradient is the same but for its order of summation."""
-    config = tiny_config(2, model__name="vgg16", model__dropout=0.0, optim__name="sgd", optim__lr=1e-5, augment__on="device")
+    config = tiny_config(
+        2, model__name="vgg16", model__dropout=0.0, optim__name="sgd", optim__lr=1e-5, augment__on="device"
+    )
     single = train_into(tmp_path / "single", config, prepared)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -237,7 +271,9 @@ def test_processes_on_one_card_agree_with_a_single_process(tmp_path, prepared, w
     mp.spawn(rank_of, (world, backend, port, str(tmp_path / "group"), prepared.root, config), nprocs=world)
     for one, other in zip(single.metrics(), Run(str(tmp_path / "group")).metrics(), strict=True):
         assert one.train_rows == other.train_rows and one.val_rows == other.val_rows
-        assert other.train_loss == pytest.approx(one.train_loss, rel=2e-3) and other.val["loss"] == pytest.approx(one.val["loss"], rel=2e-3)
+        assert other.train_loss == pytest.approx(one.train_loss, rel=2e-3) and other.val["loss"] == pytest.approx(
+            one.val["loss"], rel=2e-3
+        )
 
 
 @pytest.mark.ray
@@ -249,7 +285,9 @@ def test_a_ray_worker_trains_on_the_gpu(tmp_path, prepared):
 
     run = Run(str(tmp_path / "run"))
     try:
-        result = driver.start(tiny_config(2, train__precision="auto"), prepared, run, Workers(0, 0), False, False, training.ignore)
+        result = driver.start(
+            tiny_config(2, train__precision="auto"), prepared, run, Workers(0, 0), False, False, training.ignore
+        )
     finally:
         cluster.leave_ray()
     assert run.environment()["gpu"] is True and result.precision == "bf16" and result.workers == 1

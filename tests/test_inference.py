@@ -36,7 +36,13 @@ def make_run(root, classes=CLASSES, config=CONFIG, saved=None, **facts):
         list(model.head.parameters())[-2].mul_(100)  # an untrained model would be undecided everywhere
     run.write_config(config)
     run.write_environment(**facts)
-    about = {"config": configuration.to_dict(saved or config), "classes": list(classes), "prior": PRIOR, "epoch": 3, "metrics": {}}
+    about = {
+        "config": configuration.to_dict(saved or config),
+        "classes": list(classes),
+        "prior": PRIOR,
+        "epoch": 3,
+        "metrics": {},
+    }
     storage.write_bytes(run.checkpoint("best"), checkpoint.packed({**about, "model": model.state_dict()}))
     return run.root
 
@@ -117,13 +123,17 @@ def test_wrong_priors_are_named(text, wanted):
 def test_a_class_without_training_pictures_cannot_be_corrected_for():
     with pytest.raises(UserError, match="no training pictures of class2"):
         priors.parse_prior("uniform", CLASSES, [0.5, 0.5, 0.0])
-    assert priors.parse_prior("class0=0.2,class1=0.8,class2=0", CLASSES, [0.5, 0.5, 0.0]) == pytest.approx([0.2, 0.8, 0])
+    assert priors.parse_prior("class0=0.2,class1=0.8,class2=0", CLASSES, [0.5, 0.5, 0.0]) == pytest.approx(
+        [0.2, 0.8, 0]
+    )
 
 
 def test_the_shares_of_the_pictures_are_found_from_their_probabilities():
     generator = np.random.default_rng(0)
     labels = generator.choice(3, 4000, p=[0.1, 0.2, 0.7])
-    seen = generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]  # class c adds 2 to measurement c, so that log p(x|c) = 2 x_c + const
+    seen = (
+        generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]
+    )  # class c adds 2 to measurement c, so that log p(x|c) = 2 x_c + const
     trained = np.array([0.6, 0.3, 0.1])
     chances = np.exp(2 * seen) * trained
     chances /= chances.sum(1, keepdims=True)
@@ -160,8 +170,12 @@ def test_the_runs_own_validation_split(run, prepared):
 
 def test_the_prior_changes_the_probabilities_and_keeps_the_other_evaluation(run, tmp_path):
     plain, uniform = evaluate(run), evaluate(run, prior="uniform")
-    assert plain.predictions != uniform.predictions and uniform.class_priors == pytest.approx(dict.fromkeys(CLASSES, 1 / 3))
-    before, after = (pd.read_parquet(found.predictions)[[f"p_{name}" for name in CLASSES]].to_numpy() for found in (plain, uniform))
+    assert plain.predictions != uniform.predictions and uniform.class_priors == pytest.approx(
+        dict.fromkeys(CLASSES, 1 / 3)
+    )
+    before, after = (
+        pd.read_parquet(found.predictions)[[f"p_{name}" for name in CLASSES]].to_numpy() for found in (plain, uniform)
+    )
     assert after == pytest.approx(priors.adjust(before, np.array(PRIOR), np.full(3, 1 / 3)), abs=1e-6)
     elsewhere = evaluate(run, split="train", out=str(tmp_path / "out"))
     assert elsewhere.predictions == str(tmp_path / "out" / "evaluate-train.parquet") and elsewhere.rows == 18
@@ -202,12 +216,20 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
 
 
 def test_the_tables_fit_a_terminal_of_80_columns(run):
-    found = dataclasses.replace(evaluate(run), unreadable=[Unreadable(path="a/[b].jpg", reason="empty file")], notes=["something"])
+    found = dataclasses.replace(
+        evaluate(run), unreadable=[Unreadable(path="a/[b].jpg", reason="empty file")], notes=["something"]
+    )
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(Group(*table(found)))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
-    for expected in ("balanced accuracy", "class2", "a/[b].jpg: empty file", "note: something", f"{found['accuracy']:.4f}"):
+    for expected in (
+        "balanced accuracy",
+        "class2",
+        "a/[b].jpg: empty file",
+        "note: something",
+        f"{found['accuracy']:.4f}",
+    ):
         assert expected in text
     assert "…" not in text
 
@@ -223,7 +245,10 @@ def test_the_most_confused_pairs():
 @pytest.fixture()
 def pictures(tmp_path):
     """Nine pictures in two folders, one of them a text, and what they hold by path."""
-    contents = {f"{'deep/er/' if number % 2 else ''}{number}.jpeg": picture(number, (80 + number, 60)) for number in (0, 1, 2, 3, 7, 9, 10, 11)}
+    contents = {
+        f"{'deep/er/' if number % 2 else ''}{number}.jpeg": picture(number, (80 + number, 60))
+        for number in (0, 1, 2, 3, 7, 9, 10, 11)
+    }
     contents["bad.jpeg"] = b"this is no picture"
     for path, content in contents.items():
         file = tmp_path / "pictures" / path
@@ -241,21 +266,36 @@ def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
     (tmp_path / "sample.csv").write_text("Id,Class\n" + "".join(f"{name},class0\n" for name in names))
     prior = {"class0": 0.1, "class1": 0.6, "class2": 0.3}
     spoken = ",".join(f"{name}={share}" for name, share in prior.items())
-    found = predict(run, folder, str(tmp_path / "out"), prior=spoken, batch_size=4, sample_submission=str(tmp_path / "sample.csv"), progress=False)
+    found = predict(
+        run,
+        folder,
+        str(tmp_path / "out"),
+        prior=spoken,
+        batch_size=4,
+        sample_submission=str(tmp_path / "sample.csv"),
+        progress=False,
+    )
     rows = pd.read_parquet(found.predictions).set_index("path")
     assert sorted(rows.index) == sorted(contents) and found.images == 9 and rows["id"].is_unique
 
     good = [path for path in contents if path != "bad.jpeg"]
-    expected = priors.adjust(directly(run, [contents[path] for path in good]), np.array(PRIOR), np.array(list(prior.values())))
+    expected = priors.adjust(
+        directly(run, [contents[path] for path in good]), np.array(PRIOR), np.array(list(prior.values()))
+    )
     assert rows.loc[good, [f"p_{name}" for name in CLASSES]].to_numpy() == pytest.approx(expected, abs=1e-4)
-    assert rows.loc[good, "predicted"].tolist() == [CLASSES[best] for best in expected.argmax(1)] and (rows.loc[good, "status"] == "ok").all()
+    assert (
+        rows.loc[good, "predicted"].tolist() == [CLASSES[best] for best in expected.argmax(1)]
+        and (rows.loc[good, "status"] == "ok").all()
+    )
     assert len(set(rows.loc[good, "p_class0"])) > 4  # the pictures are told apart
 
     bad = rows.loc["bad.jpeg"]
     assert bad["predicted"] == "class1" and bad["status"] != "ok" and bad["p_class1"] == pytest.approx(0.6)
     assert found.unreadable == [Unreadable(path="bad.jpeg", reason=bad["status"])]
     lines = Path(found.submission).read_text().splitlines()
-    assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == [f"{n}.jpeg" for n in (0, 1, 2, 3, 7, 9, 10, 11)] + ["bad.jpeg"]
+    assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == [
+        f"{n}.jpeg" for n in (0, 1, 2, 3, 7, 9, 10, 11)
+    ] + ["bad.jpeg"]
     assert dict(line.split(",") for line in lines[1:]) == dict(zip(rows["id"], rows["predicted"], strict=True))
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -302,7 +342,9 @@ def test_a_copy_of_the_model_that_dies(run, pictures, tmp_path, ray_local, monke
     settings = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, max_failures=1))
     paths = [path for path in pictures[1] if path != "bad.jpeg"]
     if survivable:
-        chances, status = classify.classify(model, settings, pictures[0], paths, classify.Options(batch_size=3, progress=False))
+        chances, status = classify.classify(
+            model, settings, pictures[0], paths, classify.Options(batch_size=3, progress=False)
+        )
         assert mark.exists() and status == ["ok"] * 8
         assert chances == pytest.approx(directly(run, [pictures[1][path] for path in paths]), abs=1e-4)
     else:
@@ -315,7 +357,11 @@ def test_a_file_that_goes_is_a_row_and_a_store_that_refuses_stops_everything(pic
 
     folder, contents = pictures
     block = classify._read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
-    assert block["status"].tolist()[-1] == "not there any more" and block["status"].tolist().count("ok") == 8 and set(block["failed"]) == {""}
+    assert (
+        block["status"].tolist()[-1] == "not there any more"
+        and block["status"].tolist().count("ok") == 8
+        and set(block["failed"]) == {""}
+    )
     assert block["index"].tolist() == list(range(5, 15)) and block["image"].shape == (10, 76, 76, 3)
 
     def refused(root, paths):

@@ -31,7 +31,9 @@ def imports(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module and not node.level, f"{file}: relative import"
-            yield from (full if (full := f"{node.module}.{alias.name}") in modules() else node.module for alias in node.names)
+            yield from (
+                full if (full := f"{node.module}.{alias.name}") in modules() else node.module for alias in node.names
+            )
 
 
 def own_imports(module: str) -> set[str]:
@@ -54,12 +56,20 @@ def test_no_import_runs_upwards():
 
 def test_no_circle():
     graph = {module: own_imports(module) for module in modules()}
-    while ends := {module for module, names in graph.items() if not names or not any(module in others for others in graph.values())}:
-        graph = {module: names - ends for module, names in graph.items() if module not in ends}  # in a circle none is an end
+    while ends := {
+        module for module, names in graph.items() if not names or not any(module in others for others in graph.values())
+    }:
+        graph = {
+            module: names - ends for module, names in graph.items() if module not in ends
+        }  # in a circle none is an end
     assert graph == {}
 
 
 def test_ray_is_imported_at_the_edges_alone():
-    importing = {module for module, file in modules().items() if any(name.split(".")[0] == "ray" for name in imports(file))}
+    importing = {
+        module for module, file in modules().items() if any(name.split(".")[0] == "ray" for name in imports(file))
+    }
     assert {module for module in importing if not within(module, RAY)} == set()
-    assert all(any(within(module, (name,)) for module in importing) for name in RAY), "an edge that imports no Ray: remove it from RAY"
+    assert all(any(within(module, (name,)) for module in importing) for name in RAY), (
+        "an edge that imports no Ray: remove it from RAY"
+    )

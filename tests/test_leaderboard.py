@@ -28,7 +28,9 @@ def runs(tmp_path_factory):
     made = []
     for name, share in (("vgg16_pooled", 0.9), ("resnet18", 0.6)):
         for seed in (2, 0, 1):
-            run = finished_run(root / f"{name}-{seed}", guesses(LABELS, share, generator), LABELS, recipe=name, sets=[f"seed={seed}"])
+            run = finished_run(
+                root / f"{name}-{seed}", guesses(LABELS, share, generator), LABELS, recipe=name, sets=[f"seed={seed}"]
+            )
             made.append(run)
     return made
 
@@ -36,10 +38,16 @@ def runs(tmp_path_factory):
 def test_a_board_of_known_figures(runs):
     board = leaderboard(runs[::-1])
     good, poor = board.rows
-    assert [good.recipe, poor.recipe] == ["vgg16_pooled", "resnet18"] and good.seeds == [0, 1, 2] and board.images == 120
+    assert (
+        [good.recipe, poor.recipe] == ["vgg16_pooled", "resnet18"] and good.seeds == [0, 1, 2] and board.images == 120
+    )
     values = [run.read_result()["balanced_accuracy"] for run in (runs[1], runs[2], runs[0])]
     found = good["balanced_accuracy"]
-    assert found.values == values and found.mean == pytest.approx(np.mean(values)) and found.std == pytest.approx(np.std(values, ddof=1))
+    assert (
+        found.values == values
+        and found.mean == pytest.approx(np.mean(values))
+        and found.std == pytest.approx(np.std(values, ddof=1))
+    )
     assert found.low < found.mean < found.high < poor["balanced_accuracy"].low + 1
     assert good.best_epoch == Spread(mean=2, std=0, low=2, high=2, values=[2, 2, 2])
     assert good.seconds_to_best == 21 and good.device_seconds_to_best == 42 and good.images_per_s == 100
@@ -47,7 +55,11 @@ def test_a_board_of_known_figures(runs):
     assert good.runs == [runs[1].root, runs[2].root, runs[0].root]
     (pair,) = board.pairs
     assert (pair.better, pair.worse, pair.significant) == ("vgg16_pooled", "resnet18", True)
-    assert pair.difference == pytest.approx(found.mean - poor["balanced_accuracy"].mean) and pair.low > 0.1 and pair.p < 0.001
+    assert (
+        pair.difference == pytest.approx(found.mean - poor["balanced_accuracy"].mean)
+        and pair.low > 0.1
+        and pair.p < 0.001
+    )
 
 
 def test_one_seed_has_the_interval_of_its_result(runs):
@@ -76,9 +88,19 @@ def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
             sets = [f"seed={seed}", f"optim.lr={lr}"]
             made.append(finished_run(tmp_path / f"{seed}-{lr}", guesses(LABELS, 0.8, generator), LABELS, sets=sets))
     board = leaderboard(made)
-    assert {row.recipe: row.seeds for row in board.rows} == {"vgg16_pooled optim.lr=0.001": [0, 1], "vgg16_pooled optim.lr=0.0003": [0, 1]}
+    assert {row.recipe: row.seeds for row in board.rows} == {
+        "vgg16_pooled optim.lr=0.001": [0, 1],
+        "vgg16_pooled optim.lr=0.0003": [0, 1],
+    }
     with pytest.raises(UserError, match=r"again: the same configuration and seed as .*0-0\.001"):
-        leaderboard([*made, finished_run(tmp_path / "again", guesses(LABELS, 0.8, generator), LABELS, sets=["seed=0", "optim.lr=0.001"])])
+        leaderboard(
+            [
+                *made,
+                finished_run(
+                    tmp_path / "again", guesses(LABELS, 0.8, generator), LABELS, sets=["seed=0", "optim.lr=0.001"]
+                ),
+            ]
+        )
 
 
 def test_an_ensemble_stands_on_the_board(runs, tmp_path):
@@ -88,7 +110,11 @@ def test_an_ensemble_stands_on_the_board(runs, tmp_path):
     board = leaderboard(runs, [made])
     row = next(row for row in board.rows if row.kind == "ensemble")
     assert row.recipe == "ensemble mean" and row.seeds == [] and row.best_epoch is None and row.images_per_s is None
-    assert row.parameters == 3 * board.rows[1].parameters and row.seconds_to_best == 63 and row.device_seconds_to_best == 126
+    assert (
+        row.parameters == 3 * board.rows[1].parameters
+        and row.seconds_to_best == 63
+        and row.device_seconds_to_best == 126
+    )
     assert len(board.pairs) == 3 and Leaderboard.from_dict(json.loads(to_json(board))) == board
 
 
@@ -109,8 +135,12 @@ def test_what_cannot_be_compared_is_named(runs, tmp_path):
     with pytest.raises(UserError, match=r"other classes than .*only here: dog; only there: cow"):
         leaderboard([runs[0], finished_run(tmp_path / "dog", chances, LABELS, classes=[*CLASSES[:2], "dog"])])
     paths = runs[0].predictions("val")["path"].tolist()
-    moved = finished_run(tmp_path / "moved", chances, LABELS, paths=["else.jpg", *paths[1:]], sets=["seed=9", "data.split_seed=5"])
-    with pytest.raises(UserError, match=r"1 of its 120 are not .*first else.jpg.*first ape/0.jpg.*data.split_seed: 0 -> 5"):
+    moved = finished_run(
+        tmp_path / "moved", chances, LABELS, paths=["else.jpg", *paths[1:]], sets=["seed=9", "data.split_seed=5"]
+    )
+    with pytest.raises(
+        UserError, match=r"1 of its 120 are not .*first else.jpg.*first ape/0.jpg.*data.split_seed: 0 -> 5"
+    ):
         leaderboard([runs[0], moved])
     fewer = finished_run(tmp_path / "fewer", chances[:-2], LABELS[:-2], sets=["seed=9"])
     with pytest.raises(UserError, match=r"other pictures than .*: 2 of the other's 120"):
@@ -139,7 +169,13 @@ def test_pictures_in_another_order_are_the_same_pictures(runs, tmp_path):
 
 def test_renderings(runs, tmp_path):
     generator = np.random.default_rng(0)
-    long = finished_run(tmp_path / "long", guesses(LABELS, 0.7, generator), LABELS, recipe="big_cnn", sets=["name=a|long name of a recipe [b] it is"])
+    long = finished_run(
+        tmp_path / "long",
+        guesses(LABELS, 0.7, generator),
+        LABELS,
+        recipe="big_cnn",
+        sets=["name=a|long name of a recipe [b] it is"],
+    )
     board = leaderboard([*runs, long])
     widest = {"images_per_s": 12_345.6, "seconds_to_best": 3 * 3600 + 55 * 60.0, "parameters": 138_357_544}
     board = replace(board, rows=[replace(row, **widest) for row in board.rows])
@@ -147,23 +183,42 @@ def test_renderings(runs, tmp_path):
     console.print(Group(table(board), pairs_table(board)))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 100 and "…" not in text
-    for expected in ("vgg16_pooled", "[b]", "3 h 55 min", "138.4 M", "12,346", f"{board.rows[0]['balanced_accuracy'].mean:.3f} ± ", "< 0.001"):
+    for expected in (
+        "vgg16_pooled",
+        "[b]",
+        "3 h 55 min",
+        "138.4 M",
+        "12,346",
+        f"{board.rows[0]['balanced_accuracy'].mean:.3f} ± ",
+        "< 0.001",
+    ):
         assert expected in text
     rows = list(csv.DictReader(io.StringIO(to_csv(board))))
     assert [row["recipe"] for row in rows] == [row.recipe for row in board.rows] and rows[0]["seeds"] == "0 1 2"
-    assert float(rows[0]["loss_high"]) == board.rows[0]["loss"].high and {row["recipe"]: row["loss_std"] for row in rows}[long.config().name] == ""
+    assert (
+        float(rows[0]["loss_high"]) == board.rows[0]["loss"].high
+        and {row["recipe"]: row["loss_std"] for row in rows}[long.config().name] == ""
+    )
     lines = to_markdown(board).splitlines()
-    assert {line.replace("\\|", "").count("|") for line in lines[:5]} == {len(headline_metrics()) + 7} and r"a\|long" in "".join(lines[2:5])
+    assert {line.replace("\\|", "").count("|") for line in lines[:5]} == {
+        len(headline_metrics()) + 7
+    } and r"a\|long" in "".join(lines[2:5])
     made = write(board, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
-    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == board.to_dict() and set(made) == {"csv", "json", "md"}
+    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == board.to_dict() and set(made) == {
+        "csv",
+        "json",
+        "md",
+    }
 
 
 # -------------------------------------------------------------------------------------------------------------------------- significance
 
 
 def test_student_by_the_book():
-    assert [significance.student_quantile(freedom) for freedom in (1, 2, 5, 30)] == pytest.approx([12.706, 4.3027, 2.5706, 2.0423], rel=1e-3)
+    assert [significance.student_quantile(freedom) for freedom in (1, 2, 5, 30)] == pytest.approx(
+        [12.706, 4.3027, 2.5706, 2.0423], rel=1e-3
+    )
     assert significance.student_quantile(1e9) == pytest.approx(1.96, abs=1e-3)
     assert significance.student_p(3.0, 1) == pytest.approx(1 - 2 / math.pi * math.atan(3), rel=1e-4)
     assert significance.student_p(0, 7) == pytest.approx(1) and 0 < significance.student_p(8, 1e6) < 1e-13
@@ -197,7 +252,9 @@ def trainings(generator, seeds, labels, seed_spread, hardness, better=0.0):
     return generator.normal(0, 1, (seeds, len(labels))) + hardness + luck + 1 + better > 0
 
 
-@pytest.mark.parametrize("seeds, pictures, seed_spread", [(1, 100, 0.0), (2, 100, 0.3), (2, 1000, 0.2), (3, 1000, 0.0), (5, 400, 0.2)])
+@pytest.mark.parametrize(
+    "seeds, pictures, seed_spread", [(1, 100, 0.0), (2, 100, 0.3), (2, 1000, 0.2), (3, 1000, 0.0), (5, 400, 0.2)]
+)
 def test_false_alarms_are_as_rare_as_they_say_and_real_differences_are_found(seeds, pictures, seed_spread):
     generator = np.random.default_rng(1)
     labels = np.repeat(np.arange(10), pictures // 10)
@@ -231,6 +288,8 @@ def test_the_interval_covers_the_truth(seeds, seed_spread):
 
 def test_seeds_that_agree_leave_the_interval_of_the_pictures(runs, tmp_path):
     chances = runs[3].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy()
-    (row,) = leaderboard([finished_run(tmp_path / str(seed), chances, LABELS, sets=[f"seed={seed}"]) for seed in range(3)]).rows
+    (row,) = leaderboard(
+        [finished_run(tmp_path / str(seed), chances, LABELS, sets=[f"seed={seed}"]) for seed in range(3)]
+    ).rows
     for name, (low, high) in from_probabilities(chances, LABELS, CLASSES).intervals.items():
         assert [row[name].low, row[name].high] == pytest.approx([low, high], abs=0.02)

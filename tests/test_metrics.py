@@ -15,7 +15,9 @@ CONFUSION = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
 def test_metrics_of_a_confusion_matrix_by_hand():
     values = from_confusion(CONFUSION)
     assert values["accuracy"] == pytest.approx(11 / 14)
-    assert values["balanced_accuracy"] == pytest.approx((0.8 + 0.75) / 2)  # the class that does not occur does not count
+    assert values["balanced_accuracy"] == pytest.approx(
+        (0.8 + 0.75) / 2
+    )  # the class that does not occur does not count
     assert values["macro_f1"] == pytest.approx((16 / 19 + 6 / 9) / 2)
     each = per_class(Counts.of(CONFUSION))
     assert each.precision == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]
@@ -50,7 +52,9 @@ def test_full_evaluation_agrees_with_definitions():
     found = from_probabilities(chances, labels, list("abcd"))
     predicted = chances.argmax(1)
     assert found["accuracy"] == pytest.approx((predicted == labels).mean())
-    assert found["balanced_accuracy"] == pytest.approx(np.mean([(predicted[labels == c] == c).mean() for c in range(4)]))
+    assert found["balanced_accuracy"] == pytest.approx(
+        np.mean([(predicted[labels == c] == c).mean() for c in range(4)])
+    )
     assert found["loss"] == pytest.approx(-np.log(chances[np.arange(500), labels]).mean())
     second = np.sort(chances, 1)[:, -2]
     assert found["top2_accuracy"] == pytest.approx((chances[np.arange(500), labels] >= second).mean())

@@ -72,7 +72,11 @@ KERAS = {
 
 def layer_table(model: Classifier, base_name: str = "") -> list[Layer]:
     """The layers in order, as Keras's summary lists them (activations belong to their layer); with `base_name` the base is one row."""
-    rows, seen, hooks = [Layer("InputLayer", (model.input_size, model.input_size, 3), 0)], dict.fromkeys(KERAS.values(), 0), []
+    rows, seen, hooks = (
+        [Layer("InputLayer", (model.input_size, model.input_size, 3), 0)],
+        dict.fromkeys(KERAS.values(), 0),
+        [],
+    )
 
     def record(name: str) -> Callable[[torch.nn.Module, object, torch.Tensor], None]:
         def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -173,7 +177,9 @@ def test_float32_logits_under_autocast_with_and_without_the_base():
     assert torch.equal(model(pictures), model.head(model.features(pictures)))
 
 
-@pytest.mark.parametrize(("name", "classes"), [(name, 2 + 18 * (number % 2)) for number, name in enumerate(MODELS.names())])
+@pytest.mark.parametrize(
+    ("name", "classes"), [(name, 2 + 18 * (number % 2)) for number, name in enumerate(MODELS.names())]
+)
 def test_a_step_on_any_number_of_classes(name, classes):
     model = build(Model(name=name, input_size=76, trainable=("head",)), classes)
     logits = model(torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8))
@@ -193,28 +199,39 @@ def test_frozen_layers_stay_as_they_are():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model(torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)).sum().backward()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed and all("layer4" in name for name in changed)  # BatchNorm statistics of the part that trains, and no other
+    assert changed and all(
+        "layer4" in name for name in changed
+    )  # BatchNorm statistics of the part that trains, and no other
     assert not model.frozen_features
     assert build(Model(name="resnet18", input_size=64, trainable=("head",)), 3).frozen_features
 
 
 def test_nothing_random_in_a_frozen_part():
     model = build(Model(name="efficientnet_b0", input_size=64, trainable=("features.7", "head")), 3).train()
-    drawing = [name for name, layer in model.base.named_modules() if isinstance(layer, torchvision.ops.StochasticDepth) and layer.training]
+    drawing = [
+        name
+        for name, layer in model.base.named_modules()
+        if isinstance(layer, torchvision.ops.StochasticDepth) and layer.training
+    ]
     assert drawing == ["features.7.0.stochastic_depth"]
 
 
 def test_a_number_in_a_layers_name_counts_whole():
     model = build(Model(name="mobilenet_v3_large", input_size=64, trainable=("features.1", "head")), 3)
     assert {name.split(".")[2] for name, p in model.base.named_parameters(prefix="base") if p.requires_grad} == {"1"}
-    assert count(build(Model(name="vgg16", input_size=32, trainable=("block1_conv",)), 3), trainable_only=True) == 1792 + 36928
+    assert (
+        count(build(Model(name="vgg16", input_size=32, trainable=("block1_conv",)), 3), trainable_only=True)
+        == 1792 + 36928
+    )
 
 
 def test_no_autograd_below_the_last_block():
     model = build(Model(name="vgg16", input_size=64, trainable=("block5", "head")), 3).train()
     seen = {}
     for name in ("block4_conv3", "block5_conv1"):
-        model.base.get_submodule(name).register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.requires_grad}))
+        model.base.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output.requires_grad})
+        )
     model(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert seen == {"block4_conv3": False, "block5_conv1": True}
 
@@ -254,7 +271,9 @@ def test_weights_from_a_file(tmp_path, oxford, prefix):
     torch.save(state, path)
     model = build(Model(name="vgg16_pooled", input_size=32, weights=str(path)), 5)
     loaded = [p for layer in model.base if isinstance(layer, torch.nn.Conv2d) for p in (layer.weight, layer.bias)]
-    assert len(loaded) == 26 and all(torch.equal(ours, theirs.float()) for ours, theirs in zip(loaded, state.values(), strict=True))
+    assert len(loaded) == 26 and all(
+        torch.equal(ours, theirs.float()) for ours, theirs in zip(loaded, state.values(), strict=True)
+    )
     del state[f"{prefix}0.bias"]
     torch.save(state, path)
     with pytest.raises(UserError, match=r"block1_conv1\.bias missing"):
@@ -273,7 +292,14 @@ def test_weights_from_a_file(tmp_path, oxford, prefix):
 
 def test_the_file_that_torchvision_offers_loads_by_its_path_too(tmp_path, oxford):
     path = tmp_path / "vgg16_features-amdegroot-88682ab5.pth"  # it holds a classifier as well, of NaN
-    torch.save({**oxford, "classifier.0.weight": torch.full((2, 2), torch.nan), "classifier.0.bias": torch.full((2,), torch.nan)}, path)
+    torch.save(
+        {
+            **oxford,
+            "classifier.0.weight": torch.full((2, 2), torch.nan),
+            "classifier.0.bias": torch.full((2,), torch.nan),
+        },
+        path,
+    )
     model = build(Model(name="vgg16", input_size=32, weights=str(path)), 5)
     assert torch.equal(model.base.block5_conv3.weight, oxford["features.28.weight"].float())
 
@@ -291,8 +317,13 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch, hub):
         raise OSError("network is unreachable")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    for action in (lambda: build(Model(name="vgg16", input_size=32, weights="imagenet"), 5), lambda: weights.check("vgg16", "imagenet")):
-        with pytest.raises(UserError, match=rf"https://.*vgg16_features-.*\.pth.*{hub}.*model\.weights=PATH.*model\.weights=none"):
+    for action in (
+        lambda: build(Model(name="vgg16", input_size=32, weights="imagenet"), 5),
+        lambda: weights.check("vgg16", "imagenet"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"https://.*vgg16_features-.*\.pth.*{hub}.*model\.weights=PATH.*model\.weights=none"
+        ):
             action()
 
 

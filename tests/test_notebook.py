@@ -22,7 +22,9 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", scratch)
     monkeypatch.setenv("IPYTHONDIR", scratch)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, resources={"metadata": {"path": str(tmp_path)}}, allow_errors=True)
+    client = NotebookClient(
+        nbformat.v4.new_notebook(), timeout=600, resources={"metadata": {"path": str(tmp_path)}}, allow_errors=True
+    )
 
     def run(source):
         client.nb.cells.append(nbformat.v4.new_code_cell(source))
@@ -52,7 +54,9 @@ def test_cells_one_after_another_and_an_interrupted_one(notebook, tmp_path):
     address = result_of(notebook(ray))
     assert "<table>" in result_of(notebook(train.format("two", 1, False)), "text/html")
     assert result_of(notebook(ray)) == address  # the second call uses the Ray of the first
-    assert "'class" in result_of(notebook("import numpy\nanimalclf.load('two').predict(numpy.zeros((80, 60, 3), numpy.uint8))"))
+    assert "'class" in result_of(
+        notebook("import numpy\nanimalclf.load('two').predict(numpy.zeros((80, 60, 3), numpy.uint8))")
+    )
 
     def interrupt():
         history, deadline = tmp_path / "three" / "metrics.jsonl", time.monotonic() + 300

@@ -27,7 +27,9 @@ class BoxBlur(Operation):
         return (samples.uniform("boxblur", 1)[:, 0] * 4).astype(np.int64)
 
     def apply_numpy(self, images, parameters):
-        return np.stack([cv2.blur(image, (2 * radius + 1,) * 2) for image, radius in zip(images, parameters.tolist(), strict=True)])
+        return np.stack(
+            [cv2.blur(image, (2 * radius + 1,) * 2) for image, radius in zip(images, parameters.tolist(), strict=True)]
+        )
 
     def apply_torch(self, images, parameters):
         def blurred(image, radius):
@@ -82,9 +84,29 @@ def test_a_registered_operation_is_applied_after_the_warp_and_the_colors(box_blu
 
 
 def train_locally(data, out, where):
-    sets = ["model.input_size=92", "train.epochs=1", "train.batch_size=16", "train.precision=fp32", f"augment.on={where}"]
+    sets = [
+        "model.input_size=92",
+        "train.epochs=1",
+        "train.batch_size=16",
+        "train.precision=fp32",
+        f"augment.on={where}",
+    ]
     sets += ["augment.rotation=0", "augment.shift=0", "augment.zoom=[1, 1]", "augment.flip=false"]
-    assert main(["train", "--data", str(data), "--out", str(out), "--local", "--json", *(word for each in sets for word in ("--set", each))]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(data),
+                "--out",
+                str(out),
+                "--local",
+                "--json",
+                *(word for each in sets for word in ("--set", each)),
+            ]
+        )
+        == 0
+    )
     return Run(str(out)).metrics()[0].train_loss
 
 

@@ -47,5 +47,7 @@ def test_every_import_is_declared_and_every_dependency_imported():
 
 
 def test_every_dependency_is_pinned():
-    pins = {normal(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pins = {
+        normal(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
     assert not declared(PROJECT["dependencies"]) - pins

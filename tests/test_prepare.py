@@ -42,7 +42,9 @@ def jpeg(seed: int, quality: int = 95) -> bytes:
     for side in (1, 2, 5, 10):
         image += np.kron(generator.normal(0, 25, (30 // side, 40 // side, 3)), np.ones((side, side, 1)))
     sink = io.BytesIO()
-    Image.fromarray(image.clip(0, 255).astype(np.uint8)).resize((80, 60), Image.Resampling.BICUBIC).save(sink, "JPEG", quality=quality)
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).resize((80, 60), Image.Resampling.BICUBIC).save(
+        sink, "JPEG", quality=quality
+    )
     return sink.getvalue()
 
 
@@ -100,7 +102,10 @@ def test_every_picture_is_stored_as_decode_and_resize_make_it(ray_local: None, p
     assert len(stored) == 80 and sum(shard["rows"] for shard in prepared.info["shards"]) == 80
     for path, image in stored.items():
         assert np.array_equal(image, resize(decode((pictures / path).read_bytes()).image, 24))
-    assert {name: str(manifest[name].dtype) for name in ("width", "height", "bytes", "group", "copy_confidence", "shard", "row")} == {
+    assert {
+        name: str(manifest[name].dtype)
+        for name in ("width", "height", "bytes", "group", "copy_confidence", "shard", "row")
+    } == {
         "width": "int32",
         "height": "int32",
         "bytes": "int64",
@@ -114,12 +119,16 @@ def test_every_picture_is_stored_as_decode_and_resize_make_it(ray_local: None, p
 
 
 @pytest.mark.ray
-def test_bad_files_are_set_aside_with_their_reasons(ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_files_are_set_aside_with_their_reasons(
+    ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (pictures / "cat" / "000.jpg").write_bytes(b"")
     (pictures / "cat" / "001.jpg").write_bytes(jpeg(500)[:900])
     (pictures / "cat" / "notes.txt").write_text("no picture")
     (pictures / "élan" / "page.jpg").write_text("<!DOCTYPE html><html><body>not found</body></html>")
-    with pytest.raises(UserError, match=r"(?s)3 of 81 files \(3.7%\) cannot be used.*data.max_bad=0.04.*cat/000.jpg: .*cat/001.jpg: ") as caught:
+    with pytest.raises(
+        UserError, match=r"(?s)3 of 81 files \(3.7%\) cannot be used.*data.max_bad=0.04.*cat/000.jpg: .*cat/001.jpg: "
+    ) as caught:
         prepare(str(pictures), str(tmp_path / "strict"), replace(CONFIG, max_bad=0.01), progress=False)
     assert "page.jpg" in str(caught.value) and not os.listdir(tmp_path / "strict")
 
@@ -136,7 +145,9 @@ def test_bad_files_are_set_aside_with_their_reasons(ray_local: None, pictures: P
 
 
 @pytest.mark.ray
-def test_copies_share_a_group_on_one_side_and_contradictions_are_reported(ray_local: None, pictures: Path, tmp_path: Path) -> None:
+def test_copies_share_a_group_on_one_side_and_contradictions_are_reported(
+    ray_local: None, pictures: Path, tmp_path: Path
+) -> None:
     shutil.copy(pictures / "cat" / "003.jpg", pictures / "cat" / "again.jpg")
     shutil.copy(pictures / "cat" / "004.jpg", pictures / "dog [big]" / "wrong.jpg")
     image = Image.open(pictures / "élan" / "002.jpg")
@@ -164,7 +175,9 @@ def test_copies_share_a_group_on_one_side_and_contradictions_are_reported(ray_lo
 
 
 @pytest.mark.ray
-def test_a_rerun_returns_the_set_and_a_change_is_refused(ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerun_returns_the_set_and_a_change_is_refused(
+    ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = str(tmp_path / "out")
     first = prepare(str(pictures), out, CONFIG, progress=False)
     with monkeypatch.context() as patch:
@@ -186,7 +199,9 @@ def test_a_rerun_returns_the_set_and_a_change_is_refused(ray_local: None, pictur
 
 
 @pytest.mark.ray
-def test_the_same_pictures_elsewhere_get_the_same_split(ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_pictures_elsewhere_get_the_same_split(
+    ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = prepare(str(pictures), str(tmp_path / "a"), CONFIG, progress=False)
     shutil.move(pictures, tmp_path / "moved")
     monkeypatch.setattr(job, "CHUNK_IMAGES", (5, 7))
@@ -218,7 +233,9 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(
 
 
 @pytest.mark.ray
-def test_what_a_killed_task_left_is_no_part_of_the_set(ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_task_left_is_no_part_of_the_set(
+    ray_local: None, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The task is done again, and the file that it was about to write stays behind."""
     check = tables.check_readable
 
@@ -284,7 +301,9 @@ def test_an_out_within_the_pictures_is_refused(pictures: Path) -> None:
     assert not (pictures / "prepared").exists()
 
 
-def test_an_unwritable_or_full_out_is_refused_before_the_work(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_or_full_out_is_refused_before_the_work(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job, "_read", lambda *_: pytest.fail("the work began"))
     (tmp_path / "file").write_text("in the way")
     for out in ("file", "file/out"):
@@ -295,7 +314,9 @@ def test_an_unwritable_or_full_out_is_refused_before_the_work(pictures: Path, tm
         prepare(str(pictures), str(tmp_path / "out"), CONFIG, progress=False)
 
 
-def test_a_file_that_vanishes_or_is_closed_is_a_bad_file(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_or_is_closed_is_a_bad_file(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (pictures / "cat" / "folder.jpg").mkdir()  # reading it fails as a closed file does, also for root
     paths = ["cat/001.jpg", "cat/vanished.jpg", "cat/folder.jpg", "cat/002.jpg"]
     chunk = pd.DataFrame({"index": [5, 6, 7, 8], "path": paths, "bytes": 10, "shard": 3})
@@ -305,7 +326,9 @@ def test_a_file_that_vanishes_or_is_closed_is_a_bad_file(pictures: Path, tmp_pat
     assert list(found["status"]) == ["ok", "not there any more", "cannot be read: is a directory", "ok"]
     assert list(found["shard"]) == [3, -1, -1, 3] and list(found["row"]) == [0, -1, -1, 1]
     images, index = read_shard(str(tmp_path / "out" / "shard-00003.parquet"), 16)
-    assert list(index) == [5, 8] and np.array_equal(images[1], resize(decode((pictures / "cat" / "002.jpg").read_bytes()).image, 16))
+    assert list(index) == [5, 8] and np.array_equal(
+        images[1], resize(decode((pictures / "cat" / "002.jpg").read_bytes()).image, 16)
+    )
 
 
 def test_a_disk_that_fails_while_pictures_are_read_is_not_taken_for_the_shards(
@@ -317,7 +340,11 @@ def test_a_disk_that_fails_while_pictures_are_read_is_not_taken_for_the_shards(
     monkeypatch.setattr(task, "read_files", fail)
     chunk = pd.DataFrame({"index": [0], "path": ["cat/001.jpg"], "bytes": 10, "shard": 0})
     found = task.measure(chunk, task.Job(str(pictures), str(tmp_path), 16, 10**6))
-    assert list(found) == ["failed"] and f"{pictures}: cannot be read" in found["failed"][0] and os.listdir(tmp_path) == ["photos"]
+    assert (
+        list(found) == ["failed"]
+        and f"{pictures}: cannot be read" in found["failed"][0]
+        and os.listdir(tmp_path) == ["photos"]
+    )
 
 
 def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
@@ -369,7 +396,9 @@ def test_s3_end_to_end_and_a_rerun_does_not_touch_ray(s3: dict[str, str], tmp_pa
     answers = []
     for argument in ("first", "second"):
         environment = {**os.environ, **s3, "RAY_AUTH_MODE": "disabled"}
-        done = subprocess.run([sys.executable, "-c", script, argument], env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, "-c", script, argument], env=environment, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
         answers.append(json.loads(done.stdout.splitlines()[-1]))
         assert ("preparing 20 pictures of 2 classes" in done.stderr) == (argument == "first")
@@ -378,7 +407,9 @@ def test_s3_end_to_end_and_a_rerun_does_not_touch_ray(s3: dict[str, str], tmp_pa
     assert images.shape[1:] == (16, 16, 3) and set(index) <= set(range(20))
 
 
-def test_a_network_that_fails_is_an_error_and_no_bad_picture(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_fails_is_an_error_and_no_bad_picture(
+    s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage.write_bytes("s3://photos/set/a.jpg", jpeg(1))
     monkeypatch.setattr(task, "RETRIES", 0)
     chunk = pd.DataFrame({"index": [0, 1], "path": ["a.jpg", "vanished.jpg"], "bytes": 1000, "shard": 0})

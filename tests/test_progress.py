@@ -13,7 +13,9 @@ def test_a_plain_line_each_interval(capsys: pytest.CaptureFixture[str]) -> None:
             line.update("reading [images]", 1000, 2000)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0] == "reading [images]  0/2,000"
-    assert lines[1].startswith("reading [images]  1,000/2,000  ") and "images/s" in lines[1] and lines[1].endswith(" left")
+    assert (
+        lines[1].startswith("reading [images]  1,000/2,000  ") and "images/s" in lines[1] and lines[1].endswith(" left")
+    )
 
 
 def test_text() -> None:

@@ -34,7 +34,11 @@ def test_ranks_together_see_every_row_once(tmp_path, world):
     prepared = tiny_prepared(tmp_path)
     plan, pictures = plan_of(prepared), load_images(prepared)
     for phase in ("train", "val"):
-        seen = [batch["index"] for rank in range(world) for batch in MemoryLoader(plan, pictures, rank, world).batches(phase, 0)]
+        seen = [
+            batch["index"]
+            for rank in range(world)
+            for batch in MemoryLoader(plan, pictures, rank, world).batches(phase, 0)
+        ]
         assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows(phase))
 
 
@@ -59,7 +63,10 @@ def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, wo
     plan, pictures = plan_of(prepared, balance), load_images(prepared)
     store = ray_loader.cache_images(prepared)
     for rank in range(world):
-        streamed, direct = ray_loader.RayLoader(plan, store, rank, world, PASSES), MemoryLoader(plan, pictures, rank, world)
+        streamed, direct = (
+            ray_loader.RayLoader(plan, store, rank, world, PASSES),
+            MemoryLoader(plan, pictures, rank, world),
+        )
         for phase, epoch in PASSES:
             ours, expected = list(streamed.batches(phase, epoch)), list(direct.batches(phase, epoch))
             assert len(ours) == len(expected) > 1
@@ -77,7 +84,11 @@ def test_more_ranks_than_validation_rows(tmp_path, ray_local):
     plan = plan_of(prepared)
     assert len(prepared.rows("val")) == 3
     store = ray_loader.cache_images(prepared)
-    seen = [b["index"] for rank in range(5) for b in ray_loader.RayLoader(plan, store, rank, 5, [("val", 0)]).batches("val", 0)]
+    seen = [
+        b["index"]
+        for rank in range(5)
+        for b in ray_loader.RayLoader(plan, store, rank, 5, [("val", 0)]).batches("val", 0)
+    ]
     assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows("val"))
 
 
@@ -91,7 +102,10 @@ def test_pictures_from_disk_are_those_from_memory(tmp_path, monkeypatch, store):
     assert np.array_equal(np.stack(direct.views(index)), np.stack(everything.views(index)))
     assert (tmp_path / "cache").exists() == (store == "jpeg")  # decoded pictures on this disk are read in place
     if store == "jpeg":
-        bytes_of = [sum(path.stat().st_size for path in folder.glob("*.parquet")) for folder in (tmp_path / "set", tmp_path / "cache" / "tiny-0")]
+        bytes_of = [
+            sum(path.stat().st_size for path in folder.glob("*.parquet"))
+            for folder in (tmp_path / "set", tmp_path / "cache" / "tiny-0")
+        ]
         assert bytes_of[0] < bytes_of[1]
         monkeypatch.setattr("animalclf.data.disk_cache.read_shard", None)  # the copies are found again
         assert np.array_equal(LocalShards(prepared)[0][5], local[0][5])
@@ -125,7 +139,10 @@ def test_ray_data_gives_the_same_batches_from_disk(tmp_path, ray_local, monkeypa
     # The workers of this Ray have their environment already: their copies of this set lie in the default folder, under a name of its own.
     prepared = replace(prepared, info={**prepared.info, "fingerprint": f"{tmp_path.name}-{store}"})
     plan, pictures = plan_of(prepared, "sampling"), load_images(prepared)
-    streamed, direct = ray_loader.RayLoader(plan, ray_loader.cache_images(prepared, memory=False), 0, 1, PASSES), MemoryLoader(plan, pictures)
+    streamed, direct = (
+        ray_loader.RayLoader(plan, ray_loader.cache_images(prepared, memory=False), 0, 1, PASSES),
+        MemoryLoader(plan, pictures),
+    )
     for phase, epoch in PASSES:
         for one, other in zip(streamed.batches(phase, epoch), direct.batches(phase, epoch), strict=True):
             assert all(np.array_equal(one[name], other[name]) for name in ("image", "label", "index"))
@@ -142,8 +159,12 @@ def test_balanced_sampling_keeps_every_repeated_row(tmp_path):
 
 def test_what_may_wait_fits_the_smallest_store(monkeypatch):
     def ahead(world, *stores):
-        nodes = [{"Alive": True, "Resources": {"object_store_memory": float(store)} if store else {}} for store in stores]
-        monkeypatch.setattr(ray_loader.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"object_store_memory": 1.0}}])
+        nodes = [
+            {"Alive": True, "Resources": {"object_store_memory": float(store)} if store else {}} for store in stores
+        ]
+        monkeypatch.setattr(
+            ray_loader.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"object_store_memory": 1.0}}]
+        )
         return ray_loader._ahead_bytes(world)
 
     monkeypatch.delenv("ANIMALCLF_OWN_RAY", raising=False)

@@ -27,12 +27,17 @@ from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
 
 ROOT = Path(__file__).parents[1]
-NEEDS = {"animalclf.raycompat.patches:refusal": ("name", "versions", "needs", "shared"), "animalclf.raycompat.patches:STOCK": None}
+NEEDS = {
+    "animalclf.raycompat.patches:refusal": ("name", "versions", "needs", "shared"),
+    "animalclf.raycompat.patches:STOCK": None,
+}
 PRIVATE = re.compile(r"\bray\b[\w.]*\._(private|internal|common|raylet)\b")
 
 
 def test_private_names_of_ray_stand_in_raycompat_only():
-    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert len(listed) > 50
     found = [name for name in listed if PRIVATE.search((ROOT / name).read_text())]
     assert [name for name in found if not name.startswith(("animalclf/raycompat/", "tests/test_raycompat.py"))] == []
@@ -81,7 +86,11 @@ def test_a_patch_leaves_a_ray_alone_that_is_not_as_expected(applied, needs, reas
 
 @pytest.mark.parametrize(
     "variable, value, reason",
-    [(STOCK, "1", "ANIMALCLF_STOCK_RAY=1"), (STOCK, "other,quick", "ANIMALCLF_STOCK_RAY=other,quick"), (OWN, "", "not started by animalclf")],
+    [
+        (STOCK, "1", "ANIMALCLF_STOCK_RAY=1"),
+        (STOCK, "other,quick", "ANIMALCLF_STOCK_RAY=other,quick"),
+        (OWN, "", "not started by animalclf"),
+    ],
 )
 def test_a_patch_is_off_by_the_switch_and_on_clusters(applied, monkeypatch, variable, value, reason):
     monkeypatch.setenv(variable, value)
@@ -121,8 +130,14 @@ def test_a_local_ray_has_nothing_beside_what_computes_and_other_rays_start_as_ev
             started.append(" ".join(process.cmdline()))
     assert any("raylet/raylet" in command and "--minimal" in command for command in started)
     assert not [command for command in started if "dashboard/dashboard.py" in command or "monitor.py" in command]
-    assert services.get_node.__module__ == services.__name__ and utils.get_dashboard_dependency_error.__module__ == utils.__name__
-    assert all(getattr(node.Node, name).__module__ == node.__name__ for name in ("start_api_server", "start_monitor", "start_log_monitor"))
+    assert (
+        services.get_node.__module__ == services.__name__
+        and utils.get_dashboard_dependency_error.__module__ == utils.__name__
+    )
+    assert all(
+        getattr(node.Node, name).__module__ == node.__name__
+        for name in ("start_api_server", "start_monitor", "start_log_monitor")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +159,9 @@ def test_a_training_is_stopped_from_another_thread_and_gives_its_resources_back(
     switch, asked = Switch(), []
 
     def show(event):
-        if getattr(event, "epoch", 0) == 2 and not asked:  # in the middle of an epoch of two ranks, one of which waits for the other at every step
+        if (
+            getattr(event, "epoch", 0) == 2 and not asked
+        ):  # in the middle of an epoch of two ranks, one of which waits for the other at every step
             asked.append(time.monotonic())
             threading.Thread(target=switch.stop).start()
 
@@ -156,7 +173,9 @@ def test_a_training_is_stopped_from_another_thread_and_gives_its_resources_back(
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < until:
         time.sleep(0.1)
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
-    if not os.environ.get(STOCK):  # nothing was started that only clusters need (each is a process and seconds of the start)
+    if not os.environ.get(
+        STOCK
+    ):  # nothing was started that only clusters need (each is a process and seconds of the start)
         names = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
         assert not names & {"AutoscalingCoordinator", "datasets_stats_actor"}
 
@@ -176,8 +195,24 @@ def test_a_training_that_is_stopped_before_its_workers_are_there_does_not_start(
 
 @pytest.mark.ray
 def test_ctrl_c_ends_a_training_and_every_process_that_it_started(tmp_path, prepared):
-    sets = ["model.input_size=76", "data.stored_size=76", "train.epochs=1000", "train.batch_size=16", "train.precision=fp32"]
-    command = [sys.executable, "-m", "animalclf.cli", "train", "--cpu", "--data", prepared.root, "--out", str(tmp_path / "run")]
+    sets = [
+        "model.input_size=76",
+        "data.stored_size=76",
+        "train.epochs=1000",
+        "train.batch_size=16",
+        "train.precision=fp32",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "animalclf.cli",
+        "train",
+        "--cpu",
+        "--data",
+        prepared.root,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     command += [flag for text in sets for flag in ("--set", text)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 240

@@ -36,7 +36,10 @@ def test_the_recipes_that_are_promised():
 def test_a_recipe_opens_with_its_command(name):
     lines = opening(name)
     command = next(line for line in lines if line.startswith("# Run:"))
-    assert f"animalclf {'demo' if name == 'demo' else f'train --recipe {name} --data PICTURES --out runs/{name}'}" in command
+    assert (
+        f"animalclf {'demo' if name == 'demo' else f'train --recipe {name} --data PICTURES --out runs/{name}'}"
+        in command
+    )
     assert name not in SEEDS or any(line.startswith("# Seed:") for line in lines)
 
 
@@ -50,7 +53,10 @@ def test_a_recipe_makes_a_step(name, classes):
     model = build(small, classes).train()
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     optimizer = make_optimizer(model.parameters(), spec.optim)
-    pictures, labels = torch.randint(0, 256, (4, model.input_size, model.input_size, 3), dtype=torch.uint8), torch.arange(4) % classes
+    pictures, labels = (
+        torch.randint(0, 256, (4, model.input_size, model.input_size, 3), dtype=torch.uint8),
+        torch.arange(4) % classes,
+    )
     F.cross_entropy(model(pictures), labels, label_smoothing=spec.optim.label_smoothing).backward()
     optimizer.step()
     after = dict(model.named_parameters())
@@ -60,11 +66,32 @@ def test_a_recipe_makes_a_step(name, classes):
 
 
 def test_the_seeds_settings():
-    cnn, balanced, vgg, notebook = (configuration.load(name) for name in ("big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook"))
-    assert (cnn.optim.name, cnn.optim.lr, cnn.optim.eps, cnn.optim.schedule, cnn.train.batch_size) == ("adam", 1e-3, 1e-7, "constant", 128)
-    assert configuration.differences(cnn, balanced) == ["name: big_cnn -> big_cnn_balanced", "train.balance: none -> class_weights"]
-    assert (vgg.optim.lr, vgg.model.input_size, vgg.data.stored_size, vgg.model.dropout, vgg.train.epochs) == (1e-4, 224, 252, 0.1, 20)
-    assert vgg.model.weights == "imagenet" and vgg.model.trainable == ("block5", "head") and vgg.train.balance == "class_weights"
+    cnn, balanced, vgg, notebook = (
+        configuration.load(name) for name in ("big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook")
+    )
+    assert (cnn.optim.name, cnn.optim.lr, cnn.optim.eps, cnn.optim.schedule, cnn.train.batch_size) == (
+        "adam",
+        1e-3,
+        1e-7,
+        "constant",
+        128,
+    )
+    assert configuration.differences(cnn, balanced) == [
+        "name: big_cnn -> big_cnn_balanced",
+        "train.balance: none -> class_weights",
+    ]
+    assert (vgg.optim.lr, vgg.model.input_size, vgg.data.stored_size, vgg.model.dropout, vgg.train.epochs) == (
+        1e-4,
+        224,
+        252,
+        0.1,
+        20,
+    )
+    assert (
+        vgg.model.weights == "imagenet"
+        and vgg.model.trainable == ("block5", "head")
+        and vgg.train.balance == "class_weights"
+    )
     assert [line.partition(":")[0] for line in configuration.differences(vgg, notebook)] == ["name", "model.trainable"]
     for recipe in (cnn, vgg):
         augment = recipe.augment
@@ -74,7 +101,11 @@ def test_the_seeds_settings():
 def test_vgg16_pooled_trains_the_head_on_kept_features():
     spec = configuration.load("vgg16_pooled")
     model = build(replace(spec.model, input_size=64, weights="none"), 10)
-    assert model.frozen_features and count(model, trainable_only=True) == 1024 * 10 + 10 and "head.logits" in layer_names(model)
+    assert (
+        model.frozen_features
+        and count(model, trainable_only=True) == 1024 * 10 + 10
+        and "head.logits" in layer_names(model)
+    )
     features = model.features(torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8))
     assert torch.allclose(features.view(3, 2, 512).norm(dim=2), torch.full((3, 2), 512**0.5), rtol=1e-4)
     assert not model.head.logits.weight.any() and not features.requires_grad

@@ -17,7 +17,12 @@ def test_entries_by_name_in_order():
 
     registry.register("first")(1)
     assert registry.names() == ["second", "first"] and registry.entries() == {"second": second, "first": 1}
-    assert registry.get("second") is second and registry.get("first") == 1 and "first" in registry and "third" not in registry
+    assert (
+        registry.get("second") is second
+        and registry.get("first") == 1
+        and "first" in registry
+        and "third" not in registry
+    )
     with pytest.raises(ValueError, match="loss 'first' is registered twice"):
         registry.register("first")(3)
     registry.unregister("first")
@@ -39,7 +44,9 @@ def test_the_modules_of_a_package_are_imported_at_the_first_lookup(tmp_path, mon
         "from animalclf.utils.registry import Registry\nENTRIES = Registry('entry', package='plugins')\n"
     )
     for name in ("a", "b"):
-        (tmp_path / "plugins" / f"{name}.py").write_text(f"from plugins import ENTRIES\nENTRIES.register('{name}')('{name.upper()}')\n")
+        (tmp_path / "plugins" / f"{name}.py").write_text(
+            f"from plugins import ENTRIES\nENTRIES.register('{name}')('{name.upper()}')\n"
+        )
     monkeypatch.syspath_prepend(tmp_path)
     import plugins
 

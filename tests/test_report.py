@@ -41,13 +41,21 @@ ODD = ["<b>ape</b>", 'bée & "wasp"', "牛"]
 def complete(run: Run, epochs: int = 12, **environment) -> Run:
     """What `finished_run` leaves out of a run folder and the report shows."""
     history = [
-        EpochRow(n, seconds=10.0, train_loss=2 / n, train_accuracy=1 - 0.7 / n, val={"loss": 2.2 / n, "accuracy": 1 - 0.8 / n})
+        EpochRow(
+            n,
+            seconds=10.0,
+            train_loss=2 / n,
+            train_accuracy=1 - 0.7 / n,
+            val={"loss": 2.2 / n, "accuracy": 1 - 0.8 / n},
+        )
         for n in range(1, epochs + 1)
     ]
     run.write_metrics(history)
     run.write_environment(**environment)
     if run.finished():
-        run.write_result({**run.read_result(), "wait_share": 0.01, "seconds": 120.0, "precision": "fp32", "time": {"step": 90.0}})
+        run.write_result(
+            {**run.read_result(), "wait_share": 0.01, "seconds": 120.0, "precision": "fp32", "time": {"step": 90.0}}
+        )
     return run
 
 
@@ -56,7 +64,9 @@ def comparison(folder, count=4, pictures=LABELS, classes=CLASSES, **environment)
     for number in range(count):
         recipe, share = ("vgg16", 0.9) if number % 2 else ("big_cnn", 0.6)
         chances = guesses(pictures, share, generator, len(classes))
-        run = finished_run(folder / f"run{number}", chances, pictures, sets=[f"seed={number // 2}"], recipe=recipe, classes=classes)
+        run = finished_run(
+            folder / f"run{number}", chances, pictures, sets=[f"seed={number // 2}"], recipe=recipe, classes=classes
+        )
         runs.append(complete(run, **environment))
     return runs
 
@@ -75,14 +85,22 @@ def test_a_comparison_has_every_section_and_its_figures(tmp_path):
     ordered = sorted(SECTIONS.entries().values(), key=lambda one: one.order)
     assert shown == [(section.name, section.title) for section in ordered if section.when(data)]
     assert {name for name, _ in shown} >= NEEDED
-    assert {"Leaderboard", "Confusion matrix", "Per-class metrics", "Top losses", "Calibration", "Data health"} <= {title for _, title in shown}
+    assert {"Leaderboard", "Confusion matrix", "Per-class metrics", "Top losses", "Calibration", "Data health"} <= {
+        title for _, title in shown
+    }
     for row in board.rows:
         assert f"<b>{row['balanced_accuracy'].mean:.3f}</b>" in page
     assert "<b>vgg16</b> is best" in page and "no &lt;weights&gt;" in page
-    assert "0.9178" in page and "0.1825" in page  # the reference notebook's results for VGG16 and the CNN after 10 epochs
+    assert (
+        "0.9178" in page and "0.1825" in page
+    )  # the reference notebook's results for VGG16 and the CNN after 10 epochs
     assert f"{1 - 0.8 / 10:.4f}" in page  # ours beside them
-    best = max((run for run in runs if run.root in board.rows[0].runs), key=lambda run: run.read_result()["balanced_accuracy"])
-    assert str(best.read_result()["val"]["confusion"][0][0]) in re.search(r'id="confusion_matrix">(.*?)</section>', page, re.S).group(1)
+    best = max(
+        (run for run in runs if run.root in board.rows[0].runs), key=lambda run: run.read_result()["balanced_accuracy"]
+    )
+    assert str(best.read_result()["val"]["confusion"][0][0]) in re.search(
+        r'id="confusion_matrix">(.*?)</section>', page, re.S
+    ).group(1)
     for url in found["plots"]:
         assert storage.read_bytes(url)[:4] == b"\x89PNG"
     assert found["bytes"] == len(page.encode())
@@ -104,13 +122,23 @@ def test_one_run_and_an_unfinished_one(tmp_path):
     low, high = run.read_result()["val"]["intervals"]["balanced_accuracy"]
     assert f"{low:.1%} to {high:.1%}" in page
     assert '<section id="metrics">' in page and '<section id="top_losses">' in page
-    assert not any(word in page for word in ("disagree", "best run", "Leaderboard", "All models"))  # there is no other model
+    assert not any(
+        word in page for word in ("disagree", "best run", "Leaderboard", "All models")
+    )  # there is no other model
     board = leaderboard([run])
     page = page_of(write_report([run], run.root, title="x", board=board))
-    assert f"{run.read_result()['val']['macro_f1']:.4f}" in page and f"{board.rows[0].parameters / 1e6:.1f} M" in page and "Leaderboard" not in page
+    assert (
+        f"{run.read_result()['val']['macro_f1']:.4f}" in page
+        and f"{board.rows[0].parameters / 1e6:.1f} M" in page
+        and "Leaderboard" not in page
+    )
     storage.remove(run.url("result.json"))
     page = page_of(write_report([run], run.root, title="running"))
-    assert "No training has finished yet; 12 epochs" in page and "--resume" in page and '<section id="learning_curves">' in page
+    assert (
+        "No training has finished yet; 12 epochs" in page
+        and "--resume" in page
+        and '<section id="learning_curves">' in page
+    )
     assert not any(f'id="{name}"' in page for name in ("metrics", "leaderboard", "top_losses", "throughput"))
     storage.remove(run.url("metrics.jsonl"))
     assert "No epoch has finished yet" in page_of(write_report([run], run.root, title="begun"))
@@ -120,13 +148,19 @@ def test_pictures_come_from_the_prepared_set(tmp_path):
     prepared = tiny_prepared(tmp_path / "set")
     rows = prepared.rows("val")
     chances = np.full((len(rows), 3), 0.01, np.float32)
-    chances[np.arange(len(rows)), (prepared.labels[rows] + (np.arange(len(rows)) < 4)) % 3] = 0.98  # the first four are wrong
+    chances[np.arange(len(rows)), (prepared.labels[rows] + (np.arange(len(rows)) < 4)) % 3] = (
+        0.98  # the first four are wrong
+    )
     paths = list(prepared.manifest["path"].iloc[rows])
     run = finished_run(tmp_path / "run", chances, prepared.labels[rows], classes=prepared.classes, paths=paths)
     complete(run, prepared=prepared.root)
     page = page_of(write_report([run], run.root, title="x"))
     shown = re.search(r'id="top_losses">(.*?)</section>', page, re.S).group(1)
-    assert shown.count("data:image/jpeg;base64,") == 4 and all(path in shown for path in paths[:4]) and paths[4] not in shown
+    assert (
+        shown.count("data:image/jpeg;base64,") == 4
+        and all(path in shown for path in paths[:4])
+        and paths[4] not in shown
+    )
     assert re.search(r'id="label_errors">(.*?)</section>', page, re.S).group(1).count("<img") == 4
     storage.remove(f"{prepared.root}/{prepared_set.INFO}")
     page = page_of(write_report([run], run.root, title="x"))
@@ -137,10 +171,14 @@ def test_mistakes_are_ordered_and_labels_doubted_only_where_all_agree(tmp_path):
     labels = np.array([0, 0, 1, 2])
     first = np.array([[0.05, 0.9, 0.05], [0.4, 0.6, 0.0], [0.0, 1.0, 0.0], [0.97, 0.0, 0.03]], np.float32)
     second = np.array([[0.1, 0.8, 0.1], [0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.9, 0.0, 0.1]], np.float32)
-    one, two = (finished_run(tmp_path / str(n), chances, labels).predictions("val") for n, chances in enumerate((first, second)))
+    one, two = (
+        finished_run(tmp_path / str(n), chances, labels).predictions("val") for n, chances in enumerate((first, second))
+    )
     assert confident_mistakes(one, 2)["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"]
     doubted = likely_label_errors([one, two], 9)
-    assert doubted["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"] and doubted["given"].tolist() == pytest.approx([0.065, 0.075], abs=1e-6)
+    assert doubted["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"] and doubted["given"].tolist() == pytest.approx(
+        [0.065, 0.075], abs=1e-6
+    )
     counts, differ = disagreement(one, two, 9)
     assert counts == {"both": 1, "first": 0, "second": 1, "neither": 2} and differ["path"].tolist() == ["ape/1.jpg"]
 
@@ -173,21 +211,32 @@ def test_names_from_users_are_text_in_every_section(tmp_path):
     manifest.loc[0, "path"] = name[0]
     storage.write_table(f"{prepared.root}/{prepared_set.MANIFEST}", manifest)
     copies = {"identical": 1, "near": 0, "groups": 1, "across_splits": 0, "contradictory": 1}
-    info |= {"bad": [{"path": name[1], "reason": name[2]}], "source": name[3], "copies": copies, "counts": {"train": {"class0": 1}}}
+    info |= {
+        "bad": [{"path": name[1], "reason": name[2]}],
+        "source": name[3],
+        "copies": copies,
+        "counts": {"train": {"class0": 1}},
+    }
     storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info)
     classes, runs = [name[4], "b", "c"], []
     for number, recipe in enumerate(("big_cnn", "vgg16")):
         chances = guesses(LABELS, 0.6, np.random.default_rng(number))
         paths = [f"{name[5]}/{image}.jpg" for image in range(len(LABELS))]
         sets = [f"name={json.dumps(name[6 + number])}"]
-        run = finished_run(tmp_path / str(number), chances, LABELS, recipe=recipe, classes=classes, paths=paths, sets=sets)
+        run = finished_run(
+            tmp_path / str(number), chances, LABELS, recipe=recipe, classes=classes, paths=paths, sets=sets
+        )
         runs.append(complete(run, prepared=prepared.root, command=name[8]))
     ensemble, failed = ensemble_result(runs[0], runs, name[9]), [replace(FAILED, name=name[10])]
-    found = write_report(runs, str(tmp_path), title=name[11], board=leaderboard(runs), failed=failed, ensembles=[ensemble])
+    found = write_report(
+        runs, str(tmp_path), title=name[11], board=leaderboard(runs), failed=failed, ensembles=[ensemble]
+    )
     page = page_of(found)
     parsed = Parsed(page)
     assert not [one for one in name if one not in parsed.text]
-    assert not parsed.tags & {"script", "iframe", "object", "form"} and not [one for one in parsed.attributes if one.startswith("on") or one == "q"]
+    assert not parsed.tags & {"script", "iframe", "object", "form"} and not [
+        one for one in parsed.attributes if one.startswith("on") or one == "q"
+    ]
     assert "&lt;script&gt;" in page and "&amp;lt;" not in page  # escaped, and once
 
 
@@ -199,14 +248,22 @@ def test_the_page_may_load_and_run_nothing(tmp_path):
 
 
 def test_a_section_is_a_function_and_a_template(tmp_path, monkeypatch):
-    monkeypatch.setattr(ENVIRONMENT, "loader", jinja2.ChoiceLoader([ENVIRONMENT.loader, jinja2.DictLoader({"extra.html": "<p>{{ word }}</p>"})]))
+    monkeypatch.setattr(
+        ENVIRONMENT,
+        "loader",
+        jinja2.ChoiceLoader([ENVIRONMENT.loader, jinja2.DictLoader({"extra.html": "<p>{{ word }}</p>"})]),
+    )
     run = comparison(tmp_path, 1)[0]
     try:
-        register("extra", title="Extra", order=65, when=lambda data: len(data.runs) == 1)(lambda data: Content({"word": f"<{data.runs[0].label}>"}))
+        register("extra", title="Extra", order=65, when=lambda data: len(data.runs) == 1)(
+            lambda data: Content({"word": f"<{data.runs[0].label}>"})
+        )
         page = page_of(write_report([run], run.root, title="x"))
         names = re.findall(r'<section id="(.*?)">', page)
         assert (
-            names[names.index("extra") - 1] == "per_class_metrics" and "<p>&lt;big_cnn, seed 0&gt;</p>" in page and '<a href="#extra">Extra' in page
+            names[names.index("extra") - 1] == "per_class_metrics"
+            and "<p>&lt;big_cnn, seed 0&gt;</p>" in page
+            and '<a href="#extra">Extra' in page
         )
         assert 'id="extra"' not in page_of(write_report([run, run], run.root, title="x"))  # its condition
         with pytest.raises(ValueError, match="report section 'calibration' is registered twice"):
@@ -248,9 +305,28 @@ def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
     frame = f'<iframe src="probed.html" style="width:{width}px;height:900px;border:0"></iframe>'
     listen = "<script>addEventListener('message',e=>{document.title=e.data})</script>"
     (tmp_path / "frame.html").write_text(f"<!doctype html><title></title>{listen}{frame}")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync", "--allow-file-access-from-files", "--virtual-time-budget=4000"]
-    command = [chromium, *flags, f"--user-data-dir={tmp_path}/profile", "--window-size=1600,1000", "--dump-dom", f"file://{tmp_path}/frame.html"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    flags += [
+        "--disable-component-update",
+        "--disable-sync",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=4000",
+    ]
+    command = [
+        chromium,
+        *flags,
+        f"--user-data-dir={tmp_path}/profile",
+        "--window-size=1600,1000",
+        "--dump-dom",
+        f"file://{tmp_path}/frame.html",
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     told = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1).replace("&quot;", '"'))
     assert told["said"] == [] and told["wide"] == [] and told["inner"] == width and told["scroll"] <= width
@@ -263,7 +339,9 @@ def test_after_a_comparison_leaderboard_ensembles_and_report_lie_in_its_folder(t
     assert found["exit_code"] == 0 and [row["kind"] for row in found["leaderboard"]].count("model") == 2
     assert {made["method"] for made in found["ensembles"]} == {"vote", "mean", "weighted"}
     assert all(len(made["members"]) == 2 for made in found["ensembles"])  # the best seed of each recipe
-    assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"leaderboard.csv", "leaderboard.json", "leaderboard.md", "report.html"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
     trials.append(replace(FAILED, reason="it broke"))
     storage.write_json(str(tmp_path / "summary.json"), {"trials": [trial.to_dict() for trial in trials]})
     assert main(["report", str(tmp_path), "--json"]) == 0
@@ -273,7 +351,8 @@ def test_after_a_comparison_leaderboard_ensembles_and_report_lie_in_its_folder(t
 
 def test_runs_that_cannot_be_set_side_by_side_are_refused(tmp_path, capsys):
     one, other = (
-        finished_run(tmp_path / name, guesses(LABELS[:n], 0.9, np.random.default_rng(0)), LABELS[:n]) for name, n in (("a", 120), ("b", 90))
+        finished_run(tmp_path / name, guesses(LABELS[:n], 0.9, np.random.default_rng(0)), LABELS[:n])
+        for name, n in (("a", 120), ("b", 90))
     )
     assert main(["report", one.root, other.root, "--out", str(tmp_path / "both")]) == 2
     assert main(["report", one.root, other.root]) == 2

@@ -59,7 +59,9 @@ def test_a_server_that_is_away_is_waited_for_once_it_has_answered(server, monkey
     back = []
 
     def again():
-        new = s3_server.make_server("127.0.0.1", server.server.server_port, server.app, True, request_handler=s3_server.Handler)
+        new = s3_server.make_server(
+            "127.0.0.1", server.server.server_port, server.app, True, request_handler=s3_server.Handler
+        )
         back.append(new)
         new.serve_forever()
 
@@ -132,7 +134,11 @@ def test_credentials_and_endpoint_come_from_the_usual_places(server, tmp_path, v
     """A profile in a file, an endpoint in either variable: as the AWS command line reads them."""
     (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = a\naws_secret_access_key = b\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    environment |= {variable: server.url, "AWS_PROFILE": "mine", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")}
+    environment |= {
+        variable: server.url,
+        "AWS_PROFILE": "mine",
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+    }
     script = "from animalclf.utils import storage; storage.write_bytes('s3://bucket/p', b'1'); print(storage.exists('s3://bucket/p'))"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100)
     assert done.stdout == "True\n", done.stderr

@@ -7,7 +7,9 @@ LABELS = np.repeat([0, 1, 2], [100, 30, 7])
 ROWS = np.arange(1000, 1137)
 
 
-@pytest.mark.parametrize("rows, batch, world", [(137, 16, 1), (137, 16, 3), (5, 128, 4), (128, 128, 2), (129, 128, 2), (21_179, 128, 7)])
+@pytest.mark.parametrize(
+    "rows, batch, world", [(137, 16, 1), (137, 16, 3), (5, 128, 4), (128, 128, 2), (129, 128, 2), (21_179, 128, 7)]
+)
 def test_every_row_once_and_every_rank_the_same_number_of_steps(rows, batch, world):
     edges = sampler.batch_edges(rows, batch, world)
     assert edges.shape == (sampler.steps_of(rows, batch), world + 1)

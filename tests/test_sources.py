@@ -47,9 +47,15 @@ def test_class_folders_of_every_spelling(tmp_path):
     source = found(tmp_path)
     assert source.kind == "class folders" and source.ignored == ["cane/notes.txt"]
     rows = source.files
-    assert list(rows["path"]) == sorted(["cane/a.jpg", "cane/deep/er/b.JPEG", "gatto nero/c d.PNG", "Füchse/ö.webp", "gatto nero/e.tiff"])
+    assert list(rows["path"]) == sorted(
+        ["cane/a.jpg", "cane/deep/er/b.JPEG", "gatto nero/c d.PNG", "Füchse/ö.webp", "gatto nero/e.tiff"]
+    )
     assert dict(zip(rows["path"], rows["label"], strict=True))["cane/deep/er/b.JPEG"] == "cane"
-    assert set(rows["label"]) == {"cane", "gatto nero", "Füchse"} and (rows["bytes"] > 0).all() and (rows["split"] == "").all()
+    assert (
+        set(rows["label"]) == {"cane", "gatto nero", "Füchse"}
+        and (rows["bytes"] > 0).all()
+        and (rows["split"] == "").all()
+    )
 
 
 def test_a_link_back_up_is_not_followed_for_ever(tmp_path):
@@ -70,23 +76,38 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
 def test_split_folders(tmp_path):
     tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "validation/a/3.jpg", "test/b/4.jpg")
     source = found(tmp_path)
-    assert list(source.files["split"]) == ["test", "train", "train", "val"] and list(source.files["label"]) == ["b", "a", "b", "a"]
+    assert list(source.files["split"]) == ["test", "train", "train", "val"] and list(source.files["label"]) == [
+        "b",
+        "a",
+        "b",
+        "a",
+    ]
 
 
 @pytest.mark.parametrize("deeper", ["", "train_images/"])
 def test_the_competition_folder(tmp_path, deeper):
     test = "test_images/" if deeper else ""
     tree(
-        tmp_path, f"train_images/{deeper}cane/1.jpeg", f"train_images/{deeper}ragno/2.jpeg", f"test_images/{test}0.jpeg", f"test_images/{test}10.jpeg"
+        tmp_path,
+        f"train_images/{deeper}cane/1.jpeg",
+        f"train_images/{deeper}ragno/2.jpeg",
+        f"test_images/{test}0.jpeg",
+        f"test_images/{test}10.jpeg",
     )
     (tmp_path / "sample.csv").write_text("id,category\n0.jpeg,cane\n10.jpeg,cane\n")
     source = found(tmp_path)
     assert (
-        source.kind == "kaggle" and list(source.files["path"]) == ["cane/1.jpeg", "ragno/2.jpeg"] and list(source.files["label"]) == ["cane", "ragno"]
+        source.kind == "kaggle"
+        and list(source.files["path"]) == ["cane/1.jpeg", "ragno/2.jpeg"]
+        and list(source.files["label"]) == ["cane", "ragno"]
     )
-    assert source.root == str(tmp_path / f"train_images/{deeper}").rstrip("/") and source.sample_submission == str(tmp_path / "sample.csv")
+    assert source.root == str(tmp_path / f"train_images/{deeper}").rstrip("/") and source.sample_submission == str(
+        tmp_path / "sample.csv"
+    )
     unlabelled = found(tmp_path, labelled=False)
-    assert list(unlabelled.files["path"]) == ["0.jpeg", "10.jpeg"] and unlabelled.sample_submission == str(tmp_path / "sample.csv")
+    assert list(unlabelled.files["path"]) == ["0.jpeg", "10.jpeg"] and unlabelled.sample_submission == str(
+        tmp_path / "sample.csv"
+    )
 
 
 def test_an_unlabelled_folder(tmp_path):
@@ -178,7 +199,10 @@ before = len(os.listdir("/proc/self/task"))
 table = storage.as_table(sink.getvalue())
 print(len(table), len(os.listdir("/proc/self/task")) - before)
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["1000", "0"]
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
+        "1000",
+        "0",
+    ]
 
 
 def test_the_inputs_hash_changes_with_any_file_or_setting(tmp_path):
@@ -201,7 +225,11 @@ def bucket(monkeypatch):
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1")):
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
@@ -216,10 +244,14 @@ def test_a_bucket_like_a_folder(bucket, tmp_path):
         bucket.put_object(Bucket="pictures", Key=name, Body=jpeg())
     source = sources.find("s3://pictures/set/", Data())
     assert (
-        source.root == "s3://pictures/set" and list(source.files["path"]) == ["a/1.jpg", "b b/ü.PNG"] and list(source.files["label"]) == ["a", "b b"]
+        source.root == "s3://pictures/set"
+        and list(source.files["path"]) == ["a/1.jpg", "b b/ü.PNG"]
+        and list(source.files["label"]) == ["a", "b b"]
     )
     assert source.ignored == ["b b/notes.txt"] and source.files["stamp"].nunique() >= 1
-    bucket.put_object(Bucket="pictures", Key="labels.csv", Body=b"path,label\nset/a/1.jpg,x\ns3://pictures/set/b b/\xc3\xbc.PNG,y\n")
+    bucket.put_object(
+        Bucket="pictures", Key="labels.csv", Body=b"path,label\nset/a/1.jpg,x\ns3://pictures/set/b b/\xc3\xbc.PNG,y\n"
+    )
     assert list(sources.find("s3://pictures/labels.csv", Data()).files["label"]) == ["x", "y"]
     before = sources.inputs_hash(source, Data())
     bucket.put_object(Bucket="pictures", Key="set/a/1.jpg", Body=jpeg(5))

@@ -24,7 +24,9 @@ def test_recipes_and_seeds_from_flags():
 def test_the_grid_is_a_product_and_says_itself_in_the_labels():
     spec = spec_of(recipes="demo", grid=["optim.lr=1e-3,3e-4", "train.batch_size=8,16"], seeds="2")
     assert len(spec.trials) == 8
-    assert spec.trials[2].name == "demo lr=0.001 batch_size=16" and spec.trials[2].slug == "demo-lr-0.001-batch_size-16-s0"
+    assert (
+        spec.trials[2].name == "demo lr=0.001 batch_size=16" and spec.trials[2].slug == "demo-lr-0.001-batch_size-16-s0"
+    )
     assert spec.trials[2].config.name == spec.trials[2].name
     assert {trial.config.optim.lr for trial in spec.trials} == {1e-3, 3e-4}
 
@@ -46,7 +48,10 @@ def test_the_comparison_file(tmp_path):
 
 
 def test_a_random_search_is_seeded_and_stays_in_its_ranges():
-    asked = {"recipes": "demo", "search": ["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64", "optim.schedule=constant,cosine"]}
+    asked = {
+        "recipes": "demo",
+        "search": ["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64", "optim.schedule=constant,cosine"],
+    }
     spec = spec_of(**asked, samples=30)
     rates = [trial.config.optim.lr for trial in spec.trials]
     assert len(spec.trials) == 30 and all(1e-5 <= rate <= 1e-2 for rate in rates)
@@ -56,14 +61,21 @@ def test_a_random_search_is_seeded_and_stays_in_its_ranges():
     assert spec == spec_of(**asked, samples=30)
     assert spec.trials[:10] == spec_of(**asked, samples=10).trials, "more samples keep the first ones"
     assert f"lr={rates[0]:.6g}" in spec.trials[0].name
-    assert len(spec_of(recipes="demo", search=["optim.schedule=constant,cosine"], samples=5).trials) == 2, "no trial twice"
+    assert len(spec_of(recipes="demo", search=["optim.schedule=constant,cosine"], samples=5).trials) == 2, (
+        "no trial twice"
+    )
 
 
 def test_optuna_keeps_its_base_and_ranges():
-    spec = spec_of(recipes="demo", search=["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64"], samples=5, searcher="optuna")
+    spec = spec_of(
+        recipes="demo", search=["optim.lr=log:1e-5:1e-2", "train.batch_size=8:64"], samples=5, searcher="optuna"
+    )
     assert spec.searching and len(spec.trials) == 1
     trial = spec.trial({"optim.lr": 0.00123456, "train.batch_size": 15.7})
-    assert (trial.config.optim.lr, trial.config.train.batch_size) == (0.00123, 16) and trial.name == "demo lr=0.00123 batch_size=16"
+    assert (trial.config.optim.lr, trial.config.train.batch_size) == (
+        0.00123,
+        16,
+    ) and trial.name == "demo lr=0.00123 batch_size=16"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +89,10 @@ def test_optuna_keeps_its_base_and_ranges():
         ({"recipes": "demo", "grid": ["optim.lr="]}, r"grid optim\.lr: no values"),
         ({"recipes": "demo", "grid": ["optim.lr"]}, "write it as key=value"),
         ({"recipes": "demo", "grid": ["optim.lr=1e-3,1e-3"]}, "is there twice"),
-        ({"recipes": "demo", "grid": ["optim.lr=1e-3,2e-3"], "overrides": {"optim.lr": 1}}, "more than one of set, grid and search"),
+        (
+            {"recipes": "demo", "grid": ["optim.lr=1e-3,2e-3"], "overrides": {"optim.lr": 1}},
+            "more than one of set, grid and search",
+        ),
         ({"recipes": "demo", "search": ["optim.lr=log:1e-5:1e-2"]}, "how many trials"),
         ({"recipes": "demo", "samples": 4}, "nothing to draw from"),
         ({"recipes": "demo", "search": ["optim.lr="], "samples": 4}, "nothing to choose from"),

@@ -98,7 +98,9 @@ def test_rows_set_aside_get_no_split_and_do_not_count() -> None:
 
 
 def test_folds_partition_the_data_and_every_class_is_in_each() -> None:
-    table = manifest(["a"] * 23 + ["b"] * 5 + ["c"] * 40, group=[*range(28), *(30 + number // 4 for number in range(40))])
+    table = manifest(
+        ["a"] * 23 + ["b"] * 5 + ["c"] * 40, group=[*range(28), *(30 + number // 4 for number in range(40))]
+    )
     seen = np.zeros(len(table), int)
     for fold in range(5):
         result = split(table, Data(folds=5, fold=fold))
@@ -124,11 +126,17 @@ def test_without_a_given_validation_it_is_taken_from_train() -> None:
     table = manifest(["a"] * 20 + ["b"] * 20, given=(["train"] * 15 + ["test"] * 5) * 2)
     result = split(table, Data(val=0.2, test=0.5))
     assert list(result[table["split"] == "test"]) == ["test"] * 10
-    assert counts(table, result) == {(label, name): n for label in "ab" for name, n in (("train", 12), ("val", 3), ("test", 5))}
+    assert counts(table, result) == {
+        (label, name): n for label in "ab" for name, n in (("train", 12), ("val", 3), ("test", 5))
+    }
 
 
 def test_a_free_copy_joins_the_given_side_and_given_contradictions_are_found() -> None:
-    table = manifest(["a"] * 8 + ["b"] * 4, group=[0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9], given=["test", "", "train", "test", *[""] * 8])
+    table = manifest(
+        ["a"] * 8 + ["b"] * 4,
+        group=[0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        given=["test", "", "train", "test", *[""] * 8],
+    )
     table["split"] = split(table, Data(val=0.3))
     assert list(table["split"][:4]) == ["test", "test", "train", "test"]
     assert straddling(table).tolist() == [1]
@@ -138,11 +146,23 @@ def test_a_free_copy_joins_the_given_side_and_given_contradictions_are_found() -
     ("table", "config", "text"),
     [
         (manifest(["a", "a", "lone"]), Data(), "class 'lone' has only one picture"),
-        (manifest(["a", "a", "same", "same"], group=[0, 1, 2, 2]), Data(), r"class 'same' has only duplicates of one picture \(2 files\)"),
+        (
+            manifest(["a", "a", "same", "same"], group=[0, 1, 2, 2]),
+            Data(),
+            r"class 'same' has only duplicates of one picture \(2 files\)",
+        ),
         (manifest(["a"] * 9 + ["b"] * 2), Data(folds=3), "class 'b' has only 2 different pictures.*lower data.folds"),
         (manifest(["a", "a", "b"], group=[0, 1, 1]), Data(val=0), "class 'b' has no picture to train on"),
-        (manifest(["a", "a", "b", "b"], given=["train", "val", "val", "test"]), Data(), "class 'b' has no picture to train on"),
-        (manifest(["a"] * 4, given=["train", "train", "val", "val"]), Data(folds=2), "'split' names the validation pictures already"),
+        (
+            manifest(["a", "a", "b", "b"], given=["train", "val", "val", "test"]),
+            Data(),
+            "class 'b' has no picture to train on",
+        ),
+        (
+            manifest(["a"] * 4, given=["train", "train", "val", "val"]),
+            Data(folds=2),
+            "'split' names the validation pictures already",
+        ),
         (manifest(["a"] * 4, given=["train", "train", "dev", "val"]), Data(), "'dev' is not a split"),
     ],
 )

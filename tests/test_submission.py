@@ -36,7 +36,10 @@ def test_an_id_is_a_file_name_and_must_be_one_only():
     [
         ("id,category\n1.jpeg,cane\n0.jpeg,gatto\n", None),
         ("id,category\n0.jpeg,cane\n", r"1 of its ids have no picture \(1\.jpeg\)"),
-        ("id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n10.jpeg,cane\n", r"2 pictures are not in it \(2\.jpeg, 10\.jpeg\)"),
+        (
+            "id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n10.jpeg,cane\n",
+            r"2 pictures are not in it \(2\.jpeg, 10\.jpeg\)",
+        ),
         ("id,category\n0.jpeg,cane\n1.jpeg,cane\n1.jpeg,cane\n", r"1 ids occur more than once \(1\.jpeg\)"),
         ("id,category\n0.jpeg,cane\n1.jpeg,lupo\n", r"1 rows name no known class \(1\.jpeg: 'lupo'\)"),
         ("picture,category\n0.jpeg,cane\n1.jpeg,cane\n", "header is picture,category, the sample's is id,category"),
@@ -72,7 +75,11 @@ def test_score_by_hand(tmp_path):
     answers = csv(tmp_path, "answers.csv", "id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n3.jpeg,gatto\n")
     ours = csv(tmp_path, "ours.csv", "id,category\n3.jpeg,gatto\n2.jpeg,lupo\n1.jpeg,cane\n0.jpeg,cane\n")
     score = submission.score(ours, answers)
-    assert score["rows"] == 4 and score["accuracy"] == 0.75 and score["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert (
+        score["rows"] == 4
+        and score["accuracy"] == 0.75
+        and score["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    )
     with pytest.raises(UserError, match=r"answers\.csv.*no picture \(3\.jpeg\)"):
         submission.score(csv(tmp_path, "less.csv", "id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n"), answers)
 

@@ -41,12 +41,35 @@ def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("submit")
     token = folder / "token"
     token.write_text("0123456789abcdef" * 4)
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_DISABLE_IMPORT_WARNING": "1"}
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+    }
     port = free_port()
-    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=1", "--dashboard-host=127.0.0.1"]
-    start += [f"--port={free_port()}", f"--dashboard-port={port}", f"--ray-client-server-port={free_port()}", "--disable-usage-stats"]
-    start += [f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000", f"--temp-dir=/tmp/ray-submit-{os.getpid()}"]
-    process = subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    start = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=1",
+        "--dashboard-host=127.0.0.1",
+    ]
+    start += [
+        f"--port={free_port()}",
+        f"--dashboard-port={port}",
+        f"--ray-client-server-port={free_port()}",
+        "--disable-usage-stats",
+    ]
+    start += [
+        f"--dashboard-agent-listen-port={free_port()}",
+        "--object-store-memory=100000000",
+        f"--temp-dir=/tmp/ray-submit-{os.getpid()}",
+    ]
+    process = subprocess.Popen(
+        start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     address = f"http://127.0.0.1:{port}"
     jobs = folder / "code"
     (jobs / "ray_jobs").mkdir(parents=True)
@@ -72,7 +95,14 @@ def submit(cluster, *arguments, **options):
     environment = {**os.environ, "RAY_AUTH_TOKEN_PATH": token}
     command = [sys.executable, "-m", "ray_jobs.submit", "--address", address, "--folder", jobs, *arguments]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 

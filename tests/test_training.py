@@ -45,7 +45,9 @@ def prepared(tmp_path_factory):
 
 def quick(epochs, **sets):
     """A network with BatchNorm and dropout that trains in seconds."""
-    return tiny_config(epochs, model__name="mobilenet_v3_large", model__input_size=32, data__stored_size=40, model__dropout=0.2, **sets)
+    return tiny_config(
+        epochs, model__name="mobilenet_v3_large", model__input_size=32, data__stored_size=40, model__dropout=0.2, **sets
+    )
 
 
 def train_into(folder, config, prepared, stop_after=None):
@@ -67,7 +69,9 @@ def test_time_between_epochs_is_not_lost(tmp_path, prepared):
     """Checkpoints and reports take time that belongs to no step; it is told, and part of what the epochs took."""
     pictures = load_images(prepared)
     run = Run(str(tmp_path / "run"))
-    training.train(quick(3), prepared, run, lambda s, passes: MemoryLoader(s, pictures), RankContext(), lambda row: time.sleep(0.2))
+    training.train(
+        quick(3), prepared, run, lambda s, passes: MemoryLoader(s, pictures), RankContext(), lambda row: time.sleep(0.2)
+    )
     first, *others = run.metrics()
     assert first.checkpoint_seconds < 0.2 and all(0.2 <= row.checkpoint_seconds < row.seconds for row in others)
     assert run.result().time["keep"] >= 0.4 and run.result().seconds <= run.result().seconds_this_time
@@ -114,12 +118,18 @@ def test_frozen_layers_are_kept_once_and_resumed_from_there(tmp_path):
     part = train_into(tmp_path / "parts", config, prepared, stop_after=1)
     best, last = (checkpoint.load(part.checkpoint(which)) for which in ("best", "last"))
     base = {name for name in best["model"] if name.startswith("base.")}
-    assert last["model"] and set(best["model"]) - set(last["model"]) == base and set(last["average"]["state"]) == set(last["model"])
+    assert (
+        last["model"]
+        and set(best["model"]) - set(last["model"]) == base
+        and set(last["average"]["state"]) == set(last["model"])
+    )
     train_into(tmp_path / "parts", config, prepared)
     assert metrics(part) == metrics(whole)
     assert part.predictions("val").equals(whole.predictions("val"))
     best["model"] |= {name: best["model"][name] + 1 for name in base}  # as no seed would draw them
-    storage.write_bytes(part.checkpoint("best"), checkpoint.packed({key: value for key, value in best.items() if key != "format"}))
+    storage.write_bytes(
+        part.checkpoint("best"), checkpoint.packed({key: value for key, value in best.items() if key != "format"})
+    )
     resumed = train_state.create_or_resume(config, part, 3, RankContext())
     assert all(torch.equal(resumed.model.state_dict()[name], best["model"][name]) for name in base)
     assert all(torch.equal(resumed.average.state[name], best["model"][name]) for name in base)
@@ -164,14 +174,19 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
     driver.record(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
     run = train_into(tmp_path / "ended", settings(9, 1), prepared)
     assert run.result().epochs == 2
-    with pytest.raises(UserError, match=r"train\.epochs: 9 -> 12: ends after epoch 2, 1 without a better one; .*train\.patience"):
+    with pytest.raises(
+        UserError, match=r"train\.epochs: 9 -> 12: ends after epoch 2, 1 without a better one; .*train\.patience"
+    ):
         driver.claim(run.root, settings(12, 1), resume=True)
     config = settings(4, 0)
     driver.record(config, prepared, driver.claim(run.root, config, resume=True))
     assert not run.finished()
     train_into(tmp_path / "ended", config, prepared)
     assert run.result().epochs == 4 and metrics(run) == metrics(whole)
-    for patience, end in ((2, 3), (3, 4)):  # it would never have come to the fourth; it would end here, where it has ended
+    for patience, end in (
+        (2, 3),
+        (3, 4),
+    ):  # it would never have come to the fourth; it would end here, where it has ended
         with pytest.raises(UserError, match=rf"ends after epoch {end}"):
             driver.is_longer(run, settings(5, patience))
     storage.remove(run.url("result.json"))  # interrupted, it can end here
@@ -207,7 +222,13 @@ class Scale(torch.nn.Module):
 
 
 def pooled(epochs, **sets):
-    base = {"model.weights": "none", "model.input_size": 32, "data.stored_size": 40, "train.epochs": epochs, "train.precision": "fp32"}
+    base = {
+        "model.weights": "none",
+        "model.input_size": 32,
+        "data.stored_size": 40,
+        "train.epochs": epochs,
+        "train.precision": "fp32",
+    }
     base |= {"train.batch_size": 8} | {key.replace("__", "."): value for key, value in sets.items()}
     return configuration.load("vgg16_pooled", base)
 
@@ -216,7 +237,9 @@ def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_pat
     prepared = tiny_prepared(tmp_path / "prepared", COUNTS)
     asked = []
     features = Classifier.features
-    monkeypatch.setattr(Classifier, "features", lambda self, images: (asked.append(len(images)), features(self, images))[1])
+    monkeypatch.setattr(
+        Classifier, "features", lambda self, images: (asked.append(len(images)), features(self, images))[1]
+    )
     kept = train_into(tmp_path / "kept", pooled(3), prepared)
     assert sum(asked) == sum(kept.result().rows.values())  # each picture once, also at the end
     first, *others = kept.metrics()
@@ -229,7 +252,16 @@ def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_pat
 
 
 def test_class_weights_are_the_seeds():
-    counts = {"cane": 4363, "cavallo": 2123, "elefante": 946, "farfalla": 1612, "gallina": 2598, "gatto": 1168, "mucca": 1366, "pecora": 1320}
+    counts = {
+        "cane": 4363,
+        "cavallo": 2123,
+        "elefante": 946,
+        "farfalla": 1612,
+        "gallina": 2598,
+        "gatto": 1168,
+        "mucca": 1366,
+        "pecora": 1320,
+    }
     counts |= {"ragno": 4321, "scoiattolo": 1362}
     labels = np.repeat(np.arange(10), list(counts.values()))
     config = configuration.load("big_cnn_balanced")
@@ -241,10 +273,14 @@ def test_class_weights_are_the_seeds():
 
 
 def test_learning_rate_warms_up_and_decays():
-    spec = configuration.load("big_cnn", {"optim.lr": 1, "optim.schedule": "cosine", "optim.warmup_epochs": 2, "train.epochs": 10}).optim
+    spec = configuration.load(
+        "big_cnn", {"optim.lr": 1, "optim.schedule": "cosine", "optim.warmup_epochs": 2, "train.epochs": 10}
+    ).optim
     rates = [learning_rate(spec, step, 5, 10) for step in range(50)]
     assert rates[0] == pytest.approx(1 / 11) and max(rates) == rates[10] == 1 and rates[-1] < 0.01
-    assert all(a < b for a, b in itertools.pairwise(rates[:11])) and all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert all(a < b for a, b in itertools.pairwise(rates[:11])) and all(
+        a > b for a, b in itertools.pairwise(rates[10:])
+    )
 
 
 def test_averaged_weights_lag_behind_and_restore():
@@ -299,7 +335,10 @@ def test_claiming_a_run_folder(tmp_path):
     driver.claim(str(tmp_path), config, resume=True)
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        held = json.loads((tmp_path / "running.json").read_text()) | {"pid": sleeper.pid, "born": psutil.Process(sleeper.pid).create_time()}
+        held = json.loads((tmp_path / "running.json").read_text()) | {
+            "pid": sleeper.pid,
+            "born": psutil.Process(sleeper.pid).create_time(),
+        }
         (tmp_path / "running.json").write_text(json.dumps(held))
         with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
             driver.claim(str(tmp_path), config, resume=True)
@@ -335,10 +374,15 @@ def test_limit_keeps_every_class(prepared):
 
 def test_augmenting_on_the_device_trains_alike(tmp_path, prepared):
     settings = {"optim__name": "sgd"}
-    rows = [train_into(tmp_path / on, quick(1, augment__on=on, **settings), prepared).metrics()[0] for on in ("data", "device")]
+    rows = [
+        train_into(tmp_path / on, quick(1, augment__on=on, **settings), prepared).metrics()[0]
+        for on in ("data", "device")
+    ]
     assert rows[0].train_loss == pytest.approx(rows[1].train_loss, rel=1e-3)
     assert rows[0].augment_seconds > 0 and rows[1].copy_seconds > rows[0].copy_seconds
-    assert all(row.wait_seconds + row.copy_seconds + row.step_seconds == pytest.approx(row.train_seconds) for row in rows)
+    assert all(
+        row.wait_seconds + row.copy_seconds + row.step_seconds == pytest.approx(row.train_seconds) for row in rows
+    )
 
 
 @pytest.mark.parametrize("spec", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
@@ -378,7 +422,9 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
 
     plain = torch.nn.functional.cross_entropy
     expected = 0.7 * plain(logits[[0] * 4], label) + 0.3 * plain(logits[[0] * 4], label.roll(1))
-    assert run(mix=mixing) == pytest.approx(float(expected), rel=1e-5) and run() == pytest.approx(float(plain(logits[[0] * 4], label)), rel=1e-5)
+    assert run(mix=mixing) == pytest.approx(float(expected), rel=1e-5) and run() == pytest.approx(
+        float(plain(logits[[0] * 4], label)), rel=1e-5
+    )
 
 
 def test_a_trace_of_a_few_steps_opens_as_json(tmp_path, prepared):

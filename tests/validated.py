@@ -35,8 +35,17 @@ def finished_run(
     run.write_config(config)
     run.write_environment()
     run.write_metrics([EpochRow(number, seconds=9.0 + number) for number in (1, 2, 3)])
-    run.write_predictions("val", predictions_table(names, classes, chances, ["ok"] * len(labels), [classes[label] for label in labels]))
-    facts = {"run": run.root, "recipe": config.name, "seed": config.seed, "classes": list(classes), "best_epoch": 2, "epochs": 3}
+    run.write_predictions(
+        "val", predictions_table(names, classes, chances, ["ok"] * len(labels), [classes[label] for label in labels])
+    )
+    facts = {
+        "run": run.root,
+        "recipe": config.name,
+        "seed": config.seed,
+        "classes": list(classes),
+        "best_epoch": 2,
+        "epochs": 3,
+    }
     metrics = {"val": found.to_dict(), "balanced_accuracy": found["balanced_accuracy"]}
     run.write_result({**facts, **metrics, "workers": 2, "pictures_per_s": 100.0, **result})
     return run
@@ -62,9 +71,13 @@ def ensemble_result(run: Run, members: Sequence[Run], name: str = "ensemble mean
     )
 
 
-def guesses(labels: np.ndarray, share: float, generator: np.random.Generator, classes: int = 3, sure: float = 0.8) -> np.ndarray:
+def guesses(
+    labels: np.ndarray, share: float, generator: np.random.Generator, classes: int = 3, sure: float = 0.8
+) -> np.ndarray:
     """Probabilities (N, C) of a model that is right with the chance `share` a picture, and always as sure as `sure`."""
-    named = np.where(generator.random(len(labels)) < share, labels, (labels + generator.integers(1, classes, len(labels))) % classes)
+    named = np.where(
+        generator.random(len(labels)) < share, labels, (labels + generator.integers(1, classes, len(labels))) % classes
+    )
     chances = np.full((len(labels), classes), (1 - sure) / (classes - 1), np.float32)
     chances[np.arange(len(labels)), named] = sure
     return chances

@@ -12,12 +12,8 @@ from animalclf import config as configuration
 T = TypeVar("T")
 
 UNREADABLE = 3  # exit code: the work is done, but some pictures could not be read
-DATA_HELP = (
-    "class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, a CSV or Parquet table, or a prepared set; a local path or s3://"
-)
-PRIOR_HELP = (
-    "class shares of these pictures, to correct for: train (no change), uniform, estimate (from the predictions), cane=0.2,gatto=0.8, or a file"
-)
+DATA_HELP = "class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, a CSV or Parquet table, or a prepared set; a local path or s3://"
+PRIOR_HELP = "class shares of these pictures, to correct for: train (no change), uniform, estimate (from the predictions), cane=0.2,gatto=0.8, or a file"
 
 
 def add_command(
@@ -26,7 +22,11 @@ def add_command(
     """Add the command `name`. `run(arguments)` returns what --json prints; its key `exit_code` (default 0) is taken out and returned.
     `function` of the API gives the arguments of the command that are named as its parameters their defaults."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary, epilog=f"examples:\n{examples}", formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parameters = inspect.signature(function).parameters.values() if function else ()
     parser.set_defaults(handler=run, **{one.name: one.default for one in parameters if one.default is not one.empty})
@@ -51,7 +51,9 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def limit_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, metavar="N", help="use only N pictures, spread over the classes: a smoke run")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="use only N pictures, spread over the classes: a smoke run"
+    )
 
 
 def set_argument(parser: argparse.ArgumentParser) -> None:

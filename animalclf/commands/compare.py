@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, call, limit_argument, prior_argument, set_argument
+from animalclf.commands.common import (
+    DATA_HELP,
+    UNREADABLE,
+    add_command,
+    call,
+    limit_argument,
+    prior_argument,
+    set_argument,
+)
 from animalclf.config import assignment
 from animalclf.utils.text import parse_list
 
@@ -39,27 +47,48 @@ a comparison file: recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {tra
     parser.add_argument("--seeds", default="", help="how many seeds (3: 0, 1, 2), or a list with commas (default: 1)")
     set_argument(parser)
     limit_argument(parser)
-    parser.add_argument("--grid", action="append", default=[], metavar="KEY=A,B", help="every combination of these values; repeatable")
     parser.add_argument(
-        "--search", action="append", default=[], metavar="KEY=LOW:HIGH", help="draw from a range (log:LOW:HIGH) or a list; repeatable"
+        "--grid", action="append", default=[], metavar="KEY=A,B", help="every combination of these values; repeatable"
+    )
+    parser.add_argument(
+        "--search",
+        action="append",
+        default=[],
+        metavar="KEY=LOW:HIGH",
+        help="draw from a range (log:LOW:HIGH) or a list; repeatable",
     )
     parser.add_argument("--samples", type=int, metavar="N", help="how many draws of --search")
     parser.add_argument("--searcher", choices=["random", "optuna"], help="who draws (default: random)")
-    parser.add_argument("--schedule", choices=["none", "asha"], help="asha: stop trials of one recipe that fall behind (default: none)")
+    parser.add_argument(
+        "--schedule", choices=["none", "asha"], help="asha: stop trials of one recipe that fall behind (default: none)"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="training workers a trial (default: 1)")
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
-    parser.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: as many as the cluster has room for)")
+    parser.add_argument(
+        "--max-concurrent",
+        type=int,
+        metavar="N",
+        help="trials at a time (default: as many as the cluster has room for)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue the comparison in --out, or add trials to it")
-    parser.add_argument("--predict", metavar="DATA", help="unlabelled pictures: the ensembles write a submission for them")
+    parser.add_argument(
+        "--predict", metavar="DATA", help="unlabelled pictures: the ensembles write a submission for them"
+    )
     prior_argument(parser)
     parser.add_argument("--sample-submission", help="check the submission's ids and classes against this CSV")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    return show(call(api.compare, arguments, **flag_values(arguments.recipes, arguments.seeds, arguments.grid, arguments.search)))
+    return show(
+        call(
+            api.compare, arguments, **flag_values(arguments.recipes, arguments.seeds, arguments.grid, arguments.search)
+        )
+    )
 
 
-def flag_values(recipes: str = "", seeds: str = "", grid: Sequence[str] = (), search: Sequence[str] = ()) -> dict[str, Any]:
+def flag_values(
+    recipes: str = "", seeds: str = "", grid: Sequence[str] = (), search: Sequence[str] = ()
+) -> dict[str, Any]:
     """The flags as `api.compare` takes them: `recipes` "big_cnn,vgg16", `seeds` "3" or "0,5" ("7," is the one seed 7), `grid`
     ["optim.lr=1e-3,3e-4"], `search` ["optim.lr=log:1e-5:1e-2"]. Raises UserError for a flag that cannot be parsed."""
     return {

@@ -29,9 +29,17 @@ def add(commands: Any) -> None:
     parser.add_argument("--pictures", type=int, default=600, help="training pictures (default: 600)")
     parser.add_argument("--test-pictures", type=int, default=100, help="unlabelled test pictures (default: 100)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of the CNNs (default: 4)")
-    parser.add_argument("--weights", default="imagenet", help="VGG16's weights: imagenet (downloaded once), or a file (default: imagenet)")
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        help="VGG16's weights: imagenet (downloaded once), or a file (default: imagenet)",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--defects", action="store_true", help="plant known defects: truncated, wrong extension, copies, a wrong label, ...")
+    parser.add_argument(
+        "--defects",
+        action="store_true",
+        help="plant known defects: truncated, wrong extension, copies, a wrong label, ...",
+    )
     parser.add_argument("--only-data", action="store_true", help="draw the pictures and stop")
 
 
@@ -94,7 +102,8 @@ def _available(weights: str) -> bool:
         if weights != "imagenet":
             raise
         console.print(
-            f"[yellow]VGG16 goes without its ImageNet weights, so it shows little of what it can do:[/] {escape(str(error))}", soft_wrap=True
+            f"[yellow]VGG16 goes without its ImageNet weights, so it shows little of what it can do:[/] {escape(str(error))}",
+            soft_wrap=True,
         )
         return False
     return True

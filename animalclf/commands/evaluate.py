@@ -24,7 +24,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--data", help="labelled pictures; default: the run's own prepared set")
-    parser.add_argument("--split", choices=["train", "val", "test"], help="which split of the prepared set (default: val)")
+    parser.add_argument(
+        "--split", choices=["train", "val", "test"], help="which split of the prepared set (default: val)"
+    )
     prior_argument(parser)
 
 

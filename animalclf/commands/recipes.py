@@ -21,7 +21,12 @@ def add(commands: Any) -> None:
   animalclf recipes vgg16
   animalclf recipes runs/a/config.yaml --changed         (any recipe file; only what differs from the defaults)""",
     )
-    parser.add_argument("recipe", nargs="?", metavar="NAME", help="a recipe, or the path or s3:// URL of a .yaml file (default: list all)")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        metavar="NAME",
+        help="a recipe, or the path or s3:// URL of a .yaml file (default: list all)",
+    )
     parser.add_argument("--changed", action="store_true", help="show only the keys that differ from the defaults")
 
 

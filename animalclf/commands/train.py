@@ -27,7 +27,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", help="run folder or s3:// prefix (default: runs/<recipe>-<time>)")
-    parser.add_argument("--prepared", help="where the prepared set is kept (default: beside the run folder, named by its fingerprint)")
+    parser.add_argument(
+        "--prepared", help="where the prepared set is kept (default: beside the run folder, named by its fingerprint)"
+    )
     parser.add_argument(
         "--workers",
         metavar="N|MIN:MAX",
@@ -36,7 +38,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray Train")
-    parser.add_argument("--profile", action="store_true", help="write profile/trace.json.gz of a few steps; ui.perfetto.dev shows it")
+    parser.add_argument(
+        "--profile", action="store_true", help="write profile/trace.json.gz of a few steps; ui.perfetto.dev shows it"
+    )
     recipe_arguments(parser)
 
 

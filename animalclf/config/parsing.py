@@ -21,7 +21,11 @@ Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has th
 
 def recipe_names() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("animalclf.recipes").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in resources.files("animalclf.recipes").iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def recipe_file(recipe: str) -> str:
@@ -30,7 +34,9 @@ def recipe_file(recipe: str) -> str:
         return str(resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml"))
     if recipe.endswith((".yaml", ".yml")):
         return recipe
-    raise UserError(f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file")
+    raise UserError(
+        f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
+    )
 
 
 def load(recipe: str = "big_cnn", overrides: Mapping[str, Any] | None = None) -> Config:

@@ -44,7 +44,14 @@ def explain(recipe: str) -> list[dict[str, Any]]:
     Raises UserError for an unknown recipe and a wrong file."""
     values, defaults = flat(to_dict(load(recipe))), flat(to_dict(Config()))
     return [
-        {"key": name, "value": values[name], "default": defaults[name], "changed": values[name] != defaults[name], "kind": key.kind, "doc": key.doc}
+        {
+            "key": name,
+            "value": values[name],
+            "default": defaults[name],
+            "changed": values[name] != defaults[name],
+            "kind": key.kind,
+            "doc": key.doc,
+        }
         for name, key in keys().items()
     ]
 
@@ -60,13 +67,22 @@ def markdown() -> str:
     for group, cls in groups().items():
         own = [key for name, key in keys().items() if name.rpartition(".")[0] == group]
         parts.append(f"## {group or 'The run'}\n\n{_wrapped(inspect.getdoc(cls) or '')}")
-        parts += [f"### {key.name}\n\n{key.kind.capitalize()}; default `{shown(defaults[key.name])}`.\n\n{_wrapped(key.doc)}" for key in own]
+        parts += [
+            f"### {key.name}\n\n{key.kind.capitalize()}; default `{shown(defaults[key.name])}`.\n\n{_wrapped(key.doc)}"
+            for key in own
+        ]
     return "\n".join(f"{part.rstrip()}\n" for part in parts)
 
 
 def json_schema() -> str:
     """The text of the JSON schema of recipe files, for editors."""
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(TypeAdapter(Config).json_schema())}, indent=1) + "\n"
+    return (
+        json.dumps(
+            {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(TypeAdapter(Config).json_schema())},
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 def write() -> None:
@@ -78,7 +94,9 @@ def write() -> None:
 def _first_comment(recipe: str) -> str:
     """The first line of the comment that a recipe opens with, or its first sentence where that ends before."""
     lines = storage.read_bytes(recipe_file(recipe)).decode().splitlines()
-    comments = (line.lstrip("# ").strip() for line in lines if line.startswith("#") and "yaml-language-server" not in line)
+    comments = (
+        line.lstrip("# ").strip() for line in lines if line.startswith("#") and "yaml-language-server" not in line
+    )
     return re.split(r"(?<=\.) ", next(comments, ""), maxsplit=1)[0]
 
 
@@ -93,8 +111,13 @@ def _tidy(schema: Any) -> Any:
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    named = {_LIMITS.get(key, key): value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
-    return {key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _tidy(value) for key, value in named.items()}
+    named = {
+        _LIMITS.get(key, key): value for key, value in schema.items() if key != "title" or not isinstance(value, str)
+    }
+    return {
+        key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _tidy(value)
+        for key, value in named.items()
+    }
 
 
 if __name__ == "__main__":

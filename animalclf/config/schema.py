@@ -12,7 +12,15 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
@@ -54,7 +62,9 @@ class Registered:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(self._known, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         return handler(schema) | {"enum": self.names()}
 
     def _known(self, name: str) -> str:
@@ -128,7 +138,9 @@ class Data:
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.val + self.test >= 1:
-            raise UserError("data.val: the validation and test fractions must leave images to train on; lower data.val or data.test")
+            raise UserError(
+                "data.val: the validation and test fractions must leave images to train on; lower data.val or data.test"
+            )
         if self.folds == 1:
             raise UserError("data.folds: 0 for none, or at least 2")
         if self.fold >= max(self.folds, 1):
@@ -351,7 +363,9 @@ class Config:
         if self.optim.name == "sgd" and not 0 <= self.optim.momentum < 1:
             raise UserError(f"optim.momentum: from 0 to below 1 for sgd, not {self.optim.momentum:g}")
         if self.optim.warmup_epochs > self.train.epochs:
-            raise UserError(f"optim.warmup_epochs: from 0 to train.epochs = {self.train.epochs}, not {self.optim.warmup_epochs:g}")
+            raise UserError(
+                f"optim.warmup_epochs: from 0 to train.epochs = {self.train.epochs}, not {self.optim.warmup_epochs:g}"
+            )
         return self
 
 
@@ -397,7 +411,13 @@ class Key:
     @property
     def kind(self) -> str:
         """What the key takes, its range included: `a whole number, at least 1`, `a list of 2, each a number, above 0`."""
-        many = "a list, each " if self.elements[-1:] == (...,) else f"a list of {len(self.elements)}, each " if self.elements else ""
+        many = (
+            "a list, each "
+            if self.elements[-1:] == (...,)
+            else f"a list of {len(self.elements)}, each "
+            if self.elements
+            else ""
+        )
         return f"{many}{self.wanted}{', ' if self.range else ''}{self.range}"
 
     @property
@@ -406,14 +426,28 @@ class Key:
         low = next((self.limits[name] for name in ("gt", "ge") if name in self.limits), None)
         high = next((self.limits[name] for name in ("lt", "le") if name in self.limits), None)
         if high is None:
-            return "" if low is None else f"above {low}" if "gt" in self.limits else "0 or more" if low == 0 else f"at least {low}"
+            return (
+                ""
+                if low is None
+                else f"above {low}"
+                if "gt" in self.limits
+                else "0 or more"
+                if low == 0
+                else f"at least {low}"
+            )
         start = f"above {low} and" if "gt" in self.limits else f"from {low} to"
-        return f"{start} below {high}" if "lt" in self.limits else f"{start}{' up to' if 'gt' in self.limits else ''} {high}"
+        return (
+            f"{start} below {high}"
+            if "lt" in self.limits
+            else f"{start}{' up to' if 'gt' in self.limits else ''} {high}"
+        )
 
 
 def groups() -> dict[str, Any]:
     """The groups of keys by name, each a dataclass whose docstring documents it; under "" the tree itself."""
-    return {"": Config} | {name: info.annotation for name, info in _fields(Config).items() if dataclasses.is_dataclass(info.annotation)}
+    return {"": Config} | {
+        name: info.annotation for name, info in _fields(Config).items() if dataclasses.is_dataclass(info.annotation)
+    }
 
 
 def keys() -> dict[str, Key]:
@@ -430,7 +464,14 @@ def _walk(cls: Any, prefix: str) -> Iterator[Key]:
         marks = [*info.metadata, *(_plain(elements[0])[1] if elements else ())]
         limits = {limit: getattr(mark, limit) for mark in marks for limit in _LIMITS if hasattr(mark, limit)}
         registered = next((mark for mark in marks if isinstance(mark, Registered)), None)
-        yield Key(f"{prefix}{name}", info.default, " ".join((info.description or "").split()), info.annotation, limits, registered)
+        yield Key(
+            f"{prefix}{name}",
+            info.default,
+            " ".join((info.description or "").split()),
+            info.annotation,
+            limits,
+            registered,
+        )
 
 
 def _fields(cls: Any) -> dict[str, FieldInfo]:

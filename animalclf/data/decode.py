@@ -15,7 +15,16 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
-_EXTENSIONS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "gif": "GIF"}
+_EXTENSIONS = {
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "webp": "WEBP",
+    "bmp": "BMP",
+    "tif": "TIFF",
+    "tiff": "TIFF",
+    "gif": "GIF",
+}
 
 
 class BadPicture(Exception):
@@ -50,7 +59,17 @@ def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Pict
         raise BadPicture(_what_instead(data)) from None
     except Image.DecompressionBombError as error:
         raise BadPicture(f"too large: {error}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError, MemoryError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         # What Pillow's readers raise for damaged files differs by format; all of it means: this file does not decode.
         raise BadPicture(f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
     expected = _EXTENSIONS.get(name.rpartition(".")[2].lower())
@@ -87,7 +106,9 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
         if colours not in ("YCbCr", "Gray") or height * width > max_pixels:
             return None
-        return np.ascontiguousarray(simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True))
+        return np.ascontiguousarray(
+            simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True)
+        )
     except ValueError:
         return None  # Pillow, and then simplejpeg again, say why
 

@@ -18,7 +18,9 @@ CHUNK = 1024  # images that are copied to the device at once
 class DeviceLoader:
     """Holds the plan's images in the training device's memory: nothing is read or copied after the start."""
 
-    def __init__(self, plan: SamplingPlan, images: StoredImages, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, plan: SamplingPlan, images: StoredImages, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.plan, self.rank, self.world_size = plan, rank, world_size
         rows = np.concatenate(list(plan.rows.values()))
         self.position = np.full(len(plan.labels), -1, np.int64)
@@ -29,7 +31,9 @@ class DeviceLoader:
             part = rows[first : first + CHUNK]
             self.images[first : first + len(part)].copy_(torch.from_numpy(np.stack(images.views(part))))
         self.labels = torch.tensor(plan.labels, device=device)
-        self.views: dict[tuple[Phase, int], torch.Tensor] = {}  # of evaluation batches, which are the same in every epoch
+        self.views: dict[
+            tuple[Phase, int], torch.Tensor
+        ] = {}  # of evaluation batches, which are the same in every epoch
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """As `MemoryLoader.batches`, with "image" and "label" on the device: stored images in training, whole views otherwise."""
@@ -38,7 +42,10 @@ class DeviceLoader:
         if not batches:
             return
         rows = np.concatenate(batches)
-        positions, labels = to_device(self.position[rows], device), self.labels[to_device(rows, device)]  # of the whole pass, in one copy
+        positions, labels = (
+            to_device(self.position[rows], device),
+            self.labels[to_device(rows, device)],
+        )  # of the whole pass, in one copy
         for number, index in enumerate(batches):
             part = slice(start, start := start + len(index))
             if len(index):

@@ -46,7 +46,9 @@ class LocalShards:
                 if not os.path.exists(path):  # the tasks of a node: the first fetches, the others then find it
                     images, index = read_shard(url, self.size)
                     if shutil.disk_usage(self.folder).free < images.nbytes + 2**28:
-                        raise UserError(f"{self.folder}: no room for the decoded pictures; name another folder with the variable {FOLDER}")
+                        raise UserError(
+                            f"{self.folder}: no room for the decoded pictures; name another folder with the variable {FOLDER}"
+                        )
                     write_shard(path, zip(index, images, strict=True))
         return path
 

@@ -57,7 +57,9 @@ class Prepared:
         splits = ("train", "val", "test")
         counts = [np.bincount(self.labels[self.rows(split)], minlength=len(self.classes)) for split in splits]
         lines = [(name, *(int(count[number]) for count in counts)) for number, name in enumerate(self.classes)]
-        return html_table(("", self.root), (("stored at", f"{self.stored_size} px"),)) + html_table(("class", *splits), lines)
+        return html_table(("", self.root), (("stored at", f"{self.stored_size} px"),)) + html_table(
+            ("class", *splits), lines
+        )
 
     def shard_paths(self) -> list[str]:
         return [storage.join(self.root, shard["file"]) for shard in self.info["shards"]]
@@ -80,9 +82,13 @@ def open_prepared(root: str) -> Prepared:
     try:
         info = storage.read_json(storage.join(root, INFO))
     except FileNotFoundError as error:
-        raise UserError(f"{root}: no prepared set here ({INFO} is missing); make one with: animalclf prepare --data PICTURES --out {root}") from error
+        raise UserError(
+            f"{root}: no prepared set here ({INFO} is missing); make one with: animalclf prepare --data PICTURES --out {root}"
+        ) from error
     if info.get("format") != FORMAT:
-        raise UserError(f"{root}: prepared set of format {info.get('format')}, this version reads {FORMAT}; make it anew: animalclf prepare --force")
+        raise UserError(
+            f"{root}: prepared set of format {info.get('format')}, this version reads {FORMAT}; make it anew: animalclf prepare --force"
+        )
     manifest = storage.as_table(storage.read_bytes(storage.join(root, MANIFEST)))
     return Prepared(root, info, manifest)
 
@@ -91,7 +97,9 @@ def is_prepared(root: str) -> bool:
     return storage.exists(storage.join(root, INFO))
 
 
-def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True) -> None:
+def write_shard(
+    url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True
+) -> None:
     """Write manifest rows and their pictures uint8 (S, S, 3) as one Parquet file, whole or not at all: decoded, or (`store` "jpeg") as JPEG of high
     quality, a fifth of the size or less and no longer exactly the same pictures. They are taken as they come, a row group in memory at a time, and
     for a bucket the whole file. Of no pictures there is no file. `keep`: see storage.writing."""
@@ -107,7 +115,9 @@ def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str
     count = 0
     with (
         storage.writing(url, keep=keep) as file,
-        pq.ParquetWriter(file, schema, compression="none", use_dictionary=False, write_statistics=False, **layout) as writer,
+        pq.ParquetWriter(
+            file, schema, compression="none", use_dictionary=False, write_statistics=False, **layout
+        ) as writer,
     ):
         for number, image in chain([first], pictures):
             place = count % ROWS_PER_GROUP
@@ -122,7 +132,9 @@ def write_shard(url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str
 def _row_group(index: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa.Table:
     kind = schema.field("image").type
     if is_jpeg(kind):
-        column = pa.array([simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in images], kind)
+        column = pa.array(
+            [simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in images], kind
+        )
     else:
         column = pa.FixedSizeBinaryArray.from_buffers(kind, len(images), [None, pa.py_buffer(images)])
     return pa.table([pa.array(index, pa.int64()), column], schema=schema)
@@ -132,7 +144,10 @@ def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
     source = pa.BufferReader(storage.read_bytes(url)) if storage.is_remote(url) else pa.OSFile(storage.absolute(url))
     with pq.ParquetFile(source) as file:
-        index, images = np.empty(file.metadata.num_rows, np.int64), np.empty((file.metadata.num_rows, size, size, 3), np.uint8)
+        index, images = (
+            np.empty(file.metadata.num_rows, np.int64),
+            np.empty((file.metadata.num_rows, size, size, 3), np.uint8),
+        )
         start = 0
         for number in range(file.num_row_groups):  # new memory costs more than copying does: never all pictures twice
             table = file.read_row_group(number, use_threads=False)  # threads: see storage.as_table
@@ -152,7 +167,10 @@ def is_jpeg(kind: pa.DataType) -> bool:
 
 def pixels_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
     """A fixed-size binary column as uint8 (N, size, size, 3), without a copy where it is one chunk."""
-    parts = [np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * size * size * 3, chunk.offset * size * size * 3) for chunk in column.chunks]
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * size * size * 3, chunk.offset * size * size * 3)
+        for chunk in column.chunks
+    ]
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.uint8)
     return flat.reshape(-1, size, size, 3)
 
@@ -172,7 +190,9 @@ class PixelFile:
             column.data_page_offset + column.total_compressed_size - group.num_rows * self._bytes
             for group, column in ((group, group.column(1)) for group in groups)
         ]
-        if not all(0 < start - group.column(1).data_page_offset < 200 for start, group in zip(self.starts, groups, strict=True)):
+        if not all(
+            0 < start - group.column(1).data_page_offset < 200 for start, group in zip(self.starts, groups, strict=True)
+        ):
             raise UserError(f"{path}: is no shard of decoded pictures of {size} px; prepare the set again")
 
     @property

@@ -26,7 +26,9 @@ from animalclf.data.prepared_set import Prepared, read_shard
 from animalclf.data.sampler import Phase, SamplingPlan, batch_edges
 from animalclf.utils.malloc import keep_freed_memory
 
-TASK_BYTES = 96 * 2**20  # of the images that one task makes, at most: its own cost (some 20 ms in all) is spread over two thousand of 128 px
+TASK_BYTES = (
+    96 * 2**20
+)  # of the images that one task makes, at most: its own cost (some 20 ms in all) is spread over two thousand of 128 px
 TOGETHER = 128  # tasks of one execution of Ray Data, which sends all of them out before it starts the first, at half a millisecond each
 EARLY = 4  # blocks that are still to be taken of one execution when the next begins
 # Finished batches that may wait for one rank: so much, or so much of the smallest node's object store; of so many tasks at least, or tasks wait.
@@ -58,7 +60,9 @@ def cache_images(prepared: Prepared, memory: bool = True, num_cpus: float = 1.0)
 
     The references are made by tasks, so that Ray reads a shard again when the node that held it dies.
     """
-    resources: dict[str, Any] = {"num_cpus": 0, "resources": {LOADING: 1}} if LOADING in ray.cluster_resources() else {"num_cpus": num_cpus}
+    resources: dict[str, Any] = (
+        {"num_cpus": 0, "resources": {LOADING: 1}} if LOADING in ray.cluster_resources() else {"num_cpus": num_cpus}
+    )
 
     @ray.remote(max_retries=-1, scheduling_strategy="SPREAD", **resources)
     def load(path: str, size: int) -> np.ndarray:
@@ -75,7 +79,9 @@ def cache_images(prepared: Prepared, memory: bool = True, num_cpus: float = 1.0)
             fetch_there = fetch.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
             for number in range(len(prepared.shard_paths())):
                 fetch_there.remote(number)
-    return ImageCache(prepared, refs, num_cpus, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy())
+    return ImageCache(
+        prepared, refs, num_cpus, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy()
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class _Task:
 class RayLoader:
     """The batches of one rank, made by Ray Data. Passes must be asked for in their order: train and val of `first_epoch`, of the next, ..."""
 
-    def __init__(self, plan: SamplingPlan, cache: ImageCache, rank: int, world_size: int, passes: Sequence[tuple[Phase, int]]) -> None:
+    def __init__(
+        self, plan: SamplingPlan, cache: ImageCache, rank: int, world_size: int, passes: Sequence[tuple[Phase, int]]
+    ) -> None:
         self.plan, self.rank, self.world_size = plan, rank, world_size
         per_rank = max(1, plan.batch_size // world_size)
         ahead_bytes = _ahead_bytes(world_size)
@@ -98,7 +106,9 @@ class RayLoader:
         self.tasks = []
         for phase, epoch in passes:
             edges = batch_edges(len(plan.rows[phase]), plan.batch_size, world_size)
-            sizes = edges[:, rank + 1] - edges[:, rank]  # a task without images (validation on more ranks than rows) would give no block
+            sizes = (
+                edges[:, rank + 1] - edges[:, rank]
+            )  # a task without images (validation on more ranks than rows) would give no block
             first = 0
             while first < len(edges):
                 last = min(first + steps, len(edges))
@@ -111,7 +121,11 @@ class RayLoader:
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """The batches of one pass; the first call of the run starts the input tasks, later ones find their batches ready."""
         rows = self.plan.batch_rows(phase, epoch, self.rank, self.world_size)
-        while self.next_task < len(self.tasks) and (task := self.tasks[self.next_task]).phase == phase and task.epoch == epoch:
+        while (
+            self.next_task < len(self.tasks)
+            and (task := self.tasks[self.next_task]).phase == phase
+            and task.epoch == epoch
+        ):
             block = next(self.blocks)
             self.next_task += 1
             start = 0
@@ -119,7 +133,9 @@ class RayLoader:
                 batch = {name: column[start : start + len(index)] for name, column in block.items()}
                 start += len(index)
                 if not np.array_equal(batch["index"], index):
-                    raise RuntimeError(f"input pipeline out of step with the plan in {phase} of epoch {epoch}: this is a bug, please report it")
+                    raise RuntimeError(
+                        f"input pipeline out of step with the plan in {phase} of epoch {epoch}: this is a bug, please report it"
+                    )
                 if len(index):
                     yield batch
 
@@ -146,7 +162,9 @@ def _execute(
 
         context = data_context()
         context.execution_options.preserve_order = True
-        context.execution_options.resource_limits = context.execution_options.resource_limits.copy(object_store_memory=ahead_bytes)
+        context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
+            object_store_memory=ahead_bytes
+        )
 
         def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return _make(some[int(block["id"][0])], shared, refs, rank_of)
@@ -176,7 +194,9 @@ def _numbers(count: int) -> Any:
         def estimate_inmemory_data_size(self) -> int:
             return 8 * count
 
-        def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[ReadTask]:
+        def get_read_tasks(
+            self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+        ) -> list[ReadTask]:
             about = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
             return [ReadTask(partial(_number, number), about) for number in range(count)]
 
@@ -195,7 +215,9 @@ def _make(task: _Task, shared: Any, refs: list[ray.ObjectRef], rank_of: tuple[in
     import cv2
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
-    if shared not in _process_cache:  # once a process: an epoch's order is computed once, and a shard's file looked into once
+    if (
+        shared not in _process_cache
+    ):  # once a process: an epoch's order is computed once, and a shard's file looked into once
         keep_freed_memory()
         _process_cache.clear()
         plan, cache = ray.get(shared)

@@ -61,11 +61,20 @@ def _train_order(plan: SamplingPlan, epoch: int) -> np.ndarray:
 def sampling_plan(prepared: Prepared, config: Config, augment_on_device: bool = False) -> SamplingPlan:
     """The plan of a training on a prepared set; with `data.limit`, of that many images spread over splits and classes."""
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
-    limit, total, seed = config.data.limit, sum(map(len, rows.values())), config.data.split_seed  # the same images for all seeds of training
+    limit, total, seed = (
+        config.data.limit,
+        sum(map(len, rows.values())),
+        config.data.split_seed,
+    )  # the same images for all seeds of training
     if 0 < limit < total:
-        rows = {split: stratified_sample(every, prepared.labels[every], round(limit * len(every) / total), seed) for split, every in rows.items()}
+        rows = {
+            split: stratified_sample(every, prepared.labels[every], round(limit * len(every) / total), seed)
+            for split, every in rows.items()
+        }
     train, size = config.train, config.model.input_size
-    return SamplingPlan(rows, prepared.labels, train.batch_size, train.balance, config.augment, size, config.seed, augment_on_device)
+    return SamplingPlan(
+        rows, prepared.labels, train.batch_size, train.balance, config.augment, size, config.seed, augment_on_device
+    )
 
 
 def epoch_order(rows: np.ndarray, labels: np.ndarray, balance: str, seed: int, epoch: int) -> np.ndarray:
@@ -86,7 +95,11 @@ def epoch_order(rows: np.ndarray, labels: np.ndarray, balance: str, seed: int, e
         of_class = rows[labels == label]
         wanted = count + (label in with_extra)
         rounds = -(-wanted // len(of_class))
-        drawn.append(np.concatenate([generator.permutation(of_class) for _ in range(rounds)])[:wanted] if wanted else of_class[:0])
+        drawn.append(
+            np.concatenate([generator.permutation(of_class) for _ in range(rounds)])[:wanted]
+            if wanted
+            else of_class[:0]
+        )
     return generator.permutation(np.concatenate(drawn))
 
 

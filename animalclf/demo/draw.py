@@ -36,10 +36,15 @@ ANIMALS = _read(resources.files("animalclf.demo").joinpath("animals.txt").read_t
 
 def fill(canvas: np.ndarray, joints: np.ndarray, radii: np.ndarray, colour: np.ndarray) -> None:
     """Draw discs of `radii` (K,) at `joints` complex (K,) (pixels), joined to one shape, antialiased, on `canvas` uint8 (H, W, 4)."""
-    value, discs = (*np.clip(colour, 0, 255).tolist(), 255), list(zip((16 * joints).tolist(), (16 * radii).tolist(), strict=True))
+    value, discs = (
+        (*np.clip(colour, 0, 255).tolist(), 255),
+        list(zip((16 * joints).tolist(), (16 * radii).tolist(), strict=True)),
+    )
     for (a, r), (b, s) in itertools.pairwise(discs):
         across = 1j * (b - a) / max(abs(b - a), 1e-6)
-        quad = [(round(z.real), round(z.imag)) for z in (a + across * r, b + across * s, b - across * s, a - across * r)]
+        quad = [
+            (round(z.real), round(z.imag)) for z in (a + across * r, b + across * s, b - across * s, a - across * r)
+        ]
         cv2.fillConvexPoly(canvas, np.array(quad, np.int32), value, cv2.LINE_AA, 4)
     for a, r in discs:
         cv2.circle(canvas, (round(a.real), round(a.imag)), max(round(r), 8), value, -1, cv2.LINE_AA, 4)
@@ -53,7 +58,11 @@ def _animal(canvas: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarr
     if abs(other - coat).sum() < 90:  # marks stand out
         other = coat * 0.4 if coat.mean() > 130 else PALETTE["white"]
     colours = {**PALETTE, "coat": coat, "other": other, "shade": coat * 0.8, "dim": coat * 0.6}
-    scale, sx, sy = rng.uniform((0.85, 0.9, 0.7 if above else 0.92), 1.1) * (min(width / 150, height / 120), rng.choice([-1, 1]), 1)
+    scale, sx, sy = rng.uniform((0.85, 0.9, 0.7 if above else 0.92), 1.1) * (
+        min(width / 150, height / 120),
+        rng.choice([-1, 1]),
+        1,
+    )
     turn = scale * np.exp(1j * (rng.uniform(-np.pi, np.pi) if above else rng.normal(0, 0.1)))
     place = rng.uniform(0.44, 0.56, 2) * (width, height) @ (1, 1j)
     pivot, middle = complex(*map(float, options.get("pivot", "0,0").split(","))), 0 if above else 6 - 52j
@@ -91,7 +100,12 @@ def _clutter(canvas: np.ndarray, count: int, size: float, rng: np.random.Generat
     for _ in range(count):
         x, y, radii = rng.uniform(0, 2 * size, (3, rng.integers(1, 4)))
         corner = rng.uniform(0, 1, 2) * canvas.shape[1::-1] @ (1, 1j) - size * (1 + 1j)
-        fill(canvas, corner + x + 1j * y, radii * rng.choice([0.04, 0.15]), THINGS[rng.integers(len(THINGS))] * rng.uniform(0.6, 1.1))
+        fill(
+            canvas,
+            corner + x + 1j * y,
+            radii * rng.choice([0.04, 0.15]),
+            THINGS[rng.integers(len(THINGS))] * rng.uniform(0.6, 1.1),
+        )
 
 
 def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -99,7 +113,9 @@ def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.nda
     shrink = int(rng.choice([1, 2, 3, 5]))  # the background is drawn small and enlarged: out of focus
     h, w = -(-height // shrink), -(-width // shrink)
     upper, lower = THINGS[rng.integers(15, size=2)] * rng.uniform(0.6, 1, (2, 1))
-    rows = np.where(np.arange(h)[:, None] < h * rng.uniform(-0.2, 0.7), upper, lower * np.linspace(0.8, 1.2, h)[:, None])
+    rows = np.where(
+        np.arange(h)[:, None] < h * rng.uniform(-0.2, 0.7), upper, lower * np.linspace(0.8, 1.2, h)[:, None]
+    )
     canvas = np.repeat(np.clip(np.pad(rows, ((0, 0), (0, 1))), 0, 255).astype(np.uint8)[:, None], w, 1)
     _clutter(canvas, int(rng.integers(9)), h * rng.uniform(0.1, 0.4), rng)
     canvas = cv2.resize(canvas, (width, height))
@@ -111,7 +127,10 @@ def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.nda
     lit = cv2.warpAffine(soft, np.array([(1, 0, rng.normal(0, 2)), (0, 1, rng.uniform(1, 3))]), soft.shape[::-1])
     slope = rng.uniform(0.3, 0.7)
     relief = cv2.resize(cv2.addWeighted(soft, slope, lit, -slope, 128), (width, height))
-    fur, strength = cv2.resize(rng.integers(0, 256, (height // 4, width), np.uint8), (width, height)), rng.uniform(0.04, 0.25)
+    fur, strength = (
+        cv2.resize(rng.integers(0, 256, (height // 4, width), np.uint8), (width, height)),
+        rng.uniform(0.04, 0.25),
+    )
     relief = cv2.addWeighted(relief, 1, fur, strength, -128 * strength)
     relief[mask < 128] = 128
     image = cv2.multiply(canvas[..., :3], cv2.merge([relief] * 3), scale=1 / 128)

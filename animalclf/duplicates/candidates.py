@@ -16,7 +16,10 @@ SIDE = 40  # of the thumbnail, pixels
 FREQUENCIES = 8
 LIKELY = 0.72  # about 1 in 1,000 pictures is as like another by chance; 99 % of the pictures cropped by 10 % a side are more like theirs
 TILE = 512  # pictures whose parts are compared at a time
-SLICE, WIDTH = 1024, 256  # so many parts are compared with so many pictures of a cell at a time: all of it stays in the processor's cache
+SLICE, WIDTH = (
+    1024,
+    256,
+)  # so many parts are compared with so many pictures of a cell at a time: all of it stays in the processor's cache
 EXACT = 2048  # up to so many pictures, all are compared with all; more are sorted into as many cells as the square root of their number
 # A part is compared with the cells that are more like it than the mean by so many standard deviations, one in forty. Of 4,750 real photographs
 # modified in nineteen ways, among 20,000 others, that keeps 99.8 % of the pairs that comparing with all finds, and 99.1 % of those of each way.
@@ -28,7 +31,11 @@ CENTRES = 128  # compared with all parts of a tile at a time
 _EDGES = ((0.075, 0.925), (0.0, 1.0), (0.0, 0.85), (0.15, 1.0))
 PARTS = np.array([(*rows, *columns) for rows in _EDGES for columns in _EDGES], np.float32)
 WHOLE, MIDDLE = 5, 0  # places in PARTS
-QUERIES = [*range(len(PARTS)), MIDDLE, WHOLE]  # the last two turned by 90 degrees; of all parts it would take twice the time
+QUERIES = [
+    *range(len(PARTS)),
+    MIDDLE,
+    WHOLE,
+]  # the last two turned by 90 degrees; of all parts it would take twice the time
 
 # Mirroring: bit 1 across, bit 2 down; done twice it is undone. In the order of its number, the signs that it gives to the frequencies.
 _SIGN = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(np.float32)
@@ -38,7 +45,9 @@ _CROPS = np.repeat(QUERIES, 4)
 _SYMMETRIES = np.array([*(0, 1, 2, 3) * len(PARTS), *(4, 6, 5, 7) * 2])
 
 
-def spectra(signatures: np.ndarray, rows: tuple[tuple[float, float], ...], columns: tuple[tuple[float, float], ...]) -> np.ndarray:
+def spectra(
+    signatures: np.ndarray, rows: tuple[tuple[float, float], ...], columns: tuple[tuple[float, float], ...]
+) -> np.ndarray:
     """Low frequencies of the parts of each picture between these edges, all `rows` with all `columns`: float32 (N, parts, 64), waves down then
     across. They have no mean and length 1 (less where hardly anything varies, which is like nothing then)."""
     wave = np.arange(FREQUENCIES)
@@ -49,7 +58,9 @@ def spectra(signatures: np.ndarray, rows: tuple[tuple[float, float], ...], colum
     down, across = (np.concatenate([_cosines(*each) for each in edges]) for edges in (rows, columns))
     for start in range(0, len(signatures), TILE):
         thumbs = signatures[start : start + TILE].reshape(-1, SIDE, SIDE).astype(np.float32)
-        found = (down @ thumbs @ across.T).reshape(-1, len(rows), FREQUENCIES, len(columns), FREQUENCIES).swapaxes(2, 3) * weight
+        found = (down @ thumbs @ across.T).reshape(-1, len(rows), FREQUENCIES, len(columns), FREQUENCIES).swapaxes(
+            2, 3
+        ) * weight
         found /= np.linalg.norm(found, axis=(3, 4), keepdims=True) + 1
         out[start : start + TILE] = found.reshape(out[start : start + TILE].shape)
     return out
@@ -64,7 +75,9 @@ def _cosines(low: float, high: float) -> np.ndarray:
     """float32 (FREQUENCIES, SIDE): cosine transform of the part low..high of an axis."""
     place = (np.arange(SIDE) + 0.5) / SIDE
     inside = (place > low) & (place < high)
-    return (np.cos(np.pi * np.arange(FREQUENCIES)[:, None] * (place - low) / (high - low)) * inside / inside.sum()).astype(np.float32)
+    return (
+        np.cos(np.pi * np.arange(FREQUENCIES)[:, None] * (place - low) / (high - low)) * inside / inside.sum()
+    ).astype(np.float32)
 
 
 def _queries(signatures: np.ndarray) -> np.ndarray:
@@ -107,7 +120,9 @@ class Cells:
         least[np.linalg.norm(queries, axis=1) <= LIKELY] = np.inf  # what shows hardly anything is like nothing
         found = []
         for first in range(0, len(self.centres), CENTRES):
-            found.append(np.flatnonzero(self.centres[first : first + CENTRES] @ queries.T > least) + first * len(queries))
+            found.append(
+                np.flatnonzero(self.centres[first : first + CENTRES] @ queries.T > least) + first * len(queries)
+            )
         centre, query = np.divmod(np.concatenate(found), len(queries))
         return query, centre
 
@@ -158,7 +173,16 @@ def likely(signatures: np.ndarray, start: int, cells: Cells) -> np.ndarray:
                 which, whole = np.divmod(hit := np.flatnonzero(likeness > LIKELY), likeness.shape[1])
                 if len(hit):
                     mirror = centre[some][which] % 4 ^ cells.mirror[some_wholes][whole]
-                    hits.append(np.stack([query[some][which] * 4 + mirror, cells.rows[some_wholes][whole], likeness.reshape(-1)[hit]], 1))
+                    hits.append(
+                        np.stack(
+                            [
+                                query[some][which] * 4 + mirror,
+                                cells.rows[some_wholes][whole],
+                                likeness.reshape(-1)[hit],
+                            ],
+                            1,
+                        )
+                    )
             if hits:
                 found.append(_most_alike(np.concatenate(hits), ways))
     query, whole = np.concatenate(found)[:, :2].astype(np.int64).T

@@ -24,7 +24,10 @@ from animalclf.duplicates.candidates import SIDE, TILE, Cells, likely, wholes
 from animalclf.duplicates.verification import EVEN, STEPS, correlations, shrunk
 
 SLOPE = 0.03  # how far above EVEN, where confidence is 0.5 and a pair counts, it is 0.73
-LARGE, SURE = 20, 0.9  # a group of more different files than LARGE must hold together by pairs of at least this confidence
+LARGE, SURE = (
+    20,
+    0.9,
+)  # a group of more different files than LARGE must hold together by pairs of at least this confidence
 BATCH = 512  # pairs verified at a time
 
 
@@ -40,7 +43,9 @@ def phashes(signatures: np.ndarray) -> list[str]:
     return [bits.tobytes().hex() for bits in np.packbits(spectra > np.median(spectra, axis=1, keepdims=True), axis=1)]
 
 
-def find_duplicates(sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> pd.DataFrame:
+def find_duplicates(
+    sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda share: None
+) -> pd.DataFrame:
     """Groups of images that are duplicates of one another; any order of the rows gives the same groups.
 
     `sha256` names the content of each file, `signatures` uint8 (N, 1600) are theirs from `signature`. Returns one row an image:
@@ -59,7 +64,12 @@ def find_duplicates(sha256: Sequence[str], signatures: np.ndarray, progress: Cal
     inside = member[pairs[:, 0]] == member[pairs[:, 1]]
     both = pd.DataFrame(np.concatenate([pairs[inside], pairs[inside][:, ::-1]]), columns=["file", "partner"])
     both["confidence"] = np.tile(confidence[inside], 2)
-    best = both.sort_values(["confidence", "partner"], ascending=[False, True]).drop_duplicates("file").set_index("file").reindex(range(len(content)))
+    best = (
+        both.sort_values(["confidence", "partner"], ascending=[False, True])
+        .drop_duplicates("file")
+        .set_index("file")
+        .reindex(range(len(content)))
+    )
 
     rows = np.arange(len(inverse))
     _, representative, group = np.unique(member[inverse], return_index=True, return_inverse=True)
@@ -71,13 +81,17 @@ def find_duplicates(sha256: Sequence[str], signatures: np.ndarray, progress: Cal
             "group": np.unique(representative, return_inverse=True)[1].astype(np.int64),
             "representative": representative.astype(np.int64),
             "how": np.select([own, same], ["", "identical"], "near"),
-            "confidence": np.select([own, same], [np.nan, 1.0], best["confidence"].to_numpy(np.float64)[inverse]).astype(np.float32),
+            "confidence": np.select(
+                [own, same], [np.nan, 1.0], best["confidence"].to_numpy(np.float64)[inverse]
+            ).astype(np.float32),
             "partner": np.where(own, -1, partner).astype(np.int64),
         }
     )
 
 
-def contact_sheet(pairs: Sequence[tuple[str, str, float, str]], read: Callable[[str], np.ndarray], *, columns: int = 3) -> bytes:
+def contact_sheet(
+    pairs: Sequence[tuple[str, str, float, str]], read: Callable[[str], np.ndarray], *, columns: int = 3
+) -> bytes:
     """PNG with all `pairs` (path, path, confidence, how) side by side, their names and how sure; `read(path)` gives a picture uint8 (H, W, 3) RGB."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
@@ -89,7 +103,9 @@ def contact_sheet(pairs: Sequence[tuple[str, str, float, str]], read: Callable[[
     draw = ImageDraw.Draw(sheet)
     for number, (*paths, confidence, how) in enumerate(pairs):
         left, top = number % columns * width + gap, number // columns * height + gap
-        draw.text((left, top), f"{how}, {confidence:.1%} sure" if how != "identical" else "identical files", "black", font)
+        draw.text(
+            (left, top), f"{how}, {confidence:.1%} sure" if how != "identical" else "identical files", "black", font
+        )
         for x, path in zip((left, left + side + gap), paths, strict=True):
             picture = Image.fromarray(read(path))
             picture.thumbnail((side, side))
@@ -111,7 +127,12 @@ def _near_pairs(signatures: np.ndarray, progress: Callable[[float], None]) -> tu
 
     def compare(start: int) -> pd.DataFrame:
         hit = likely(signatures, start, cells)
-        detail = np.concatenate([np.empty(0), *(correlations(signatures, coarse, hit[first : first + BATCH]) for first in range(0, len(hit), BATCH))])
+        detail = np.concatenate(
+            [
+                np.empty(0),
+                *(correlations(signatures, coarse, hit[first : first + BATCH]) for first in range(0, len(hit), BATCH)),
+            ]
+        )
         return pd.DataFrame({"a": hit[:, :2].min(1), "b": hit[:, :2].max(1), "detail": detail})[detail > EVEN]
 
     starts = range(0, len(signatures), TILE)

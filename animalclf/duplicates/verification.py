@@ -41,7 +41,9 @@ def correlations(signatures: np.ndarray, coarse: np.ndarray, hit: np.ndarray) ->
 
 def shrunk(thumbs: np.ndarray, by: int) -> np.ndarray:
     """Averages of `by` x `by` pixels of thumbnails uint8 (M, S, S), float32 (M, S / by, S / by)."""
-    rows = sum((thumbs[:, start::by].astype(np.uint16) for start in range(1, by)), thumbs[:, ::by].astype(np.uint16)).astype(np.float32)
+    rows = sum(
+        (thumbs[:, start::by].astype(np.uint16) for start in range(1, by)), thumbs[:, ::by].astype(np.uint16)
+    ).astype(np.float32)
     if by == 1:
         return rows
     side = rows.shape[2]
@@ -64,10 +66,20 @@ def _moved(moving: np.ndarray, fixed: np.ndarray, edges: np.ndarray) -> np.ndarr
     centre = (np.arange(side, dtype=np.float32) + 0.5) / side
     size = (edges[:, 1::2] - edges[:, ::2])[..., None, None]
     down, across = (slope * side / size[:, axis] for axis, slope in enumerate(np.gradient(cut, axis=(1, 2))))
-    terms = [cut, np.ones_like(cut), down * (1 - centre[:, None]), down * centre[:, None], across * (1 - centre), across * centre, fixed]
+    terms = [
+        cut,
+        np.ones_like(cut),
+        down * (1 - centre[:, None]),
+        down * centre[:, None],
+        across * (1 - centre),
+        across * centre,
+        fixed,
+    ]
     slopes = np.stack(terms, 1).reshape(count, len(terms), side * side)
     products = (slopes @ slopes.swapaxes(1, 2)).astype(np.float64)
-    normal = products[:, :-1, :-1] * (1 + 1e-4 * np.eye(6)) + 1e-3 * np.eye(6)  # solvable also where a picture does not vary
+    normal = products[:, :-1, :-1] * (1 + 1e-4 * np.eye(6)) + 1e-3 * np.eye(
+        6
+    )  # solvable also where a picture does not vary
     solution = np.linalg.solve(normal, products[:, :-1, -1:])[..., 0]
     step = (solution[:, 2:] / solution[:, :1].clip(0.1)).clip(-0.06, 0.06)
     return (edges + step).clip((-0.05, 0.6) * 2, (0.4, 1.05) * 2).astype(np.float32)

@@ -56,7 +56,9 @@ class _Work:
     options: Options
 
 
-def classify(model: Classifier, config: Config, root: str, paths: Sequence[str], options: Options) -> tuple[np.ndarray, list[str]]:
+def classify(
+    model: Classifier, config: Config, root: str, paths: Sequence[str], options: Options
+) -> tuple[np.ndarray, list[str]]:
     """Class probabilities float32 (N, C) of the images `paths` below `root`, in their order, and each one's status: OK, or why it
     is unreadable (its probabilities then mean nothing). Images are decoded and resized exactly as `prepare` and the evaluation do.
 
@@ -68,7 +70,9 @@ def classify(model: Classifier, config: Config, root: str, paths: Sequence[str],
 
     batch_size, workers, device = options.batch_size, options.workers, options.device
     if batch_size < 1 or device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"batch size {batch_size}, device {device!r}: a batch has at least 1 image, a device is auto, cpu or cuda")
+        raise UserError(
+            f"batch size {batch_size}, device {device!r}: a batch has at least 1 image, a device is auto, cpu or cuda"
+        )
     ensure_ray(workers or 1)
     use_gpu = device == "cuda" or (device == "auto" and at_most().get("GPU", 0) > 0)
     useful = math.ceil(len(paths) / batch_size)
@@ -92,9 +96,13 @@ def _gathered(work: _Work, count: int, classes: int) -> tuple[np.ndarray, list[s
             done += len(block["index"])
             line.update("classifying", done, count)
     if done != count or (status == "").any():
-        raise RuntimeError(f"{done} rows for {count} images, {(status == '').sum()} without one: this is a bug, please report it")
+        raise RuntimeError(
+            f"{done} rows for {count} images, {(status == '').sum()} without one: this is a bug, please report it"
+        )
     if not np.isfinite(probabilities).all():
-        raise UserError("the model gives values that are not numbers: its training diverged; train it again with a lower optim.lr")
+        raise UserError(
+            "the model gives values that are not numbers: its training diverged; train it again with a lower optim.lr"
+        )
     return probabilities, status.tolist()
 
 

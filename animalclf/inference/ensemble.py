@@ -62,7 +62,9 @@ def ensemble(
     groups, grouped = _groups(members[0], validated.paths)
     fold = mixing.folds(validated.labels, groups)
     if fold.max() < 1:
-        raise UserError(f"{members[0].root}: one validation picture is too little to fit an ensemble on; prepare more with data.val")
+        raise UserError(
+            f"{members[0].root}: one validation picture is too little to fit an ensemble on; prepare more with data.val"
+        )
     tables = job.tables(storage.join(out, "members"), flips) if job else []
     cross_fitted = CrossFitting(folds=int(fold.max()) + 1, duplicates_together=grouped)
     results = []
@@ -70,9 +72,13 @@ def ensemble(
         mixture = mixing.fit(method, validated.probabilities, validated.labels)
         mixed = mixing.cross_fitted(method, validated.probabilities, validated.labels, fold)
         run = Run(storage.join(out, method))
-        result = _result(run, members, mixture, from_probabilities(mixed, validated.labels, validated.classes), flips, cross_fitted)
+        result = _result(
+            run, members, mixture, from_probabilities(mixed, validated.labels, validated.classes), flips, cross_fitted
+        )
         labels = [validated.classes[label] for label in validated.labels]
-        run.write_predictions("val", predictions_table(validated.paths, validated.classes, mixed, [OK] * len(labels), labels))
+        run.write_predictions(
+            "val", predictions_table(validated.paths, validated.classes, mixed, [OK] * len(labels), labels)
+        )
         if job:
             result = job.predicted(result, tables, mixture)
         run.write_result(result.to_dict())
@@ -80,7 +86,9 @@ def ensemble(
     return results
 
 
-def _result(run: Run, members: Sequence[Run], mixture: mixing.Mixture, val: Evaluation, flips: bool, cross_fitted: CrossFitting) -> EnsembleResult:
+def _result(
+    run: Run, members: Sequence[Run], mixture: mixing.Mixture, val: Evaluation, flips: bool, cross_fitted: CrossFitting
+) -> EnsembleResult:
     return EnsembleResult(
         name=f"ensemble {mixture.method}{' with flips' if flips else ''}",
         method=mixture.method,
@@ -102,7 +110,13 @@ class _Prediction:
     """The unlabelled images of an ensemble. Made before any long work: raises UserError for what the user can fix."""
 
     def __init__(
-        self, members: Sequence[Run], classes: Sequence[str], data: str, prior: str, sample_submission: str | None, options: dict[str, Any]
+        self,
+        members: Sequence[Run],
+        classes: Sequence[str],
+        data: str,
+        prior: str,
+        sample_submission: str | None,
+        options: dict[str, Any],
     ) -> None:
         self.members, self.classes, self.data, self.prior = members, classes, data, prior
         self.sample, self.limit, self.options = sample_submission, options.pop("limit", 0), options
@@ -120,7 +134,9 @@ class _Prediction:
             name = f"{member.root.rsplit('/', 1)[-1]}-{hashlib.sha256(member.root.encode()).hexdigest()[:8]}"
             table = self._table(member, storage.join(folder, name), flips)
             if table["path"].tolist() != self.paths:
-                raise UserError(f"{self.data}: its images changed while they were predicted; run the same command again")
+                raise UserError(
+                    f"{self.data}: its images changed while they were predicted; run the same command again"
+                )
             tables.append(table)
         return tables
 
@@ -140,7 +156,9 @@ class _Prediction:
             storage.write_json(note, made_of)
         return storage.as_table(storage.read_bytes(table))
 
-    def predicted(self, result: EnsembleResult, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture) -> EnsembleResult:
+    def predicted(
+        self, result: EnsembleResult, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture
+    ) -> EnsembleResult:
         """`result` with what its mixture of the members' tables predicts, written as predictions.parquet and submission.csv. An image that a
         member could not read gets the class priors."""
         states = np.stack([table["status"].to_numpy(object) for table in tables])
@@ -154,7 +172,10 @@ class _Prediction:
         mixed = np.tile(priors, (len(self.paths), 1))
         mixed[readable] = mixture.mix(np.stack([one for one, _ in corrected]))
         table = predictions_table(self.paths, self.classes, mixed, status)
-        targets = {"predictions": storage.join(result.run, "predictions.parquet"), "submission": storage.join(result.run, "submission.csv")}
+        targets = {
+            "predictions": storage.join(result.run, "predictions.parquet"),
+            "submission": storage.join(result.run, "submission.csv"),
+        }
         storage.write_table(targets["predictions"], table)
         submission.write(targets["submission"], self.ids, table["predicted"].tolist(), self.columns)
         if self.sample:

@@ -46,7 +46,9 @@ class Classified:
     notes: list[str] = field(default_factory=list)
 
 
-def evaluate(run: str, *, data: str | None = None, split: str = "val", prior: str = "train", out: str | None = None) -> EvaluationResult:
+def evaluate(
+    run: str, *, data: str | None = None, split: str = "val", prior: str = "train", out: str | None = None
+) -> EvaluationResult:
     """Evaluate the run folder's best model on `split` of its own prepared set, or on `data`: another prepared set's `split`, or all
     images of a labelled folder or table. `prior`: see prior_shift.parse_prior.
 
@@ -105,23 +107,34 @@ def own_prepared(run: Run) -> Prepared:
         raise UserError(f"{run.root}: environment.json names no prepared set; say with --data what to evaluate on")
     prepared = open_prepared(environment.prepared)
     if prepared.fingerprint != environment.data_fingerprint:
-        raise UserError(f"{prepared.root}: changed since the training of {run.root}; train again, or evaluate on it as other pictures with --data")
+        raise UserError(
+            f"{prepared.root}: changed since the training of {run.root}; train again, or evaluate on it as other pictures with --data"
+        )
     return prepared
 
 
-def on_prepared(model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, flips: bool = False) -> Classified:
+def on_prepared(
+    model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, flips: bool = False
+) -> Classified:
     """The model on the rows of `split` (those that `config` trains with, where it has a limit), on this machine, without Ray. `flips`: see
     `batch_probabilities`."""
-    missing, extra = [c for c in classes if c not in prepared.classes], [c for c in prepared.classes if c not in classes]
+    missing, extra = (
+        [c for c in classes if c not in prepared.classes],
+        [c for c in prepared.classes if c not in classes],
+    )
     if list(classes) != prepared.classes:
-        raise UserError(f"{prepared.root}: other classes than the model's: {_differing(missing, extra)}; evaluate on a set of the same classes")
+        raise UserError(
+            f"{prepared.root}: other classes than the model's: {_differing(missing, extra)}; evaluate on a set of the same classes"
+        )
     if prepared.stored_size < model.input_size:
         raise UserError(
             f"{prepared.root}: pictures are stored at {prepared.stored_size} px, the model reads {model.input_size} px; prepare them again"
         )
     rows = np.sort(sampling_plan(prepared, config).rows[split])
     if not len(rows):
-        there = [f"{name} ({len(prepared.rows(name)):,})" for name in ("train", "val", "test") if len(prepared.rows(name))]
+        there = [
+            f"{name} ({len(prepared.rows(name)):,})" for name in ("train", "val", "test") if len(prepared.rows(name))
+        ]
         raise UserError(f"{prepared.root}: no pictures in split {split!r}; there are {', '.join(there)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = _batches(prepared, rows, model.input_size)
@@ -134,7 +147,9 @@ def on_prepared(model: Classifier, classes: Sequence[str], config: Config, prepa
         notes.append(
             f"stored at {prepared.stored_size} px, the training's pictures at {config.data.stored_size} px: they are resized a little differently"
         )
-    return Classified(pictures["path"].tolist(), pictures["label"].tolist(), probabilities[order], [OK] * len(rows), notes)
+    return Classified(
+        pictures["path"].tolist(), pictures["label"].tolist(), probabilities[order], [OK] * len(rows), notes
+    )
 
 
 def on_images(model: Classifier, classes: Sequence[str], config: Config, data: str) -> Classified:
@@ -151,7 +166,9 @@ def on_images(model: Classifier, classes: Sequence[str], config: Config, data: s
         )
     paths, notes = source.files["path"].tolist(), []
     if missing:
-        notes.append(f"no pictures of {', '.join(missing)}: balanced accuracy and macro F1 are over the {len(set(labels))} classes that occur")
+        notes.append(
+            f"no pictures of {', '.join(missing)}: balanced accuracy and macro F1 are over the {len(set(labels))} classes that occur"
+        )
     if (source.files["split"] != "").any():
         notes.append(f"its own split is not used: all {len(paths):,} pictures are evaluated")
     probabilities, status = classify(model, config, source.root, paths, Options(batch_size=BATCH))
@@ -192,7 +209,13 @@ def confused(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list
     pairs = [(int(true), int(predicted)) for true, predicted in np.argwhere(counts) if true != predicted]
     pairs.sort(key=lambda pair: (-counts[pair], pair))
     return [
-        (classes[true], classes[predicted], int(counts[true, predicted]), float(counts[true, predicted] / support[true])) for true, predicted in pairs
+        (
+            classes[true],
+            classes[predicted],
+            int(counts[true, predicted]),
+            float(counts[true, predicted] / support[true]),
+        )
+        for true, predicted in pairs
     ]
 
 
@@ -201,14 +224,19 @@ def _classes_table(result: EvaluationResult) -> Table:
     order = list(range(len(classes)))
     title = "classes"
     if len(classes) > MAX_CLASSES:
-        order = sorted((n for n in order if per_class["support"][n]), key=lambda n: per_class["recall"][n])[:MAX_CLASSES]
+        order = sorted((n for n in order if per_class["support"][n]), key=lambda n: per_class["recall"][n])[
+            :MAX_CLASSES
+        ]
         title = f"the {len(order)} classes of {len(classes)} with the lowest recall"
     shown = Table(title=title, title_justify="left")
     shown.add_column("class")
     for name in ("images", "recall", "precision", "F1"):
         shown.add_column(name, justify="right")
     for number in order:
-        figures = ["-" if (value := per_class[name][number]) is None else f"{value:.3f}" for name in ("recall", "precision", "f1")]
+        figures = [
+            "-" if (value := per_class[name][number]) is None else f"{value:.3f}"
+            for name in ("recall", "precision", "f1")
+        ]
         shown.add_row(Text(classes[number]), f"{per_class['support'][number]:,}", *figures)
     return shown
 
@@ -221,7 +249,11 @@ def _batches(prepared: Prepared, rows: np.ndarray, input_size: int) -> Iterator[
         images, index = read_shard(path, prepared.stored_size)
         mine = np.flatnonzero(wanted[index])
         for pick in (mine[start : start + BATCH] for start in range(0, len(mine), BATCH)):
-            yield {"image": evaluation_view(images[pick], input_size), "label": prepared.labels[index[pick]], "index": index[pick]}
+            yield {
+                "image": evaluation_view(images[pick], input_size),
+                "label": prepared.labels[index[pick]],
+                "index": index[pick],
+            }
 
 
 def _without_limit(config: Config) -> Config:

@@ -36,9 +36,13 @@ def side_by_side(runs: Sequence[Run]) -> Validated:
     results = [run.result() for run in runs]
     for run, result in zip(runs, results, strict=True):
         if result.val is None:
-            raise UserError(f"{run.root}: was trained without a validation split, so it cannot be compared; train it with data.val above 0")
+            raise UserError(
+                f"{run.root}: was trained without a validation split, so it cannot be compared; train it with data.val above 0"
+            )
         if result.classes != results[0].classes:
-            raise UserError(f"{run.root}: other classes than {runs[0].root}: {_other_classes(result.classes, results[0].classes)}")
+            raise UserError(
+                f"{run.root}: other classes than {runs[0].root}: {_other_classes(result.classes, results[0].classes)}"
+            )
     classes, first = list(results[0].classes), runs[0].predictions("val")
     probabilities = [class_probabilities(first, classes)]
     for run in runs[1:]:
@@ -58,10 +62,17 @@ def _other_classes(mine: Sequence[str], others: Sequence[str]) -> str:
 
 def _same_pictures(run: Run, table: pd.DataFrame, other: Run, wanted: pd.DataFrame) -> None:
     mine, theirs = set(table["path"]), set(wanted["path"])
-    extra, missing = [path for path in table["path"] if path not in theirs], [path for path in wanted["path"] if path not in mine]
+    extra, missing = (
+        [path for path in table["path"] if path not in theirs],
+        [path for path in wanted["path"] if path not in mine],
+    )
     if extra or missing:
         parts = [f"{len(extra):,} of its {len(mine):,} are not among the other's (first {extra[0]})"] if extra else []
-        parts += [f"{len(missing):,} of the other's {len(theirs):,} are not among its own (first {missing[0]})"] if missing else []
+        parts += (
+            [f"{len(missing):,} of the other's {len(theirs):,} are not among its own (first {missing[0]})"]
+            if missing
+            else []
+        )
         parts += [cause] if (cause := _split_settings(run, other)) else []
         remedy = "train both on one prepared set, with the same data.* settings"
         raise UserError(f"{run.root}: validated on other pictures than {other.root}: {'; '.join(parts)}; {remedy}")
@@ -69,11 +80,15 @@ def _same_pictures(run: Run, table: pd.DataFrame, other: Run, wanted: pd.DataFra
     wrong = np.flatnonzero(labels != wanted["label"].to_numpy())
     if len(wrong):
         path, label = wanted["path"].iloc[wrong[0]], wanted["label"].iloc[wrong[0]]
-        raise UserError(f"{run.root}: {path} is labelled {labels[wrong[0]]!r}, but {label!r} in {other.root}; train both on one prepared set")
+        raise UserError(
+            f"{run.root}: {path} is labelled {labels[wrong[0]]!r}, but {label!r} in {other.root}; train both on one prepared set"
+        )
 
 
 def _split_settings(run: Run, other: Run) -> str:
     """The data settings in which two runs differ, where both are runs of a model."""
     if not (run.exists() and other.exists()):
         return ""
-    return ", ".join(line for line in configuration.differences(other.config(), run.config()) if line.startswith("data."))
+    return ", ".join(
+        line for line in configuration.differences(other.config(), run.config()) if line.startswith("data.")
+    )

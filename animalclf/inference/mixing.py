@@ -35,7 +35,9 @@ class Mixture:
 
     def calibrate(self, chances: np.ndarray) -> np.ndarray:
         """Each model's probabilities (M, N, C) at its temperature: float64 (M, N, C)."""
-        return np.stack([cooled(mine, temperature) for mine, temperature in zip(chances, self.temperatures, strict=True)])
+        return np.stack(
+            [cooled(mine, temperature) for mine, temperature in zip(chances, self.temperatures, strict=True)]
+        )
 
     def mix(self, calibrated: np.ndarray) -> np.ndarray:
         """One set of probabilities float64 (N, C) of calibrated ones (M, N, C).

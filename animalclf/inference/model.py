@@ -56,13 +56,18 @@ class Model:
     def predict_proba(self, images: Images) -> np.ndarray:
         """Class probabilities float32 (N, C), in the order of `classes`."""
         bf16 = uses_bf16(self.config, self.device)
-        index, probabilities = batch_probabilities(self._classifier, self._batches(images), self.device, bf16, flips=False)
+        index, probabilities = batch_probabilities(
+            self._classifier, self._batches(images), self.device, bf16, flips=False
+        )
         return probabilities[np.argsort(index)]
 
     def embed(self, images: Images) -> np.ndarray:
         """Features float32 (N, F) of each image: what the base of the model gives its head, flattened."""
         features = [np.empty((0, 0), np.float32)]
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)):
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)),
+        ):
             for batch in self._batches(images):
                 maps = self._classifier.features(torch.from_numpy(batch["image"]).to(self.device))
                 features.append(maps.float().flatten(1).cpu().numpy())
@@ -101,4 +106,6 @@ def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
     except TypeError as error:
         raise UserError(f"image {number}: {type(image).__name__} is no path, URL, uint8 array or PIL image") from error
     except (OSError, decode.BadPicture) as error:
-        raise UserError(f"{name}: cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}") from error
+        raise UserError(
+            f"{name}: cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
+        ) from error

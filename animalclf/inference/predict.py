@@ -35,7 +35,9 @@ def predict(
     Raises UserError, before any long work, for whatever the user can fix.
     """
     started = time.perf_counter()
-    model, info = checkpoint.load_model(run)  # here and not in the workers, so that a checkpoint that does not fit stops everything
+    model, info = checkpoint.load_model(
+        run
+    )  # here and not in the workers, so that a checkpoint that does not fit stops everything
     classes, config = info.classes, info.config
     target_prior = prior_shift.parse_prior(prior, classes, info.prior)
     source = sources.find(data, config.data, labelled=False)
@@ -49,7 +51,10 @@ def predict(
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     probabilities[readable], probabilities[~readable] = corrected, priors
     table = predictions_table(paths, classes, probabilities, status)
-    targets = {"predictions": storage.join(out, "predictions.parquet"), "submission": storage.join(out, "submission.csv")}
+    targets = {
+        "predictions": storage.join(out, "predictions.parquet"),
+        "submission": storage.join(out, "submission.csv"),
+    }
     storage.write_table(targets["predictions"], table)
     submission.write(targets["submission"], ids, table["predicted"].tolist(), columns)
     if sample_submission:

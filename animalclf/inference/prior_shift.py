@@ -11,7 +11,9 @@ import yaml
 from animalclf.config import nearest, read
 from animalclf.errors import UserError
 
-Prior = np.ndarray | Literal["train", "estimate"]  # class shares float64 (C,), those of the training, or found from the predictions themselves
+Prior = (
+    np.ndarray | Literal["train", "estimate"]
+)  # class shares float64 (C,), those of the training, or found from the predictions themselves
 _ROUNDING = 0.02  # given shares may miss a sum of 1 by so much: people write 0.33,0.33,0.33
 
 
@@ -57,7 +59,9 @@ def adjust(probabilities: np.ndarray, train_prior: np.ndarray, target_prior: np.
     return (weighted / weighted.sum(1, keepdims=True)).astype(np.float32)
 
 
-def estimate(probabilities: np.ndarray, train_prior: np.ndarray, rounds: int = 1000, tolerance: float = 1e-7) -> np.ndarray:
+def estimate(
+    probabilities: np.ndarray, train_prior: np.ndarray, rounds: int = 1000, tolerance: float = 1e-7
+) -> np.ndarray:
     """The class shares of the pictures themselves, float64 (C,), by expectation maximisation from their probabilities (N, C): correct for the
     shares, take the mean as the new shares, until they stay (Saerens et al. 2002, section 2.2). Wants calibrated probabilities and hundreds of
     pictures. Without pictures: the training's shares."""
@@ -78,7 +82,9 @@ def _shares(text: str, classes: Sequence[str]) -> np.ndarray:
             f"prior {text}: the model has no class {', '.join(map(repr, unknown))}{nearest(unknown[0], classes)}; its classes: {', '.join(classes)}"
         )
     if missing:
-        raise UserError(f"prior {text}: no share for {', '.join(missing)}; every class needs one (0 for a class that cannot occur)")
+        raise UserError(
+            f"prior {text}: no share for {', '.join(missing)}; every class needs one (0 for a class that cannot occur)"
+        )
     shares = np.array([_share(given[name], name, text) for name in classes])
     if abs(shares.sum() - 1) > _ROUNDING:
         raise UserError(f"prior {text}: the shares sum to {shares.sum():.4g}, not to 1")
@@ -90,7 +96,9 @@ def _pairs(text: str) -> dict[str, str]:
     for item in text.split(","):
         name, equals, share = (part.strip() for part in item.rpartition("="))
         if not equals or not name:
-            raise UserError(f"prior {text}: write train, uniform, estimate, shares as in cane=0.2,gatto=0.8, or the path of a .yaml or .json file")
+            raise UserError(
+                f"prior {text}: write train, uniform, estimate, shares as in cane=0.2,gatto=0.8, or the path of a .yaml or .json file"
+            )
         if name in pairs:
             raise UserError(f"prior {text}: {name} is named twice")
         pairs[name] = share

@@ -13,7 +13,9 @@ from animalclf.models.classifier import Classifier
 from animalclf.training import final_eval, loop
 
 
-def batch_probabilities(model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool, flips: bool) -> tuple[np.ndarray, np.ndarray]:
+def batch_probabilities(
+    model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool, flips: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows int64 (N,) and class probabilities float32 (N, C), as final_eval.predict gives them; with `flips` the rows ascend,
     and each has the mean over the image and its mirror image."""
     if not flips:

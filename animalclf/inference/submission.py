@@ -63,7 +63,9 @@ def read(url: str) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{url}: not a CSV file in UTF-8 ({error})") from error
     if table.shape[1] != 2:
-        raise UserError(f"{url}: a submission has two columns, id and class; this has {', '.join(map(str, table.columns))}")
+        raise UserError(
+            f"{url}: a submission has two columns, id and class; this has {', '.join(map(str, table.columns))}"
+        )
     return table
 
 
@@ -75,7 +77,9 @@ def same_ids(ids: Iterable[str], wanted: Iterable[str], origin: str) -> None:
     if missing or extra:
         parts = [f"{len(missing):,} of its ids have no picture ({_some(missing)})"] if missing else []
         parts += [f"{len(extra):,} pictures are not in it ({_some(extra)})"] if extra else []
-        raise UserError(f"{origin}: other ids than the pictures': {'; '.join(parts)}; predict the folder that the file belongs to, without --limit")
+        raise UserError(
+            f"{origin}: other ids than the pictures': {'; '.join(parts)}; predict the folder that the file belongs to, without --limit"
+        )
 
 
 def columns_like(sample: str | None, ids: Sequence[str]) -> Sequence[str]:
@@ -91,13 +95,17 @@ def check(submission: str, sample: str, classes: Sequence[str]) -> None:
     """Compare a submission file with a sample: the same header and ids, every id once, known classes. Raises UserError naming the first offenders."""
     ours, wanted = read(submission), read(sample)
     if list(ours.columns) != list(wanted.columns):
-        raise UserError(f"{submission}: the header is {','.join(ours.columns)}, the sample's is {','.join(wanted.columns)}")
+        raise UserError(
+            f"{submission}: the header is {','.join(ours.columns)}, the sample's is {','.join(wanted.columns)}"
+        )
     _once(ours.iloc[:, 0], submission)
     same_ids(ours.iloc[:, 0], wanted.iloc[:, 0], sample)
     unknown = ours[~ours.iloc[:, 1].isin(list(classes))]
     if len(unknown):
         rows = [f"{name}: {category!r}" for name, category in zip(unknown.iloc[:, 0], unknown.iloc[:, 1], strict=True)]
-        raise UserError(f"{submission}: {len(unknown):,} rows name no known class ({_some(rows)}); classes: {', '.join(classes)}")
+        raise UserError(
+            f"{submission}: {len(unknown):,} rows name no known class ({_some(rows)}); classes: {', '.join(classes)}"
+        )
 
 
 def score(submission: str, answers: str) -> dict[str, float]:

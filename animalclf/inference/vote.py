@@ -22,19 +22,27 @@ def vote_submissions(files: Sequence[str], out: str) -> VoteResult:
         raise UserError("a vote needs at least two submission files")
     tables = {file: submission.read(file) for file in files}
     if len(tables) < len(files):
-        raise UserError(f"{next(file for file in files if list(files).count(file) > 1)}: given twice; a file has one vote")
+        raise UserError(
+            f"{next(file for file in files if list(files).count(file) > 1)}: given twice; a file has one vote"
+        )
     columns, ids = list(tables[files[0]].columns), tables[files[0]].iloc[:, 0].tolist()
     for file, table in tables.items():
         if list(table.columns) != columns:
-            raise UserError(f"{file}: the header is {','.join(table.columns)}, that of {files[0]} is {','.join(columns)}")
+            raise UserError(
+                f"{file}: the header is {','.join(table.columns)}, that of {files[0]} is {','.join(columns)}"
+            )
         mine = table.iloc[:, 0]
         if mine.duplicated().any():
-            raise UserError(f"{file}: the id {mine[mine.duplicated()].iloc[0]!r} occurs more than once; every picture has one row")
+            raise UserError(
+                f"{file}: the id {mine[mine.duplicated()].iloc[0]!r} occurs more than once; every picture has one row"
+            )
         _same_ids(file, mine.tolist(), files[0], ids)
     claimed = [dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True)) for table in tables.values()]
     names = sorted({name for votes in claimed for name in votes.values()})
     number = {name: position for position, name in enumerate(names)}
-    votes = np.array([[number[mine[picture]] for picture in ids] for mine in claimed], np.int64).reshape(len(files), len(ids))
+    votes = np.array([[number[mine[picture]] for picture in ids] for mine in claimed], np.int64).reshape(
+        len(files), len(ids)
+    )
     winners = mixing.majority(votes)
     counts = (votes[:, :, None] == np.arange(len(names))).sum(0)
     target = storage.absolute(out)
@@ -51,8 +59,13 @@ def vote_submissions(files: Sequence[str], out: str) -> VoteResult:
 
 
 def _same_ids(file: str, mine: Sequence[str], first: str, wanted: Sequence[str]) -> None:
-    extra, missing = sorted(set(mine) - set(wanted), key=submission.natural), sorted(set(wanted) - set(mine), key=submission.natural)
+    extra, missing = (
+        sorted(set(mine) - set(wanted), key=submission.natural),
+        sorted(set(wanted) - set(mine), key=submission.natural),
+    )
     if extra or missing:
         parts = [f"{len(extra):,} not in {first} (first {extra[0]!r})"] if extra else []
         parts += [f"{len(missing):,} missing (first {missing[0]!r})"] if missing else []
-        raise UserError(f"{file}: other ids than {first}: {'; '.join(parts)}; vote over submissions for the same pictures")
+        raise UserError(
+            f"{file}: other ids than {first}: {'; '.join(parts)}; vote over submissions for the same pictures"
+        )

@@ -17,7 +17,9 @@ def log_loss(predictions: Predictions) -> float:
 
 
 # Of the metrics of probabilities this one is known after each epoch: the validation pass sums the cross-entropy.
-METRICS.register("loss")(Metric("loss", title="loss", of_predictions=log_loss, higher_is_better=False, bounds=(0.0, np.inf), each_epoch=True))
+METRICS.register("loss")(
+    Metric("loss", title="loss", of_predictions=log_loss, higher_is_better=False, bounds=(0.0, np.inf), each_epoch=True)
+)
 
 
 @prediction_metric("ece", title="calibration error", heading="calib.\nerror", higher_is_better=False)

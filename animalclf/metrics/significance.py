@@ -43,7 +43,9 @@ def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tup
     found, variance, seeds = float(gain.sum()), float((gain**2).sum()), []
     for right in (first, second):
         if len(right) > 1:
-            seeds.append((float((right @ weight).var(ddof=1)), float((weight**2 * right.var(0, ddof=1)).sum()), len(right)))
+            seeds.append(
+                (float((right @ weight).var(ddof=1)), float((weight**2 * right.var(0, ddof=1)).sum()), len(right))
+            )
     total, freedom = _total(variance, len(labels), seeds)
     if not total:
         return found, found, found, 1.0
@@ -84,5 +86,7 @@ def _total(variance: float, pictures: int, seeds: Sequence[tuple[float, float, i
     """The variance from `pictures` and from sets of seeds (variance between them, of it by the pictures alone, number), and its degrees of freedom.
     These count the seeds' whole variance: what is subtracted makes it no surer."""
     total = variance + sum(max(0.0, between - noise) / count for between, noise, count in seeds)
-    unsure = variance**2 / max(pictures - 1, 1) + sum((between / count) ** 2 / (count - 1) for between, _, count in seeds)
+    unsure = variance**2 / max(pictures - 1, 1) + sum(
+        (between / count) ** 2 / (count - 1) for between, _, count in seeds
+    )
     return total, max(1.0, total**2 / unsure) if unsure else 1.0

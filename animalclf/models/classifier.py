@@ -26,9 +26,19 @@ class Classifier(nn.Module):
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, base: nn.Module, head: nn.Sequential, mean: Sequence[float], std: Sequence[float], input_size: int, classes: int) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        head: nn.Sequential,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: int,
+        classes: int,
+    ) -> None:
         super().__init__()
-        head.add_module("float32", Float32())  # in the head, because a head on cached features is trained without `forward`
+        head.add_module(
+            "float32", Float32()
+        )  # in the head, because a head on cached features is trained without `forward`
         self.base, self.head = base, head
         self.input_size, self.classes = input_size, classes
         # NumPy's arithmetic, because PyTorch's on the meta device, where a configuration is checked, imports its compiler: 0.9 s.

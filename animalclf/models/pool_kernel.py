@@ -17,7 +17,10 @@ def _pool(maps, out, total, channels, width_out, width, BLOCK: tl.constexpr):  #
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = number < total
     channel, pixel = number % channels, number // channels
-    column, row = pixel % width_out, pixel // width_out  # rows count through all images: an image has an even number of rows
+    column, row = (
+        pixel % width_out,
+        pixel // width_out,
+    )  # rows count through all images: an image has an even number of rows
     first = maps + ((2 * row) * width + 2 * column) * channels + channel
     a = tl.load(first, mask=inside)
     b = tl.load(first + channels, mask=inside)
@@ -31,7 +34,12 @@ def _pool(maps, out, total, channels, width_out, width, BLOCK: tl.constexpr):  #
 def max_pool(maps: torch.Tensor) -> torch.Tensor:
     """As `F.max_pool2d(maps, 2)` for (N, C, H, W) of even H and W on a GPU, channels_last in memory; without a gradient."""
     count, channels, height, width = maps.shape
-    out = torch.empty((count, channels, height // 2, width // 2), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+    out = torch.empty(
+        (count, channels, height // 2, width // 2),
+        dtype=maps.dtype,
+        device=maps.device,
+        memory_format=torch.channels_last,
+    )
     if out.numel():
         _pool[(triton.cdiv(out.numel(), BLOCK),)](maps, out, out.numel(), channels, width // 2, width, BLOCK)
     return out

@@ -17,8 +17,17 @@ from animalclf.models.big_cnn import dense_head
 from animalclf.models.classifier import Classifier, keras_initialise
 from animalclf.models.registry import MODELS
 
-BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and convolutions of each block (Simonyan, Zisserman 2014)
-MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3  # what VGG16_Weights.IMAGENET1K_FEATURES expects: Keras's preprocess_input in RGB order
+BLOCKS = (
+    (64, 2),
+    (128, 2),
+    (256, 3),
+    (512, 3),
+    (512, 3),
+)  # width and convolutions of each block (Simonyan, Zisserman 2014)
+MEAN, STD = (
+    (0.48235, 0.45882, 0.40784),
+    (1 / 255,) * 3,
+)  # what VGG16_Weights.IMAGENET1K_FEATURES expects: Keras's preprocess_input in RGB order
 
 
 @MODELS.register("vgg16")
@@ -65,7 +74,9 @@ class Convolutions(nn.Sequential):
             if isinstance(layer, nn.Conv2d) and _forward_only(layer, maps):
                 weight, bias = layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()  # type: ignore[union-attr]
                 one_kernel: Any = torch.cudnn_convolution_relu
-                maps = one_kernel(maps.bfloat16(), weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+                maps = one_kernel(
+                    maps.bfloat16(), weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
+                )
                 next(layers)  # its ReLU
             elif isinstance(layer, nn.MaxPool2d) and _forward_only(layer, maps) and (kernel := _pool_kernel(maps)):
                 maps = kernel(maps)
@@ -76,7 +87,9 @@ class Convolutions(nn.Sequential):
 
 def _forward_only(layer: nn.Module, maps: torch.Tensor) -> bool:
     """Whether autograd does not follow `layer`, on a GPU of NVIDIA's under bf16 autocast."""
-    followed = torch.is_grad_enabled() and (maps.requires_grad or any(parameter.requires_grad for parameter in layer.parameters()))
+    followed = torch.is_grad_enabled() and (
+        maps.requires_grad or any(parameter.requires_grad for parameter in layer.parameters())
+    )
     bf16 = maps.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
     return bf16 and not followed and torch.version.cuda is not None
 
@@ -111,7 +124,9 @@ def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Cl
         state = weights.fetch("vgg16", spec.weights)
         convolutions = [name for name, layer in model.base.named_children() if isinstance(layer, nn.Conv2d)]
         # torchvision numbers the layers of `features`, ReLU and pooling too, as our base does; a whole network's classifier is not used.
-        ours = {str(number): name for number, (name, _) in enumerate(model.base.named_children()) if name in convolutions}
+        ours = {
+            str(number): name for number, (name, _) in enumerate(model.base.named_children()) if name in convolutions
+        }
         renamed = {}
         for key, value in state.items():
             number, dot, part = key.removeprefix("features.").partition(".")

@@ -33,9 +33,19 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
     content = _kept(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, LookupError, ValueError, AssertionError, struct.error, UnpicklingError) as error:  # as damaged files gave
+    except (
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        AssertionError,
+        struct.error,
+        UnpicklingError,
+    ) as error:  # as damaged files gave
         reason = str(error).partition(". ")[0].partition("\n")[0]
-        raise UserError(f"model.weights: {file}: not a readable file of weights ({reason}); get it again or remove it") from error
+        raise UserError(
+            f"model.weights: {file}: not a readable file of weights ({reason}); get it again or remove it"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"model.weights: {file}: holds no state dict (names to tensors)")
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
@@ -71,7 +81,9 @@ def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -
         if name in state and state[name].shape != own[name].shape
     ]
     if wrong:
-        raise UserError(f"{origin}: does not fit this architecture: {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
+        raise UserError(
+            f"{origin}: does not fit this architecture: {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}"
+        )
     module.load_state_dict(state, strict=False)
 
 
@@ -100,7 +112,9 @@ def _downloaded(architecture: str) -> Path:
     try:
         with _lock(path):  # the ranks of a node: the first downloads, the others then find the file
             if not path.exists():
-                torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True, progress=False)
+                torch.hub.load_state_dict_from_url(
+                    url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+                )
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
             f"model.weights: the ImageNet weights could not be downloaded ({error}). Get {url} on a machine with access and put it into "
@@ -119,7 +133,9 @@ def _kept(url: str) -> bytes:
                 storage.write_bytes(str(copy), _explained(url, lambda: storage.read_bytes(url)))
             return copy.read_bytes()
     except OSError as error:
-        raise UserError(f"model.weights: {copy}: cannot be written ({error}); choose another folder with the variable TORCH_HOME") from error
+        raise UserError(
+            f"model.weights: {copy}: cannot be written ({error}); choose another folder with the variable TORCH_HOME"
+        ) from error
 
 
 def _version(source: str) -> str:
@@ -136,9 +152,13 @@ def _explained(source: str, action: Callable[[], T]) -> T:
     try:
         return storage.explained(source, action)
     except FileNotFoundError as error:
-        raise UserError(f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none") from error
+        raise UserError(
+            f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none"
+        ) from error
     except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"model.weights: {source}: cannot be read ({error.strerror}); give the path of a state dict") from error
+        raise UserError(
+            f"model.weights: {source}: cannot be read ({error.strerror}); give the path of a state dict"
+        ) from error
 
 
 def _lock(file: Path) -> FileLock:

@@ -37,7 +37,14 @@ Show = Callable[[str, int], None]  # what is being done, and how many images are
 
 
 def prepare(
-    data: str | sources.Source, out: str, config: Data, *, limit: int = 0, force: bool = False, progress: bool = True, workers: int = 0
+    data: str | sources.Source,
+    out: str,
+    config: Data,
+    *,
+    limit: int = 0,
+    force: bool = False,
+    progress: bool = True,
+    workers: int = 0,
 ) -> Prepared:
     """The prepared set of the images `data` in the folder or prefix `out`: made now, or found there unchanged (then Ray is not started).
 
@@ -52,7 +59,9 @@ def prepare(
     out = storage.absolute(out)
     source = data if isinstance(data, sources.Source) else sources.find(data, config)
     if source.whole_folder and f"{out}/".startswith(f"{source.root}/"):
-        raise UserError(f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside")
+        raise UserError(
+            f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside"
+        )
     inputs = sources.inputs_hash(source, config)
     existing = None if force else _existing(out, source, config, inputs)
     if existing:
@@ -62,7 +71,9 @@ def prepare(
     with output_dir.cleared_on_failure(out):
         if progress:
             summary = f"{len(files):,} pictures of {files['label'].nunique()} classes in {source.root} ({source.kind})"
-            console.print(f"preparing {summary}, stored at {config.stored_size} px in {out}", markup=False, soft_wrap=True)
+            console.print(
+                f"preparing {summary}, stored at {config.stored_size} px in {out}", markup=False, soft_wrap=True
+            )
         with ProgressLine(interval=SECONDS_BETWEEN_LINES, enabled=progress) as line:
             manifest, names = _make_shards(files, source, out, config, partial(line.update, total=len(files)), workers)
         storage.write_table(storage.join(out, MANIFEST), manifest)
@@ -79,7 +90,9 @@ def _existing(out: str, source: sources.Source, config: Data, inputs: str) -> Pr
     prepared = open_prepared(out)
     if prepared.info["inputs"] != inputs:
         what = tables.changes(prepared, source, config)
-        raise UserError(f"{out}: holds a set prepared of other pictures or settings ({what}); choose another folder, or replace it with --force")
+        raise UserError(
+            f"{out}: holds a set prepared of other pictures or settings ({what}); choose another folder, or replace it with --force"
+        )
     missing = sorted({shard["file"] for shard in prepared.info["shards"]} - set(names))
     if missing:
         raise UserError(f"{out}: the prepared set is damaged, {missing[0]} is missing; make it anew with --force")
@@ -92,7 +105,9 @@ def _limited(files: pd.DataFrame, config: Data) -> pd.DataFrame:
         return files
     shuffled = files.iloc[np.random.default_rng(config.split_seed).permutation(len(files))]
     rank = shuffled.groupby("label").cumcount()
-    turn = ((rank + 0.5) / shuffled.groupby("label")["label"].transform("size")).where(rank >= 2, 0)  # at least two, so that it can be split
+    turn = ((rank + 0.5) / shuffled.groupby("label")["label"].transform("size")).where(
+        rank >= 2, 0
+    )  # at least two, so that it can be split
     count = max(config.limit, int((turn == 0).sum()))
     return shuffled.loc[turn.sort_values(kind="stable").index[:count]].sort_index(ignore_index=True)
 
@@ -108,7 +123,9 @@ def _make_shards(
     with ThreadPoolExecutor(1) as background:
         synced = background.submit(storage.keep_all, [storage.join(out, name) for name in names.values()])
         show("looking for duplicates", 0)
-        examples = tables.add_groups(manifest, signatures, lambda share: show("looking for duplicates", max(1, round(share * len(files)))))
+        examples = tables.add_groups(
+            manifest, signatures, lambda share: show("looking for duplicates", max(1, round(share * len(files))))
+        )
         manifest["split"] = split(manifest, config)
         if examples:
             show("drawing duplicates", len(files))
@@ -124,13 +141,17 @@ def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
     names = {number: shard_name(chunk) for number, chunk in enumerate(chunks)}
     missing = sorted(set(names.values()) - set(output_dir.file_names(out)))
     if missing:
-        raise UserError(f"{out}: {missing[0]} was written and is gone; is another `prepare` at work there, or is the folder not shared by all nodes?")
+        raise UserError(
+            f"{out}: {missing[0]} was written and is gone; is another `prepare` at work there, or is the folder not shared by all nodes?"
+        )
     position = np.searchsorted(chunks, manifest["shard"])
     manifest["shard"] = np.where(manifest["shard"] >= 0, position, -1).astype(np.int32)
     return names
 
 
-def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int) -> tuple[pd.DataFrame, np.ndarray | None]:
+def _read(
+    files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int
+) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Run the job. Returns the manifest so far (path, label, given split, what was measured) and, with data.near_copies, the signatures
     uint8 (rows, K)."""
     from animalclf.cluster import data_context, ensure_ray
@@ -144,7 +165,9 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     chunks = _chunks(files, config, cpus)
     job = Job(root, out, config.stored_size, config.max_pixels, config.store)
-    blocks = ray.data.from_blocks(chunks).map_batches(partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1)
+    blocks = ray.data.from_blocks(chunks).map_batches(
+        partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1
+    )
     measured: list[dict[str, np.ndarray]] = []
     signatures = np.zeros((len(files), find.SIDE**2), np.uint8) if config.near_copies else None
     done = 0
@@ -162,9 +185,13 @@ def _read(files: pd.DataFrame, root: str, out: str, config: Data, show: Show, wo
     columns = {name: np.concatenate([block[name] for block in measured]) for name in measured[0]}
     position = np.argsort(columns.pop("index"))
     if len(position) != len(files):
-        raise RuntimeError(f"{len(position)} of {len(files)} pictures came back from the tasks: this is a bug, please report it")
+        raise RuntimeError(
+            f"{len(position)} of {len(files)} pictures came back from the tasks: this is a bug, please report it"
+        )
     given = files[["path", "label", "split"]].reset_index(drop=True)
-    return pd.concat([given, pd.DataFrame({name: column[position] for name, column in columns.items()})], axis=1), signatures
+    return pd.concat(
+        [given, pd.DataFrame({name: column[position] for name, column in columns.items()})], axis=1
+    ), signatures
 
 
 def _chunks(files: pd.DataFrame, config: Data, cpus: int) -> list[pd.DataFrame]:

@@ -30,15 +30,23 @@ def check_readable(manifest: pd.DataFrame, max_bad: float) -> None:
     bad = manifest[manifest["status"] != "ok"]
     classes = sorted(manifest["label"].unique())
     readable = set(manifest.loc[manifest["status"] == "ok", "label"])
-    examples = "".join(f"\n  {path}: {reason}" for path, reason in zip(bad["path"][:10], bad["status"][:10], strict=True))
+    examples = "".join(
+        f"\n  {path}: {reason}" for path, reason in zip(bad["path"][:10], bad["status"][:10], strict=True)
+    )
     examples += f"\n  and {len(bad) - 10:,} more" if len(bad) > 10 else ""
     unreadable = [name for name in classes if name not in readable]
     if unreadable:
-        names = ", ".join(map(repr, unreadable[:5])) + (f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else "")
-        raise UserError(f"no readable picture in class {names}; mend the files or remove the class. Bad files:{examples}")
+        names = ", ".join(map(repr, unreadable[:5])) + (
+            f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        )
+        raise UserError(
+            f"no readable picture in class {names}; mend the files or remove the class. Bad files:{examples}"
+        )
     if len(bad) > max_bad * len(manifest):
         share = f"{len(bad):,} of {len(manifest):,} files ({len(bad) / len(manifest):.1%}) cannot be used, more than data.max_bad={max_bad:g} allows"
-        raise UserError(f"{share}; mend or remove them, or raise it with --set data.max_bad={_above(len(bad) / len(manifest))}. Bad files:{examples}")
+        raise UserError(
+            f"{share}; mend or remove them, or raise it with --set data.max_bad={_above(len(bad) / len(manifest))}. Bad files:{examples}"
+        )
     if len(classes) < 2:
         raise UserError(f"only one class, {classes[0]!r}; a classifier needs at least two")
 
@@ -58,7 +66,9 @@ def add_groups(
     path, digests = manifest["path"].to_numpy(dtype=object), manifest["sha256"].to_numpy(dtype=object)[ok]
     found = _identical(digests) if signatures is None else find.find_duplicates(list(digests), signatures[ok], progress)
     duplicate = (found["how"] != "").to_numpy()
-    group = np.arange(len(manifest), dtype=np.int64)  # the row of the representative; an unreadable file is a group of its own
+    group = np.arange(
+        len(manifest), dtype=np.int64
+    )  # the row of the representative; an unreadable file is a group of its own
     group[ok] = ok[found["representative"]]
     manifest["group"] = group
     manifest["copy_of"], manifest["copy_how"], manifest["copy_confidence"] = "", "", np.float32("nan")
@@ -77,10 +87,14 @@ def _identical(digests: np.ndarray) -> pd.DataFrame:
     original = first[content]
     duplicate = original != np.arange(len(digests))
     how, confidence = np.where(duplicate, "identical", ""), np.where(duplicate, 1.0, np.nan)
-    return pd.DataFrame({"representative": original, "how": how, "confidence": confidence, "partner": np.where(duplicate, original, -1)})
+    return pd.DataFrame(
+        {"representative": original, "how": how, "confidence": confidence, "partner": np.where(duplicate, original, -1)}
+    )
 
 
-def describe(manifest: pd.DataFrame, source: Source, config: Data, inputs: str, files: dict[int, str], seconds: float) -> dict[str, Any]:
+def describe(
+    manifest: pd.DataFrame, source: Source, config: Data, inputs: str, files: dict[int, str], seconds: float
+) -> dict[str, Any]:
     """The content of dataset.json. `files`: shard number of the manifest -> file name."""
     ok = manifest[manifest["status"] == "ok"]
     classes = sorted(ok["label"].unique())
@@ -131,7 +145,9 @@ def changes(prepared: Prepared, source: Source, config: Data) -> str:
     if prepared.info["source"] != source.root:
         said.append(f"pictures: {prepared.info['source']} -> {source.root}")
     if not (old.get("limit") or config.limit):
-        both = prepared.manifest[["path", "label", "bytes"]].merge(source.files, on="path", how="outer", suffixes=("_old", ""), indicator="where")
+        both = prepared.manifest[["path", "label", "bytes"]].merge(
+            source.files, on="path", how="outer", suffixes=("_old", ""), indicator="where"
+        )
         same = both[both["where"] == "both"]
         amounts = {
             "added": (both["where"] == "right_only").sum(),

@@ -42,9 +42,15 @@ def make_room(out: str, size: int) -> None:
     """Make sure that `out` can take `size` bytes, and remove what an interrupted or replaced preparation left there.
 
     Raises UserError for other files in `out`, and where it cannot be written or lacks space."""
-    foreign = [name for name in file_names(out) if not name.startswith(".") and not any(fnmatch(name, pattern) for pattern in WRITTEN)]
+    foreign = [
+        name
+        for name in file_names(out)
+        if not name.startswith(".") and not any(fnmatch(name, pattern) for pattern in WRITTEN)
+    ]
     if foreign:
-        raise UserError(f"{out}: holds other files ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}); choose an empty or a new folder")
+        raise UserError(
+            f"{out}: holds other files ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}); choose an empty or a new folder"
+        )
     probe = storage.join(out, "probe.tmp")
     storage.write_bytes(probe, b"")
     storage.remove(probe)

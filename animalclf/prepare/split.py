@@ -36,9 +36,13 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     given = rows["split"].to_numpy(dtype=object)
     unknown = sorted(set(given) - {"", *SPLITS})
     if unknown:
-        raise UserError(f"column {config.split_column!r}: {unknown[0]!r} is not a split; write train, val, test, or nothing")
+        raise UserError(
+            f"column {config.split_column!r}: {unknown[0]!r} is not a split; write train, val, test, or nothing"
+        )
     if config.folds and "val" in given:
-        raise UserError(f"data.folds={config.folds}: column {config.split_column!r} names the validation pictures already; set data.folds=0")
+        raise UserError(
+            f"data.folds={config.folds}: column {config.split_column!r} names the validation pictures already; set data.folds=0"
+        )
     parts, shares = _parts(config, "val" in given, "test" in given)
 
     group = pd.factorize(rows["group"])[0]
@@ -52,7 +56,9 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     of_class = np.split(free, np.searchsorted(label[free], np.arange(1, len(classes))))
     _check(classes, of_class, sizes, config, shares[1] > 0)
     for number, mine in enumerate(of_class):
-        folds = np.roll(parts[: config.folds], number)  # so that what is left over does not always fall to the first fold
+        folds = np.roll(
+            parts[: config.folds], number
+        )  # so that what is left over does not always fall to the first fold
         side[mine] = np.concatenate([folds, parts[config.folds :]])[_deal(sizes[mine], shares)]
 
     result = np.full(len(manifest), "", dtype=object)
@@ -141,6 +147,14 @@ def _check(classes: list[str], of_class: list[np.ndarray], sizes: np.ndarray, co
         found.append(f"class {name!r} has {what}")
     if found:
         wanted = f"{needed} folds" if config.folds else "training and validation" if val else "training"
-        other = "lower data.folds" if config.folds else "set data.val=0 to train without validation" if val else "change the given splits"
+        other = (
+            "lower data.folds"
+            if config.folds
+            else "set data.val=0 to train without validation"
+            if val
+            else "change the given splits"
+        )
         more = f"; and {len(found) - 5} more classes" if len(found) > 5 else ""
-        raise UserError(f"too little for {wanted}: {'; '.join(found[:5])}{more}. Add pictures, remove the class, or {other}")
+        raise UserError(
+            f"too little for {wanted}: {'; '.join(found[:5])}{more}. Add pictures, remove the class, or {other}"
+        )

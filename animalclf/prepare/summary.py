@@ -30,7 +30,11 @@ def summary(prepared: Prepared) -> RenderableType:
         ("duplicates in different splits, as given (scores may be too good)", across, MANIFEST),
     ):
         if lines:
-            more = [f"and {len(lines) - LISTED:,} more, see {storage.join(prepared.root, file)}"] if len(lines) > LISTED else []
+            more = (
+                [f"and {len(lines) - LISTED:,} more, see {storage.join(prepared.root, file)}"]
+                if len(lines) > LISTED
+                else []
+            )
             parts.append(Text(f"\n{title}", style="bold yellow"))
             parts += [Text(f"  {line}", overflow="fold") for line in [*lines[:LISTED], *more]]
     return Group(*parts)
@@ -70,7 +74,9 @@ def _facts(prepared: Prepared, ok: pd.DataFrame) -> Table:
     table.add_row("balance", f"the largest class has {max(total) / min(total):.1f} times the pictures of the smallest")
     table.add_row("sizes", f"smallest {sizes[0]}, median {sizes[1]}, largest {sizes[2]}")
     if ignored := info["ignored"]["files"]:
-        table.add_row("ignored", Text(f"{ignored:,} files that are no pictures, such as {info['ignored']['examples'][0]}"))
+        table.add_row(
+            "ignored", Text(f"{ignored:,} files that are no pictures, such as {info['ignored']['examples'][0]}")
+        )
     noted = ok.loc[ok["note"] != "", "note"].value_counts()
     if len(noted):
         table.add_row("noted", Text("; ".join(f"{note}: {count:,}" for note, count in noted[:8].items())))

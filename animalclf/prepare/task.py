@@ -23,7 +23,10 @@ from animalclf.errors import UserError
 from animalclf.utils import s3_errors, storage
 from animalclf.utils.malloc import keep_freed_memory
 
-READ_FILES, READ_BYTES = 64, 64 * 2**20  # read together: this many requests are on their way to S3, and about so much is in memory twice
+READ_FILES, READ_BYTES = (
+    64,
+    64 * 2**20,
+)  # read together: this many requests are on their way to S3, and about so much is in memory twice
 RETRIES = 15  # about two minutes
 
 
@@ -52,7 +55,9 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     keep_freed_memory()
     for folder in (job.root, job.out):
         if not storage.is_remote(folder) and not os.path.exists(folder):
-            return _failed(f"{folder}: not visible on node {socket.gethostname()}; use s3:// or a folder that all nodes share")
+            return _failed(
+                f"{folder}: not visible on node {socket.gethostname()}; use s3:// or a folder that all nodes share"
+            )
     rows: list[dict[str, Any]] = []
     no_signature = find.signature(np.zeros((1, 1, 3), np.uint8))  # of what is set aside
 
@@ -108,7 +113,9 @@ def _one(path: str, data: bytes | str, job: Job) -> tuple[dict[str, Any], np.nda
         return row | {"status": str(error)}, None
     height, width = found.image.shape[:2]
     stored = resize(found.image, job.size)
-    signature = find.signature(stored if job.size >= 2 * find.SIDE else found.image)  # of the small picture it takes a third of the time
+    signature = find.signature(
+        stored if job.size >= 2 * find.SIDE else found.image
+    )  # of the small picture it takes a third of the time
     row |= {"width": width, "height": height, "signature": signature, "status": "ok", "note": found.note}
     return row, stored
 
@@ -131,7 +138,9 @@ def _announce(folder: str, paths: Sequence[str]) -> None:
     """Tell the system which local files are read next, so that the disk has all of them to do and not one at a time."""
     for path in paths if hasattr(os, "posix_fadvise") else ():
         with suppress(OSError):  # reading says what is wrong with it
-            file = os.open(storage.join(folder, path), os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a pipe's other end
+            file = os.open(
+                storage.join(folder, path), os.O_RDONLY | os.O_NONBLOCK
+            )  # does not wait for a pipe's other end
             try:
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
             finally:
@@ -147,7 +156,9 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
     for attempt in range(RETRIES + 1):
         left = [path for path in paths if path not in contents]
         # cat_ranges takes names as they are, where cat would read "[1]" as a pattern
-        for path, content in zip(left, fs.cat_ranges([storage.join(base, path) for path in left], None, None, on_error="return"), strict=True):
+        for path, content in zip(
+            left, fs.cat_ranges([storage.join(base, path) for path in left], None, None, on_error="return"), strict=True
+        ):
             if isinstance(content, bytes):
                 contents[path] = content
             elif isinstance(content, FileNotFoundError):

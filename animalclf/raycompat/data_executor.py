@@ -39,11 +39,18 @@ def start_next_task_soon() -> None:
 @patch(
     VERSIONS,
     {
-        "ray.data._internal.execution.streaming_executor:create_cluster_autoscaler": ("topology", "resource_manager", "data_context", "execution_id"),
+        "ray.data._internal.execution.streaming_executor:create_cluster_autoscaler": (
+            "topology",
+            "resource_manager",
+            "data_context",
+            "execution_id",
+        ),
         "ray.data._internal.cluster_autoscaler:ClusterAutoscaler.try_trigger_scaling": ("self",),
         "ray.data._internal.cluster_autoscaler:ClusterAutoscaler.on_executor_shutdown": ("self",),
         "ray.data._internal.cluster_autoscaler:ClusterAutoscaler.get_total_resources": ("self",),
-        "ray.data._internal.execution.interfaces.execution_options:ExecutionResources.from_resource_dict": ("resource_dict",),
+        "ray.data._internal.execution.interfaces.execution_options:ExecutionResources.from_resource_dict": (
+            "resource_dict",
+        ),
     },
 )
 def without_coordinator() -> None:
@@ -89,4 +96,6 @@ def without_statistics() -> None:
 
     for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
         setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
-    _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid.uuid4().hex)  # as Ray does where the actor does not answer
+    _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(
+        lambda: uuid.uuid4().hex
+    )  # as Ray does where the actor does not answer

@@ -30,7 +30,9 @@ def _set(replacements: list[Replacement]) -> None:
         setattr(place, name, value)
 
 
-@patch(VERSIONS, {"ray._private.services:get_node": ("gcs_address", "node_id"), "ray._private.services:GcsClient": None})
+@patch(
+    VERSIONS, {"ray._private.services:get_node": ("gcs_address", "node_id"), "ray._private.services:GcsClient": None}
+)
 def look_for_node_often() -> list[Replacement]:
     """Ray looks once a second whether its node is up; this, every 0.02 s.
 
@@ -73,5 +75,9 @@ def without_servers() -> list[Replacement]:
         (node.Node, "start_api_server", no_api_server),
         (node.Node, "start_log_monitor", lambda self: None),
         (node.Node, "start_monitor", lambda self: None),
-        (utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),  # as where Ray is installed without its dashboard
+        (
+            utils,
+            "get_dashboard_dependency_error",
+            lambda: ImportError("not wanted"),
+        ),  # as where Ray is installed without its dashboard
     ]

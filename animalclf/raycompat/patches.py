@@ -21,7 +21,9 @@ OWN = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that a
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-PATCHES: list[Callable[[], str]] = []  # of each patch of the modules that are imported: why it must not apply here, "" where it may
+PATCHES: list[
+    Callable[[], str]
+] = []  # of each patch of the modules that are imported: why it must not apply here, "" where it may
 
 
 def patch(
@@ -48,7 +50,9 @@ def patch(
     return decorate
 
 
-def refusal(name: str, versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False) -> str:
+def refusal(
+    name: str, versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False
+) -> str:
     """Why the patch `name` must not apply here; "" where it may."""
     import ray
 

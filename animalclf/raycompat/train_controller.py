@@ -47,7 +47,10 @@ def _no_current_actor() -> Iterator[None]:
         "ray.train.v2._internal.execution.controller:TrainController.worker_group_cls": None,
         "ray.train.v2._internal.execution.controller:TrainController.run": ("self",),
         "ray.train.v2._internal.execution.controller:TrainController.get_result": ("self",),
-        "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy.after_controller_start": ("self", "train_run_context"),
+        "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy.after_controller_start": (
+            "self",
+            "train_run_context",
+        ),
         "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy._maybe_send_resource_request": ("self",),
         "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy._cancel_resource_request": ("self",),
         "ray.train.v2._internal.execution.worker_group:WorkerGroup._get_worker_runtime_env": ("custom_runtime_env",),
@@ -103,7 +106,9 @@ def trainer_class() -> type[TorchTrainer]:
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
             not_needed = (DatasetsCallback, PlacementGroupCleanerCallback)
-            return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, not_needed)]
+            return [
+                callback for callback in super()._create_default_callbacks() if not isinstance(callback, not_needed)
+            ]
 
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
             os.environ[STRUCTURED_LOGGING] = "0"  # its own would write to the screen too

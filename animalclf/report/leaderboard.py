@@ -16,7 +16,15 @@ from animalclf.inference.members import Validated, side_by_side
 from animalclf.metrics import PRIMARY, Counts, Metric, Predictions, headline_metrics, significance
 from animalclf.models import build
 from animalclf.models.classifier import count
-from animalclf.rows import EnsembleResult, Evaluation, Leaderboard, LeaderboardPair, LeaderboardRow, Spread, TrainingResult
+from animalclf.rows import (
+    EnsembleResult,
+    Evaluation,
+    Leaderboard,
+    LeaderboardPair,
+    LeaderboardRow,
+    Spread,
+    TrainingResult,
+)
 from animalclf.runs import Run
 
 RESAMPLES = 500
@@ -37,12 +45,16 @@ def leaderboard(runs: Sequence[Run], ensembles: Sequence[EnsembleResult] = ()) -
     configs = [run.config() for run in runs]
     entries = []
     for name, members in _recipes(runs, configs).items():
-        entries.append((_model_row(name, [runs[number] for number in members], configs[members[0]], validated, members), members))
+        entries.append(
+            (_model_row(name, [runs[number] for number in members], configs[members[0]], validated, members), members)
+        )
     for number, result in enumerate(ensembles, start=len(runs)):
         entries.append((_ensemble_row(result, validated, number), [number]))
     entries.sort(key=lambda entry: -entry[0][PRIMARY].mean)
     rows = [row for row, _ in entries]
-    return Leaderboard(images=len(validated.labels), classes=validated.classes, rows=rows, pairs=_pairs(entries, validated))
+    return Leaderboard(
+        images=len(validated.labels), classes=validated.classes, rows=rows, pairs=_pairs(entries, validated)
+    )
 
 
 def _pairs(entries: Sequence[tuple[LeaderboardRow, Sequence[int]]], validated: Validated) -> list[LeaderboardPair]:
@@ -51,10 +63,25 @@ def _pairs(entries: Sequence[tuple[LeaderboardRow, Sequence[int]]], validated: V
     tests = []
     for place, (better, of_better) in enumerate(entries):
         for worse, of_worse in entries[place + 1 :]:
-            tests.append((better.recipe, worse.recipe, *significance.difference(correct[of_better], correct[of_worse], validated.labels)))
+            tests.append(
+                (
+                    better.recipe,
+                    worse.recipe,
+                    *significance.difference(correct[of_better], correct[of_worse], validated.labels),
+                )
+            )
     corrected = significance.holm([p_alone for *_, p_alone in tests])
     return [
-        LeaderboardPair(better=better, worse=worse, difference=difference, low=low, high=high, p_alone=p_alone, p=p, significant=p < SIGNIFICANT)
+        LeaderboardPair(
+            better=better,
+            worse=worse,
+            difference=difference,
+            low=low,
+            high=high,
+            p_alone=p_alone,
+            p=p,
+            significant=p < SIGNIFICANT,
+        )
         for (better, worse, difference, low, high, p_alone), p in zip(tests, corrected, strict=True)
     ]
 
@@ -70,14 +97,18 @@ def _recipes(runs: Sequence[Run], configs: Sequence[Config]) -> dict[str, list[i
             continue
         same = [other for other in group if flat[other]["seed"] == mine["seed"]]
         if same:
-            raise UserError(f"{runs[number].root}: the same configuration and seed as {runs[same[0]].root}; it tells nothing new, leave one out")
+            raise UserError(
+                f"{runs[number].root}: the same configuration and seed as {runs[same[0]].root}; it tells nothing new, leave one out"
+            )
         group.append(number)
     named = {}
     for group in groups:
         first = flat[group[0]]
         rivals = [flat[other[0]] for other in groups if flat[other[0]]["name"] == first["name"]]
         differing = [key for key in first if key != "seed" and any(rival[key] != first[key] for rival in rivals)]
-        named[" ".join([str(first["name"]), *(f"{key}={_short(first[key])}" for key in differing)])] = sorted(group, key=lambda n: flat[n]["seed"])
+        named[" ".join([str(first["name"]), *(f"{key}={_short(first[key])}" for key in differing)])] = sorted(
+            group, key=lambda n: flat[n]["seed"]
+        )
     return named
 
 
@@ -85,7 +116,9 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
-def _model_row(name: str, runs: Sequence[Run], config: Config, validated: Validated, positions: Sequence[int]) -> LeaderboardRow:
+def _model_row(
+    name: str, runs: Sequence[Run], config: Config, validated: Validated, positions: Sequence[int]
+) -> LeaderboardRow:
     results = [run.result() for run in runs]
     with torch.device("meta"):  # shapes without memory
         model = build(config.model, len(validated.classes), load_weights=False)
@@ -100,7 +133,9 @@ def _model_row(name: str, runs: Sequence[Run], config: Config, validated: Valida
         best_epoch=_spread(epochs, min(epochs), max(epochs)),
         images_per_s=float(np.mean([result.images_per_s for result in results])),
         seconds_to_best=float(np.mean(seconds)),
-        device_seconds_to_best=float(np.mean([spent * result.workers for spent, result in zip(seconds, results, strict=True)])),
+        device_seconds_to_best=float(
+            np.mean([spent * result.workers for spent, result in zip(seconds, results, strict=True)])
+        ),
         parameters=count(model),
         trainable=count(model, trainable_only=True),
     )
@@ -169,6 +204,8 @@ def _resampled(predictions: Predictions, metrics: Sequence[Metric]) -> dict[str,
         resample = predictions.take(pick)
         counts.append(Counts.of(resample.confusion))
         values.append([metric.of_predictions(resample) for metric in of_predictions if metric.of_predictions])
-    stacked = Counts(counts[0].support, np.stack([one.predicted for one in counts]), np.stack([one.hits for one in counts]))
+    stacked = Counts(
+        counts[0].support, np.stack([one.predicted for one in counts]), np.stack([one.hits for one in counts])
+    )
     columns = dict(zip([metric.key for metric in of_predictions], np.array(values).T, strict=True))
     return columns | {metric.key: metric.of_counts(stacked) for metric in metrics if metric.of_counts}

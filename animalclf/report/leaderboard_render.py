@@ -84,7 +84,11 @@ def to_markdown(board: Leaderboard) -> str:
     lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1)]
     for row in board.rows:
         score = row[PRIMARY]
-        cells = [_cell(row.recipe), _seeds(row), f"**{primary.short_text(score.mean)}**{_spread(score)} ({_interval(score)})"]
+        cells = [
+            _cell(row.recipe),
+            _seeds(row),
+            f"**{primary.short_text(score.mean)}**{_spread(score)} ({_interval(score)})",
+        ]
         cells += [metric.short_text(row[metric.key].mean) for metric in others]
         cells += [_best_epoch(row), _speed(row), duration(row.seconds_to_best), f"{row.parameters:,}"]
         lines.append(f"| {' | '.join(cells)} |")

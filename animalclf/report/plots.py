@@ -56,7 +56,8 @@ def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
 
 
 def learning_curves(
-    histories: Sequence[tuple[str, str, Sequence[EpochRow]]], reference: Mapping[str, Sequence[tuple[int, float, float, float, float]]]
+    histories: Sequence[tuple[str, str, Sequence[EpochRow]]],
+    reference: Mapping[str, Sequence[tuple[int, float, float, float, float]]],
 ) -> Figure:
     """Loss and accuracy by epoch of every run (label, model, history): validation solid, training dashed, and as crosses the validation of
     `reference` results by model (epoch, train accuracy, validation accuracy, train loss, validation loss)."""
@@ -82,7 +83,10 @@ def learning_curves(
     if losses:
         below.set_ylim(0, float(np.quantile(losses, 0.98)) * 1.1)  # one wild epoch must not flatten all others
     below.set_xlabel("epoch")
-    lines = [matplotlib.lines.Line2D([], [], color=COLOURS[n % len(COLOURS)], label=_short(label)) for n, label in enumerate(labels)]
+    lines = [
+        matplotlib.lines.Line2D([], [], color=COLOURS[n % len(COLOURS)], label=_short(label))
+        for n, label in enumerate(labels)
+    ]
     marks: list[tuple[str, dict[str, str]]] = [("validation", {}), ("training", {"linestyle": "--"})]
     if any(reference.get(model) for _, model, _ in histories):
         marks.append(("reference notebook, validation", {"marker": "x", "linestyle": ""}))
@@ -101,7 +105,13 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
         bins, colour = found.calibration, COLOURS[number % len(COLOURS)]
         x, y = [row.confidence for row in bins], [row.accuracy for row in bins]
         axes.plot(x, y, color=colour, linewidth=1, alpha=0.7)
-        axes.scatter(x, y, s=[200 * (row.images / found.rows) + 8 for row in bins], color=colour, label=f"{_short(label)} ({found['ece']:.3f})")
+        axes.scatter(
+            x,
+            y,
+            s=[200 * (row.images / found.rows) + 8 for row in bins],
+            color=colour,
+            label=f"{_short(label)} ({found['ece']:.3f})",
+        )
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.set_xlim(0, 1.02)
@@ -121,7 +131,13 @@ def confusion(label: str, found: Evaluation) -> Figure:
     if len(classes) <= 40:
         for row, column in np.argwhere(counts):
             axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color="white" if shares[row, column] > 0.5 else "#333"
+                column,
+                row,
+                str(counts[row, column]),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if shares[row, column] > 0.5 else "#333",
             )
     names = [_short(name, 20) for name in classes]
     axes.set_xticks(range(len(names)), names, rotation=90)
@@ -146,8 +162,12 @@ def svg(figure: Figure, salt: str) -> str:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         _save(figure, sink, format="svg", metadata={"Date": None})
     text = sink.getvalue()
-    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :].replace(INK, "currentColor"))  # group names, the same in every plot
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
+    text = re.sub(
+        r'<g id="[^"]*"', "<g", text[text.index("<svg") :].replace(INK, "currentColor")
+    )  # group names, the same in every plot
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
+    )
 
 
 def png(figure: Figure) -> bytes:
@@ -160,7 +180,9 @@ def png(figure: Figure) -> bytes:
 
 def _save(figure: Figure, sink: Any, **how: Any) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # no installed font has the script: the page shows it, the PNG boxes
+        warnings.filterwarnings(
+            "ignore", "Glyph", UserWarning
+        )  # no installed font has the script: the page shows it, the PNG boxes
         figure.savefig(sink, **how)
 
 

@@ -48,7 +48,9 @@ class Section:
 SECTIONS: Registry[Section] = Registry("report section", package="animalclf.report.sections")
 
 
-def register(name: str, *, title: str, order: int, when: Callable[[ReportData], bool] = lambda data: True) -> Callable[[Gather], Gather]:
+def register(
+    name: str, *, title: str, order: int, when: Callable[[ReportData], bool] = lambda data: True
+) -> Callable[[Gather], Gather]:
     """Decorator that makes a function the section `name`. Raises ValueError for a taken name."""
 
     def decorate(gather: Gather) -> Gather:

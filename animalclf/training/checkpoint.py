@@ -98,7 +98,14 @@ def load(url: str, device: str | torch.device = "cpu") -> dict[str, Any]:
         content = torch.load(io.BytesIO(storage.read_bytes(url)), map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{url}: no checkpoint here") from error
-    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, torch.serialization.pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        torch.serialization.pickle.UnpicklingError,
+    ) as error:
         raise UserError(f"{url}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{url}: not a checkpoint of this version of animalclf (format {FORMAT})")
@@ -124,7 +131,9 @@ def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier
     """
     url = run if run.endswith(".pt") else Run(storage.absolute(run)).checkpoint("best")
     content = load(url, device)
-    info = ModelInfo(configuration.from_dict(content["config"]), list(content["classes"]), content["epoch"], content["prior"])
+    info = ModelInfo(
+        configuration.from_dict(content["config"]), list(content["classes"]), content["epoch"], content["prior"]
+    )
     model = build(info.config.model, len(info.classes), load_weights=False)
     load_state(model, content["model"], url)
     return model.to(device).eval(), info

@@ -15,7 +15,12 @@ from animalclf.utils.progress import LOG_SECONDS, ProgressLine, progress_text
 from animalclf.utils.throttle import Throttle
 
 PHASES = {"features": "features of the frozen base", "train": "training", "val": "validating"}
-STARTUP = {"pictures": "pictures ready", "ray": "ray ready", "workers": "workers ready", "first step": "first step"}  # part -> the moment it ends
+STARTUP = {
+    "pictures": "pictures ready",
+    "ray": "ray ready",
+    "workers": "workers ready",
+    "first step": "first step",
+}  # part -> the moment it ends
 EPOCH_LINE_SECONDS = 1.0  # between two lines of epochs; those of a head on cached features take hundredths
 
 
@@ -33,7 +38,9 @@ class TrainingDisplay:
         self.line.describe("starting the workers")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.line.__exit__(kind, error, trace)
 
     def show(self, event: ProgressEvent) -> None:
@@ -42,8 +49,13 @@ class TrainingDisplay:
             case EpochEnd():
                 self._epoch(event.row)
             case Moment():
-                if event.moment in self.moments and event.workers is not None:  # after a fault, or where an elastic training is resized
-                    console.print(f"the workers started again, {event.workers} now; finished epochs stay as they are", soft_wrap=True)
+                if (
+                    event.moment in self.moments and event.workers is not None
+                ):  # after a fault, or where an elastic training is resized
+                    console.print(
+                        f"the workers started again, {event.workers} now; finished epochs stay as they are",
+                        soft_wrap=True,
+                    )
                 self.moments.setdefault(event.moment, seconds_since_start())
             case PhaseProgress():
                 self.moments.setdefault("first step", seconds_since_start())
@@ -78,7 +90,10 @@ class TrainingDisplay:
         if not self.epoch_lines.ready(always=row.epoch >= self.epochs):
             return
         self.log_lines.reset()
-        parts = [f"epoch {row.epoch:>3}/{self.epochs}", f"train loss {row.train_loss:.4f} accuracy {row.train_accuracy:.4f}"]
+        parts = [
+            f"epoch {row.epoch:>3}/{self.epochs}",
+            f"train loss {row.train_loss:.4f} accuracy {row.train_accuracy:.4f}",
+        ]
         if row.val:
             parts.append(f"val {epoch_text(row.val)}")
         waiting = f", {row.wait_fraction:.0%} waiting for data" if row.wait_fraction >= 0.05 else ""
@@ -112,10 +127,16 @@ def results_table(result: TrainingResult) -> Table:
     if parts := result.time:
         shown = [name for name in TIME_PARTS if parts.get(name, 0) >= 0.5 or name in ("step", "wait")]
         inside = ", ".join(f"{duration(parts[name])} {TIME_PARTS[name]}" for name in shown)
-        table.add_row("of that", f"{inside}; input tasks beside: {duration(parts['read'])} reading, {duration(parts['augment'])} augmenting")
+        table.add_row(
+            "of that",
+            f"{inside}; input tasks beside: {duration(parts['read'])} reading, {duration(parts['augment'])} augmenting",
+        )
     if result.startup:
         *each, (_, total) = result.startup.items()
-        table.add_row("start to first step", f"{duration(total)} ({', '.join(f'{name} {duration(seconds)}' for name, seconds in each)})")
+        table.add_row(
+            "start to first step",
+            f"{duration(total)} ({', '.join(f'{name} {duration(seconds)}' for name, seconds in each)})",
+        )
     table.add_row("workers", f"{result.workers}, {result.precision}")
     table.add_row("run", result.run)
     return table

@@ -67,7 +67,9 @@ def average_statistics(model: torch.nn.Module) -> None:
 def set_up_cpu(threads: int, local_world_size: int) -> None:
     """Set the CPU threads of this rank: `threads`, or (0) the node's physical cores divided by its ranks (Ray sets
     OMP_NUM_THREADS=1). Freed memory stays with the process."""
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores())
+    cores = min(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores()
+    )
     torch.set_num_threads(threads or max(1, cores // local_world_size))
     keep_freed_memory()
 

@@ -37,9 +37,16 @@ if TYPE_CHECKING:
 Report = Callable[[ProgressEvent], None]
 POLL_SECONDS = 0.2  # between two looks for events of the workers
 SILENCE_SECONDS = 60.0  # without an event of the workers, until that is reported
-EXECUTION = ("profile", "compile", "compile_from", "cuda_graphs")  # keys of `train` that change nothing of what is trained: a resume may differ
+EXECUTION = (
+    "profile",
+    "compile",
+    "compile_from",
+    "cuda_graphs",
+)  # keys of `train` that change nothing of what is trained: a resume may differ
 DEFAULT_MODEL = configuration.Model().name
-ATTEMPTS_TO_PLACE = 60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
+ATTEMPTS_TO_PLACE = (
+    60  # of half a minute each (cluster.ensure_ray): machines may have to be started, or come back, first
+)
 SECONDS_TO_STOP = 30.0  # for the workers to end after an interrupt
 
 
@@ -77,7 +84,9 @@ def claim(out: str, config: Config, resume: bool, same_length: bool = False) -> 
             raise UserError(f"{out}: there is a run here already; continue it with --resume, or choose another --out")
         changed = _changed(run.config(), config)
         if changed and (same_length or not is_longer(run, config)):
-            raise UserError(f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}")
+            raise UserError(
+                f"{out}: the configuration differs from the run's, so it cannot be resumed: {'; '.join(changed)}"
+            )
     elif resume:
         raise UserError(f"{out}: no run to resume here (config.yaml is missing); start it without --resume")
     run.lock()
@@ -94,22 +103,32 @@ def is_longer(run: Run, config: Config) -> bool:
     where the run cannot go on to that length, because its epochs so far would have been others, or fewer: finished
     epochs are not undone."""
     stored, epochs, history = run.config(), config.train.epochs, run.metrics()
-    if not configuration.changed_keys(stored, config).keys() <= {"train.epochs", "train.patience", *(f"train.{name}" for name in EXECUTION)}:
+    if not configuration.changed_keys(stored, config).keys() <= {
+        "train.epochs",
+        "train.patience",
+        *(f"train.{name}" for name in EXECUTION),
+    }:
         return False
     from animalclf.training.train_state import out_of_patience
 
     change, schedule = f"{run.root}: {'; '.join(_changed(stored, config))}", config.optim.schedule
     if epochs != stored.train.epochs and LR_SCHEDULES.get(schedule).depends_on_epochs:
-        raise UserError(f"{change}: with optim.schedule={schedule} the learning rate of every epoch depends on it; start a new run")
+        raise UserError(
+            f"{change}: with optim.schedule={schedule} the learning rate of every epoch depends on it; start a new run"
+        )
     if epochs < len(history):
         raise UserError(f"{change}: {len(history)} epochs are done already; resume with {len(history)} or more")
     last = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
     if last < len(history) or (last < epochs and run.finished()):
-        raise UserError(f"{change}: ends after epoch {last}, {config.train.patience} without a better one; resume with more train.patience")
+        raise UserError(
+            f"{change}: ends after epoch {last}, {config.train.patience} without a better one; resume with more train.patience"
+        )
     return True
 
 
-def prepared_for(data: str, config: Config, where: str, explicit: Collection[str] = (), workers: int = 0) -> tuple[Prepared, Config]:
+def prepared_for(
+    data: str, config: Config, where: str, explicit: Collection[str] = (), workers: int = 0
+) -> tuple[Prepared, Config]:
     """The prepared set `data`, or the one made of the images `data` below `where` (reused where it is there); and
     `config` with the set's own data settings. If Ray must be started for that, it has room for `workers` training
     workers.
@@ -134,14 +153,18 @@ def prepared_for(data: str, config: Config, where: str, explicit: Collection[str
     changed = configuration.changed_keys(replace(config, data=stored), config)
     other = [f"{key}: {was} -> {now}" for key, (was, now) in changed.items() if key in explicit]
     if other:
-        raise UserError(f"{data}: was prepared with other settings ({'; '.join(other)}); prepare it again, or leave out these --set")
+        raise UserError(
+            f"{data}: was prepared with other settings ({'; '.join(other)}); prepare it again, or leave out these --set"
+        )
     return prepared, replace(config, data=stored)
 
 
 # --------------------------------------------------------------------------------------------------------------- start
 
 
-def start(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, report: Report) -> TrainingResult:
+def start(
+    config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, report: Report
+) -> TrainingResult:
     """Print the plan, record it in the run folder, and train in this process (`local`) or on Ray. Returns the content
     of result.json.
 
@@ -177,7 +200,9 @@ def _check_model(config: Config, classes: int) -> None:
         build(config.model, classes, load_weights=False)
 
 
-def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> tuple[Workers, bool, str]:
+def _place_on_ray(
+    config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool
+) -> tuple[Workers, bool, str]:
     """The workers as the cluster has room for them, whether the images fit into its memory, and both in words. Raises
     UserError."""
     from animalclf.cluster import at_most, ensure_ray, gpus
@@ -205,7 +230,9 @@ def record(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
     """Make the folder a run of `config` on `prepared`, with `facts` in its environment. Raises UserError for a run on
     other images."""
     if not run.exists():
-        run.write_environment(prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **facts)
+        run.write_environment(
+            prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **facts
+        )
         run.write_config(config)  # last: it makes the folder a run
         return
     stored = run.environment()
@@ -262,13 +289,17 @@ def train_on_ray(
     from animalclf.training.worker import Task
 
     mailbox, switch = open_mailbox(), switch or Switch()
-    task = Task(config, prepared.root, run.root, images or cache_images(prepared, num_cpus=input_cpus(workers)), mailbox)
+    task = Task(
+        config, prepared.root, run.root, images or cache_images(prepared, num_cpus=input_cpus(workers)), mailbox
+    )
     fit = _Fit(_trainer(task, workers), switch)
     switch.begin(mailbox)
     fit.start()
     try:
         return _follow(fit, mailbox, run, workers, report)
-    except BaseException:  # an interrupt, a lost lock, a full disk: no worker may go on with a run folder that is no longer locked
+    except (
+        BaseException
+    ):  # an interrupt, a lost lock, a full disk: no worker may go on with a run folder that is no longer locked
         _stop(switch)
         raise
 
@@ -280,7 +311,9 @@ def _stop(switch: Switch) -> None:
     try:
         switch.stop()
         switch.wait(SECONDS_TO_STOP)
-    except ray.exceptions.RayError as error:  # the mailbox died with its node; what ended the training is raised, and not this
+    except (
+        ray.exceptions.RayError
+    ) as error:  # the mailbox died with its node; what ended the training is raised, and not this
         console.print(f"the workers could not be stopped ({type(error).__name__})", soft_wrap=True)
 
 
@@ -293,7 +326,9 @@ def _trainer(task: Task, workers: Workers) -> Any:
     from animalclf.training.stop import EndRun
     from animalclf.training.worker import worker
 
-    failures = ray.train.FailureConfig(max_failures=task.config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE)
+    failures = ray.train.FailureConfig(
+        max_failures=task.config.train.max_failures, controller_failure_limit=ATTEMPTS_TO_PLACE
+    )
     return (trainer_class() or ray.train.torch.TorchTrainer)(
         worker,
         train_loop_config={"task": task},
@@ -348,7 +383,10 @@ def _follow(fit: _Fit, mailbox: Any, run: Run, workers: Workers, report: Report)
             report(event)
             silence.reset()
         if silence.ready():
-            console.print(f"no sign of the workers for a minute ({workers.text} requested; the cluster has {cluster_text()} now)", soft_wrap=True)
+            console.print(
+                f"no sign of the workers for a minute ({workers.text} requested; the cluster has {cluster_text()} now)",
+                soft_wrap=True,
+            )
         if isinstance(result, Exception):
             raise result
         if result is not None:

@@ -20,10 +20,21 @@ from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
 from animalclf.training.frozen_features import FeatureLoader, recorded_rows
 
-PARTS = ("features", "read", "augment", "wait", "handover", "step", "validate", "keep")  # of an epoch's time, as metrics.jsonl has them
+PARTS = (
+    "features",
+    "read",
+    "augment",
+    "wait",
+    "handover",
+    "step",
+    "validate",
+    "keep",
+)  # of an epoch's time, as metrics.jsonl has them
 
 
-def finish(context: TrainContext, history: Sequence[EpochRow], seconds: float, features: FeatureLoader | None) -> TrainingResult:
+def finish(
+    context: TrainContext, history: Sequence[EpochRow], seconds: float, features: FeatureLoader | None
+) -> TrainingResult:
     """Evaluate the best checkpoint over all ranks, each row once; with `features` of a frozen base, its head on those
     of validation.
 
@@ -75,11 +86,14 @@ def _totals(context: TrainContext, history: Sequence[EpochRow]) -> dict[str, Any
         "seconds": sum(row.seconds for row in history),
         "images_per_s": float(np.median([row.images_per_s for row in history])),
         "time": {part: sum(row.get(f"{part}_seconds", 0.0) for row in rows) for part in PARTS},
-        "wait_fraction": sum(row.wait_fraction * row.train_seconds for row in history) / sum(row.train_seconds for row in history),
+        "wait_fraction": sum(row.wait_fraction * row.train_seconds for row in history)
+        / sum(row.train_seconds for row in history),
     }
 
 
-def _evaluate(context: TrainContext, split: str, index: np.ndarray, probabilities: np.ndarray) -> tuple[Evaluation, pd.DataFrame]:
+def _evaluate(
+    context: TrainContext, split: str, index: np.ndarray, probabilities: np.ndarray
+) -> tuple[Evaluation, pd.DataFrame]:
     """The metrics of a split, and its table of predictions, from this rank's manifest rows int64 (N,) and probabilities
     (N, classes)."""
     parts = all_gather((index, probabilities))
@@ -90,11 +104,15 @@ def _evaluate(context: TrainContext, split: str, index: np.ndarray, probabilitie
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
     evaluation = from_probabilities(probabilities, context.plan.labels[index], context.classes)
     rows = context.prepared.manifest.iloc[index]
-    return evaluation, predictions_table(list(rows["path"]), context.classes, probabilities, [OK] * len(rows), list(rows["label"]))
+    return evaluation, predictions_table(
+        list(rows["path"]), context.classes, probabilities, [OK] * len(rows), list(rows["label"])
+    )
 
 
 @torch.no_grad()
-def predict(network: nn.Module, classes: int, batches: Iterator[Batch], device: torch.device, bf16: bool) -> tuple[np.ndarray, np.ndarray]:
+def predict(
+    network: nn.Module, classes: int, batches: Iterator[Batch], device: torch.device, bf16: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Manifest rows int64 (N,) and class probabilities float32 (N, classes) of this rank's batches."""
     indices, parts = [np.empty(0, np.int64)], [torch.empty((0, classes), device=device)]
     for image, _ in loop.on_device(recorded_rows(batches, indices), device, loop.Clock()):

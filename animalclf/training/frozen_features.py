@@ -19,7 +19,9 @@ from animalclf.training import loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, all_gather
 
-ON_DEVICE_BYTES = 2**28  # of features that wait on the device for their copy to the host: a copy after every batch would leave a GPU idle
+ON_DEVICE_BYTES = (
+    2**28
+)  # of features that wait on the device for their copy to the host: a copy after every batch would leave a GPU idle
 GPU_BATCH = 256  # images at once on a GPU, at least; on a CPU the recipe's batch size
 
 
@@ -39,7 +41,10 @@ class FeatureLoader:
         batches = self.plan.batch_rows(phase, epoch, self.ranks.rank, self.ranks.world_size)
         if self.on_device and batches:
             rows, start = np.concatenate(batches), 0
-            features, labels = (table[to_device(at, table.device)] for table, at in zip(self.on_device, (self.position[rows], rows), strict=True))
+            features, labels = (
+                table[to_device(at, table.device)]
+                for table, at in zip(self.on_device, (self.position[rows], rows), strict=True)
+            )
         for index in batches:
             if len(index) and self.on_device:
                 part = slice(start, start := start + len(index))

@@ -23,7 +23,9 @@ from animalclf.training.mixup import MixedBatch
 from animalclf.training.optim import set_learning_rate
 from animalclf.training.step_graphs import StepGraphs
 
-DeviceAugment = Callable[[torch.Tensor, np.ndarray], torch.Tensor]  # stored images and their manifest rows to the network's input
+DeviceAugment = Callable[
+    [torch.Tensor, np.ndarray], torch.Tensor
+]  # stored images and their manifest rows to the network's input
 Mix = Callable[[torch.Tensor, torch.Tensor, int], MixedBatch]  # images, labels and the step's number
 Progress = Callable[[int, float], None]  # images over all ranks so far, and seconds
 
@@ -51,7 +53,9 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     abilities = torch.cpu.get_capabilities()
     # Intel's AVX512-BF16 without AMX multiplies no faster than fp32; AMD's does so twice as fast.
-    return bool(abilities.get("amx_bf16") or (abilities.get("avx512_bf16") and "Intel" not in str(abilities.get("cpu_name"))))
+    return bool(
+        abilities.get("amx_bf16") or (abilities.get("avx512_bf16") and "Intel" not in str(abilities.get("cpu_name")))
+    )
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[object]:
@@ -134,7 +138,9 @@ class TrainMetrics:
     rows: int
 
 
-def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.optim.Optimizer, settings: TrainPass) -> tuple[TrainMetrics, Clock]:
+def train_epoch(
+    network: nn.Module, batches: Iterable[Batch], optimizer: torch.optim.Optimizer, settings: TrainPass
+) -> tuple[TrainMetrics, Clock]:
     """One pass over `batches`, an optimizer step each. Returns the metrics over all ranks, and this rank's clock.
 
     Raises UserError where the loss is no longer a number.
@@ -143,7 +149,9 @@ def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.o
     train, optim, steps = settings.config.train, settings.config.optim, len(settings.step_sizes)
     device, loss = settings.ranks.device, LOSSES.get(train.loss)(settings.config)
     clock, bf16, started = Clock(), choose_bf16(train.precision, device), time.perf_counter()
-    sums = settings.graphs.sums.zero_() if settings.graphs else torch.zeros(2, dtype=torch.float64, device=device)  # read at the end alone
+    sums = (
+        settings.graphs.sums.zero_() if settings.graphs else torch.zeros(2, dtype=torch.float64, device=device)
+    )  # read at the end alone
 
     def optimize(batch: MixedBatch, global_size: int) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -158,13 +166,18 @@ def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.o
         if settings.graphs:
             settings.graphs.run(lambda image, label: optimize(MixedBatch(image, label), len(label)), image, label)
         else:
-            optimize(settings.mix(image, label, step) if settings.mix else MixedBatch(image, label), int(settings.step_sizes[step]))
+            optimize(
+                settings.mix(image, label, step) if settings.mix else MixedBatch(image, label),
+                int(settings.step_sizes[step]),
+            )
         for hook in settings.after_step:
             hook()
         if settings.progress:
             settings.progress(clock.images * settings.ranks.world_size, time.perf_counter() - started)
     if step + 1 != steps:
-        raise RuntimeError(f"epoch {settings.epoch} gave {step + 1} steps, the plan has {steps}: this is a bug, please report it")
+        raise RuntimeError(
+            f"epoch {settings.epoch} gave {step + 1} steps, the plan has {steps}: this is a bug, please report it"
+        )
     totals = torch.cat([sums, sums.new_tensor([clock.images])])
     all_reduce(totals)
     total_loss, correct, rows = totals.tolist()
@@ -176,7 +189,13 @@ def train_epoch(network: nn.Module, batches: Iterable[Batch], optimizer: torch.o
 
 
 def _forward_backward(
-    network: nn.Module, batch: MixedBatch, global_size: int, settings: TrainPass, loss: Loss, bf16: bool, sums: torch.Tensor
+    network: nn.Module,
+    batch: MixedBatch,
+    global_size: int,
+    settings: TrainPass,
+    loss: Loss,
+    bf16: bool,
+    sums: torch.Tensor,
 ) -> None:
     """The gradients of one step, in micro-batches; adds loss and correct predictions to `sums`, float64 (2,). On a GPU nothing here
     waits for it.
@@ -234,4 +253,6 @@ def validate(
 def same_count(name: str, seen: int, expected: int) -> None:
     """Raise RuntimeError unless every row of the manifest was seen exactly once."""
     if seen != expected:
-        raise RuntimeError(f"{seen} {name} rows were seen, the manifest has {expected}: this is a bug, please report it")
+        raise RuntimeError(
+            f"{seen} {name} rows were seen, the manifest has {expected}: this is a bug, please report it"
+        )

@@ -47,7 +47,9 @@ def weighted_sum(losses: torch.Tensor, target: torch.Tensor, class_weights: torc
     """The sum of the images' losses float32 (N,), each times the weight of its class (float32 (classes,)), as Keras's
     class_weight does. Raises ValueError for a loss that gives another shape, such as a mean."""
     if losses.shape != target.shape:
-        raise ValueError(f"train.loss gives values of shape {tuple(losses.shape)}, not one for each of {len(target)} images")
+        raise ValueError(
+            f"train.loss gives values of shape {tuple(losses.shape)}, not one for each of {len(target)} images"
+        )
     return (losses if class_weights is None else losses * class_weights[target]).sum()
 
 

@@ -26,7 +26,9 @@ class LrSchedule:
 LR_SCHEDULES: Registry[LrSchedule] = Registry("learning-rate schedule", key="optim.schedule")
 
 LR_SCHEDULES.register("constant")(LrSchedule(lambda progress: 1.0, depends_on_epochs=False))
-LR_SCHEDULES.register("cosine")(LrSchedule(lambda progress: 0.5 * (1 + math.cos(math.pi * progress)), depends_on_epochs=True))
+LR_SCHEDULES.register("cosine")(
+    LrSchedule(lambda progress: 0.5 * (1 + math.cos(math.pi * progress)), depends_on_epochs=True)
+)
 
 
 def learning_rate(spec: Optim, step: int, steps_per_epoch: int, epochs: int) -> float:

@@ -24,11 +24,15 @@ class MixedBatch:
     def micro_batches(self, count: int) -> Iterator[MixedBatch]:
         """`count` parts of sizes that differ by one at most."""
         others = self.other.tensor_split(count) if self.other is not None else [None] * count
-        for image, label, other in zip(self.image.tensor_split(count), self.label.tensor_split(count), others, strict=True):
+        for image, label, other in zip(
+            self.image.tensor_split(count), self.label.tensor_split(count), others, strict=True
+        ):
             yield MixedBatch(image, label, other, self.fraction)
 
 
-def mix_batch(image: torch.Tensor, label: torch.Tensor, step: int, *, augment: Augment, seed: int, epoch: int) -> MixedBatch:
+def mix_batch(
+    image: torch.Tensor, label: torch.Tensor, step: int, *, augment: Augment, seed: int, epoch: int
+) -> MixedBatch:
     """mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019); where both are set, one of them at random in each step.
     All ranks draw the same fraction; the pairs are within a rank's batch, so with mixing the result depends on the
     number of workers."""

@@ -19,7 +19,9 @@ def wanted() -> bool:
     try:
         importlib.import_module("mlflow")
     except ImportError as error:
-        raise UserError("MLFLOW_TRACKING_URI is set, but MLflow is not installed; pip install 'animalclf[mlflow]', or unset it") from error
+        raise UserError(
+            "MLFLOW_TRACKING_URI is set, but MLflow is not installed; pip install 'animalclf[mlflow]', or unset it"
+        ) from error
     return True
 
 

@@ -57,7 +57,10 @@ def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer's state without what recorded steps add to its settings, so that any device can resume from it."""
     state = optimizer.state_dict()
     groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
-    return {**state, "param_groups": [group | {"capturable": False} if "capturable" in group else group for group in groups]}
+    return {
+        **state,
+        "param_groups": [group | {"capturable": False} if "capturable" in group else group for group in groups],
+    }
 
 
 class WeightAverage:
@@ -76,7 +79,9 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         own, trained = self.state, module.state_dict()
         moving = [name for name, value in trained.items() if value.is_floating_point()]
-        torch._foreach_lerp_([own[name] for name in moving], [trained[name] for name in moving], 1 - decay)  # a few kernels, not one a tensor
+        torch._foreach_lerp_(
+            [own[name] for name in moving], [trained[name] for name in moving], 1 - decay
+        )  # a few kernels, not one a tensor
         for name in trained.keys() - set(moving):
             own[name].copy_(trained[name])
 

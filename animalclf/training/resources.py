@@ -37,7 +37,9 @@ class Workers:
         match = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
         minimum, maximum = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
         if not match or minimum > maximum or (match[2] and not minimum):
-            raise UserError(f"--workers {text}: give a number, as in --workers 4, or minimum and maximum, as in --workers 2:8")
+            raise UserError(
+                f"--workers {text}: give a number, as in --workers 4, or minimum and maximum, as in --workers 2:8"
+            )
         return cls(minimum, maximum)
 
     @property
@@ -49,7 +51,11 @@ class Workers:
     def text(self) -> str:
         """`3 GPU workers`."""
         kind = "GPU" if self.use_gpu else "CPU"
-        return f"{self.minimum} to {self.maximum} {kind} workers" if self.elastic else f"{self.maximum} {kind} worker{'s' * (self.maximum > 1)}"
+        return (
+            f"{self.minimum} to {self.maximum} {kind} workers"
+            if self.elastic
+            else f"{self.maximum} {kind} worker{'s' * (self.maximum > 1)}"
+        )
 
     def __str__(self) -> str:
         return f"{self.minimum}:{self.maximum}" if self.elastic else str(self.maximum)
@@ -95,7 +101,9 @@ def _cpus_of_nodes() -> list[int]:
     """CPUs of each node that can hold a CPU worker: one more than a worker takes, where there are such nodes."""
     import ray
 
-    cpus = [int(node["Resources"]["CPU"]) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    cpus = [
+        int(node["Resources"]["CPU"]) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+    ]
     return [count for count in cpus if count > 1] or cpus
 
 
@@ -119,14 +127,21 @@ def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
     import ray
 
     if workers.use_gpu and workers.minimum > gpus:
-        raise UserError(f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu")
+        raise UserError(
+            f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu"
+        )
     worker_cpus, task_cpus = (0.0 if workers.use_gpu else 1.0), 1.0
     if workers.elastic and not workers.use_gpu:
         counts = _cpus_of_nodes()
         worker_cpus, task_cpus = _elastic_cpus(counts)
-        places, may_grow = sum(int(count // worker_cpus) for count in counts), cpus > int(ray.cluster_resources().get("CPU", 0))
+        places, may_grow = (
+            sum(int(count // worker_cpus) for count in counts),
+            cpus > int(ray.cluster_resources().get("CPU", 0)),
+        )
         if len(counts) > 1 and workers.minimum > places and not may_grow:
-            raise UserError(f"--workers {workers}: elastic workers leave room for input on every node; the cluster has places for {places} of them")
+            raise UserError(
+                f"--workers {workers}: elastic workers leave room for input on every node; the cluster has places for {places} of them"
+            )
     needed = workers.minimum * worker_cpus + task_cpus
     if needed > cpus:
         raise UserError(
@@ -148,7 +163,9 @@ def _check_visible(nodes: list[dict[str, Any]], paths: list[str]) -> None:
     for node, missing in zip(nodes, answers, strict=True):
         if missing:
             address = node["NodeManagerAddress"]
-            raise UserError(f"{missing[0]}: not visible on node {address}; use s3:// or a folder that all {len(nodes)} nodes share")
+            raise UserError(
+                f"{missing[0]}: not visible on node {address}; use s3:// or a folder that all {len(nodes)} nodes share"
+            )
 
 
 def cluster_text() -> str:
@@ -156,7 +173,9 @@ def cluster_text() -> str:
     import ray
 
     resources = ray.cluster_resources()
-    return _resources_text(sum(node["Alive"] for node in ray.nodes()), int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+    return _resources_text(
+        sum(node["Alive"] for node in ray.nodes()), int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    )
 
 
 def _resources_text(nodes: int, cpus: int, gpus: int) -> str:

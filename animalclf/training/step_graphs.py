@@ -24,7 +24,9 @@ class StepGraphs:
             group["lr"], group["capturable"] = self.rate, True
         self.pool = torch.cuda.graph_pool_handle()
         self.eager: dict[tuple[torch.Size, torch.dtype], int] = {}
-        self.recorded: dict[tuple[torch.Size, torch.dtype], tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+        self.recorded: dict[
+            tuple[torch.Size, torch.dtype], tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]
+        ] = {}
 
     def run(self, step: Step, image: torch.Tensor, label: torch.Tensor) -> None:
         """`step(image, label)`, recorded or replayed; the same function for all calls."""
@@ -40,7 +42,9 @@ class StepGraphs:
         own_label.copy_(label)
         graph.replay()
 
-    def _record(self, step: Step, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+    def _record(
+        self, step: Step, image: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
         own_image, own_label = image.clone(), label.clone()
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()

@@ -64,7 +64,9 @@ def train(
     context = TrainContext(config, prepared, plan, run, ranks, make_loader, report)
     state = on_all_ranks(lambda: create_or_resume(config, run, len(prepared.classes), ranks))
     features = None
-    if is_done(state.history, config):  # a crash may have come between the last checkpoint and the history that it holds
+    if is_done(
+        state.history, config
+    ):  # a crash may have come between the last checkpoint and the history that it holds
         on_all_ranks(lambda: None if ranks.rank else run.write_metrics(state.history))
     else:
         features = train_epochs(context, state, on_epoch)
@@ -88,19 +90,25 @@ class Trainee:
     features_seconds: float = 0.0
 
 
-def train_epochs(context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]) -> FeatureLoader | None:
+def train_epochs(
+    context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]
+) -> FeatureLoader | None:
     """Train and save the epochs that are left. Returns the features of a frozen base, where they were computed."""
     config, run, ranks = context.config, context.run, context.ranks
     trainee = _trainee(context, state)
     features_seconds, checkpoint_seconds = trainee.features_seconds, 0.0
-    profiling = traced(run, ranks.device) if config.train.profile and ranks.rank == 0 else contextlib.nullcontext(lambda: None)
+    profiling = (
+        traced(run, ranks.device) if config.train.profile and ranks.rank == 0 else contextlib.nullcontext(lambda: None)
+    )
     with checkpoint.Writer(run, ranks.device) as writer, profiling as mark_step:
         for epoch in range(len(state.history), config.train.epochs):
             row = _epoch(context, state, trainee, epoch, mark_step)
             ended = time.perf_counter()
             # An epoch's seconds include what came before it: the checkpoint of the last one, and in the first one the features.
             seconds = row.seconds + checkpoint_seconds + features_seconds
-            row = replace(row, seconds=seconds, checkpoint_seconds=checkpoint_seconds, features_seconds=features_seconds or None)
+            row = replace(
+                row, seconds=seconds, checkpoint_seconds=checkpoint_seconds, features_seconds=features_seconds or None
+            )
             state.history.append(row)
             on_all_ranks(lambda: save(context, state, writer))
             if state.average:
@@ -153,10 +161,14 @@ def _parallel(network: nn.Module, compiled: bool, ranks: RankContext) -> nn.Modu
 # ------------------------------------------------------------------------------------------------------------ one epoch
 
 
-def _epoch(context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, mark_step: Callable[[], None]) -> EpochRow:
+def _epoch(
+    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, mark_step: Callable[[], None]
+) -> EpochRow:
     """Train and validate one epoch. The averaged weights, where there are any, are left in the model."""
     started = time.perf_counter()
-    torch.manual_seed(hash((context.config.seed, epoch, context.ranks.rank)) & 0x7FFFFFFF)  # dropout: a resume draws the same
+    torch.manual_seed(
+        hash((context.config.seed, epoch, context.ranks.rank)) & 0x7FFFFFFF
+    )  # dropout: a resume draws the same
     metrics, clock = _train(context, state, trainee, epoch, mark_step)
     average_statistics(state.model)
     if state.average:
@@ -188,10 +200,14 @@ def _epoch(context: TrainContext, state: TrainState, trainee: Trainee, epoch: in
     )
 
 
-def _train(context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, mark_step: Callable[[], None]) -> tuple[TrainMetrics, Clock]:
+def _train(
+    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, mark_step: Callable[[], None]
+) -> tuple[TrainMetrics, Clock]:
     config, plan, ranks = context.config, context.plan, context.ranks
     augment, rows = config.augment, len(plan.rows["train"])
-    on_device = partial(torch_form.augment_batch, augment=augment, seed=config.seed, epoch=epoch, input_size=plan.input_size)
+    on_device = partial(
+        torch_form.augment_batch, augment=augment, seed=config.seed, epoch=epoch, input_size=plan.input_size
+    )
     update_average = [partial(state.average.update, state.model)] if state.average else []
     settings = TrainPass(
         config=config,
@@ -200,13 +216,17 @@ def _train(context: TrainContext, state: TrainState, trainee: Trainee, epoch: in
         ranks=ranks,
         class_weights=trainee.class_weights,
         augment=on_device if plan.augment_on_device else None,
-        mix=partial(mix_batch, augment=augment, seed=config.seed, epoch=epoch) if augment.mixup or augment.cutmix else None,
+        mix=partial(mix_batch, augment=augment, seed=config.seed, epoch=epoch)
+        if augment.mixup or augment.cutmix
+        else None,
         graphs=trainee.graphs,
         after_step=(*update_average, mark_step),
         progress=PassProgress(context, "train", epoch),
     )
     state.model.train()
-    metrics, clock = loop.train_epoch(trainee.parallel, trainee.loader.batches("train", epoch), state.optimizer, settings)
+    metrics, clock = loop.train_epoch(
+        trainee.parallel, trainee.loader.batches("train", epoch), state.optimizer, settings
+    )
     loop.same_count("training", metrics.rows, rows)
     return metrics, clock
 
@@ -249,4 +269,6 @@ class PassProgress:
         """`done` images are through after `seconds`."""
         if self.throttle.ready(always=done >= self.total):
             epochs = self.context.config.train.epochs
-            self.context.report(PhaseProgress(self.phase, min(done, self.total), self.total, seconds, self.epoch + 1, epochs))
+            self.context.report(
+                PhaseProgress(self.phase, min(done, self.total), self.total, seconds, self.epoch + 1, epochs)
+            )

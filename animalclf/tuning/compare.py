@@ -71,7 +71,9 @@ def compare(
         weights = {trial.config.model.weights for trial in spec.trials} - {"none", "imagenet"}
         resources = preflight(workers_per_trial, [out, *(images.root for images in prepared), *weights])
         max_concurrent = concurrency(workers, workers_per_trial.use_gpu, max_concurrent)
-        stores, cached = _stores([(trial, images) for trial, images, done in zip(spec.trials, prepared, ended, strict=True) if not done])
+        stores, cached = _stores(
+            [(trial, images) for trial, images, done in zip(spec.trials, prepared, ended, strict=True) if not done]
+        )
         place = f"{workers_per_trial.text} each ({resources}){cached}"
         _print_plan(spec, compared_data, sum(ended), max_concurrent, place, out)
         comparison_dir.write_spec(out, spec, compared_data, stored)
@@ -79,7 +81,9 @@ def compare(
         tracker = comparison_dir.TrialTracker(out, compared_data, entries, spec.trials[0].config, show)
         try:
             if spec.searching or not all(job.ended for job in jobs):
-                comparison = ComparisonJob(jobs, spec, workers, workers_per_trial.use_gpu, open_mailbox(), caller().text)
+                comparison = ComparisonJob(
+                    jobs, spec, workers, workers_per_trial.use_gpu, open_mailbox(), caller().text
+                )
                 run_trials(comparison, tracker, claim, max_concurrent)
         finally:
             tracker.close()
@@ -91,12 +95,18 @@ def compare(
 
 
 def _jobs(
-    spec: ComparisonSpec, prepared: Sequence[Prepared], stores: Mapping[str, ImageCache], ended: Sequence[bool], folder: str
+    spec: ComparisonSpec,
+    prepared: Sequence[Prepared],
+    stores: Mapping[str, ImageCache],
+    ended: Sequence[bool],
+    folder: str,
 ) -> tuple[TrialJob, ...]:
     """A job for each trial, below `folder`. Trials that have ended are among them only for a schedule or a searcher, which
     learns from the past and sees them first."""
     jobs = [
-        TrialJob(trial, folder if spec.searching else storage.join(folder, trial.slug), images, stores.get(images.root), done)
+        TrialJob(
+            trial, folder if spec.searching else storage.join(folder, trial.slug), images, stores.get(images.root), done
+        )
         for trial, images, done in zip(spec.trials, prepared, ended, strict=True)
     ]
     if spec.schedule == "none" and not spec.searching:
@@ -133,7 +143,9 @@ def _same_pictures(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
     counts = {split: len(first.rows(split)) for split in ("train", "val", "test")}
     monitor = spec.trials[0].config.train.monitor
     if not counts["val"]:
-        raise UserError(f"train.monitor {monitor} is not reported: {first.root} has no validation split; set data.val, for example data.val=0.2")
+        raise UserError(
+            f"train.monitor {monitor} is not reported: {first.root} has no validation split; set data.val, for example data.val=0.2"
+        )
     if counts["train"] < workers:
         raise UserError(f"{counts['train']} training pictures for {workers} workers; every worker needs at least one")
     judged = {}
@@ -182,7 +194,9 @@ def concurrency(workers: int, use_gpu: bool, asked: int = 0) -> int:
 
 
 def _print_plan(spec: ComparisonSpec, data: ComparedData, ended: int, at_once: int, place: str, out: str) -> None:
-    what = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (f", {ended} of them done" if ended else "")
+    what = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (
+        f", {ended} of them done" if ended else ""
+    )
     what += ", stopped early where they fall behind (ASHA)" if spec.schedule == "asha" else ""
     what += ", chosen by Optuna" if spec.searching else ""
     pace = "one at a time" if at_once == 1 else f"{at_once} at a time"

@@ -71,7 +71,9 @@ def read_comparison(root: str) -> Comparison | None:
     trials = [replace(entry, run=moved(entry.run)) for entry in map(TrialEntry.from_dict, summary["trials"])]
     results = [Run(storage.join(root, ENSEMBLES, method)) for method in METHODS]
     ensembles = [EnsembleResult.from_dict(run.read_result()) for run in results if run.finished()]
-    return Comparison(trials, [replace(one, run=moved(one.run), members=[moved(url) for url in one.members]) for one in ensembles])
+    return Comparison(
+        trials, [replace(one, run=moved(one.run), members=[moved(url) for url in one.members]) for one in ensembles]
+    )
 
 
 def open_folder(out: str, resume: bool) -> Stored | None:
@@ -83,7 +85,9 @@ def open_folder(out: str, resume: bool) -> Stored | None:
             raise UserError(f"{out}: is the folder of a single run; choose another --out")
         return None
     if not resume:
-        raise UserError(f"{out}: there is a comparison here already; continue it or add trials to it with --resume, or choose another --out")
+        raise UserError(
+            f"{out}: there is a comparison here already; continue it or add trials to it with --resume, or choose another --out"
+        )
     plan = yaml.safe_load(storage.read_bytes(storage.join(out, PLAN)))
     has_summary = storage.exists(storage.join(out, SUMMARY))
     entries = storage.read_json(storage.join(out, SUMMARY))["trials"] if has_summary else []
@@ -96,7 +100,9 @@ def check_same_data(out: str, stored: Stored | None, data: ComparedData) -> None
     if not stored:
         return
     was, now = stored.data.to_dict(), data.to_dict()
-    changes = [f"{key}: {was[key]} -> {now[key]}" for key in ("classes", "train", "val", "test") if was[key] != now[key]]
+    changes = [
+        f"{key}: {was[key]} -> {now[key]}" for key in ("classes", "train", "val", "test") if was[key] != now[key]
+    ]
     if not changes and stored.data.listing_hash != data.listing_hash:
         changes = ["other files, labels or splits"]
     for size, prepared in data.prepared.items():
@@ -124,7 +130,9 @@ def known_trials(spec: ComparisonSpec, out: str, stored: Stored | None) -> dict[
                 raise UserError(
                     f"{run.root}: has another configuration ({'; '.join(changed)}); give the recipe another `name`, or choose another --out"
                 )
-        entry = entries.setdefault(trial.slug, TrialEntry(slug=trial.slug, name=trial.name, seed=trial.config.seed, run=run.root))
+        entry = entries.setdefault(
+            trial.slug, TrialEntry(slug=trial.slug, name=trial.name, seed=trial.config.seed, run=run.root)
+        )
         if entry.state not in ENDED:
             entry.set("waiting")
     for entry in entries.values():
@@ -137,16 +145,28 @@ def write_spec(out: str, spec: ComparisonSpec, data: ComparedData, stored: Store
     """comparison.yaml: the data and all trials, resolved; on a resume with those of before."""
     trials = dict(stored.planned) if stored else {}
     for trial in () if spec.searching else spec.trials:
-        trials[trial.slug] = {"slug": trial.slug, "name": trial.name, "seed": trial.config.seed, "config": configuration.to_dict(trial.config)}
+        trials[trial.slug] = {
+            "slug": trial.slug,
+            "name": trial.name,
+            "seed": trial.config.seed,
+            "config": configuration.to_dict(trial.config),
+        }
     merged = replace(data, prepared={**(stored.data.prepared if stored else {}), **data.prepared})
-    content = {"data": merged.to_dict(), "schedule": spec.schedule, "searcher": spec.searcher, "trials": list(trials.values())}
+    content = {
+        "data": merged.to_dict(),
+        "schedule": spec.schedule,
+        "searcher": spec.searcher,
+        "trials": list(trials.values()),
+    }
     storage.write_bytes(storage.join(out, PLAN), yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
 
 
 class TrialTracker:
     """The state of the trials: written to the summary, shown to people."""
 
-    def __init__(self, out: str, data: ComparedData, entries: dict[str, TrialEntry], config: Config, show: Show) -> None:
+    def __init__(
+        self, out: str, data: ComparedData, entries: dict[str, TrialEntry], config: Config, show: Show
+    ) -> None:
         self.out, self.data, self.entries, self.show = out, data, entries, show
         self.metric, self.mode = monitored_metric(config)
         self.finished_before = {slug for slug, entry in entries.items() if entry.state == "finished"}
@@ -202,11 +222,17 @@ class TrialTracker:
 
     def new_runs(self) -> list[str]:
         """The run folders that finished while this looked on."""
-        return [entry.run for slug, entry in self.entries.items() if entry.state == "finished" and slug not in self.finished_before]
+        return [
+            entry.run
+            for slug, entry in self.entries.items()
+            if entry.state == "finished" and slug not in self.finished_before
+        ]
 
     def summary(self) -> ComparisonSummary:
         runs = [entry.run for entry in self.entries.values() if entry.state == "finished"]
-        return ComparisonSummary(comparison=self.out, data=self.data, monitor=self.metric, trials=list(self.entries.values()), runs=runs)
+        return ComparisonSummary(
+            comparison=self.out, data=self.data, monitor=self.metric, trials=list(self.entries.values()), runs=runs
+        )
 
     def write(self) -> None:
         storage.write_json(storage.join(self.out, SUMMARY), self.summary().to_dict())

@@ -18,7 +18,12 @@ from animalclf.utils import storage
 
 
 def conclude(
-    trials: Sequence[TrialEntry], out: str, *, predict: str | None = None, prior: str = "train", sample_submission: str | None = None
+    trials: Sequence[TrialEntry],
+    out: str,
+    *,
+    predict: str | None = None,
+    prior: str = "train",
+    sample_submission: str | None = None,
 ) -> ComparisonResult:
     """Rank the finished trials of the comparison folder `out`, join the best runs into ensembles (which `predict` the
     unlabelled images there, corrected for `prior`), and write leaderboard and report into the folder.
@@ -27,15 +32,21 @@ def conclude(
     """
     finished = [Run(trial.run) for trial in trials if trial.state == "finished"]
     if not finished:
-        raise UserError(f"no trial finished, so there is nothing to compare; the reasons stand above and in {out}/summary.json")
+        raise UserError(
+            f"no trial finished, so there is nothing to compare; the reasons stand above and in {out}/summary.json"
+        )
     failed = [trial for trial in trials if trial.state == "failed"]
     members = best_of_each(finished)
-    images: dict[str, Any] = {"data": predict, "prior": prior, "sample_submission": sample_submission} if predict else {}
+    images: dict[str, Any] = (
+        {"data": predict, "prior": prior, "sample_submission": sample_submission} if predict else {}
+    )
     ensembles = ensemble(members, storage.join(out, ENSEMBLES), **images) if len(members) > 1 else []
     board = leaderboard(finished, ensembles)
     write(board, out)
     page = write_report(finished, out, title="Comparison", board=board, ensembles=ensembles, failed=failed)
-    return ComparisonResult(comparison=out, leaderboard=board, ensembles=ensembles, trials=list(trials), report=page["report"])
+    return ComparisonResult(
+        comparison=out, leaderboard=board, ensembles=ensembles, trials=list(trials), report=page["report"]
+    )
 
 
 def best_of_each(finished: Sequence[Run]) -> list[Run]:
@@ -71,5 +82,7 @@ def report_folders(folders: Sequence[str], out: str | None = None) -> ReportResu
     # Without a validation split there is nothing to rank by; where only some have one, `leaderboard` names the others.
     board = leaderboard(finished, ensembles) if any(run.result().val for run in finished) else None
     title = runs[0].config().name if len(runs) == 1 else "Comparison"
-    page = write_report(runs, storage.absolute(out or folders[0]), title=title, board=board, ensembles=ensembles, failed=failed)
+    page = write_report(
+        runs, storage.absolute(out or folders[0]), title=title, board=board, ensembles=ensembles, failed=failed
+    )
     return ReportResult.from_dict(page)

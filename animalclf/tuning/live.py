@@ -20,9 +20,18 @@ from animalclf.utils.progress import LOG_SECONDS, is_watched
 from animalclf.utils.throttle import Throttle
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
-COLOURS = {"running": "cyan", "failed": "red", "interrupted": "yellow", "finished": "green", "stopped": "yellow", "waiting": "dim"}
+COLOURS = {
+    "running": "cyan",
+    "failed": "red",
+    "interrupted": "yellow",
+    "finished": "green",
+    "stopped": "yellow",
+    "waiting": "dim",
+}
 DOING = {"features": "features", "val": "validating"}
-EPOCH_LINE_SECONDS = 1.0  # between two plain lines of a trial's epochs; those of a head on cached features take hundredths
+EPOCH_LINE_SECONDS = (
+    1.0  # between two plain lines of a trial's epochs; those of a head on cached features take hundredths
+)
 AROUND = 8  # lines of the terminal that the table leaves to its own frame and to what stands above
 
 
@@ -70,7 +79,9 @@ class LiveTable:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.live.stop()
 
     def show(self, event: TrialProgress | TrialEntry) -> None:
@@ -102,7 +113,11 @@ class LiveTable:
         value = row.val.get(self.monitor)
         if value is not None:
             line.best = value if line.best is None else self.better(line.best, value)
-        if self.live.is_started or line.epoch <= line.logged_epoch or not line.epoch_lines.ready(always=line.epoch >= line.epochs):
+        if (
+            self.live.is_started
+            or line.epoch <= line.logged_epoch
+            or not line.epoch_lines.ready(always=line.epoch >= line.epochs)
+        ):
             return
         line.logged_epoch = line.epoch
         line.progress_lines.reset()
@@ -130,7 +145,9 @@ class LiveTable:
         fitting = max(3, self.console.height - AROUND)
         for line in lines[:fitting]:
             left = "" if line.left is None else duration(line.left)
-            state = f"[{COLOURS[line.state]}]{line.doing or line.state}[/]" + (f" {escape(line.reason[:60])}" if line.state == "failed" else "")
+            state = f"[{COLOURS[line.state]}]{line.doing or line.state}[/]" + (
+                f" {escape(line.reason[:60])}" if line.state == "failed" else ""
+            )
             speed = f"{line.speed:,.0f}" if line.state == "running" and line.speed else ""
             best = "" if line.best is None else f"{line.best:.4f}"
             table.add_row(escape(line.name), str(line.seed), state, f"{line.epoch}/{line.epochs}", best, speed, left)
@@ -140,7 +157,10 @@ class LiveTable:
 
     def _title(self) -> str:
         counts = {state: sum(line.state == state for line in self.lines.values()) for state in ORDER}
-        return ", ".join(f"{count} {state}" for state, count in counts.items() if count) + f"; {duration(time.monotonic() - self.began)} so far"
+        return (
+            ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+            + f"; {duration(time.monotonic() - self.began)} so far"
+        )
 
     def _print(self, text: str) -> None:
         self.console.print(escape(text), soft_wrap=True)

@@ -87,12 +87,17 @@ def build_spec(tree: Mapping[str, Any]) -> ComparisonSpec:
         raise UserError(f"samples: {samples!r} is not a number of trials")
     recipes = _as_list(tree.get("recipes"))
     if not recipes:
-        raise UserError("no recipes to compare; name some: --recipes big_cnn,vgg16, or `recipes:` in the comparison file")
+        raise UserError(
+            "no recipes to compare; name some: --recipes big_cnn,vgg16, or `recipes:` in the comparison file"
+        )
     bases = [_base_trial(recipe, common) for recipe in recipes]
     settings = flat(configuration.to_dict(bases[0].config))
     ranges = tuple(parse_range(key, value, settings) for key, value in search.items())
     _check_settings(common, grid, ranges, samples, searcher)
-    steps = [dict(zip(grid, step, strict=True)) for step in itertools.product(*(_grid_values(*item) for item in grid.items()))]
+    steps = [
+        dict(zip(grid, step, strict=True))
+        for step in itertools.product(*(_grid_values(*item) for item in grid.items()))
+    ]
     draws = draw_samples(ranges, samples, seeds[0]) if ranges and searcher == "random" else [{}]
     trials = tuple(
         vary(Trial(base.name, replace(base.config, seed=seed)), {**step, **draw})
@@ -121,7 +126,10 @@ def vary(base: Trial, values: Mapping[str, Any]) -> Trial:
     config = override(base.config, values)
     settings = flat(configuration.to_dict(config))
     last_parts = [key.rpartition(".")[2] for key in values]
-    labels = [f"{last if last_parts.count(last) == 1 else key}={_label(settings[key])}" for key, last in zip(values, last_parts, strict=True)]
+    labels = [
+        f"{last if last_parts.count(last) == 1 else key}={_label(settings[key])}"
+        for key, last in zip(values, last_parts, strict=True)
+    ]
     name = " ".join([base.name, *labels])
     return Trial(name, replace(config, name=name))
 
@@ -148,7 +156,9 @@ def _base_trial(recipe: Any, common: Mapping[str, Any]) -> Trial:
         _known_keys(recipe, RECIPE_KEYS, "recipe")
     name, label = (recipe.get("recipe"), recipe.get("name")) if isinstance(recipe, Mapping) else (recipe, None)
     if not isinstance(name, str):
-        raise UserError(f"recipes: {recipe!r} is neither the name of a recipe nor {{recipe: NAME, name: LABEL, set: {{...}}}}")
+        raise UserError(
+            f"recipes: {recipe!r} is neither the name of a recipe nor {{recipe: NAME, name: LABEL, set: {{...}}}}"
+        )
     config = override(configuration.load(name), {**common, **_own_settings(recipe)})
     label = str(label or config.name)
     return Trial(label, replace(config, name=label))
@@ -212,12 +222,16 @@ def _label(value: Any) -> str:
 # ---------------------------------------------------------- what would make a comparison void or ambiguous is refused
 
 
-def _check_settings(common: Iterable[str], grid: Iterable[str], ranges: Sequence[SearchRange], samples: int, searcher: str) -> None:
+def _check_settings(
+    common: Iterable[str], grid: Iterable[str], ranges: Sequence[SearchRange], samples: int, searcher: str
+) -> None:
     """Raises UserError where set, grid, search and samples contradict one another."""
     common, grid, searched = set(common), set(grid), {search_range.key for search_range in ranges}
     for key in ("seed", "name"):
         if key in common | grid | searched:
-            raise UserError(f"{key}: is not set in a comparison; use seeds for seeds, and `name` of a recipe for its label")
+            raise UserError(
+                f"{key}: is not set in a comparison; use seeds for seeds, and `name` of a recipe for its label"
+            )
     repeated = sorted((common & grid) | (searched & (common | grid)))
     if repeated:
         raise UserError(f"{repeated[0]}: has a value in more than one of set, grid and search; leave it in one of them")
@@ -237,7 +251,9 @@ def _check_trials(spec: ComparisonSpec) -> None:
     for trial in spec.trials:
         if by_slug.setdefault(trial.slug, trial) is not trial:
             seed = trial.config.seed
-            raise UserError(f"the trial {trial.name!r} with seed {seed} is there twice; leave one out, or give one of them a `name`")
+            raise UserError(
+                f"the trial {trial.name!r} with seed {seed} is there twice; leave one out, or give one of them a `name`"
+            )
     for trial in spec.trials:
         other = by_settings.setdefault(repr(replace(trial.config, name="")), trial)
         if other is not trial:
@@ -249,9 +265,13 @@ def _check_trials(spec: ComparisonSpec) -> None:
         changed = {line.partition(":")[0]: line for line in configuration.differences(first.config, trial.config)}
         different = [changed[key] for key in changed if key.startswith("data.") and key not in FREE_DATA_KEYS]
         if different:
-            raise UserError(f"{both} differ in {different[0]}; all trials are judged on the same images: use `set` for all of them")
+            raise UserError(
+                f"{both} differ in {different[0]}; all trials are judged on the same images: use `set` for all of them"
+            )
         if "train.monitor" in changed:
-            raise UserError(f"{both} differ in {changed['train.monitor']}; a comparison needs one measure: use `set` for all")
+            raise UserError(
+                f"{both} differ in {changed['train.monitor']}; a comparison needs one measure: use `set` for all"
+            )
 
 
 def _check_schedule(spec: ComparisonSpec) -> None:
@@ -266,9 +286,13 @@ def _check_schedule(spec: ComparisonSpec) -> None:
         lengths = sorted({trial.config.train.epochs for trial in spec.trials})
         if len(lengths) > 1:
             listed = ", ".join(map(str, lengths))
-            raise UserError(f"schedule asha: the trials train for different numbers of epochs ({listed}); give them one")
+            raise UserError(
+                f"schedule asha: the trials train for different numbers of epochs ({listed}); give them one"
+            )
     if spec.searching and len(spec.trials) > 1:
-        raise UserError("searcher optuna: searches one recipe with one seed and no grid; compare what it finds over seeds afterwards")
+        raise UserError(
+            "searcher optuna: searches one recipe with one seed and no grid; compare what it finds over seeds afterwards"
+        )
     for search_range in spec.search:
         if search_range.key.startswith("data."):
             raise UserError(

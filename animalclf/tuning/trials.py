@@ -93,7 +93,9 @@ def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -
     _report(history[:-1] if _is_last(history, config) else history)
     driver.claim(job.run, config, resume=run.exists(), same_length=True)
     try:
-        driver.record(config, job.prepared, run, workers=comparison.workers, gpu=comparison.use_gpu, command=comparison.command)
+        driver.record(
+            config, job.prepared, run, workers=comparison.workers, gpu=comparison.use_gpu, command=comparison.command
+        )
         workers = Workers.fixed(comparison.workers, comparison.use_gpu)
         driver.train_on_ray(config, job.prepared, run, workers, on_event, job.store, switch)
     finally:

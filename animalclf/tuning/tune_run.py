@@ -77,7 +77,9 @@ class StopTrials(tune.Callback):
     def _put(self, trial: Any, state: Literal["running", "complete", "failed"]) -> None:
         job = self.comparison.job(trial.config)
         values = dict(trial.config) if self.comparison.spec.searching else None
-        entry = TrialEntry(slug=job.trial.slug, name=job.trial.name, seed=job.trial.config.seed, run=job.run, values=values)
+        entry = TrialEntry(
+            slug=job.trial.slug, name=job.trial.name, seed=job.trial.config.seed, run=job.run, values=values
+        )
         self.events.put(TuneEvent(entry, state, job.ended))
 
 
@@ -115,7 +117,9 @@ def run_trials(comparison: ComparisonJob, tracker: TrialTracker, folder: Run, ma
             raise failure.get()
 
 
-def _tuner(comparison: ComparisonJob, tracker: TrialTracker, callback: StopTrials, scratch: str, max_concurrent: int) -> tune.Tuner:
+def _tuner(
+    comparison: ComparisonJob, tracker: TrialTracker, callback: StopTrials, scratch: str, max_concurrent: int
+) -> tune.Tuner:
     spec = comparison.spec
     # The node of this process: trials live and die with it, and take nothing that training needs.
     this_node = {f"node:{ray.util.get_node_ip_address()}": 0.001}
@@ -152,7 +156,9 @@ def _scheduler(spec: ComparisonSpec) -> Any:
     epochs, (metric, mode) = spec.trials[0].config.train.epochs, monitored_metric(spec.trials[0].config)
     # max_t beyond the last epoch: Tune would stop a trial there before its evaluation.
     grace = max(1, epochs // HALVING**2)
-    return ASHAScheduler(time_attr="epoch", metric=metric, mode=mode, max_t=epochs + 1, grace_period=grace, reduction_factor=HALVING)
+    return ASHAScheduler(
+        time_attr="epoch", metric=metric, mode=mode, max_t=epochs + 1, grace_period=grace, reduction_factor=HALVING
+    )
 
 
 def check_searcher(spec: ComparisonSpec) -> None:
@@ -161,7 +167,9 @@ def check_searcher(spec: ComparisonSpec) -> None:
         try:
             importlib.import_module("optuna")
         except ImportError as error:
-            raise UserError("searcher optuna: is not installed; pip install 'animalclf[optuna]', or use searcher random") from error
+            raise UserError(
+                "searcher optuna: is not installed; pip install 'animalclf[optuna]', or use searcher random"
+            ) from error
 
 
 def _searcher(spec: ComparisonSpec, tracker: TrialTracker) -> Any:
@@ -174,12 +182,18 @@ def _searcher(spec: ComparisonSpec, tracker: TrialTracker) -> Any:
         if search_range.choices:
             space[search_range.key] = tune.choice(list(search_range.choices))
         elif search_range.integer:
-            space[search_range.key] = (tune.lograndint if search_range.log else tune.randint)(int(search_range.low), int(search_range.high) + 1)
+            space[search_range.key] = (tune.lograndint if search_range.log else tune.randint)(
+                int(search_range.low), int(search_range.high) + 1
+            )
         else:
-            space[search_range.key] = (tune.loguniform if search_range.log else tune.uniform)(search_range.low, search_range.high)
+            space[search_range.key] = (tune.loguniform if search_range.log else tune.uniform)(
+                search_range.low, search_range.high
+            )
     metric, mode = monitored_metric(spec.trials[0].config)
     known = [entry.values for entry in tracker.entries.values() if entry.values]
-    return OptunaSearch(space, metric=metric, mode=mode, points_to_evaluate=known or None, seed=spec.trials[0].config.seed + len(known))
+    return OptunaSearch(
+        space, metric=metric, mode=mode, points_to_evaluate=known or None, seed=spec.trials[0].config.seed + len(known)
+    )
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 @contextmanager
 def delayed_interrupt() -> Iterator[None]:
     """For a second or two of imports: Ctrl-C comes at their end. Within one, Python may lose it and go on."""
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored, as in background jobs
+    ours = (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )  # not where it is ignored, as in background jobs
     if not ours or threading.current_thread() is not threading.main_thread():
         yield
         return

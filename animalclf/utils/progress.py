@@ -20,7 +20,9 @@ def progress_text(done: int, total: int, seconds: float) -> str:
     """`1,200/4,000  350 images/s  8 s left`: the state of a pass over `total` images after `seconds`."""
     speed = done / max(seconds, 1e-9)
     moving = f"  {speed:,.0f} images/s" if done else ""
-    return f"{done:,}/{total:,}{moving}" + (f"  {output.duration((total - done) / speed)} left" if 0 < done < total else "")
+    return f"{done:,}/{total:,}{moving}" + (
+        f"  {output.duration((total - done) / speed)} left" if 0 < done < total else ""
+    )
 
 
 class ProgressLine:
@@ -41,7 +43,9 @@ class ProgressLine:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live:
             self._bar.stop()
 

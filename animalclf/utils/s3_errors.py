@@ -13,9 +13,18 @@ from animalclf.errors import UserError
 T = TypeVar("T")
 PATIENCE = 120.0  # seconds that a server which has answered before may fail without ending the work
 LONGEST_PAUSE = 8.0  # seconds between two attempts
-PASSING_CODES = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout", "BandwidthLimitExceeded"}
+PASSING_CODES = {
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "BandwidthLimitExceeded",
+}
 PASSING_STATUS = {429, 500, 502, 503, 504}
-CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws (AWS_PROFILE), or a role on this machine"
+CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws (AWS_PROFILE), or a role on this machine"
+)
 _reached: set[str] = set()  # endpoints that have answered this process
 
 
@@ -23,7 +32,9 @@ def options() -> dict[str, Any]:
     """For the S3 file system: few quick attempts, since `persistent` goes on where they end. Raises UserError for an endpoint that is no address."""
     endpoint = _endpoint()
     if endpoint and "://" not in endpoint:
-        raise UserError(f"AWS_ENDPOINT_URL: {endpoint!r} is no address; write it with its scheme, such as http://minio.example:9000")
+        raise UserError(
+            f"AWS_ENDPOINT_URL: {endpoint!r} is no address; write it with its scheme, such as http://minio.example:9000"
+        )
     if "AWS_MAX_ATTEMPTS" in os.environ or "AWS_RETRY_MODE" in os.environ:
         return {}
     return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}
@@ -44,7 +55,12 @@ def persistent(url: str, action: Callable[[], T]) -> T:
             answer = action()
             _reached.add(_endpoint())
             return answer
-        except (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, aiohttp.ClientError) as error:
+        except (
+            OSError,
+            botocore.exceptions.BotoCoreError,
+            botocore.exceptions.ClientError,
+            aiohttp.ClientError,
+        ) as error:
             if isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket":
                 _reached.add(_endpoint())
                 raise
@@ -53,7 +69,9 @@ def persistent(url: str, action: Callable[[], T]) -> T:
             if not told:
                 _tell(f"{url}: {_why(error)}; trying again for up to {PATIENCE:.0f} s")
                 told = True
-        time.sleep(pause * random.uniform(0.5, 1.0))  # many processes meet the same outage; they should not all come back at once
+        time.sleep(
+            pause * random.uniform(0.5, 1.0)
+        )  # many processes meet the same outage; they should not all come back at once
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
@@ -68,8 +86,12 @@ def passing(error: BaseException) -> bool:
     links = _chain(error)
     if any(isinstance(link, boto.SSLError | boto.ProxyConnectionError) for link in links):
         return False
-    if any(isinstance(link, boto.HTTPClientError | aiohttp.ClientError | ConnectionError | TimeoutError) for link in links):
-        return _endpoint() in _reached or "RAY_RAYLET_PID" in os.environ  # a Ray worker: its driver has been there before it
+    if any(
+        isinstance(link, boto.HTTPClientError | aiohttp.ClientError | ConnectionError | TimeoutError) for link in links
+    ):
+        return (
+            _endpoint() in _reached or "RAY_RAYLET_PID" in os.environ
+        )  # a Ray worker: its driver has been there before it
     return False
 
 
@@ -86,11 +108,17 @@ def explanation(error: BaseException, url: str = "") -> str:
         return "the credentials have expired; get new ones (aws sso login, or a new session token) and run the same command again"
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId", "AuthFailure"):
         return f"the server does not know these credentials ({said}); {CREDENTIALS}"
-    if code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"):
+    if code in (
+        "PermanentRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "301",
+        "307",
+    ):
         response = _response(error)
-        found = (response.get("Error") or {}).get("Region") or (response.get("ResponseMetadata") or {}).get("HTTPHeaders", {}).get(
-            "x-amz-bucket-region"
-        )
+        found = (response.get("Error") or {}).get("Region") or (response.get("ResponseMetadata") or {}).get(
+            "HTTPHeaders", {}
+        ).get("x-amz-bucket-region")
         return f"the bucket is in another region ({said}); set AWS_REGION={found or 'the region of the bucket'}"
     if code == "NoSuchBucket":
         return "there is no such bucket; check its name, and AWS_ENDPOINT_URL where it is not on AWS"
@@ -129,7 +157,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _response(error: BaseException) -> dict[str, Any]:
-    return next((dict(found) for link in _chain(error) if isinstance(found := getattr(link, "response", None), dict)), {})
+    return next(
+        (dict(found) for link in _chain(error) if isinstance(found := getattr(link, "response", None), dict)), {}
+    )
 
 
 def _code(error: BaseException) -> str:

@@ -45,7 +45,9 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         return fsspec.core.url_to_fs(absolute(url), **(s3_errors.options() if url.startswith("s3://") else {}))
     except (ValueError, ImportError) as error:
-        raise UserError(f"{url}: this kind of address is not supported ({error}); use a local path or s3://bucket/prefix") from error
+        raise UserError(
+            f"{url}: this kind of address is not supported ({error}); use a local path or s3://bucket/prefix"
+        ) from error
 
 
 def join(url: str, *parts: str) -> str:
@@ -85,9 +87,18 @@ def listing(url: str) -> list[tuple[str, int, str]]:
                 break
         for below in pool.map(lambda folder: explained(url, lambda: fs.find(folder, detail=True)), folders):
             found |= below
-    rows = [(name[len(root) + 1 :], facts) for name, facts in found.items() if facts["type"] != "directory" and not name.endswith("/")]
+    rows = [
+        (name[len(root) + 1 :], facts)
+        for name, facts in found.items()
+        if facts["type"] != "directory" and not name.endswith("/")
+    ]
     return [
-        (path, int(facts.get("size") or 0), str(facts.get("ETag") or facts.get("LastModified") or facts.get("mtime") or "")) for path, facts in rows
+        (
+            path,
+            int(facts.get("size") or 0),
+            str(facts.get("ETag") or facts.get("LastModified") or facts.get("mtime") or ""),
+        )
+        for path, facts in rows
     ]
 
 
@@ -155,7 +166,9 @@ def _written(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{url}: cannot be written ({error.strerror or error}); free space or choose another place") from error
+        raise UserError(
+            f"{url}: cannot be written ({error.strerror or error}); free space or choose another place"
+        ) from error
 
 
 def explained(url: str, action: Callable[[], T]) -> T:

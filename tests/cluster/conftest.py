@@ -20,7 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
     if not mine:
         return
-    reason = machines.missing() if os.environ.get("ANIMALCLF_TEST_CLUSTER") else "three hosts and minutes: run with make test-cluster"
+    reason = (
+        machines.missing()
+        if os.environ.get("ANIMALCLF_TEST_CLUSTER")
+        else "three hosts and minutes: run with make test-cluster"
+    )
     for item in mine if reason else []:
         item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -40,9 +44,13 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster(Path(f"/var/tmp/anclf-{os.getpid()}"))
     try:
         made.up()
-        boto3.client("s3", endpoint_url=machines.S3, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1").create_bucket(
-            Bucket="bucket"
-        )
+        boto3.client(
+            "s3",
+            endpoint_url=machines.S3,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        ).create_bucket(Bucket="bucket")
         yield made
     finally:
         made.close()

@@ -46,7 +46,11 @@ def missing() -> str:
     """Why this machine cannot be several hosts; empty where it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs Linux and root, for network namespaces"
-    wanted = [tool for tool in ("ip", "unshare", "ssh", "ssh-keygen", "rsync", "setpriv", "/usr/sbin/sshd") if not shutil.which(tool)]
+    wanted = [
+        tool
+        for tool in ("ip", "unshare", "ssh", "ssh-keygen", "rsync", "setpriv", "/usr/sbin/sshd")
+        if not shutil.which(tool)
+    ]
     if wanted:
         return f"needs {', '.join(wanted)} (apt-get install iproute2 util-linux openssh-client openssh-server rsync)"
     hidden = [path for path in (str(Path(__file__).resolve()), sys.prefix) if path.startswith("/tmp/")]
@@ -55,10 +59,26 @@ def missing() -> str:
     probe = subprocess.run(["ip", "netns", "add", "anclf-probe"], capture_output=True, text=True, check=False)
     if probe.returncode:
         return f"network namespaces are not allowed here ({probe.stderr.strip()})"
-    mounts = ["ip", "netns", "exec", "anclf-probe", "unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    mounts = [
+        "ip",
+        "netns",
+        "exec",
+        "anclf-probe",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "mount",
+        "-t",
+        "tmpfs",
+        "tmpfs",
+        "/mnt",
+    ]
     probe = subprocess.run(mounts, capture_output=True, text=True, check=False)
     run("ip", "netns", "del", "anclf-probe")
-    return f"namespaces with mounts of their own are not allowed here ({probe.stderr.strip()})" if probe.returncode else ""
+    return (
+        f"namespaces with mounts of their own are not allowed here ({probe.stderr.strip()})" if probe.returncode else ""
+    )
 
 
 def run(*command: str, check: bool = True, timeout: float = 120) -> str:
@@ -92,13 +112,33 @@ class Host:
             run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
             run("ip", "link", "set", link, "master", BRIDGE)
             run("ip", "-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
-            for command in (["link", "set", "eth0", "up"], ["link", "set", "lo", "up"], ["route", "add", "default", "via", GATEWAY]):
+            for command in (
+                ["link", "set", "eth0", "up"],
+                ["link", "set", "lo", "up"],
+                ["route", "add", "default", "via", GATEWAY],
+            ):
                 run("ip", "-n", self.name, *command)
         self.connect()
-        command = ["ip", "netns", "exec", self.name, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--uts", "--ipc"]
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            self.name,
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--mount",
+            "--uts",
+            "--ipc",
+        ]
         log = open(self.folder / "sshd.log", "ab")  # noqa: SIM115 (lives as long as the host)
         self.process = subprocess.Popen(
-            [*command, "bash", "-c", BOOT, "boot", self.name, str(self.folder)], stdout=log, stderr=log, start_new_session=True
+            [*command, "bash", "-c", BOOT, "boot", self.name, str(self.folder)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         for _ in range(100):
             if self.process.poll() is not None:
@@ -131,8 +171,19 @@ class Host:
     def ssh(self, command: str, check: bool = True, timeout: float = 120) -> str:
         """The output of `command`, run on the host with what Ray added to .bashrc."""
         key = str(self.folder.parent / "key")
-        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-i", key]
-        return run("ssh", *options, f"ubuntu@{self.address}", f"source ~/.bashrc; {command}", check=check, timeout=timeout)
+        options = [
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "-i",
+            key,
+        ]
+        return run(
+            "ssh", *options, f"ubuntu@{self.address}", f"source ~/.bashrc; {command}", check=check, timeout=timeout
+        )
 
 
 class Hosts:
@@ -150,7 +201,9 @@ class Hosts:
         self.log = open(folder / "s3.log", "ab")  # noqa: SIM115 (lives as long as the server)
         server = Path(__file__).parents[1] / "s3_server.py"
         self.s3 = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", sys.executable, str(server), GATEWAY, str(S3_PORT)], stdout=self.log, stderr=self.log
+            ["setpriv", "--pdeathsig", "KILL", sys.executable, str(server), GATEWAY, str(S3_PORT)],
+            stdout=self.log,
+            stderr=self.log,
         )
         self.hosts = [self._host(number) for number in range(1, count + 1)]
         for host in self.hosts:
@@ -165,7 +218,9 @@ class Hosts:
         shutil.copy(self.folder / "key.pub", home / ".ssh" / "authorized_keys")
         (home / "sshd_config").write_text(SSHD.format(home=HOME))
         (home / ".bashrc").write_text("")
-        (home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = test\naws_secret_access_key = test\n")
+        (home / ".aws" / "credentials").write_text(
+            "[default]\naws_access_key_id = test\naws_secret_access_key = test\n"
+        )
         (home / ".aws" / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {S3}\n")
         (home / "animalclf-env").symlink_to(sys.prefix)
         # Another name for root with another home: the Python of this machine may lie in root's home, which root alone may enter.
@@ -197,4 +252,6 @@ class Hosts:
 
 def fail_s3(seconds: float) -> int:
     """Make the S3 server answer 503 for so long. Returns how many requests it has refused before."""
-    return int(urllib.request.urlopen(f"{S3}/fail?seconds={seconds}&status=503&code=ServiceUnavailable", timeout=10).read())
+    return int(
+        urllib.request.urlopen(f"{S3}/fail?seconds={seconds}&status=503&code=ServiceUnavailable", timeout=10).read()
+    )

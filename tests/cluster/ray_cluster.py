@@ -24,7 +24,9 @@ NOTES: list[str] = []  # what was measured; shown at the end
 
 def note(text: str) -> None:
     NOTES.append(text)
-    with open(os.environ.get("ANIMALCLF_CLUSTER_NOTES", os.devnull), "a", encoding="utf-8") as file:  # kept also where the tests are stopped
+    with open(
+        os.environ.get("ANIMALCLF_CLUSTER_NOTES", os.devnull), "a", encoding="utf-8"
+    ) as file:  # kept also where the tests are stopped
         file.write(f"{text}\n")
 
 
@@ -91,11 +93,15 @@ class Cluster:
         config["provider"] |= {"head_ip": self.head.address, "worker_ips": [host.address for host in self.others]}
         config["auth"]["ssh_private_key"] = str(folder / "key")
         config["file_mounts"] = {
-            target: str(folder / "token") if target.endswith("token") else str(ROOT / source) for target, source in config["file_mounts"].items()
+            target: str(folder / "token") if target.endswith("token") else str(ROOT / source)
+            for target, source in config["file_mounts"].items()
         }
         config["setup_commands"] = [line for line in config["setup_commands"] if "pip install" not in line]
         for key in ("head_start_ray_commands", "worker_start_ray_commands"):  # three stores share this machine's memory
-            config[key] = [f"{line} --object-store-memory=300000000 --num-cpus=2" if "ray start" in line else line for line in config[key]]
+            config[key] = [
+                f"{line} --object-store-memory=300000000 --num-cpus=2" if "ray start" in line else line
+                for line in config[key]
+            ]
         return config
 
     def ray(self, *arguments: str, timeout: float = 300) -> str:
@@ -104,7 +110,14 @@ class Cluster:
 
     def _run(self, command: list[str], timeout: float) -> str:
         done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr
@@ -120,9 +133,20 @@ class Cluster:
 
     def open(self) -> None:
         """Tunnel to the head's dashboard, as `ray dashboard` does it."""
-        command = [str(Path(sys.executable).with_name("ray")), "dashboard", "--port", DASHBOARD.rsplit(":", 1)[1], str(self.file)]
+        command = [
+            str(Path(sys.executable).with_name("ray")),
+            "dashboard",
+            "--port",
+            DASHBOARD.rsplit(":", 1)[1],
+            str(self.file),
+        ]
         self.tunnel = subprocess.Popen(
-            command, cwd=ROOT, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         end = time.time() + 90
         while time.time() < end:
@@ -156,12 +180,29 @@ class Cluster:
 
     def trained_on(self) -> set[str]:
         """Addresses of the hosts on which training workers of any job ran."""
-        nodes = {node["node_id"]: node["node_ip"] for node in self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]}
+        nodes = {
+            node["node_id"]: node["node_ip"]
+            for node in self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]
+        }
         actors = self.ask("/api/v0/actors?limit=1000&detail=True")["data"]["result"]["result"]
-        return {nodes[actor["node_id"]] for actor in actors if "TrainWorker" in actor["class_name"] and actor["node_id"] in nodes}
+        return {
+            nodes[actor["node_id"]]
+            for actor in actors
+            if "TrainWorker" in actor["class_name"] and actor["node_id"] in nodes
+        }
 
     def submit(self, *arguments: str, folder: Path = ROOT) -> Job:
-        command = [sys.executable, "-u", "-m", "ray_jobs.submit", "--address", DASHBOARD, "--folder", str(folder), *arguments]
+        command = [
+            sys.executable,
+            "-u",
+            "-m",
+            "ray_jobs.submit",
+            "--address",
+            DASHBOARD,
+            "--folder",
+            str(folder),
+            *arguments,
+        ]
         return Job(
             subprocess.Popen(
                 command,

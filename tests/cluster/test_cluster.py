@@ -22,7 +22,9 @@ ENDLESS = 10_000  # epochs of a training that goes on for as long as harm is don
 
 def train(cluster, out, epochs, *more, workers=3):
     sets = ["--set", f"train.epochs={epochs}", "--workers", str(workers), "--prepared", PREPARED]
-    return cluster.submit("train", "--data", DATA, "--out", f"s3://bucket/{out}", "--recipe", "demo", *SMALL, *sets, *more)
+    return cluster.submit(
+        "train", "--data", DATA, "--out", f"s3://bucket/{out}", "--recipe", "demo", *SMALL, *sets, *more
+    )
 
 
 def check(out, epochs, rows=(TRAIN, VAL)):
@@ -36,9 +38,31 @@ def check(out, epochs, rows=(TRAIN, VAL)):
 
 
 def test_the_comparison_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
-    drawn = cluster.submit("demo", "--only-data", "--data", DATA, "--out", "s3://bucket/unused", "--pictures", "120", "--test-pictures", "10")
+    drawn = cluster.submit(
+        "demo",
+        "--only-data",
+        "--data",
+        DATA,
+        "--out",
+        "s3://bucket/unused",
+        "--pictures",
+        "120",
+        "--test-pictures",
+        "10",
+    )
     assert drawn.ends() == 0, drawn.log
-    arguments = ["--recipes", "demo", "--seeds", "2", "--set", "train.epochs=2", "--workers", "3", "--prepared", PREPARED]
+    arguments = [
+        "--recipes",
+        "demo",
+        "--seeds",
+        "2",
+        "--set",
+        "train.epochs=2",
+        "--workers",
+        "3",
+        "--prepared",
+        PREPARED,
+    ]
     job = cluster.submit("compare", "--data", DATA, "--out", "s3://bucket/compared", *arguments, *SMALL)
     assert job.ends() == 0, job.log
     assert cluster.trained_on() == {host.address for host in cluster.machines.hosts}
@@ -80,7 +104,9 @@ def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
     history = Run("s3://bucket/runs/faults").metrics()
     assert history[: len(before)] == before  # what was finished was not done again
     epoch = max(row.seconds for row in history)
-    note(f"host killed: workers again {restarted - died:.0f} s later, the lost epoch done {again - died:.0f} s later; the longest took {epoch:.0f} s")
+    note(
+        f"host killed: workers again {restarted - died:.0f} s later, the lost epoch done {again - died:.0f} s later; the longest took {epoch:.0f} s"
+    )
     note(f"the host joined again {joined:.0f} s after it was switched on")
 
 
@@ -88,7 +114,9 @@ def test_s3_that_fails_for_20_seconds(job):
     refused, end = machines.fail_s3(20), time.time() + 20
     job.wait_for("| val ", after=end)
     assert machines.fail_s3(0) > refused
-    assert "the workers started again" not in "\n".join(line for when, line in job.lines if when > end - 20)  # it waited
+    assert "the workers started again" not in "\n".join(
+        line for when, line in job.lines if when > end - 20
+    )  # it waited
 
 
 def test_a_host_cut_off_for_half_a_minute(cluster, job):
@@ -121,7 +149,10 @@ def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_
     history = check("runs/faults", epochs)
     assert history[: len(resumed)] == resumed
     three = [row.workers for row in history].count(3)
-    assert three in (len(before), len(before) + 1)  # the workers end some seconds after their driver, and may write what they just finished
+    assert three in (
+        len(before),
+        len(before) + 1,
+    )  # the workers end some seconds after their driver, and may write what they just finished
     assert [row.workers for row in history] == [3] * three + [2] * (epochs - three)
     # As a training that nobody disturbed: the comparison's trial of the same seed. An epoch begun again adds its gradients up in another order (DDP
     # packs them anew after a process's first step), and early in training the last digit soon matters.
@@ -139,7 +170,9 @@ def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):
         assert host.ssh(f"{status} http://{cluster.head.address}:8265/", check=False) == "000"
     # Joining the cluster as a driver from another host, without the token.
     script = f"import ray; ray.init('{cluster.head.address}:6379', logging_level='ERROR'); print('JOINED')"
-    refused = cluster.others[0].ssh(f'RAY_AUTH_MODE=disabled timeout 60 ~/animalclf-env/bin/python -c "{script}" 2>&1', check=False)
+    refused = cluster.others[0].ssh(
+        f'RAY_AUTH_MODE=disabled timeout 60 ~/animalclf-env/bin/python -c "{script}" 2>&1', check=False
+    )
     assert "JOINED" not in refused
     for host in cluster.machines.hosts:
         note(f"{host.name} listens on: " + ", ".join(sorted(set(host.ssh("ss -ltnH | awk '{print $4}'").split()))))

@@ -140,7 +140,11 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
                 lambda plan, passes: MemoryLoader(plan, images),
                 RankContext(),
             )
-            history, result, probabilities = [row.to_dict() for row in run.metrics()], run.result(), run.predictions("val")
+            history, result, probabilities = (
+                [row.to_dict() for row in run.metrics()],
+                run.result(),
+                run.predictions("val"),
+            )
     finally:
         torch.set_num_threads(threads)
     names = ("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1")

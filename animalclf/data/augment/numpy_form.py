@@ -14,7 +14,9 @@ from animalclf.data.augment.operation import Samples
 Images = np.ndarray | Sequence[np.ndarray]  # uint8 (N, S, S, 3), or N views of uint8 (S, S, 3)
 
 
-def augment_batch(images: Images, index: np.ndarray, augment: Augment, seed: int, epoch: int, input_size: int) -> np.ndarray:
+def augment_batch(
+    images: Images, index: np.ndarray, augment: Augment, seed: int, epoch: int, input_size: int
+) -> np.ndarray:
     """The training view of stored images uint8 (N, S, S, 3) with manifest rows `index` int64 (N,): uint8 (N, input_size, input_size, 3)."""
     if is_identity(augment):
         return evaluation_view(images, input_size)
@@ -34,7 +36,9 @@ def warp(images: Images, affine: np.ndarray, size: int, out: np.ndarray | None =
         out = np.empty((len(images), size, size, 3), np.uint8)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for position, image in enumerate(images):
-        cv2.warpAffine(image, affine[position], (size, size), dst=out[position], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        cv2.warpAffine(
+            image, affine[position], (size, size), dst=out[position], flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
     return out
 
 

@@ -22,7 +22,9 @@ def on_device(choice: str, device: torch.device) -> bool:
     return choice == "device" or (choice == "auto" and device.type == "cuda")
 
 
-def augment_batch(images: torch.Tensor, index: np.ndarray, augment: Augment, seed: int, epoch: int, input_size: int) -> torch.Tensor:
+def augment_batch(
+    images: torch.Tensor, index: np.ndarray, augment: Augment, seed: int, epoch: int, input_size: int
+) -> torch.Tensor:
     """As `numpy_form.augment_batch`: uint8 (N, S, S, 3) with manifest rows `index` int64 (N,) to uint8 (N, input_size, input_size, 3)."""
     if is_identity(augment):
         return evaluation_view(images, input_size)
@@ -39,7 +41,9 @@ def warp(images: torch.Tensor, affine: torch.Tensor, size: int) -> torch.Tensor:
         return kernel(images, affine, size)
     steps = torch.arange(size, dtype=torch.float32, device=images.device)
     x, y = torch.meshgrid(steps, steps, indexing="xy")
-    places = torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3) @ affine.transpose(1, 2)  # (N, size * size, 2) in stored pixels
+    places = torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3) @ affine.transpose(
+        1, 2
+    )  # (N, size * size, 2) in stored pixels
     grid = (places * (2 / (images.shape[1] - 1)) - 1).view(-1, size, size, 2)
     pixels = images.permute(0, 3, 1, 2).float()
     warped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
@@ -99,7 +103,11 @@ def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
     """A copy on `device`; on a GPU pinned and asynchronous."""
     if device.type != "cuda":
         return torch.from_numpy(values)
-    return _staging(device).upload(values) if values.nbytes <= Staging.BYTES else torch.from_numpy(values).pin_memory().to(device, non_blocking=True)
+    return (
+        _staging(device).upload(values)
+        if values.nbytes <= Staging.BYTES
+        else torch.from_numpy(values).pin_memory().to(device, non_blocking=True)
+    )
 
 
 class Staging:

@@ -42,5 +42,7 @@ def warp(images: torch.Tensor, affine: torch.Tensor, size: int) -> torch.Tensor:
     """As `torch_form.warp`: uint8 (N, S, S, 3) through matrices float32 (N, 2, 3), both contiguous and on one GPU, to uint8 (N, size, size, 3)."""
     out = torch.empty(len(images), size, size, 3, dtype=torch.uint8, device=images.device)
     if len(images):
-        _warp[(len(images), triton.cdiv(size * size, BLOCK))](images.contiguous(), affine.contiguous(), out, images.shape[1], size, BLOCK)
+        _warp[(len(images), triton.cdiv(size * size, BLOCK))](
+            images.contiguous(), affine.contiguous(), out, images.shape[1], size, BLOCK
+        )
     return out

@@ -34,7 +34,9 @@ def list_images(url: str) -> Listing:
     rows = list_files(url)
     images = sorted(row for row in rows if row[0].lower().endswith(IMAGES))
     ignored = sorted(row[0] for row in rows if not row[0].lower().endswith(IMAGES))
-    table = pd.DataFrame(images, columns=["path", "bytes", "stamp"]).astype({"path": str, "bytes": "int64", "stamp": str})
+    table = pd.DataFrame(images, columns=["path", "bytes", "stamp"]).astype(
+        {"path": str, "bytes": "int64", "stamp": str}
+    )
     return Listing(table, ignored)
 
 

@@ -59,7 +59,9 @@ class Location:
         if listing.images.empty:
             if not storage.explained(self.url, lambda: storage.exists(self.url)):
                 raise UserError(f"{self.data}: there is no such folder or file")
-            others = f" (but {len(listing.ignored):,} other files, such as {listing.ignored[0]})" if listing.ignored else ""
+            others = (
+                f" (but {len(listing.ignored):,} other files, such as {listing.ignored[0]})" if listing.ignored else ""
+            )
             raise UserError(f"{self.data}: no pictures in it{others}; pictures end in {', '.join(IMAGES)}")
         return listing
 

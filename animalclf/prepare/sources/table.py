@@ -33,16 +33,30 @@ class Table(SourceReader):
         path, labels, splits = _columns(url, table, location.config, labelled)
         folder = posixpath.dirname(url)
         full = path.map(lambda path: path if storage.is_remote(path) else storage.join(folder, path))
-        _refuse_rows(url, full.duplicated(keep="first"), "name a picture that an earlier row names already; one row a picture")
+        _refuse_rows(
+            url, full.duplicated(keep="first"), "name a picture that an earlier row names already; one row a picture"
+        )
         root = folder
         if not full.str.startswith(f"{folder}/").all():
             root = posixpath.dirname(os.path.commonprefix([f"{posixpath.dirname(path)}/" for path in full]))  # noqa: RUF071 (commonpath would make s3:/ of s3://)
         sizes, stamps = _file_facts(url, full, root)
-        rows = pd.DataFrame({"path": full.str.slice(len(root.rstrip("/")) + 1), "bytes": sizes, "stamp": stamps, "label": labels, "split": splits})
-        rows = rows.astype({"path": str, "label": str, "split": str, "stamp": str, "bytes": "int64"}).sort_values("path", ignore_index=True)
+        rows = pd.DataFrame(
+            {
+                "path": full.str.slice(len(root.rstrip("/")) + 1),
+                "bytes": sizes,
+                "stamp": stamps,
+                "label": labels,
+                "split": splits,
+            }
+        )
+        rows = rows.astype({"path": str, "label": str, "split": str, "stamp": str, "bytes": "int64"}).sort_values(
+            "path", ignore_index=True
+        )
         if labelled and rows["label"].nunique() < 2:
             raise UserError(
-                f"{url}: only one class, {rows['label'].iloc[0]!r}; a classifier needs at least two" if len(rows) else f"{url}: has no rows"
+                f"{url}: only one class, {rows['label'].iloc[0]!r}; a classifier needs at least two"
+                if len(rows)
+                else f"{url}: has no rows"
             )
         return Source(root, rows, "table", whole_folder=False)
 
@@ -57,7 +71,9 @@ def _read_table(url: str) -> pd.DataFrame:
         if url.lower().endswith(".parquet"):
             return storage.as_table(content)
         separator = "\t" if url.lower().endswith(".tsv") else ","
-        return pd.read_csv(io.BytesIO(content), sep=separator, dtype="string", encoding="utf-8-sig", keep_default_na=False)
+        return pd.read_csv(
+            io.BytesIO(content), sep=separator, dtype="string", encoding="utf-8-sig", keep_default_na=False
+        )
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8 and try again") from error
     except (ValueError, OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -71,7 +87,9 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
         if column not in table.columns:
             hint = configuration.nearest(column, map(str, table.columns))
             key = "data.path_column" if number == 0 else "data.label_column"
-            raise UserError(f"{url}: has no column {column!r}, only {', '.join(map(repr, table.columns))}{hint}; name it with --set {key}=...")
+            raise UserError(
+                f"{url}: has no column {column!r}, only {', '.join(map(repr, table.columns))}{hint}; name it with --set {key}=..."
+            )
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
     empty = pd.Series("", index=table.index, dtype="string")
@@ -90,7 +108,9 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
 def _refuse_rows(url: str, wrong: pd.Series, what: str) -> None:
     if wrong.any():
         lines = [str(number + 2) for number in wrong.to_numpy().nonzero()[0]]  # as an editor counts, behind the header
-        raise UserError(f"{url}: {len(lines):,} rows {what}: line {', '.join(lines[:5])}{', ...' if len(lines) > 5 else ''}")
+        raise UserError(
+            f"{url}: {len(lines):,} rows {what}: line {', '.join(lines[:5])}{', ...' if len(lines) > 5 else ''}"
+        )
 
 
 def _file_facts(url: str, full: pd.Series, root: str) -> tuple[list[int], list[str]]:

@@ -13,4 +13,6 @@ class Unlabelled(SourceReader):
         return not location.labelled
 
     def read(self, location: Location) -> Source:
-        return Source(location.url, location.listing.images.assign(label="", split=""), "unlabelled", location.listing.ignored)
+        return Source(
+            location.url, location.listing.images.assign(label="", split=""), "unlabelled", location.listing.ignored
+        )

@@ -10,5 +10,11 @@ from animalclf.report.section import Content, register
 def leaderboard(data: ReportData) -> Content:
     ensembles = any(row.kind == "ensemble" for row in data.rows)
     others = [metric for metric in headline_metrics() if metric.key != PRIMARY]
-    values = {"rows": data.rows, "primary": METRICS.get(PRIMARY), "others": others, "pairs": data.pairs, "ensembles": ensembles}
+    values = {
+        "rows": data.rows,
+        "primary": METRICS.get(PRIMARY),
+        "others": others,
+        "pairs": data.pairs,
+        "ensembles": ensembles,
+    }
     return Content(values, plots={"leaderboard": plots.drawn(plots.leaderboard, data.rows)})

@@ -29,7 +29,9 @@ class Net(nn.Module):
 def step(network, share, ranks):
     """Weights after one step of plain gradient descent at a learning rate of 1: the start minus the gradient."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    config = Config(optim=Optim(name="sgd", lr=1.0, momentum=0.0), train=Train(epochs=1, precision="fp32", channels_last=False))
+    config = Config(
+        optim=Optim(name="sgd", lr=1.0, momentum=0.0), train=Train(epochs=1, precision="fp32", channels_last=False)
+    )
     loop.train_epoch(network, [share], optimizer, loop.TrainPass(config, 0, np.array([ROWS]), ranks))
     return [parameter.detach().clone() for parameter in network.parameters()]
 
@@ -64,5 +66,7 @@ if __name__ == "__main__":
     ray.init(logging_level="ERROR", log_to_driver=False)
     for hosts in (2, 3):
         scaling = ray.train.ScalingConfig(num_workers=hosts, placement_strategy="STRICT_SPREAD")
-        ray.train.torch.TorchTrainer(worker, scaling_config=scaling, run_config=ray.train.RunConfig(storage_path="/tmp")).fit()
+        ray.train.torch.TorchTrainer(
+            worker, scaling_config=scaling, run_config=ray.train.RunConfig(storage_path="/tmp")
+        ).fit()
         print(f"{hosts} hosts: the gradients agree", flush=True)

@@ -16,7 +16,9 @@ class Erasing(Operation):
         return bool(augment.erase)
 
     def erased_box(self, samples: Samples) -> np.ndarray:
-        return erased_boxes(samples.augment.erase, samples.uniform("colr", 8)[:, 3:], samples.size)  # the first three are for color jitter
+        return erased_boxes(
+            samples.augment.erase, samples.uniform("colr", 8)[:, 3:], samples.size
+        )  # the first three are for color jitter
 
 
 def erased_boxes(probability: float, draws: np.ndarray, size: int) -> np.ndarray:

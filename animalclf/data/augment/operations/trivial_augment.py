@@ -33,7 +33,10 @@ class TrivialAugment(Operation):
 
         theta = np.deg2rad(135 * chosen("rotate"))
         affine[:, 0, 0] = affine[:, 1, 1] = np.cos(theta)
-        affine[:, 0, 1], affine[:, 1, 0] = -np.sin(theta) + 0.99 * chosen("shear_x"), np.sin(theta) + 0.99 * chosen("shear_y")
+        affine[:, 0, 1], affine[:, 1, 0] = (
+            -np.sin(theta) + 0.99 * chosen("shear_x"),
+            np.sin(theta) + 0.99 * chosen("shear_y"),
+        )
         center = np.full(2, (samples.size - 1) / 2)
         shift = np.stack([chosen("translate_x"), chosen("translate_y")], 1) * samples.size / 7
         affine[:, :, 2] = center - affine[:, :, :2] @ center + shift
@@ -51,7 +54,11 @@ class TrivialAugment(Operation):
         posterized = values & ~((1 << (8 - bits[:, None])) - 1)
         solarized = np.where(values >= 256 * (1 - strength[:, None]), 255 - values, values)
         kinds = [(choice == CHOICES.index(name))[:, None] for name in ("posterize", "solarize")]
-        return np.select(kinds, [posterized, solarized], values).astype(np.uint8) if any(kind.any() for kind in kinds) else None
+        return (
+            np.select(kinds, [posterized, solarized], values).astype(np.uint8)
+            if any(kind.any() for kind in kinds)
+            else None
+        )
 
 
 def draw(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
