@@ -136,7 +136,7 @@ def train(
     run = driver.claim(folder, config, resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:
-            display.show(Moment("pictures ready"))
+            display.show(Moment("images ready"))
             result = driver.start(config, images, run, wanted, cpu, local, display.show)
     finally:
         run.unlock()

@@ -1,15 +1,14 @@
-"""Rows that cross modules, processes and files: each a dataclass, with the keys of its JSON file.
+"""Rows that cross modules, processes and files: dataclasses whose fields are the keys of their JSON files.
 
-A field's `metadata` says how it is stored where that is not under its own name (files keep the keys of older versions):
-`key`: its JSON key. `omit_none`: left out where it is None. `row`: the row class of its value, or of the items of a
-list. `prefix`: it is a dict whose items stand in the row itself, each under prefix + name (metrics, which are
-registered).
+Metadata of a field: `old_keys`: keys of older versions that are read too. `omit_none`: not written where it is None.
+`row`: the row class of its value, or of the items of a list. `prefix`: a dict whose items are written as keys of the row
+itself, each under prefix + name (metrics, which are registered).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from markupsafe import Markup
@@ -30,7 +29,7 @@ class Row:
             if "prefix" in item.metadata:
                 content |= {item.metadata["prefix"] + name: _plain(number) for name, number in value.items()}
             elif value is not None or "omit_none" not in item.metadata:
-                content[item.metadata.get("key", item.name)] = _plain(value)
+                content[item.name] = _plain(value)
         return content
 
     def _repr_html_(self) -> str:
@@ -51,23 +50,29 @@ class Row:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The row from plain data, also of an older version: missing keys get the defaults, unknown ones are ignored
-        (or, if numbers, go to the field with their prefix). Raises UserError where a key without a default is
-        missing."""
+        """The row from plain data, also of an older version: old keys are read, missing ones get the defaults, unknown
+        ones are ignored (or, if numbers, go to the field with their prefix). Raises UserError where a key without a
+        default is missing."""
         items = fields(cls)  # type: ignore[arg-type]
-        keys = {item.metadata.get("key", item.name): item for item in items if "prefix" not in item.metadata}
-        missing = [
-            key for key, item in keys.items() if key not in content and item.default is item.default_factory is MISSING
-        ]
-        if missing:
-            raise UserError(f"{cls.__name__}: {', '.join(missing)} missing")
-        values = {
-            item.name: _nested(item.metadata.get("row"), content[key]) for key, item in keys.items() if key in content
-        }
+        keys = {item.name: _keys(item) for item in items if "prefix" not in item.metadata}
+        all_keys = {key for names in keys.values() for key in names}
+        values: dict[str, Any] = {}
+        missing = []
         for item in items:
             if "prefix" in item.metadata:
-                values[item.name] = _prefixed(content, item.metadata["prefix"], keys, item.metadata.get("row"))
+                values[item.name] = _prefixed(content, item.metadata["prefix"], all_keys, item.metadata.get("row"))
+            elif key := next((key for key in keys[item.name] if key in content), ""):
+                values[item.name] = _nested(item.metadata.get("row"), content[key])
+            elif item.default is item.default_factory is MISSING:
+                missing.append(item.name)
+        if missing:
+            raise UserError(f"{cls.__name__}: {', '.join(missing)} missing")
         return cls(**values)
+
+
+def _keys(item: Field[Any]) -> list[str]:
+    """The keys under which a field is read; a newer one wins over an older one."""
+    return [item.name, *item.metadata.get("old_keys", ())]
 
 
 def html_table(headings: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -132,7 +137,7 @@ class PerClass(Row):
 class CalibrationBin(Row):
     """A row of a reliability diagram: images of similar confidence, their mean confidence and their accuracy."""
 
-    images: int = field(metadata={"key": "pictures"})
+    images: int = field(metadata={"old_keys": ["pictures"]})
     confidence: float
     accuracy: float
 
@@ -172,16 +177,16 @@ class EpochRow(Row):
     train_accuracy: float = 0.0
     train_rows: int = 0
     train_seconds: float = 0.0
-    images_per_s: float = field(default=0.0, metadata={"key": "pictures_per_s"})
+    images_per_s: float = field(default=0.0, metadata={"old_keys": ["pictures_per_s"]})
     workers: int = 1
-    wait_fraction: float = field(default=0.0, metadata={"key": "wait_share"})
+    wait_fraction: float = field(default=0.0, metadata={"old_keys": ["wait_share"]})
     """Fraction of `train_seconds` spent waiting for data."""
     read_seconds: float = 0.0
     """Spent by input tasks beside the steps, as are `augment_seconds`."""
     augment_seconds: float = 0.0
     wait_seconds: float = 0.0
     """Blocked on the input: with `copy_seconds` and `step_seconds` this is `train_seconds`."""
-    copy_seconds: float = field(default=0.0, metadata={"key": "handover_seconds"})
+    copy_seconds: float = field(default=0.0, metadata={"old_keys": ["handover_seconds"]})
     """Host-to-device copies, and augmentation on the device."""
     step_seconds: float = 0.0
     val_rows: int | None = field(default=None, metadata=OMIT_NONE)
@@ -191,10 +196,27 @@ class EpochRow(Row):
     validate_seconds: float = 0.0
     seconds: float = 0.0
     """The whole epoch with the checkpoint before it, and in the first epoch with the frozen features."""
-    checkpoint_seconds: float = field(default=0.0, metadata={"key": "keep_seconds"})
+    checkpoint_seconds: float = field(default=0.0, metadata={"old_keys": ["keep_seconds"]})
     """Checkpointing and reporting of the epoch before."""
     features_seconds: float | None = field(default=None, metadata=OMIT_NONE)
     """Features of a frozen base, in the first epoch after a start that computed them."""
+
+
+@dataclass(frozen=True)
+class TimeSpent(Row):
+    """Seconds of all epochs by what they were spent on. `read` and `augment` run beside the steps, in input tasks."""
+
+    features: float = 0.0
+    """Features of a frozen base."""
+    read: float = 0.0
+    augment: float = 0.0
+    wait: float = 0.0
+    """For data."""
+    copy: float = field(default=0.0, metadata={"old_keys": ["handover"]})
+    """Host-to-device copies, and augmentation on the device."""
+    step: float = 0.0
+    validate: float = 0.0
+    checkpoint: float = field(default=0.0, metadata={"old_keys": ["keep"]})
 
 
 @dataclass(frozen=True)
@@ -218,12 +240,10 @@ class TrainingResult(Row):
     """All epochs."""
     seconds_this_time: float = 0.0
     """This process, without the final evaluation: less than `seconds` after a resume."""
-    images_per_s: float = field(default=0.0, metadata={"key": "pictures_per_s"})
+    images_per_s: float = field(default=0.0, metadata={"old_keys": ["pictures_per_s"]})
     """Median over the epochs."""
-    time: dict[str, float] = field(default_factory=dict)
-    """Seconds of all epochs by what they were spent on: features, read, augment, wait, handover, step, validate,
-    keep."""
-    wait_fraction: float = field(default=0.0, metadata={"key": "wait_share"})
+    time: TimeSpent | None = field(default=None, metadata={"row": TimeSpent, **OMIT_NONE})
+    wait_fraction: float = field(default=0.0, metadata={"old_keys": ["wait_share"]})
     """Fraction of the training passes spent waiting for data."""
     val: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
     """Evaluation of the best epoch on the validation split; None without one."""
@@ -265,7 +285,7 @@ class PhaseProgress(Row):
     phase: Literal["features", "train", "val", "test"]
     done: int
     """Images over all ranks."""
-    total: int = field(metadata={"key": "of"})
+    total: int = field(metadata={"old_keys": ["of"]})
     seconds: float
     """Since the pass began."""
     epoch: int | None = field(default=None, metadata=OMIT_NONE)
@@ -275,7 +295,7 @@ class PhaseProgress(Row):
 
 @dataclass(frozen=True)
 class Moment(Row):
-    """Something that happens once in a start: `pictures ready`, `ray ready`, `workers ready`."""
+    """Something that happens once in a start: `images ready`, `ray ready`, `workers ready`."""
 
     moment: str
     workers: int | None = field(default=None, metadata=OMIT_NONE)
@@ -313,9 +333,9 @@ class EvaluationResult(Evaluation):
     split: str
     """Empty where all images of a folder or table are evaluated."""
     prior: str
-    class_priors: dict[str, float] = field(metadata={"key": "prior_shares"})
+    class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
     epoch: int
-    images: int = field(metadata={"key": "pictures"})
+    images: int = field(metadata={"old_keys": ["pictures"]})
     """The unreadable ones included."""
     unreadable: list[Unreadable] = field(metadata={"row": Unreadable})
     notes: list[str]
@@ -333,17 +353,17 @@ class PredictionResult(Row):
 
     run: str
     data: str
-    images: int = field(metadata={"key": "pictures"})
+    images: int = field(metadata={"old_keys": ["pictures"]})
     ignored: list[str]
     """Files that are no images by their names."""
     unreadable: list[Unreadable] = field(metadata={"row": Unreadable})
     """They have the class priors as their probabilities."""
     prior: str
-    class_priors: dict[str, float] = field(metadata={"key": "prior_shares"})
+    class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
     predicted: dict[str, int]
     """Images of each predicted class."""
     seconds: float
-    images_per_s: float = field(metadata={"key": "pictures_per_s"})
+    images_per_s: float = field(metadata={"old_keys": ["pictures_per_s"]})
     predictions: str
     """URL of the table of class probabilities."""
     submission: str
@@ -355,7 +375,7 @@ class CrossFitting(Row):
     """How an ensemble is cross-fitted: the number of folds, and whether duplicates are known to be in one fold."""
 
     folds: int
-    duplicates_together: bool = field(metadata={"key": "copies_together"})
+    duplicates_together: bool = field(metadata={"old_keys": ["copies_together"]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,10 +402,10 @@ class EnsembleResult(Row):
     """Those of `val` that a training's result.json has at this place."""
     data: str | None = field(default=None, metadata=OMIT_NONE)
     """This and what follows: of unlabelled images, where they were predicted; see PredictionResult."""
-    images: int | None = field(default=None, metadata={"key": "pictures", **OMIT_NONE})
+    images: int | None = field(default=None, metadata={"old_keys": ["pictures"], **OMIT_NONE})
     unreadable: list[Unreadable] | None = field(default=None, metadata={"row": Unreadable, **OMIT_NONE})
     prior: str | None = field(default=None, metadata=OMIT_NONE)
-    class_priors: dict[str, float] | None = field(default=None, metadata={"key": "prior_shares", **OMIT_NONE})
+    class_priors: dict[str, float] | None = field(default=None, metadata={"old_keys": ["prior_shares"], **OMIT_NONE})
     predicted: dict[str, int] | None = field(default=None, metadata=OMIT_NONE)
     predictions: str | None = field(default=None, metadata=OMIT_NONE)
     submission: str | None = field(default=None, metadata=OMIT_NONE)
@@ -433,7 +453,7 @@ class LeaderboardRow(Row):
     metrics: dict[str, Spread] = field(metadata={"prefix": "", "row": Spread})
     """Each headline metric by its key."""
     best_epoch: Spread | None = field(metadata={"row": Spread})
-    images_per_s: float | None = field(metadata={"key": "pictures_per_s"})
+    images_per_s: float | None = field(metadata={"old_keys": ["pictures_per_s"]})
     """In training."""
     seconds_to_best: float
     """Epochs up to the best one, with validation and the features of a frozen base."""
@@ -450,8 +470,8 @@ class LeaderboardRow(Row):
 class LeaderboardPair(Row):
     """The test of a difference in balanced accuracy; see metrics/significance.py."""
 
-    better: str = field(metadata={"key": "a"})
-    worse: str = field(metadata={"key": "b"})
+    better: str = field(metadata={"old_keys": ["a"]})
+    worse: str = field(metadata={"old_keys": ["b"]})
     difference: float
     low: float
     """[low, high] is the 95 % interval of the difference."""
@@ -460,14 +480,14 @@ class LeaderboardPair(Row):
     """Not corrected for the number of pairs."""
     p: float
     """Corrected by Holm's method."""
-    significant: bool = field(metadata={"key": "real"})
+    significant: bool = field(metadata={"old_keys": ["real"]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard(Row):
     """Finished runs grouped by recipe, and ensembles, the best first; every two of them are a pair."""
 
-    images: int = field(metadata={"key": "pictures"})
+    images: int = field(metadata={"old_keys": ["pictures"]})
     classes: list[str]
     rows: list[LeaderboardRow] = field(metadata={"row": LeaderboardRow})
     pairs: list[LeaderboardPair] = field(metadata={"row": LeaderboardPair})
@@ -542,7 +562,7 @@ class ComparedData(Row):
     train: int
     val: int
     test: int
-    listing_hash: str = field(metadata={"key": "pictures"})
+    listing_hash: str = field(metadata={"old_keys": ["pictures"]})
     """SHA-256 of paths, labels, splits and contents."""
     prepared: dict[str, dict[str, str]]
     """Prepared sets: stored size -> root and fingerprint."""

@@ -455,8 +455,8 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
                 "epochs",
                 "accuracy",
                 "balanced_accuracy",
-                "pictures_per_s",
-                "wait_share",
+                "images_per_s",
+                "wait_fraction",
                 "time",
                 "startup",
                 "precision",
@@ -467,12 +467,12 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     for column in ("", "seconds", "images/s", "waiting", "accuracy"):
         table.add_column(column)
     for name, row in found.items():
-        speed = row.get("pictures_per_s") or row.get("images_per_s")
+        speed = row.get("images_per_s") or row.get("images_per_s")
         table.add_row(
             name,
             f"{row['seconds']:.1f}",
             f"{speed:,.0f}",
-            f"{row.get('wait_share', 0):.1%}",
+            f"{row.get('wait_fraction', 0):.1%}",
             f"{row.get('accuracy', 0):.3f}",
         )
     console.print(table)

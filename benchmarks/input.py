@@ -100,14 +100,14 @@ def measure(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
         for name, run in contestants.items():
             rounds[name].append(run())
     ray.shutdown()
-    loader = statistics.median(each["pictures_per_s"] for each in rounds["torch DataLoader"])
+    loader = statistics.median(each["images_per_s"] for each in rounds["torch DataLoader"])
     loader_start = statistics.median(each["first_batch_s"] for each in rounds["torch DataLoader"])
     our_first = preparing["seconds"] + rounds["animalclf"][0]["first_epoch_s"]
     return {
         "pictures": arguments.pictures,
         "cores": cores,
         "prepare_s": preparing["seconds"],
-        "prepare_pictures_per_s": arguments.pictures / preparing["seconds"],
+        "prepare_images_per_s": arguments.pictures / preparing["seconds"],
         "first_epoch_ratio_dataloader": ((arguments.pictures - BATCH) / loader + loader_start) / our_first,
         "ratio_dataloader": ratio(rounds, "torch DataLoader"),
         "ratio_bare_loop": ratio(rounds, "bare OpenCV loop"),
@@ -123,7 +123,7 @@ def measure(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
 def ratio(rounds: dict[str, list[dict[str, float]]], other: str) -> float:
     """Our pictures/s over the other's, the median over rounds."""
     return statistics.median(
-        a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(rounds["animalclf"], rounds[other], strict=True)
+        a["images_per_s"] / b["images_per_s"] for a, b in zip(rounds["animalclf"], rounds[other], strict=True)
     )
 
 
@@ -142,7 +142,7 @@ def consumed(batches: Iterable[Any], size: Callable[[Any], int]) -> dict[str, fl
         seen += size(batch)
         if not first:
             first, first_size = time.perf_counter(), seen
-    return {"first_batch_s": first - started, "pictures_per_s": (seen - first_size) / (time.perf_counter() - first)}
+    return {"first_batch_s": first - started, "images_per_s": (seen - first_size) / (time.perf_counter() - first)}
 
 
 def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
@@ -174,7 +174,7 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
     speed = epochs * len(plan.rows["train"]) / (time.perf_counter() - settled)
     return {
         "first_batch_s": first_batches[0],
-        "pictures_per_s": speed,
+        "images_per_s": speed,
         "later_first_batch_s": max(first_batches[1:]),
         "first_epoch_s": first_epoch,
     }
@@ -228,7 +228,7 @@ def apart(command: list[str]) -> dict[str, float]:
     if done.returncode:
         sys.exit(f"{command[2][:80]} failed:\n{done.stderr[-2000:]}")
     first, speed = done.stdout.splitlines()[-1].split()
-    return {"first_batch_s": float(first), "pictures_per_s": float(speed)}
+    return {"first_batch_s": float(first), "images_per_s": float(speed)}
 
 
 def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
@@ -259,7 +259,7 @@ def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
         process.join()
     return {
         "first_batch_s": 0.0,
-        "pictures_per_s": sum(count for *_, count in spans)
+        "images_per_s": sum(count for *_, count in spans)
         / (max(end for _, end, _ in spans) - min(begin for begin, *_ in spans)),
     }
 
@@ -269,10 +269,10 @@ def show(figures: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("", "pictures/s", "against DataLoader", "first batch, s"):
         table.add_column(name, justify="left" if not name else "right")
-    loader = figures["contestants"]["torch DataLoader"]["pictures_per_s"]
+    loader = figures["contestants"]["torch DataLoader"]["images_per_s"]
     for name, each in figures["contestants"].items():
         first = f"{each['first_batch_s']:.2f}" if each["first_batch_s"] else ""
-        table.add_row(name, f"{each['pictures_per_s']:,.0f}", f"{each['pictures_per_s'] / loader:.2f}", first)
+        table.add_row(name, f"{each['images_per_s']:,.0f}", f"{each['images_per_s'] / loader:.2f}", first)
     console = Console(width=110)
     console.print(table)
     console.print(
@@ -280,7 +280,7 @@ def show(figures: dict[str, Any]) -> None:
         f"epoch after at most {figures['later_first_batch_s']:.2f} s"
     )
     console.print(
-        f"preparing took {figures['prepare_s']:.1f} s ({figures['prepare_pictures_per_s']:,.0f} pictures/s); preparing and the first epoch together "
+        f"preparing took {figures['prepare_s']:.1f} s ({figures['prepare_images_per_s']:,.0f} pictures/s); preparing and the first epoch together "
         f"are {figures['first_epoch_ratio_dataloader']:.2f} x as fast as DataLoader's first epoch"
     )
 

@@ -105,7 +105,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
                 startup = {f"startup_{name}_s": seconds for name, seconds in json.loads(answer)["startup"].items()}
                 on_ray[count].append({**figures_of(out, time.time() - started), **startup})
-    base = statistics.median(each["pictures_per_s"] for each in plain)
+    base = statistics.median(each["images_per_s"] for each in plain)
     rows = []
     for count, each in on_ray.items():
         row: dict[str, Any] = {name: statistics.median(one[name] for one in each) for name in each[0]}
@@ -114,14 +114,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 "workers": count,
                 **row,
                 "ratio": statistics.median(
-                    a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(each, plain, strict=True)
+                    a["images_per_s"] / b["images_per_s"] for a, b in zip(each, plain, strict=True)
                 ),
             }
         )
     return {
         "pictures": arguments.pictures,
         "epochs": arguments.epochs,
-        "plain": {"pictures_per_s": base, "seconds": plain[0]["seconds"]},
+        "plain": {"images_per_s": base, "seconds": plain[0]["seconds"]},
         "ray": rows,
     }
 
@@ -133,8 +133,8 @@ def figures_of(out: str, seconds: float) -> dict[str, float]:
     steady = history[1:]
     busy = sum(row["train_seconds"] for row in steady)
     return {
-        "pictures_per_s": sum(row["train_rows"] for row in steady) / busy,
-        "wait_share": sum(row["wait_share"] * row["train_seconds"] for row in steady) / busy,
+        "images_per_s": sum(row["train_rows"] for row in steady) / busy,
+        "wait_fraction": sum(row["wait_fraction"] * row["train_seconds"] for row in steady) / busy,
         "seconds": seconds,
         "beside_epochs_s": seconds - sum(row["seconds"] for row in history),
     }
@@ -156,7 +156,7 @@ def show(figures: dict[str, Any]) -> None:
         table.add_column(name)
     table.add_row(
         "plain PyTorch, 1 process",
-        f"{figures['plain']['pictures_per_s']:.1f}",
+        f"{figures['plain']['images_per_s']:.1f}",
         "1.00",
         "",
         f"{figures['plain']['seconds']:.0f}",
@@ -165,9 +165,9 @@ def show(figures: dict[str, Any]) -> None:
     for row in figures["ray"]:
         name = f"animalclf train, {row['workers']} worker{'s' if row['workers'] > 1 else ''}"
         cells = [
-            f"{row['pictures_per_s']:.1f}",
+            f"{row['images_per_s']:.1f}",
             f"{row['ratio']:.2f}",
-            f"{row['wait_share']:.1%}",
+            f"{row['wait_fraction']:.1%}",
             f"{row['seconds']:.0f}",
             f"{row['beside_epochs_s']:.0f}",
         ]

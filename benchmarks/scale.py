@@ -138,7 +138,7 @@ def fed(where: str, root: str, store_gb: float) -> dict[str, Any]:
     over.set()
     watching.join()
     assert rows == len(prepared.manifest)
-    return {"pictures": rows, "bytes": prepared.pixel_bytes, "where": said, "pictures_per_s": rows / seconds, **peaks}
+    return {"pictures": rows, "bytes": prepared.pixel_bytes, "where": said, "images_per_s": rows / seconds, **peaks}
 
 
 def planned(rows: int) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def show(figures: dict[str, Any]) -> None:
     for row in figures["input"]:
         memory = [f"{row[name] / 1e6:,.0f}" for name in ("processes", "store")]
         table.add_row(
-            f"x {row['factor']}", f"{row['pictures']:,}", row["where"], f"{row['pictures_per_s']:,.0f}", *memory
+            f"x {row['factor']}", f"{row['pictures']:,}", row["where"], f"{row['images_per_s']:,.0f}", *memory
         )
     made = figures["plan"]
     Console(width=120).print(table)

@@ -110,7 +110,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if device.type == "cuda"
         else str(torch.cpu.get_capabilities().get("cpu_name")),
         "threads": torch.get_num_threads(),
-        "pictures_per_s": speeds,
+        "images_per_s": speeds,
         "flops_per_picture": flops,
         "matrix_flops_per_s": peak,
         "share_of_peak": {
@@ -202,8 +202,8 @@ def show(figures: dict[str, Any]) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("", "pictures/s", "against Keras", "share of matrix peak"):
         table.add_column(name)
-    keras = figures["pictures_per_s"].get("Keras on TensorFlow fp32")
-    for name, speed in figures["pictures_per_s"].items():
+    keras = figures["images_per_s"].get("Keras on TensorFlow fp32")
+    for name, speed in figures["images_per_s"].items():
         mark = "  (the default here)" if name == figures["default"] else ""
         table.add_row(
             name + mark,

@@ -103,5 +103,5 @@ def spec_of(file: str = "", *, overrides: dict[str, Any] | None = None, **flags:
 
 def without_times(row: EpochRow) -> dict[str, float]:
     """An epoch's row without the times and speeds, which differ from one run to the next."""
-    speeds = ("pictures_per_s", "wait_share")
+    speeds = ("images_per_s", "wait_fraction")
     return {key: value for key, value in row.to_dict().items() if not key.endswith("seconds") and key not in speeds}

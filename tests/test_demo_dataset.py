@@ -44,11 +44,11 @@ def test_layout_and_result(made: dict[str, Any]) -> None:
     folders = sorted(path.name for path in (root / "train_images").iterdir())
     assert folders == made["classes"] == sorted(demo.CLASS_COUNTS)
     assert made["counts"] == {name: len(list((root / "train_images" / name).iterdir())) for name in folders}
-    assert made["pictures"] == sum(made["counts"].values()) == 60 + len(made["defects"])
+    assert made["images"] == sum(made["counts"].values()) == 60 + len(made["defects"])
     assert sorted(path.name for path in (root / "test_images").iterdir()) == sorted(
         f"{number}.jpeg" for number in range(20)
     )
-    assert made["test_pictures"] == 20
+    assert made["test_images"] == 20
 
 
 def test_images_are_rgb_jpegs_of_many_sizes_that_differ(made: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def complete(run: Run, epochs: int = 12, **environment) -> Run:
     run.write_environment(**environment)
     if run.finished():
         run.write_result(
-            {**run.read_result(), "wait_share": 0.01, "seconds": 120.0, "precision": "fp32", "time": {"step": 90.0}}
+            {**run.read_result(), "wait_fraction": 0.01, "seconds": 120.0, "precision": "fp32", "time": {"step": 90.0}}
         )
     return run
 

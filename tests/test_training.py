@@ -74,7 +74,7 @@ def test_time_between_epochs_is_not_lost(tmp_path, prepared):
     )
     first, *others = run.metrics()
     assert first.checkpoint_seconds < 0.2 and all(0.2 <= row.checkpoint_seconds < row.seconds for row in others)
-    assert run.result().time["keep"] >= 0.4 and run.result().seconds <= run.result().seconds_this_time
+    assert run.result().time.checkpoint >= 0.4 and run.result().seconds <= run.result().seconds_this_time
 
 
 def metrics(run):

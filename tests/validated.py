@@ -47,7 +47,7 @@ def finished_run(
         "epochs": 3,
     }
     metrics = {"val": found.to_dict(), "balanced_accuracy": found["balanced_accuracy"]}
-    run.write_result({**facts, **metrics, "workers": 2, "pictures_per_s": 100.0, **result})
+    run.write_result({**facts, **metrics, "workers": 2, "images_per_s": 100.0, **result})
     return run
 
 

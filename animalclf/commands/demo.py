@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     images = {"images": arguments.pictures, "test_images": arguments.test_pictures}
     drawn = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)
     console.print(
-        f"{drawn['pictures']:,} training and {drawn['test_pictures']:,} test pictures of {len(drawn['classes'])} animals in {drawn['root']}"
+        f"{drawn['images']:,} training and {drawn['test_images']:,} test pictures of {len(drawn['classes'])} animals in {drawn['root']}"
     )
     if arguments.only_data:
         return drawn

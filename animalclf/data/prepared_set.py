@@ -89,6 +89,8 @@ def open_prepared(root: str) -> Prepared:
         raise UserError(
             f"{root}: prepared set of format {info.get('format')}, this version reads {FORMAT}; make it anew: animalclf prepare --force"
         )
+    if "pictures" in info:  # the key of older versions
+        info["images"] = info.pop("pictures")
     manifest = storage.as_table(storage.read_bytes(storage.join(root, MANIFEST)))
     return Prepared(root, info, manifest)
 

@@ -26,6 +26,7 @@ CLASS_COUNTS = {name: int(options["count"]) for name, (options, _) in ANIMALS.it
 CLASSES = list(CLASS_COUNTS)
 INFO = "demo.json"  # {"arguments", "result"}; the result is null until the set is complete
 VERSION = 2  # raise it when the drawing changes: then an older set is not taken for this one
+OLD_KEYS = {"pictures": "images", "test_pictures": "test_images"}  # of results that older versions wrote
 MIN_PER_CLASS = 3
 CHUNK = 50  # images drawn and written at a time
 TRAIN, TEST, PLANTED = 0, 1, 2
@@ -175,7 +176,8 @@ def _check(root: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         raise UserError(
             f"{root}: holds files that are not a demo set ({INFO} is missing); choose an empty or new folder"
         )
-    return found.get("result")
+    result = found.get("result")
+    return {OLD_KEYS.get(key, key): value for key, value in result.items()} if result else None
 
 
 def write_demo(
@@ -233,8 +235,8 @@ def write_demo(
     folders = splits[TRAIN] + [defect["path"].split("/")[1] for defect in planted]
     result = {
         "root": root,
-        "pictures": len(folders),
-        "test_pictures": test_images,
+        "images": len(folders),
+        "test_images": test_images,
         "classes": CLASSES,
         "defects": planted,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from animalclf.inference.members import Validated, side_by_side
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import OK, class_probabilities, predicted_counts, predictions_table, unreadable
 from animalclf.prepare import sources
-from animalclf.rows import CrossFitting, EnsembleResult, Evaluation
+from animalclf.rows import CrossFitting, EnsembleResult, Evaluation, Row
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
@@ -106,6 +106,18 @@ def _result(
     )
 
 
+@dataclass(frozen=True)
+class _Inputs(Row):
+    """What stored member predictions depend on: the content of made_of.json."""
+
+    checkpoint: str = ""
+    """SHA-256 of the file."""
+    images: str = field(default="", metadata={"old_keys": ["pictures"]})
+    """Hash of the listing."""
+    limit: int = 0
+    flips: bool = False
+
+
 class _Prediction:
     """The unlabelled images of an ensemble. Made before any long work: raises UserError for what the user can fix."""
 
@@ -143,17 +155,19 @@ class _Prediction:
     def _table(self, member: Run, folder: str, flips: bool) -> pd.DataFrame:
         from animalclf.inference import predict  # imports Ray
 
-        made_of = {
-            "checkpoint": hashlib.sha256(storage.read_bytes(member.checkpoint("best"))).hexdigest(),
-            "pictures": sources.inputs_hash(self.source, member.config().data),
-            "limit": self.limit,
-            "flips": flips,
-        }
+        inputs = _Inputs(
+            checkpoint=hashlib.sha256(storage.read_bytes(member.checkpoint("best"))).hexdigest(),
+            images=sources.inputs_hash(self.source, member.config().data),
+            limit=self.limit,
+            flips=flips,
+        )
         note, table = storage.join(folder, "made_of.json"), storage.join(folder, "predictions.parquet")
-        if not (storage.exists(note) and storage.read_json(note) == made_of and storage.exists(table)):
+        if not (
+            storage.exists(note) and _Inputs.from_dict(storage.read_json(note)) == inputs and storage.exists(table)
+        ):
             storage.remove(note)  # first, so that it never vouches for another prediction's table
             predict.predict(member.root, self.data, folder, limit=self.limit, flips=flips, **self.options)
-            storage.write_json(note, made_of)
+            storage.write_json(note, inputs.to_dict())
         return storage.as_table(storage.read_bytes(table))
 
     def predicted(

@@ -110,7 +110,7 @@ def describe(
         "inputs": inputs,
         "config": configuration.to_dict(config),
         "source": source.root,
-        "pictures": len(manifest),
+        "images": len(manifest),
         "ok": len(ok),
         "counts": {name: {label: int(counted.get((name, label), 0)) for label in classes} for name in SPLITS},
         "copies": {

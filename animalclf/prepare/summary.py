@@ -69,7 +69,7 @@ def _facts(prepared: Prepared, ok: pd.DataFrame) -> Table:
     area = ok["width"].astype(np.int64) * ok["height"]
     by_area = ok.iloc[np.argsort(area.to_numpy(), kind="stable")]
     sizes = [f"{row.width} x {row.height}" for row in by_area.iloc[[0, len(by_area) // 2, -1]].itertuples()]
-    table.add_row("pictures", f"{info['ok']:,} of {info['pictures']:,} files, stored at {info['stored_size']} px")
+    table.add_row("pictures", f"{info['ok']:,} of {info['images']:,} files, stored at {info['stored_size']} px")
     total = [sum(info["counts"][name][label] for name in SPLITS) for label in prepared.classes]
     table.add_row("balance", f"the largest class has {max(total) / min(total):.1f} times the pictures of the smallest")
     table.add_row("sizes", f"smallest {sizes[0]}, median {sizes[1]}, largest {sizes[2]}")

@@ -64,7 +64,7 @@ def to_json(board: Leaderboard) -> str:
 def to_csv(board: Leaderboard) -> str:
     """One line a row; mean, std, low and high of a metric in columns of their own, empty for None."""
     lists, texts = (*(metric.key for metric in headline_metrics()), "best_epoch"), ("recipe", "kind")
-    plain = ("pictures_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
+    plain = ("images_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
     parts = ("mean", "std", "low", "high")
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")

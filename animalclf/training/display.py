@@ -16,7 +16,7 @@ from animalclf.utils.throttle import Throttle
 
 PHASES = {"features": "features of the frozen base", "train": "training", "val": "validating"}
 STARTUP = {
-    "pictures": "pictures ready",
+    "images": "images ready",
     "ray": "ray ready",
     "workers": "workers ready",
     "first step": "first step",
@@ -107,8 +107,8 @@ TIME_PARTS = {
     "step": "in steps",
     "validate": "validating",
     "wait": "waiting for data",
-    "handover": "copying to the device",
-    "keep": "checkpointing",
+    "copy": "copying to the device",
+    "checkpoint": "checkpointing",
 }
 
 
@@ -124,12 +124,14 @@ def results_table(result: TrainingResult) -> Table:
     table.add_row("rows", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
     speed = f"{result.images_per_s:,.0f} images/s, {result.wait_fraction:.1%} waiting for data"
     table.add_row("epochs took", f"{duration(result.seconds)}, {speed}")
-    if parts := result.time:
-        shown = [name for name in TIME_PARTS if parts.get(name, 0) >= 0.5 or name in ("step", "wait")]
-        inside = ", ".join(f"{duration(parts[name])} {TIME_PARTS[name]}" for name in shown)
+    if result.time:
+        spent = {name: getattr(result.time, name) for name in TIME_PARTS}
+        shown = [name for name, seconds in spent.items() if seconds >= 0.5 or name in ("step", "wait")]
+        inside = ", ".join(f"{duration(spent[name])} {TIME_PARTS[name]}" for name in shown)
         table.add_row(
             "of that",
-            f"{inside}; input tasks beside: {duration(parts['read'])} reading, {duration(parts['augment'])} augmenting",
+            f"{inside}; input tasks beside: {duration(result.time.read)} reading, "
+            f"{duration(result.time.augment)} augmenting",
         )
     if result.startup:
         *each, (_, total) = result.startup.items()

@@ -4,6 +4,7 @@ written."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,11 @@ from torch import nn
 from animalclf.data.loader import Batch, Phase
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import OK, predictions_table
-from animalclf.rows import EpochRow, Evaluation, TrainingResult
+from animalclf.rows import EpochRow, Evaluation, TimeSpent, TrainingResult
 from animalclf.training import checkpoint, loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
 from animalclf.training.frozen_features import FeatureLoader, recorded_rows
-
-PARTS = (
-    "features",
-    "read",
-    "augment",
-    "wait",
-    "handover",
-    "step",
-    "validate",
-    "keep",
-)  # of an epoch's time, as metrics.jsonl has them
 
 
 def finish(
@@ -73,7 +63,6 @@ def finish(
 
 def _totals(context: TrainContext, history: Sequence[EpochRow]) -> dict[str, Any]:
     """What the result says of the whole training, as arguments of TrainingResult."""
-    rows = [row.to_dict() for row in history]
     return {
         "run": context.run.root,
         "recipe": context.config.name,
@@ -85,7 +74,12 @@ def _totals(context: TrainContext, history: Sequence[EpochRow]) -> dict[str, Any
         "rows": {split: len(index) for split, index in context.plan.rows.items()},
         "seconds": sum(row.seconds for row in history),
         "images_per_s": float(np.median([row.images_per_s for row in history])),
-        "time": {part: sum(row.get(f"{part}_seconds", 0.0) for row in rows) for part in PARTS},
+        "time": TimeSpent(
+            **{
+                part.name: sum(getattr(row, f"{part.name}_seconds") or 0.0 for row in history)
+                for part in fields(TimeSpent)
+            }
+        ),
         "wait_fraction": sum(row.wait_fraction * row.train_seconds for row in history)
         / sum(row.train_seconds for row in history),
     }

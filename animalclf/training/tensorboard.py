@@ -18,8 +18,8 @@ TAGS = {
     "train_loss": "train/loss",
     "train_accuracy": "train/accuracy",
     "lr": "train/learning_rate",
-    "pictures_per_s": "speed/pictures_per_s",
-    "wait_share": "speed/wait_share",
+    "images_per_s": "speed/images_per_s",
+    "wait_fraction": "speed/wait_fraction",
     "seconds": "speed/epoch_seconds",
 }
 

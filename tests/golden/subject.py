@@ -189,9 +189,9 @@ def leaderboard_of(runs: Sequence[tuple[str, int, np.ndarray]], labels: np.ndarr
         ]
         board = json.loads(to_json(leaderboard(finished)))
     columns = ("recipe", "kind", "seeds", *FIGURES, "best_epoch", "parameters", "trainable")
-    comparison = ("a", "b", "difference", "low", "high", "p", "p_alone", "real")
+    comparison = ("better", "worse", "difference", "low", "high", "p", "p_alone", "significant")
     return {
-        "images": board["pictures"],
+        "images": board["images"],
         "classes": board["classes"],
         "rows": [{name: row[name] for name in columns} for row in board["rows"]],
         "pairs": [{name: pair[name] for name in comparison} for pair in board["pairs"]],

@@ -4,7 +4,12 @@ from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 
 # Key of result.json's "time" -> heading.
-PARTS = {"step": "training steps", "validate": "validation", "keep": "checkpointing", "augment": "augmentation tasks"}
+PARTS = {
+    "step": "training steps",
+    "validate": "validation",
+    "checkpoint": "checkpointing",
+    "augment": "augmentation tasks",
+}
 MAX_WAIT = 0.05  # fraction of the time spent on data loading above which the report gives advice
 
 
