@@ -180,7 +180,7 @@ def _read_images(root: str, paths: Sequence[str], start: int, config: Config) ->
         try:
             image = decode.decode(content, name=path, max_pixels=config.data.max_pixels).image
             stored[row] = decode.resize(image, size)
-        except decode.BadPicture as error:
+        except decode.UnreadableImage as error:
             status[row] = str(error)
     return {
         "index": np.arange(start, start + len(paths)),

@@ -105,7 +105,7 @@ def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
         return decode.decode(content, name=name, max_pixels=config.data.max_pixels).image
     except TypeError as error:
         raise UserError(f"image {number}: {type(image).__name__} is no path, URL, uint8 array or PIL image") from error
-    except (OSError, decode.BadPicture) as error:
+    except (OSError, decode.UnreadableImage) as error:
         raise UserError(
             f"{name}: cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
         ) from error

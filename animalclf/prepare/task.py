@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from animalclf.data.decode import BadPicture, decode, resize
+from animalclf.data.decode import UnreadableImage, decode, resize
 from animalclf.data.prepared_set import write_shard
 from animalclf.duplicates import find
 from animalclf.errors import UserError
@@ -109,7 +109,7 @@ def _one(path: str, data: bytes | str, job: Job) -> tuple[dict[str, Any], np.nda
     row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
         found = decode(data, name=path, max_pixels=job.max_pixels)
-    except BadPicture as error:
+    except UnreadableImage as error:
         return row | {"status": str(error)}, None
     height, width = found.image.shape[:2]
     stored = resize(found.image, job.size)
