@@ -1,4 +1,5 @@
-"""The registry of augmentation operations: one that is registered at run time is applied in both forms, in batches and in a training."""
+"""Augmentation operations: one that is registered at run time is applied in both forms, in batches and in a
+training."""
 
 import json
 from dataclasses import replace
@@ -12,6 +13,8 @@ from helpers import tiny_prepared
 from animalclf.cli import main
 from animalclf.config import Augment
 from animalclf.data.augment import OPERATIONS, Operation, Samples, augment_batch, compose, is_identity, torch_form
+from animalclf.data.augment.operation import Stream
+from animalclf.data.augment.operations.gaussian_blur import GaussianBlur
 from animalclf.runs import Run
 
 STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
@@ -20,11 +23,13 @@ STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
 class BoxBlur(Operation):
     """The mean over 1, 3, 5 or 7 pixels in x and y."""
 
+    stream = Stream("boxblur", 1)
+
     def is_active(self, augment):
         return True
 
     def parameters(self, samples):
-        return (samples.uniform("boxblur", 1)[:, 0] * 4).astype(np.int64)
+        return (samples.uniform(self.stream)[:, 0] * 4).astype(np.int64)
 
     def apply_numpy(self, images, parameters):
         return np.stack(
@@ -46,7 +51,7 @@ def box_blur():
     OPERATIONS.unregister("box_blur")
 
 
-def images_of(count, size):
+def smooth_images(count, size):
     coarse = np.random.default_rng(0).integers(0, 256, (count, 9, 9, 3), np.uint8)
     return np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC) for image in coarse])
 
@@ -60,7 +65,7 @@ def both_forms(augment, images, size):
 
 
 def test_a_registered_operation_is_applied_in_both_forms(box_blur):
-    images = images_of(40, 64)
+    images = smooth_images(40, 64)
     assert not is_identity(STILL)
     from_numpy, from_torch = both_forms(STILL, images, 64)
     assert np.abs(from_numpy.astype(int) - from_torch).max() <= 1
@@ -70,7 +75,7 @@ def test_a_registered_operation_is_applied_in_both_forms(box_blur):
 
 
 def test_a_registered_operation_is_applied_after_the_warp_and_the_colors(box_blur):
-    images = images_of(40, 72)
+    images = smooth_images(40, 72)
     augment = replace(Augment(), brightness=0.3, erase=0.5)
     from_numpy, from_torch = both_forms(augment, images, 64)
     assert np.abs(from_numpy.astype(int) - from_torch).max() <= 3
@@ -83,36 +88,17 @@ def test_a_registered_operation_is_applied_after_the_warp_and_the_colors(box_blu
     assert np.array_equal(from_numpy, expected)
 
 
-def train_locally(data, out, where):
-    sets = [
-        "model.input_size=92",
-        "train.epochs=1",
-        "train.batch_size=16",
-        "train.precision=fp32",
-        f"augment.on={where}",
-    ]
-    sets += ["augment.rotation=0", "augment.shift=0", "augment.zoom=[1, 1]", "augment.flip=false"]
-    assert (
-        main(
-            [
-                "train",
-                "--data",
-                str(data),
-                "--out",
-                str(out),
-                "--local",
-                "--json",
-                *(word for each in sets for word in ("--set", each)),
-            ]
-        )
-        == 0
-    )
+def train_locally(data, out, on):
+    settings = ["model.input_size=92", "train.epochs=1", "train.batch_size=16", "train.precision=fp32"]
+    settings += ["augment.rotation=0", "augment.shift=0", "augment.zoom=[1, 1]", "augment.flip=false"]
+    flags = [word for setting in (*settings, f"augment.on={on}") for word in ("--set", setting)]
+    assert main(["train", "--data", str(data), "--out", str(out), "--local", "--json", *flags]) == 0
     return Run(str(out)).metrics()[0].train_loss
 
 
-def test_a_training_sees_a_registered_operation(tmp_path, box_blur, capsys):
+def test_a_training_applies_a_registered_operation(tmp_path, box_blur, capsys):
     prepared = tiny_prepared(tmp_path / "prepared", size=92)
-    blurred, on_device = (train_locally(prepared.root, tmp_path / where, where) for where in ("data", "device"))
+    blurred, on_device = (train_locally(prepared.root, tmp_path / on, on) for on in ("data", "device"))
     OPERATIONS.unregister("box_blur")
     try:
         plain = train_locally(prepared.root, tmp_path / "plain", "data")
@@ -121,6 +107,34 @@ def test_a_training_sees_a_registered_operation(tmp_path, box_blur, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == str(tmp_path / "plain")
     assert abs(blurred - on_device) < 0.02 * blurred
     assert abs(blurred - plain) > 0.05 * plain
+
+
+@pytest.mark.parametrize(
+    "stream, overlaps",
+    [
+        (Stream("blur", 1), True),
+        (Stream("blur", 2, (1,)), True),  # another number of draws gives correlated numbers
+        (Stream("colr", 8, (7,)), True),
+        (Stream("colr", 8, (8,)), False),
+        (Stream("unused", 1), False),
+        (None, False),
+    ],
+)
+def test_operations_cannot_share_random_numbers(stream, overlaps):
+    OPERATIONS.names()  # the package's own operations are registered
+    operation = type("Another", (BoxBlur,), {"stream": stream})
+    if overlaps:
+        with pytest.raises(ValueError, match=rf"and 'another' use the same random numbers.*'{stream.name}'"):
+            OPERATIONS.register("another")(operation)
+    else:
+        OPERATIONS.register("another")(operation)
+        OPERATIONS.unregister("another")
+    assert "another" not in OPERATIONS
+
+
+def test_stream_names_fit_into_the_seed():
+    with pytest.raises(ValueError, match="'gaussianblur': at most 8 ASCII letters"):
+        Stream("gaussianblur", 1)
 
 
 def test_warps_of_operations_are_composed_in_their_order():
@@ -141,7 +155,7 @@ def test_warps_of_operations_are_composed_in_their_order():
 
 @pytest.mark.parametrize("augment", [replace(STILL, blur=0.5), replace(STILL, blur=3.0), replace(Augment(), blur=2.0)])
 def test_gaussian_blur_is_the_same_in_both_forms(augment):
-    from_numpy, from_torch = both_forms(augment, images_of(40, 64), 64)
+    from_numpy, from_torch = both_forms(augment, smooth_images(40, 64), 64)
     distance = np.abs(from_numpy.astype(int) - from_torch)
     assert distance.max() <= 2 and distance.mean() < 0.1
 
@@ -150,7 +164,7 @@ def test_gaussian_blur_by_hand():
     point = np.zeros((200, 41, 41, 3), np.uint8)
     point[:, 20, 20] = 255
     blurred = augment_batch(point, np.arange(200), replace(STILL, blur=2.0), 0, 0, 41)[..., 0] / 255
-    sigma = 2 * Samples(STILL, 0, 0, np.arange(200), 41).uniform("blur", 1)[:, 0]
+    sigma = 2 * Samples(STILL, 0, 0, np.arange(200), 41).uniform(GaussianBlur.stream)[:, 0]
     wide = sigma > 0.6  # below, the pixel's own extent counts
     assert np.allclose(blurred[wide, 20, 20], 1 / (2 * np.pi * sigma[wide] ** 2), atol=0.02)
     assert sigma.min() < 0.1 and sigma.max() > 1.9

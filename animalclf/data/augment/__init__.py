@@ -1,11 +1,13 @@
-"""Augmentation of uint8 batches: registered operations, composed for each image, applied by OpenCV or on the training device.
+"""Augmentation of uint8 batches: registered operations, composed per image, applied by OpenCV or PyTorch.
 
-A view of an image is a pure function of (seed, epoch, manifest row): the same in any batch, on any worker, in either form.
+A view of an image is a pure function of (seed, epoch, manifest row): the same in any batch, on any worker, in either
+form.
 
-- `operation.py`: what an operation contributes, and the registry `OPERATIONS`.
+- `operation.py`: the parts of an operation, and the registry `OPERATIONS`.
 - `operations/`: one operation a file. A new file is a new operation.
-- `compose.py`: all active operations as one warp, one color map and the filters that remain.
-- `numpy_form.py` and `torch_form.py`: apply a composed view to a batch. `torch_form` is not imported here: input tasks do without PyTorch.
+- `compose.py`: all active operations as one warp, one color map and the remaining filters.
+- `numpy_form.py` and `torch_form.py`: apply a composed view to a batch. `torch_form` is not imported here, because
+  input tasks run without PyTorch.
 """
 
 from animalclf.data.augment.compose import compose, is_identity

@@ -1,4 +1,4 @@
-"""From operations to the view of each image: one warp, one color map, and the filters that fit into neither. Plain NumPy."""
+"""From operations to the view of each image: one warp, one color map, and the filters that are neither. Plain NumPy."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ class ColorMap:
 
     @property
     def changes(self) -> bool:
+        """True where pixel values change."""
         return self.matrix is not None or self.table is not None or self.box is not None
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What becomes of N stored images: the warp, then the color map, then the filters."""
+    """The training view of N stored images: the warp, then the color map, then the filters."""
 
     warp: np.ndarray
-    """float64 (N, 2, 3): from a pixel (x, y, 1) of the view to its place (x, y) in the stored image."""
+    """float64 (N, 2, 3): from a pixel (x, y, 1) of the view to the position (x, y) in the stored image."""
     color: ColorMap
     filters: list[tuple[Operation, np.ndarray]]
     """Operations with their parameters (N, ...)."""
 
 
 def is_identity(augment: Augment) -> bool:
-    """True where no image would be changed."""
+    """True where no image is changed."""
     return not active_operations(augment)
 
 
@@ -77,7 +78,8 @@ def _resize(stored_size: int, size: int) -> np.ndarray:
 
 
 def _then(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
-    """The warps float64 (N, 2, 3) that show what `outer` makes of what `inner` shows: a place goes through `outer`, then through `inner`."""
+    """The warp `inner` followed by `outer`, float64 (N, 2, 3). Warps map output to input: a position goes through
+    `outer` first."""
     linear = inner[:, :, :2] @ outer[:, :, :2]
     offset = (inner[:, :, :2] @ outer[:, :, 2:]) + inner[:, :, 2:]
     return np.concatenate([linear, offset], -1)
@@ -99,8 +101,8 @@ def _color(samples: Samples, operations: list[Operation]) -> ColorMap:
 
 
 def color_matrix(factors: np.ndarray) -> np.ndarray:
-    """Factors float64 (N, 3) of brightness, contrast and saturation as float32 (N, 3, 4): saturation towards each pixel's own gray, then
-    contrast about mid-gray, then brightness."""
+    """Factors float64 (N, 3) of brightness, contrast and saturation as float32 (N, 3, 4): saturation towards each
+    pixel's gray, then contrast about mid-gray, then brightness."""
     brightness, contrast, saturation = factors.T
     mixed = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * _LUMA
     scale = (brightness * contrast)[:, None, None]
@@ -113,5 +115,5 @@ def _table_then(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _box_or(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """An image has one box: that of the later operation, where it has one."""
+    """An image has one box: the second, or the first where the second is empty."""
     return np.where(np.all(second[:, 2:] > second[:, :2], axis=1, keepdims=True), second, first)

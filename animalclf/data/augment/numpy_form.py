@@ -17,7 +17,8 @@ Images = np.ndarray | Sequence[np.ndarray]  # uint8 (N, S, S, 3), or N views of 
 def augment_batch(
     images: Images, index: np.ndarray, augment: Augment, seed: int, epoch: int, input_size: int
 ) -> np.ndarray:
-    """The training view of stored images uint8 (N, S, S, 3) with manifest rows `index` int64 (N,): uint8 (N, input_size, input_size, 3)."""
+    """The training view uint8 (N, input_size, input_size, 3) of stored images uint8 (N, S, S, 3) with manifest rows
+    `index` int64 (N,)."""
     if is_identity(augment):
         return evaluation_view(images, input_size)
     view = compose(Samples(augment, seed, epoch, index, input_size), len(images[0]))
@@ -30,15 +31,13 @@ def augment_batch(
 
 
 def warp(images: Images, affine: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Each image of uint8 (N, S, S, 3) through its matrix of float64 (N, 2, 3): uint8 (N, size, size, 3). Bilinear; the border pixel is
-    repeated outside (Keras's fill_mode 'nearest')."""
+    """Each image of uint8 (N, S, S, 3) through its matrix of float64 (N, 2, 3): uint8 (N, size, size, 3), into `out`
+    where that is given. Bilinear; the border pixel is repeated outside (Keras's fill_mode 'nearest')."""
     if out is None:
         out = np.empty((len(images), size, size, 3), np.uint8)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    for position, image in enumerate(images):
-        cv2.warpAffine(
-            image, affine[position], (size, size), dst=out[position], flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )
+    for image, matrix, view in zip(images, affine, out, strict=True):
+        cv2.warpAffine(image, matrix, (size, size), dst=view, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return out
 
 
@@ -55,10 +54,11 @@ def apply_color(images: np.ndarray, color: ColorMap) -> None:
 
 
 def evaluation_view(images: Images, input_size: int) -> np.ndarray:
-    """The view of stored images uint8 (N, S, S, 3) that validation and prediction see: resized, nothing else. uint8 (N, input, input, 3)."""
+    """The validation and prediction view uint8 (N, input_size, input_size, 3) of stored images uint8 (N, S, S, 3):
+    resized, nothing else."""
     if len(images) and len(images[0]) == input_size:
         return np.asarray(images) if isinstance(images, np.ndarray) else np.stack(images)
     out = np.empty((len(images), input_size, input_size, 3), np.uint8)
-    for position, image in enumerate(images):
-        cv2.resize(image, (input_size, input_size), dst=out[position], interpolation=cv2.INTER_AREA)
+    for image, view in zip(images, out, strict=True):
+        cv2.resize(image, (input_size, input_size), dst=view, interpolation=cv2.INTER_AREA)
     return out

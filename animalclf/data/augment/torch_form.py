@@ -1,6 +1,7 @@
 """Training and evaluation views of uint8 batches on the training device. Plain PyTorch.
 
-The images are those of `numpy_form.py`, within the rounding of OpenCV's fixed-point interpolation (tests/test_device.py says how far).
+The images equal those of `numpy_form.py` up to the rounding of OpenCV's fixed-point interpolation (tests/test_device.py
+has the bounds).
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from animalclf.data.augment.operation import Samples
 
 
 def on_device(choice: str, device: torch.device) -> bool:
-    """True where `augment.on` means the training device: asked for, or "auto" and the device is a GPU."""
+    """True where `augment.on` means the training device: "device", or "auto" on a GPU."""
     return choice == "device" or (choice == "auto" and device.type == "cuda")
 
 
 def augment_batch(
     images: torch.Tensor, index: np.ndarray, augment: Augment, seed: int, epoch: int, input_size: int
 ) -> torch.Tensor:
-    """As `numpy_form.augment_batch`: uint8 (N, S, S, 3) with manifest rows `index` int64 (N,) to uint8 (N, input_size, input_size, 3)."""
+    """As `numpy_form.augment_batch`: uint8 (N, S, S, 3) to uint8 (N, input_size, input_size, 3)."""
     if is_identity(augment):
         return evaluation_view(images, input_size)
     view = compose(Samples(augment, seed, epoch, index, input_size), images.shape[1])
@@ -41,10 +42,9 @@ def warp(images: torch.Tensor, affine: torch.Tensor, size: int) -> torch.Tensor:
         return kernel(images, affine, size)
     steps = torch.arange(size, dtype=torch.float32, device=images.device)
     x, y = torch.meshgrid(steps, steps, indexing="xy")
-    places = torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3) @ affine.transpose(
-        1, 2
-    )  # (N, size * size, 2) in stored pixels
-    grid = (places * (2 / (images.shape[1] - 1)) - 1).view(-1, size, size, 2)
+    # (N, size * size, 2): x and y in stored pixels
+    positions = torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3) @ affine.transpose(1, 2)
+    grid = (positions * (2 / (images.shape[1] - 1)) - 1).view(-1, size, size, 2)
     pixels = images.permute(0, 3, 1, 2).float()
     warped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
     return warped.permute(0, 2, 3, 1).round().to(torch.uint8)
@@ -52,7 +52,7 @@ def warp(images: torch.Tensor, affine: torch.Tensor, size: int) -> torch.Tensor:
 
 @functools.cache
 def _warp_kernel() -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor] | None:
-    """One kernel in place of seven, ten times as fast. None where Triton is not installed."""
+    """One kernel instead of seven, ten times as fast. None where Triton is not installed."""
     try:
         from animalclf.data.augment import warp_kernel
     except ImportError:
@@ -82,37 +82,36 @@ def evaluation_view(images: torch.Tensor, size: int) -> torch.Tensor:
     stored = images.shape[1]
     if stored == size:
         return images
-    shares = _shares_on(images.device, stored, size)
+    weights = _area_weights_on(images.device, stored, size)
     pixels = images.permute(0, 3, 1, 2).float()
-    return (shares @ pixels @ shares.T).permute(0, 2, 3, 1).round().to(torch.uint8)
+    return (weights @ pixels @ weights.T).permute(0, 2, 3, 1).round().to(torch.uint8)
 
 
 @functools.lru_cache(maxsize=8)
-def _shares_on(device: torch.device, stored: int, size: int) -> torch.Tensor:
-    return torch.from_numpy(_area_shares(stored, size)).to(device)
+def _area_weights_on(device: torch.device, stored: int, size: int) -> torch.Tensor:
+    return torch.from_numpy(_area_weights(stored, size)).to(device)
 
 
-def _area_shares(stored: int, size: int) -> np.ndarray:
-    """float32 (size, stored): how much each stored pixel of a row adds to each pixel of the smaller row, by the length they share."""
+def _area_weights(stored: int, size: int) -> np.ndarray:
+    """float32 (size, stored): the weight of each stored pixel of a row in each pixel of the smaller row, by their
+    common length."""
     edges = np.arange(size + 1) * stored / size
     low, high = np.maximum(edges[:-1, None], np.arange(stored)), np.minimum(edges[1:, None], np.arange(1, stored + 1))
     return (np.maximum(high - low, 0) * size / stored).astype(np.float32)
 
 
 def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy on `device`; on a GPU pinned and asynchronous."""
+    """`values` on `device`: copied asynchronously from pinned memory to a GPU, shared with the array on the CPU."""
     if device.type != "cuda":
         return torch.from_numpy(values)
-    return (
-        _staging(device).upload(values)
-        if values.nbytes <= Staging.BYTES
-        else torch.from_numpy(values).pin_memory().to(device, non_blocking=True)
-    )
+    if values.nbytes <= Staging.BYTES:
+        return _staging(device).upload(values)
+    return torch.from_numpy(values).pin_memory().to(device, non_blocking=True)
 
 
 class Staging:
-    """Pinned memory for small arrays on their way to a GPU, used in turn. To pin memory for each array takes longer than the copy, and more so when
-    the steps are queued far ahead and no pinned memory is free again."""
+    """Pinned memory slots for small host-to-device copies, used in turn. Pinning each array would take longer than its
+    copy, most of all where many steps are queued and no pinned memory is free."""
 
     SLOTS, BYTES = 128, 2**16
 
@@ -122,7 +121,7 @@ class Staging:
         self.copied: list[torch.cuda.Event | None] = [None] * self.SLOTS
 
     def upload(self, values: np.ndarray) -> torch.Tensor:
-        """`values` on the device, once what the current stream does before is done."""
+        """`values` on the device, for work that is queued on the current stream from now on."""
         slot, self.number = self.number % self.SLOTS, self.number + 1
         if event := self.copied[slot]:
             event.synchronize()

@@ -1,6 +1,7 @@
-"""The affine warp of augmentation as one CUDA kernel, written in Triton: uint8 in, uint8 out, nothing in between in device memory.
+"""The affine warp of augmentation as one CUDA kernel in Triton: uint8 in, uint8 out, no intermediate in device memory.
 
-`torch_form.warp` uses it on GPUs where Triton is installed (PyTorch's Linux wheels bring it), and `grid_sample` elsewhere.
+`torch_form.warp` uses it on GPUs where Triton is installed (it comes with PyTorch's Linux wheels), and `grid_sample`
+elsewhere.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ def _warp(images, affine, out, stored, size, BLOCK: tl.constexpr):  # type: igno
     last = (stored - 1).to(tl.float32)
     source_x = tl.minimum(tl.maximum(source_x, 0.0), last)  # the border pixel is repeated outside
     source_y = tl.minimum(tl.maximum(source_y, 0.0), last)
-    left, top = source_x.to(tl.int32), source_y.to(tl.int32)  # not negative: truncation is the floor
+    left, top = source_x.to(tl.int32), source_y.to(tl.int32)  # truncation is the floor of numbers >= 0
     right, bottom = tl.minimum(left + 1, stored - 1), tl.minimum(top + 1, stored - 1)
-    part_x, part_y = source_x - left.to(tl.float32), source_y - top.to(tl.float32)
+    weight_x, weight_y = source_x - left.to(tl.float32), source_y - top.to(tl.float32)
     first = images + image * stored * stored * 3
     target = out + image * size * size * 3 + pixel * 3
     for channel in tl.static_range(3):
@@ -34,12 +35,12 @@ def _warp(images, affine, out, stored, size, BLOCK: tl.constexpr):  # type: igno
         b = tl.load(first + (top * stored + right) * 3 + channel, mask=inside, other=0).to(tl.float32)
         c = tl.load(first + (bottom * stored + left) * 3 + channel, mask=inside, other=0).to(tl.float32)
         d = tl.load(first + (bottom * stored + right) * 3 + channel, mask=inside, other=0).to(tl.float32)
-        upper, lower = a + (b - a) * part_x, c + (d - c) * part_x
-        tl.store(target + channel, (upper + (lower - upper) * part_y + 0.5).to(tl.uint8), mask=inside)
+        upper, lower = a + (b - a) * weight_x, c + (d - c) * weight_x
+        tl.store(target + channel, (upper + (lower - upper) * weight_y + 0.5).to(tl.uint8), mask=inside)
 
 
 def warp(images: torch.Tensor, affine: torch.Tensor, size: int) -> torch.Tensor:
-    """As `torch_form.warp`: uint8 (N, S, S, 3) through matrices float32 (N, 2, 3), both contiguous and on one GPU, to uint8 (N, size, size, 3)."""
+    """As `torch_form.warp`, on one GPU: uint8 (N, S, S, 3), matrices float32 (N, 2, 3) -> uint8 (N, size, size, 3)."""
     out = torch.empty(len(images), size, size, 3, dtype=torch.uint8, device=images.device)
     if len(images):
         _warp[(len(images), triton.cdiv(size * size, BLOCK))](

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from animalclf.config import Augment
-from animalclf.data.augment.operation import OPERATIONS, Operation, Samples
+from animalclf.data.augment.operation import OPERATIONS, Operation, Samples, Stream
 
 
 @OPERATIONS.register("erasing")
 class Erasing(Operation):
     order = 50
+    stream = Stream("colr", 8, (3, 4, 5, 6, 7))  # color_jitter uses the first three
 
     def is_active(self, augment: Augment) -> bool:
         return bool(augment.erase)
 
     def erased_box(self, samples: Samples) -> np.ndarray:
-        return erased_boxes(
-            samples.augment.erase, samples.uniform("colr", 8)[:, 3:], samples.size
-        )  # the first three are for color jitter
+        return erased_boxes(samples.augment.erase, samples.uniform(self.stream), samples.size)
 
 
 def erased_boxes(probability: float, draws: np.ndarray, size: int) -> np.ndarray:
-    """From uniform random numbers float64 (N, 5): boxes int64 (N, 4) of 2 to 33 % of the area and 1:3 to 3:1, cut off at the image's edge."""
+    """From uniform random numbers float64 (N, 5): boxes int64 (N, 4) of 2 to 33 % of the area and aspect ratio 1:3 to
+    3:1, no longer than the image."""
     hit, area, shape, x, y = draws.T
     ratio = np.exp(np.log(3) * (2 * shape - 1))
     area = 0.02 + 0.31 * area

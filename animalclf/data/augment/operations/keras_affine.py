@@ -5,22 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from animalclf.config import Augment
-from animalclf.data.augment.operation import OPERATIONS, Operation, Samples
+from animalclf.data.augment.operation import OPERATIONS, Operation, Samples, Stream
 
 
 @OPERATIONS.register("keras_affine")
 class KerasAffine(Operation):
-    """Rotation, then shift (fraction of the side), then zoom (x and y apart; the factor stretches the sampling grid, so below 1 zooms in), all
-    about the center, then the horizontal flip of the result."""
+    """Rotation, then shift (fraction of the side), then zoom (x and y apart; the factor stretches the sampling grid, so
+    below 1 zooms in), all about the center, then the horizontal flip of the result."""
 
     order = 10
+    stream = Stream("", 6)
 
     def is_active(self, augment: Augment) -> bool:
         return bool(augment.rotation or augment.shift or augment.zoom != (1.0, 1.0) or augment.flip)
 
     def warp(self, samples: Samples) -> np.ndarray:
         augment, size = samples.augment, samples.size
-        angle, shift_x, shift_y, zoom_x, zoom_y, flip = samples.uniform("", 6).T
+        angle, shift_x, shift_y, zoom_x, zoom_y, flip = samples.uniform(self.stream).T
         low, high = augment.zoom
         theta = np.deg2rad((2 * angle - 1) * augment.rotation)
         zx = (low + (high - low) * zoom_x) * np.where(augment.flip & (flip < 0.5), -1, 1)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from animalclf.config import Augment
-from animalclf.data.augment.operation import OPERATIONS, Operation, Samples
+from animalclf.data.augment.operation import OPERATIONS, Operation, Samples, Stream
 
 
 @OPERATIONS.register("resized_crop")
 class ResizedCrop(Operation):
-    """As torchvision draws them, but a side longer than the image is cut to it."""
+    """Drawn as in torchvision, but a side longer than the image is cut to it."""
 
     order = 20
+    stream = Stream("crop", 4)
 
     def is_active(self, augment: Augment) -> bool:
         return augment.crop != (1.0, 1.0)
 
     def warp(self, samples: Samples) -> np.ndarray:
-        smallest, largest = samples.augment.crop
-        area, shape, place_x, place_y = samples.uniform("crop", 4).T
-        fraction, ratio = smallest + (largest - smallest) * area, np.exp(np.log(4 / 3) * (2 * shape - 1))
+        min_area, max_area = samples.augment.crop
+        area, shape, x, y = samples.uniform(self.stream).T
+        fraction, ratio = min_area + (max_area - min_area) * area, np.exp(np.log(4 / 3) * (2 * shape - 1))
         width, height = np.minimum(np.sqrt(fraction * ratio), 1), np.minimum(np.sqrt(fraction / ratio), 1)
         affine = np.zeros((len(samples.index), 2, 3))
         # The pixels of the output are spread over the crop: edges on edges, not centers on centers.
-        for axis, (side, place) in enumerate(((width, place_x), (height, place_y))):
-            affine[:, axis, axis], affine[:, axis, 2] = side, (side - 1) / 2 + place * (1 - side) * samples.size
+        for axis, (side, position) in enumerate(((width, x), (height, y))):
+            affine[:, axis, axis], affine[:, axis, 2] = side, (side - 1) / 2 + position * (1 - side) * samples.size
         return affine
