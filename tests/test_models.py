@@ -1,4 +1,4 @@
-"""Models against the seed's tables, freezing, weights, any number of classes."""
+"""Models: the reference notebook's tables, freezing, weights, any number of classes."""
 
 import threading
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from animalclf import config as configuration
 from animalclf.config import Model
 from animalclf.errors import UserError
 from animalclf.models import MODELS, build, weights
-from animalclf.models.classifier import Classifier, count, layer_names
+from animalclf.models.backbones import backbone
+from animalclf.models.classifier import Classifier, count_parameters, layer_names
 from animalclf.utils import storage
 
-# The seed's two tables, row by row: layer, output shape without the batch axis, parameters.
+# The reference notebook's two tables: layer, output shape without the batch axis, parameters.
 BIG_CNN = """
 InputLayer 128,128,3 0
 Conv2D 126,126,32 896
@@ -53,7 +54,8 @@ Dense_3 10 1290
 
 
 class Layer(NamedTuple):
-    """A row of Keras's summary: `shape` is channels last, without the batch axis; `params` counts BatchNorm's moving statistics too."""
+    """A row of Keras's summary: `shape` is channels last, without the batch axis; `params` includes BatchNorm's moving
+    statistics."""
 
     name: str
     shape: tuple[int, ...]
@@ -71,8 +73,9 @@ KERAS = {
 
 
 def layer_table(model: Classifier, base_name: str = "") -> list[Layer]:
-    """The layers in order, as Keras's summary lists them (activations belong to their layer); with `base_name` the base is one row."""
-    rows, seen, hooks = (
+    """The layers in order, as Keras's summary lists them (activations belong to their layer); with `base_name` the base
+    is one row."""
+    rows, occurrences, hooks = (
         [Layer("InputLayer", (model.input_size, model.input_size, 3), 0)],
         dict.fromkeys(KERAS.values(), 0),
         [],
@@ -81,7 +84,7 @@ def layer_table(model: Classifier, base_name: str = "") -> list[Layer]:
     def record(name: str) -> Callable[[torch.nn.Module, object, torch.Tensor], None]:
         def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
             channels, *sides = output.shape[1:]
-            rows.append(Layer(name, (*sides, channels), count(module)))
+            rows.append(Layer(name, (*sides, channels), count_parameters(module)))
 
         return hook
 
@@ -92,7 +95,7 @@ def layer_table(model: Classifier, base_name: str = "") -> list[Layer]:
         for module in part.children():
             kind = KERAS.get(type(module))
             if kind:
-                number, seen[kind] = seen[kind], seen[kind] + 1
+                number, occurrences[kind] = occurrences[kind], occurrences[kind] + 1
                 hooks.append(module.register_forward_hook(record(f"{kind}_{number}" if number else kind)))
     training = model.training
     model.eval()
@@ -113,23 +116,27 @@ def recipe(name, *sets):
     return configuration.load(name, {"model.weights": "none"} | configuration.parse_sets(sets)).model
 
 
-def test_big_cnn_is_the_seeds_table():
+def test_big_cnn_has_the_layers_of_the_reference_notebook():
     model = build(recipe("big_cnn"), 10)
     assert [tuple(row) for row in layer_table(model)] == rows_of(BIG_CNN)
-    assert count(model) == 17_783_050 == sum(params for _, _, params in rows_of(BIG_CNN))
+    assert count_parameters(model) == 17_783_050 == sum(params for _, _, params in rows_of(BIG_CNN))
 
 
-def test_vgg16_is_the_seeds_table():
+def test_vgg16_has_the_layers_of_the_reference_notebook():
     model = build(recipe("vgg16"), 10)
     assert [tuple(row) for row in layer_table(model, "vgg16 (Functional)")][1:] == rows_of(VGG16)
-    assert count(model) == 27_725_770
+    assert count_parameters(model) == 27_725_770
 
 
-def test_what_trains_in_vgg16():
+def test_trainable_layers_of_vgg16():
     head = 27_725_770 - 14_714_688
     block5, block4_conv3 = 3 * (512 * 512 * 9 + 512), 512 * 512 * 9 + 512
-    assert count(build(recipe("vgg16"), 10), trainable_only=True) == head + block5
-    assert count(build(recipe("vgg16_notebook"), 10), trainable_only=True) == head + block5 + block4_conv3 == 22_450_314
+    assert count_parameters(build(recipe("vgg16"), 10), trainable_only=True) == head + block5
+    assert (
+        count_parameters(build(recipe("vgg16_notebook"), 10), trainable_only=True)
+        == head + block5 + block4_conv3
+        == 22_450_314
+    )
 
 
 def test_keras_constants():
@@ -144,37 +151,37 @@ def test_keras_constants():
 
 
 def test_preprocessing_belongs_to_the_model():
-    pictures = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8)
-    seen = []
+    images = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8)
+    inputs_of_base = []
     for name in ("big_cnn", "vgg16_pooled"):
         model = build(Model(name=name, input_size=76), 3).eval()
-        model.base.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        assert torch.equal(model(pictures), model(pictures.float()))
-    assert torch.allclose(seen[0], pictures.permute(0, 3, 1, 2) / 255)
-    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+        model.base.register_forward_pre_hook(lambda module, inputs: inputs_of_base.append(inputs[0]))
+        assert torch.equal(model(images), model(images.float()))
+    assert torch.allclose(inputs_of_base[0], images.permute(0, 3, 1, 2) / 255)
+    assert inputs_of_base[0].is_contiguous(memory_format=torch.channels_last)
     # Keras's vgg16.preprocess_input, in RGB order: minus the mean, no scaling.
     mean = torch.tensor([0.48235, 0.45882, 0.40784]).view(1, 3, 1, 1) * 255
-    assert torch.allclose(seen[2], pictures.permute(0, 3, 1, 2) - mean, atol=1e-4)
+    assert torch.allclose(inputs_of_base[2], images.permute(0, 3, 1, 2) - mean, atol=1e-4)
 
 
-def test_the_memory_order_that_is_asked_for():
+def test_the_memory_order_is_a_setting():
     model = build(Model(name="big_cnn", input_size=76), 3).eval()
-    pictures, orders = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8), []
+    images, orders = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8), []
     model.base.block1_conv1.register_forward_hook(
         lambda module, inputs, output: orders.append(output.is_contiguous(memory_format=torch.channels_last))
     )
-    expected = model(pictures)
+    expected = model(images)
     model.channels_last = False
-    assert torch.allclose(model(pictures), expected, atol=1e-5) and orders == [True, False]
+    assert torch.allclose(model(images), expected, atol=1e-5) and orders == [True, False]
 
 
 def test_float32_logits_under_autocast_with_and_without_the_base():
     model = build(Model(name="vgg16_pooled", input_size=32, trainable=("head",)), 3).eval()
-    pictures = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16):
-        features = model.features(pictures)
-        assert model(pictures).dtype == model.head(features).dtype == torch.float32
-    assert torch.equal(model(pictures), model.head(model.features(pictures)))
+        features = model.features(images)
+        assert model(images).dtype == model.head(features).dtype == torch.float32
+    assert torch.equal(model(images), model.head(model.features(images)))
 
 
 @pytest.mark.parametrize(
@@ -187,11 +194,11 @@ def test_a_step_on_any_number_of_classes(name, classes):
     logits.sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
     drops = [layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
-    assert [p for p in drops if p] == [0.2]  # the recipe's, not also torchvision's own
-    other = build(Model(name=name, input_size=76), classes)
-    other.load_state_dict(model.state_dict())
-    pictures = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8)
-    assert torch.equal(other.eval()(pictures), model.eval()(pictures))
+    assert [p for p in drops if p] == [0.2]  # the recipe's, and not torchvision's
+    restored = build(Model(name=name, input_size=76), classes)
+    restored.load_state_dict(model.state_dict())
+    images = torch.randint(0, 256, (2, 76, 76, 3), dtype=torch.uint8)
+    assert torch.equal(restored.eval()(images), model.eval()(images))
 
 
 def test_frozen_layers_stay_as_they_are():
@@ -206,34 +213,34 @@ def test_frozen_layers_stay_as_they_are():
     assert build(Model(name="resnet18", input_size=64, trainable=("head",)), 3).frozen_features
 
 
-def test_nothing_random_in_a_frozen_part():
+def test_a_frozen_part_has_no_randomness():
     model = build(Model(name="efficientnet_b0", input_size=64, trainable=("features.7", "head")), 3).train()
-    drawing = [
+    random_layers = [
         name
         for name, layer in model.base.named_modules()
         if isinstance(layer, torchvision.ops.StochasticDepth) and layer.training
     ]
-    assert drawing == ["features.7.0.stochastic_depth"]
+    assert random_layers == ["features.7.0.stochastic_depth"]
 
 
-def test_a_number_in_a_layers_name_counts_whole():
+def test_a_number_in_a_layers_name_counts_as_a_whole():
     model = build(Model(name="mobilenet_v3_large", input_size=64, trainable=("features.1", "head")), 3)
     assert {name.split(".")[2] for name, p in model.base.named_parameters(prefix="base") if p.requires_grad} == {"1"}
     assert (
-        count(build(Model(name="vgg16", input_size=32, trainable=("block1_conv",)), 3), trainable_only=True)
+        count_parameters(build(Model(name="vgg16", input_size=32, trainable=("block1_conv",)), 3), trainable_only=True)
         == 1792 + 36928
     )
 
 
 def test_no_autograd_below_the_last_block():
     model = build(Model(name="vgg16", input_size=64, trainable=("block5", "head")), 3).train()
-    seen = {}
+    requires_grad = {}
     for name in ("block4_conv3", "block5_conv1"):
         model.base.get_submodule(name).register_forward_hook(
-            lambda module, inputs, output, name=name: seen.update({name: output.requires_grad})
+            lambda module, inputs, output, name=name: requires_grad.update({name: output.requires_grad})
         )
     model(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    assert seen == {"block4_conv3": False, "block5_conv1": True}
+    assert requires_grad == {"block4_conv3": False, "block5_conv1": True}
 
 
 def test_wrong_names_are_refused_with_the_right_ones():
@@ -248,6 +255,16 @@ def test_wrong_names_are_refused_with_the_right_ones():
     with pytest.raises(UserError, match="no pretrained weights"):
         build(Model(name="big_cnn", weights="imagenet"), 10)
     assert "big_cnn" in MODELS and "head.logits" in layer_names(build(Model(input_size=76), 2))
+
+
+@pytest.mark.parametrize("architecture", ["squeezenet1_1", "densenet121", "swin_t", "resnet_99"])
+def test_a_network_that_is_no_backbone_is_refused_by_name(architecture):
+    MODELS.register(architecture)(backbone)
+    try:
+        with pytest.raises(UserError, match=rf"model\.name: {architecture} cannot be a backbone: "):
+            build(Model(name=architecture, input_size=64), 3)
+    finally:
+        MODELS.unregister(architecture)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +289,7 @@ def test_weights_from_a_file(tmp_path, oxford, prefix):
     model = build(Model(name="vgg16_pooled", input_size=32, weights=str(path)), 5)
     loaded = [p for layer in model.base if isinstance(layer, torch.nn.Conv2d) for p in (layer.weight, layer.bias)]
     assert len(loaded) == 26 and all(
-        torch.equal(ours, theirs.float()) for ours, theirs in zip(loaded, state.values(), strict=True)
+        torch.equal(parameter, stored.float()) for parameter, stored in zip(loaded, state.values(), strict=True)
     )
     del state[f"{prefix}0.bias"]
     torch.save(state, path)
@@ -291,7 +308,7 @@ def test_weights_from_a_file(tmp_path, oxford, prefix):
 
 
 def test_the_file_that_torchvision_offers_loads_by_its_path_too(tmp_path, oxford):
-    path = tmp_path / "vgg16_features-amdegroot-88682ab5.pth"  # it holds a classifier as well, of NaN
+    path = tmp_path / "vgg16_features-amdegroot-88682ab5.pth"  # it also has a classifier, of NaN
     torch.save(
         {
             **oxford,
@@ -312,7 +329,7 @@ def test_a_backbones_weights_fit_any_number_of_classes(tmp_path):
     assert model(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape == (2, 7)
 
 
-def test_a_download_that_fails_says_what_to_do(monkeypatch, hub):
+def test_a_failed_download_names_the_remedy(monkeypatch, hub):
     def refuse(*arguments, **named):
         raise OSError("network is unreachable")
 
@@ -352,7 +369,7 @@ def test_a_damaged_download_is_named(hub):
         build(Model(name="vgg16", input_size=32, weights="imagenet"), 5)
 
 
-def test_what_is_wrong_with_weights_is_said_before_any_work(tmp_path):
+def test_wrong_weights_are_refused_before_any_work(tmp_path):
     for architecture, source, message in (
         ("big_cnn", "imagenet", "no pretrained weights for big_cnn"),
         ("resnet_18", "imagenet", "did you mean 'resnet18'"),
@@ -382,12 +399,12 @@ def test_a_remote_file_is_fetched_once_a_version(hub, oxford, tmp_path, monkeypa
 def test_the_real_weights_make_real_features(sample_data):
     import cv2
 
-    pictures, labels = [], []
+    images, labels = [], []
     for label in ("ragno", "farfalla"):
         import glob
 
         for path in sorted(glob.glob(f"{sample_data}/animals10_sample/{label}/*"))[:12]:
-            pictures.append(cv2.resize(cv2.imread(path)[:, :, ::-1], (128, 128), interpolation=cv2.INTER_AREA))
+            images.append(cv2.resize(cv2.imread(path)[:, :, ::-1], (128, 128), interpolation=cv2.INTER_AREA))
             labels.append(label)
     path = f"{sample_data}/vgg16_imagenet_features.pth"
     model = build(Model(name="vgg16_pooled", input_size=128, weights=path, trainable=("head",)), 2).eval()
@@ -395,7 +412,7 @@ def test_the_real_weights_make_real_features(sample_data):
     assert torch.equal(model.base.block3_conv2.weight, stored["features.12.weight"].float())
     import numpy as np
 
-    features = model.features(torch.from_numpy(np.stack(pictures))).detach()
+    features = model.features(torch.from_numpy(np.stack(images))).detach()
     alike = features @ features.T
     alike.fill_diagonal_(-1)
     nearest = alike.argmax(1)

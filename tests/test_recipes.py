@@ -12,7 +12,7 @@ from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.models import MODELS, build
-from animalclf.models.classifier import count, layer_names
+from animalclf.models.classifier import count_parameters, layer_names
 from animalclf.training.optim import make_optimizer
 
 RECIPES = configuration.recipe_names()
@@ -103,7 +103,7 @@ def test_vgg16_pooled_trains_the_head_on_kept_features():
     model = build(replace(spec.model, input_size=64, weights="none"), 10)
     assert (
         model.frozen_features
-        and count(model, trainable_only=True) == 1024 * 10 + 10
+        and count_parameters(model, trainable_only=True) == 1024 * 10 + 10
         and "head.logits" in layer_names(model)
     )
     features = model.features(torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8))

@@ -1,5 +1,5 @@
-"""The reference notebook's big CNN: eight 3 x 3 convolutions without padding in four pairs, BatchNorm and max pooling after each
-pair, four dense layers."""
+"""The reference notebook's big CNN: four pairs of unpadded 3 x 3 convolutions, each with BatchNorm and max pooling, and
+four dense layers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from animalclf.models.classifier import Classifier, keras_initialise
 from animalclf.models.registry import MODELS
 
 PAIRS = ((32, 64), (128, 256), (256, 512), (512, 1024))
-SMALLEST = 76  # pixels: below it the last pooling has nothing left
+MIN_INPUT_SIZE = 76  # pixels: below it the last pooling has no input
 
 
 @MODELS.register("big_cnn")
 def big_cnn(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
-    """The layers of the reference notebook's first table, from Glorot weights. Raises UserError for an input too small for four
-    poolings, or for pretrained weights, which do not exist."""
-    if spec.input_size < SMALLEST:
-        raise UserError(f"model.input_size: {spec.input_size} is too small for the big CNN; at least {SMALLEST}")
+    """The layers of the reference notebook's first table, with Glorot weights. Raises UserError for an input too small
+    for four poolings, and for pretrained weights, which do not exist."""
+    if spec.input_size < MIN_INPUT_SIZE:
+        raise UserError(f"model.input_size: {spec.input_size} is too small for the big CNN; at least {MIN_INPUT_SIZE}")
     if spec.weights != "none":
         raise UserError(f"model.weights: {spec.weights!r}: there are no pretrained weights for the big CNN; use none")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -31,7 +31,7 @@ def big_cnn(spec: config.Model, classes: int, load_weights: bool = True) -> Clas
             layers[f"block{number}_conv{position}"] = nn.Conv2d(channels, width, 3)
             layers[f"block{number}_relu{position}"] = nn.ReLU(inplace=True)
             channels = width
-        # Keras's momentum 0.99 is torch's 0.01: torch names the share of the new value.
+        # Keras's momentum 0.99 is PyTorch's 0.01, the weight of the new value.
         layers[f"block{number}_norm"] = nn.BatchNorm2d(channels, eps=1e-3, momentum=1 - spec.batchnorm_momentum)
         layers[f"block{number}_pool"] = nn.MaxPool2d(2)
         side = (side - 4) // 2
@@ -42,13 +42,13 @@ def big_cnn(spec: config.Model, classes: int, load_weights: bool = True) -> Clas
     return model
 
 
-def dense_head(inputs: int, before: tuple[int, ...], dropout: float, after: int, classes: int) -> nn.Sequential:
-    """Dense ReLU layers of widths `before`, dropout, one of width `after`, and the logits: the reference notebook's heads."""
+def dense_head(inputs: int, widths: tuple[int, ...], dropout: float, last_width: int, classes: int) -> nn.Sequential:
+    """The reference notebook's heads: dense ReLU layers of `widths`, dropout, one of `last_width`, and the logits."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, width in enumerate(before):
+    for number, width in enumerate(widths):
         layers[f"dense{number}"], layers[f"relu{number}"] = nn.Linear(inputs, width), nn.ReLU(inplace=True)
         inputs = width
     layers["dropout"] = nn.Dropout(dropout)
-    layers[f"dense{len(before)}"], layers[f"relu{len(before)}"] = nn.Linear(inputs, after), nn.ReLU(inplace=True)
-    layers["logits"] = nn.Linear(after, classes)
+    layers[f"dense{len(widths)}"], layers[f"relu{len(widths)}"] = nn.Linear(inputs, last_width), nn.ReLU(inplace=True)
+    layers["logits"] = nn.Linear(last_width, classes)
     return nn.Sequential(layers)

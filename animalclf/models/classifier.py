@@ -1,4 +1,4 @@
-"""A classifier: preprocessing, a base that makes features, a head that makes logits; which of its layers train."""
+"""A classifier: preprocessing, a base that makes features, a head that makes logits; and which of its layers train."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Classifier(nn.Module):
-    """`head(features(images))` with the preprocessing inside, so that training, evaluation, prediction and export
-    cannot disagree.
+    """`head(features(images))`, with the preprocessing inside, so that it is the same in training, evaluation and
+    prediction.
 
     `mean` and `std` are of pixels in 0..1, RGB. `base` maps float (N, 3, S, S) to its features, `head` those to float32
-    (N, classes), also under bf16 autocast. `channels_last=False` makes the base compute in NCHW order, at the price of
-    a copy of the images.
+    (N, classes), also under bf16 autocast. `channels_last=False` makes the base compute in NCHW order, which costs a
+    copy of the images.
     """
 
     channels_last = True
@@ -36,18 +36,20 @@ class Classifier(nn.Module):
         classes: int,
     ) -> None:
         super().__init__()
-        head.add_module(
-            "float32", Float32()
-        )  # in the head, because a head on cached features is trained without `forward`
+        head.add_module("float32", Float32())  # in the head, because a head on cached features runs without `forward`
         self.base, self.head = base, head
         self.input_size, self.classes = input_size, classes
-        # NumPy's arithmetic, because PyTorch's on the meta device, where a configuration is checked, imports its compiler: 0.9 s.
-        self.register_buffer("mean", torch.tensor(np.float32(mean) * 255).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(1 / (np.float32(std) * 255)).view(1, 3, 1, 1), persistent=False)
+        # NumPy's arithmetic: on the meta device, where a configuration is checked, PyTorch's imports its compiler.
+        self.register_buffer(
+            "mean", torch.tensor(np.asarray(mean, np.float32) * 255).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "scale", torch.tensor(1 / (np.asarray(std, np.float32) * 255)).view(1, 3, 1, 1), persistent=False
+        )
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Features of RGB images (N, S, S, 3), uint8 or float in 0..255."""
-        # Seen as (N, 3, S, S), NHWC images lie in memory as channels_last wants them: no copy.
+        # A permuted view of NHWC images is a channels_last tensor: no copy.
         pixels = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
         return self.base(pixels if self.channels_last else pixels.contiguous())
 
@@ -56,63 +58,63 @@ class Classifier(nn.Module):
         return self.head(self.features(images))
 
     def train(self, mode: bool = True) -> Classifier:
-        """Training mode, but for frozen layers: their BatchNorm statistics, dropout and stochastic depth stay as in
-        evaluation."""
+        """Training mode, except for frozen layers: their BatchNorm statistics, dropout and stochastic depth stay in
+        evaluation mode."""
         super().train(mode)
         for module in self.modules() if mode else ():
             parameters = list(module.parameters())
             if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()  # and all within it, such as the dropout of a frozen block, which has no parameters of its own
+                module.eval()  # with its children: the dropout of a frozen block has no parameters
         return self
 
     @property
     def frozen_features(self) -> bool:
-        """True where nothing in the base trains, so that its features of an image never change."""
+        """True where no layer of the base trains, so that an image's features never change."""
         return not any(parameter.requires_grad for parameter in self.base.parameters())
 
 
 class Float32(nn.Module):
-    """Its input as float32: the last step of a head, for the loss to be exact under autocast."""
+    """Its input as float32: the last step of a head, so that the loss is exact under autocast."""
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.float()
 
 
 def freeze_all_but(model: Classifier, trainable: Sequence[str]) -> None:
-    """Let only the layers train whose name begins with one of `trainable` ("all": every layer; "head": the head); see
-    `layer_names`.
+    """Freeze all layers but those whose name begins with one of `trainable` ("all": every layer; "none": no layer;
+    "head": the head); see `layer_names`.
 
     Frozen weights get requires_grad=False, so that autograd records nothing for them. Raises UserError for a name that
-    no layer has.
+    fits no layer.
     """
     names = layer_names(model)
-    for pattern in trainable:
-        if pattern not in ("all", "none") and not any(_begins(name, pattern) for name in names):
-            raise UserError(f"model.trainable: no layer is called {pattern!r}; layers: all, none, {', '.join(names)}")
+    for prefix in trainable:
+        if prefix not in ("all", "none") and not any(_has_prefix(name, prefix) for name in names):
+            raise UserError(f"model.trainable: no layer is called {prefix!r}; layers: all, none, {', '.join(names)}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = "all" in trainable or any(_begins(_plain(name), pattern) for pattern in trainable)
+        matches = any(_has_prefix(_short_name(name), prefix) for prefix in trainable)
+        parameter.requires_grad = "all" in trainable or matches
 
 
 def layer_names(model: Classifier) -> list[str]:
-    """The names that `model.trainable` can use, in order: layers of the base by their own name, those of the head with
-    `head.` before it."""
-    names = [_plain(name).rpartition(".")[0] for name, _ in model.named_parameters()]
+    """The names that `model.trainable` accepts, in order: layers of the base by their own name, those of the head with
+    the prefix `head.`."""
+    names = [_short_name(name).rpartition(".")[0] for name, _ in model.named_parameters()]
     return list(dict.fromkeys(names))
 
 
-def _begins(name: str, pattern: str) -> bool:
-    """True where `name` begins with `pattern`; a number counts whole, so that features.1 does not stand for
-    features.10."""
-    goes_on = pattern[-1:].isdigit() and name[len(pattern) :][:1].isdigit()
-    return bool(pattern) and name.startswith(pattern) and not goes_on
+def _has_prefix(name: str, prefix: str) -> bool:
+    """True where `name` begins with `prefix`; a number counts as a whole: features.1 is no prefix of features.10."""
+    splits_number = prefix[-1:].isdigit() and name[len(prefix) :][:1].isdigit()
+    return bool(prefix) and name.startswith(prefix) and not splits_number
 
 
-def _plain(name: str) -> str:
+def _short_name(name: str) -> str:
     return name.removeprefix("base.")
 
 
-def count(module: nn.Module, trainable_only: bool = False) -> int:
-    """Parameters as Keras counts its "total params": BatchNorm's two moving statistics a channel included. With
+def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
+    """Parameters as Keras counts its "total params": with BatchNorm's two moving statistics a channel. With
     `trainable_only`, those that the optimizer changes."""
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
     statistics = sum(2 * m.num_features for m in module.modules() if isinstance(m, nn.BatchNorm2d))

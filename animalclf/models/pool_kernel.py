@@ -1,6 +1,6 @@
-"""2 x 2 max pooling in NHWC order as one CUDA kernel, written in Triton, for layers that autograd does not follow.
+"""2 x 2 max pooling in NHWC order as one CUDA kernel in Triton, for layers without a gradient.
 
-PyTorch's own kernel also finds the place of each maximum, for a backward pass that never comes: it takes four times as long.
+PyTorch's kernel also stores the position of each maximum for the backward pass, and takes four times as long.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ def _pool(maps, out, total, channels, width_out, width, BLOCK: tl.constexpr):  #
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = number < total
     channel, pixel = number % channels, number // channels
-    column, row = (
-        pixel % width_out,
-        pixel // width_out,
-    )  # rows count through all images: an image has an even number of rows
+    # An image has an even number of rows, so rows can be counted through all images.
+    column, row = pixel % width_out, pixel // width_out
     first = maps + ((2 * row) * width + 2 * column) * channels + channel
     a = tl.load(first, mask=inside)
     b = tl.load(first + channels, mask=inside)
@@ -32,14 +30,11 @@ def _pool(maps, out, total, channels, width_out, width, BLOCK: tl.constexpr):  #
 
 
 def max_pool(maps: torch.Tensor) -> torch.Tensor:
-    """As `F.max_pool2d(maps, 2)` for (N, C, H, W) of even H and W on a GPU, channels_last in memory; without a gradient."""
+    """As `F.max_pool2d(maps, 2)`, for (N, C, H, W) of even H and W on a GPU in channels_last order; without a
+    gradient."""
     count, channels, height, width = maps.shape
-    out = torch.empty(
-        (count, channels, height // 2, width // 2),
-        dtype=maps.dtype,
-        device=maps.device,
-        memory_format=torch.channels_last,
-    )
+    shape = (count, channels, height // 2, width // 2)
+    out = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     if out.numel():
         _pool[(triton.cdiv(out.numel(), BLOCK),)](maps, out, out.numel(), channels, width // 2, width, BLOCK)
     return out

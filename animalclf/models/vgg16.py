@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,22 +17,16 @@ from animalclf.models.big_cnn import dense_head
 from animalclf.models.classifier import Classifier, keras_initialise
 from animalclf.models.registry import MODELS
 
-BLOCKS = (
-    (64, 2),
-    (128, 2),
-    (256, 3),
-    (512, 3),
-    (512, 3),
-)  # width and convolutions of each block (Simonyan, Zisserman 2014)
-MEAN, STD = (
-    (0.48235, 0.45882, 0.40784),
-    (1 / 255,) * 3,
-)  # what VGG16_Weights.IMAGENET1K_FEATURES expects: Keras's preprocess_input in RGB order
+# Width and number of convolutions of each block (Simonyan, Zisserman 2014).
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+# The preprocessing of VGG16_Weights.IMAGENET1K_FEATURES: Keras's preprocess_input in RGB order.
+MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3
 
 
 @MODELS.register("vgg16")
 def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
-    """The layers of the reference notebook's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout, 128, logits."""
+    """The layers of the reference notebook's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout,
+    128, logits."""
     base, side = _convolutions(), spec.input_size // 32
     dense = dense_head(512 * side * side, (512, 256), spec.dropout, 128, classes)
     head = nn.Sequential(OrderedDict([("flatten", nn.Flatten()), *dense.named_children()]))
@@ -41,9 +35,9 @@ def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classi
 
 @MODELS.register("vgg16_pooled")
 def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
-    """Max and mean pooling of each of the 512 maps, scaled to a common length, and one dense layer: as much as a few
-    hundred images can train. The dense layer starts at zero: it is a logistic regression, and random weights add noise
-    that few images do not remove."""
+    """Global max and mean pooling of the 512 maps, scaled to a common length, and one dense layer: as many parameters
+    as a few hundred images can train. The dense layer starts at zero: it is a logistic regression, and random weights
+    add noise that few images do not remove."""
     base = _convolutions()
     base.add_module("pooling", PoolNormalise())
     logits = nn.Linear(1024, classes)
@@ -64,19 +58,20 @@ class PoolNormalise(nn.Module):
 
 
 class Convolutions(nn.Sequential):
-    """Layers one after another. What autograd does not follow is faster on a GPU in bf16: a convolution and its ReLU are one kernel of cuDNN's, a
-    third of the time of three kernels (convolution, bias, ReLU) that each read and write the whole map; pooling does without the places of the
-    maxima."""
+    """Layers in sequence, with faster kernels on a GPU in bf16 where no gradient is needed.
+
+    A convolution and its ReLU are one cuDNN kernel, which takes a third of the time of three kernels (convolution,
+    bias, ReLU) that each read and write the whole map. Pooling does not store the positions of the maxima.
+    """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         layers = iter(self)
         for layer in layers:
             if isinstance(layer, nn.Conv2d) and _forward_only(layer, maps):
-                weight, bias = layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()  # type: ignore[union-attr]
-                one_kernel: Any = torch.cudnn_convolution_relu
-                maps = one_kernel(
-                    maps.bfloat16(), weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
-                )
+                conv_relu: Any = torch.cudnn_convolution_relu
+                weight, bias = layer.weight.detach().bfloat16(), cast(torch.Tensor, layer.bias).detach().bfloat16()
+                settings = (layer.stride, layer.padding, layer.dilation, layer.groups)
+                maps = conv_relu(maps.bfloat16(), weight, bias, *settings)
                 next(layers)  # its ReLU
             elif isinstance(layer, nn.MaxPool2d) and _forward_only(layer, maps) and (kernel := _pool_kernel(maps)):
                 maps = kernel(maps)
@@ -86,16 +81,17 @@ class Convolutions(nn.Sequential):
 
 
 def _forward_only(layer: nn.Module, maps: torch.Tensor) -> bool:
-    """Whether autograd does not follow `layer`, on a GPU of NVIDIA's under bf16 autocast."""
-    followed = torch.is_grad_enabled() and (
+    """True where no gradient flows through `layer`, on an NVIDIA GPU under bf16 autocast."""
+    needs_gradient = torch.is_grad_enabled() and (
         maps.requires_grad or any(parameter.requires_grad for parameter in layer.parameters())
     )
     bf16 = maps.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
-    return bf16 and not followed and torch.version.cuda is not None
+    return bf16 and not needs_gradient and torch.version.cuda is not None
 
 
 def _pool_kernel(maps: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """None where `torch.compile` has a kernel of its own, the maps are of odd size or in NCHW order, or Triton is not installed."""
+    """None under `torch.compile`, which writes its own kernel, for maps of odd size or in NCHW order, and without
+    Triton."""
     even = maps.shape[2] % 2 == 0 and maps.shape[3] % 2 == 0
     if torch.compiler.is_compiling() or not even or not maps.is_contiguous(memory_format=torch.channels_last):
         return None
@@ -122,15 +118,17 @@ def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Cl
     keras_initialise(model)
     if load_weights and spec.weights != "none":
         state = weights.fetch("vgg16", spec.weights)
-        convolutions = [name for name, layer in model.base.named_children() if isinstance(layer, nn.Conv2d)]
-        # torchvision numbers the layers of `features`, ReLU and pooling too, as our base does; a whole network's classifier is not used.
-        ours = {
-            str(number): name for number, (name, _) in enumerate(model.base.named_children()) if name in convolutions
+        # torchvision's layer numbers (ReLU and pooling count) to our names; the classifier of a whole network is not
+        # used.
+        names = {
+            str(number): name
+            for number, (name, layer) in enumerate(model.base.named_children())
+            if isinstance(layer, nn.Conv2d)
         }
         renamed = {}
         for key, value in state.items():
             number, dot, part = key.removeprefix("features.").partition(".")
             if number != "classifier":
-                renamed[f"{ours.get(number, number)}{dot}{part}"] = value
+                renamed[f"{names.get(number, number)}{dot}{part}"] = value
         weights.load_state(model.base, renamed, f"model.weights: {spec.weights}")
     return model

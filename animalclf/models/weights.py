@@ -1,4 +1,4 @@
-"""Pretrained weights: downloaded once a node and checked, or from a local or s3:// file; always loaded with
+"""Pretrained weights: downloaded once a node with a checksum, or from a local or s3:// file; always loaded with
 `weights_only=True`."""
 
 from __future__ import annotations
@@ -24,39 +24,32 @@ if TYPE_CHECKING:
     import torchvision
 
 T = TypeVar("T")
+# What torch.load raises for damaged files.
+DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, AssertionError, struct.error, UnpicklingError)
 
 
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
-    """The state dict that `source` names ("imagenet", or a path or URL), float32. Raises UserError that says how to get
-    the file by hand."""
+    """The state dict of `source` ("imagenet", or a path or URL), float32. Raises UserError that says how to get the
+    file by hand."""
     file = str(_downloaded(architecture)) if source == "imagenet" else source
-    content = _kept(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
+    content = _cached(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        AssertionError,
-        struct.error,
-        UnpicklingError,
-    ) as error:  # as damaged files gave
+    except DAMAGED as error:
         reason = str(error).partition(". ")[0].partition("\n")[0]
         raise UserError(
             f"model.weights: {file}: not a readable file of weights ({reason}); get it again or remove it"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"model.weights: {file}: holds no state dict (names to tensors)")
+        raise UserError(f"model.weights: {file}: not a state dict (names to tensors)")
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def check(architecture: str, source: str) -> None:
-    """Raise UserError where `fetch` would, without reading a file: it exists, or the download is in the cache or can be
-    made."""
+    """Raise UserError where `fetch` would because the file does not exist or cannot be downloaded. Reads no file."""
     MODELS.get(architecture)
     if not architecture.startswith("vgg16"):
-        _choice(architecture)
+        _torchvision_weights(architecture)
     if source == "imagenet":
         _downloaded(architecture)
     else:
@@ -64,32 +57,32 @@ def check(architecture: str, source: str) -> None:
 
 
 def torchvision_file(architecture: str) -> Path:
-    """Where the download of an architecture's ImageNet weights is stored on this machine."""
-    return _folder() / posixpath.basename(_choice(architecture).url)
+    """The path of an architecture's downloaded ImageNet weights on this machine."""
+    return _folder() / posixpath.basename(_torchvision_weights(architecture).url)
 
 
 def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
     """Load `state`, read from `origin`, into `module`. Raises UserError naming the first tensors that are missing,
     unexpected or of another shape."""
-    own = module.state_dict()
-    # num_batches_tracked is only a counter; files saved without it are complete.
-    wrong = [f"{name} missing" for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    wrong += [f"{name} unexpected" for name in state if name not in own]
-    wrong += [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+    expected = module.state_dict()
+    # num_batches_tracked is only a counter, which some files do not have.
+    faults = [f"{name} missing" for name in expected if name not in state and not name.endswith("num_batches_tracked")]
+    faults += [f"{name} unexpected" for name in state if name not in expected]
+    faults += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
-    if wrong:
-        raise UserError(
-            f"{origin}: does not fit this architecture: {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}"
-        )
+    if faults:
+        listing = f"{', '.join(faults[:3])}{' ...' if len(faults) > 3 else ''}"
+        raise UserError(f"{origin}: does not fit this architecture: {listing}")
     module.load_state_dict(state, strict=False)
 
 
-def _choice(architecture: str) -> torchvision.models.WeightsEnum:
-    """For VGG16 the original Oxford weights, which Keras and the reference notebook have too; for others torchvision's best."""
-    import torchvision  # takes seconds: only where it is needed
+def _torchvision_weights(architecture: str) -> torchvision.models.WeightsEnum:
+    """For VGG16 the original Oxford weights, as in Keras and the reference notebook; for others torchvision's
+    default."""
+    import torchvision  # here, because it takes seconds
 
     architecture = "vgg16" if architecture == "vgg16_pooled" else architecture
     try:
@@ -104,37 +97,39 @@ def _folder() -> Path:
 
 
 def _downloaded(architecture: str) -> Path:
-    """The file of an architecture's ImageNet weights. One that is there already, also by hand, needs neither a network
-    nor a writable folder."""
-    path, url = torchvision_file(architecture), _choice(architecture).url
+    """The file of an architecture's ImageNet weights. An existing file needs neither a network nor a writable
+    folder."""
+    path, url = torchvision_file(architecture), _torchvision_weights(architecture).url
     if path.exists():
         return path
     try:
-        with _lock(path):  # the ranks of a node: the first downloads, the others then find the file
-            if not path.exists():
+        with _lock(path):
+            if not path.exists():  # another rank of this node may have downloaded it
                 torch.hub.load_state_dict_from_url(
                     url, map_location="cpu", check_hash=True, weights_only=True, progress=False
                 )
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
-            f"model.weights: the ImageNet weights could not be downloaded ({error}). Get {url} on a machine with access and put it into "
-            f"{path.parent} on every node, or name the file with --set model.weights=PATH, or train without with --set model.weights=none"
+            f"model.weights: the ImageNet weights could not be downloaded ({error}). Get {url} on a machine with "
+            f"access and put it into {path.parent} on every node, or name the file with --set model.weights=PATH, or "
+            "train without it with --set model.weights=none"
         ) from error
     return path
 
 
-def _kept(url: str) -> bytes:
-    """The content of a remote file, fetched once a node for each version of it."""
+def _cached(url: str) -> bytes:
+    """The content of a remote file, fetched once a node for each version of the file."""
     version = _explained(url, lambda: _version(url))
-    copy = _folder() / f"{version[:16]}-{posixpath.basename(url)}"
+    path = _folder() / f"{version[:16]}-{posixpath.basename(url)}"
     try:
-        with _lock(copy):
-            if not copy.exists():
-                storage.write_bytes(str(copy), _explained(url, lambda: storage.read_bytes(url)))
-            return copy.read_bytes()
+        with _lock(path):
+            if not path.exists():
+                storage.write_bytes(str(path), _explained(url, lambda: storage.read_bytes(url)))
+            return path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"model.weights: {copy}: cannot be written ({error}); choose another folder with the variable TORCH_HOME"
+            f"model.weights: {path}: cannot be written ({error}); "
+            "name another folder with the environment variable TORCH_HOME"
         ) from error
 
 
@@ -149,6 +144,7 @@ def _version(source: str) -> str:
 
 
 def _explained(source: str, action: Callable[[], T]) -> T:
+    """The result of `action`, which reads `source`. Raises UserError where it cannot be read."""
     try:
         return storage.explained(source, action)
     except FileNotFoundError as error:
@@ -162,7 +158,6 @@ def _explained(source: str, action: Callable[[], T]) -> T:
 
 
 def _lock(file: Path) -> FileLock:
-    """A lock that one process of this machine holds at a time for `file`; it is a file beside it, where its user may
-    write."""
+    """A lock on `file` for one process of this machine at a time: a file with the suffix .lock in its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{file}.lock")

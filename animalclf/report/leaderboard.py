@@ -15,7 +15,7 @@ from animalclf.errors import UserError
 from animalclf.inference.members import Validated, side_by_side
 from animalclf.metrics import PRIMARY, Counts, Metric, Predictions, headline_metrics, significance
 from animalclf.models import build
-from animalclf.models.classifier import count
+from animalclf.models.classifier import count_parameters
 from animalclf.rows import (
     EnsembleResult,
     Evaluation,
@@ -136,8 +136,8 @@ def _model_row(
         device_seconds_to_best=float(
             np.mean([spent * result.workers for spent, result in zip(seconds, results, strict=True)])
         ),
-        parameters=count(model),
-        trainable=count(model, trainable_only=True),
+        parameters=count_parameters(model),
+        trainable=count_parameters(model, trainable_only=True),
     )
 
 
