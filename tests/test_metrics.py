@@ -19,11 +19,11 @@ def test_metrics_of_a_confusion_matrix_by_hand():
         (0.8 + 0.75) / 2
     )  # the class that does not occur does not count
     assert values["macro_f1"] == pytest.approx((16 / 19 + 6 / 9) / 2)
-    each = per_class(Counts.of(CONFUSION))
-    assert each.precision == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]
-    assert each.recall == [pytest.approx(0.8), pytest.approx(0.75), None]
-    assert each.support == [10, 4, 0]
-    json.dumps([values, each.to_dict()], allow_nan=False)
+    table = per_class(Counts.of(CONFUSION))
+    assert table.precision == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]
+    assert table.recall == [pytest.approx(0.8), pytest.approx(0.75), None]
+    assert table.support == [10, 4, 0]
+    json.dumps([values, table.to_dict()], allow_nan=False)
 
 
 def test_a_class_predicted_but_absent_costs_precision_elsewhere_only():
@@ -32,7 +32,7 @@ def test_a_class_predicted_but_absent_costs_precision_elsewhere_only():
     assert per_class(Counts.of(confusion)).precision[2] == 0.0
 
 
-def test_nothing_to_evaluate_is_an_error():
+def test_an_empty_confusion_matrix_is_an_error():
     with pytest.raises(ValueError, match="no rows"):
         from_confusion(np.zeros((2, 2), int))
 
@@ -48,23 +48,23 @@ def test_full_evaluation_agrees_with_definitions():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 4, 500)
     logits = generator.normal(size=(500, 4)) + 2 * np.eye(4)[labels]
-    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    found = from_probabilities(chances, labels, list("abcd"))
-    predicted = chances.argmax(1)
-    assert found["accuracy"] == pytest.approx((predicted == labels).mean())
-    assert found["balanced_accuracy"] == pytest.approx(
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    evaluation = from_probabilities(probabilities, labels, list("abcd"))
+    predicted = probabilities.argmax(1)
+    assert evaluation["accuracy"] == pytest.approx((predicted == labels).mean())
+    assert evaluation["balanced_accuracy"] == pytest.approx(
         np.mean([(predicted[labels == c] == c).mean() for c in range(4)])
     )
-    assert found["loss"] == pytest.approx(-np.log(chances[np.arange(500), labels]).mean())
-    second = np.sort(chances, 1)[:, -2]
-    assert found["top2_accuracy"] == pytest.approx((chances[np.arange(500), labels] >= second).mean())
+    assert evaluation["loss"] == pytest.approx(-np.log(probabilities[np.arange(500), labels]).mean())
+    second = np.sort(probabilities, 1)[:, -2]
+    assert evaluation["top2_accuracy"] == pytest.approx((probabilities[np.arange(500), labels] >= second).mean())
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
-        low, high = found.intervals[name]
-        assert low < found[name] < high and 0.02 < high - low < 0.15
-    assert np.array(found.confusion).sum() == 500
-    json.dumps(found.to_dict(), allow_nan=False)
-    assert Evaluation.from_dict(found.to_dict()) == found
-    assert from_probabilities(chances, labels, list("abcd")) == found
+        low, high = evaluation.intervals[name]
+        assert low < evaluation[name] < high and 0.02 < high - low < 0.15
+    assert np.array(evaluation.confusion).sum() == 500
+    json.dumps(evaluation.to_dict(), allow_nan=False)
+    assert Evaluation.from_dict(evaluation.to_dict()) == evaluation
+    assert from_probabilities(probabilities, labels, list("abcd")) == evaluation
 
 
 def two_classes(confidence, correct):
@@ -86,29 +86,29 @@ def test_wilson_against_the_published_example():
     assert wilson(5, 10) == (pytest.approx(0.2366, abs=1e-3), pytest.approx(0.7634, abs=1e-3))
 
 
-def test_certain_and_wrong_is_finite():
-    found = from_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), ["a", "b"])
-    assert np.isfinite(found["loss"]) and found["balanced_accuracy"] == 0.5
+def test_the_loss_of_a_certain_mistake_is_finite():
+    evaluation = from_probabilities(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), ["a", "b"])
+    assert np.isfinite(evaluation["loss"]) and evaluation["balanced_accuracy"] == 0.5
 
 
-def test_intervals_agree_with_a_bootstrap_of_the_pictures():
+def test_intervals_agree_with_a_bootstrap_of_the_images():
     labels, predicted = np.repeat([0, 1, 2], [60, 30, 12]), np.repeat([0, 1, 1, 0, 2, 1], [50, 10, 25, 5, 8, 4])
-    found = from_probabilities(np.eye(3)[predicted] * 0.8 + 0.1, labels, list("abc"))
-    generator, drawn = np.random.default_rng(1), []
+    evaluation = from_probabilities(np.eye(3)[predicted] * 0.8 + 0.1, labels, list("abc"))
+    generator, resampled = np.random.default_rng(1), []
     for _ in range(2000):
         rows = np.concatenate([generator.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in range(3)])
         confusion = np.zeros((3, 3), int)
         np.add.at(confusion, (labels[rows], predicted[rows]), 1)
-        drawn.append([from_confusion(confusion)[name] for name in ("balanced_accuracy", "macro_f1")])
-    wanted = np.quantile(drawn, [0.025, 0.975], axis=0).T
-    assert found.intervals["balanced_accuracy"] == pytest.approx(wanted[0], abs=0.02)
-    assert found.intervals["macro_f1"] == pytest.approx(wanted[1], abs=0.02)
+        resampled.append([from_confusion(confusion)[name] for name in ("balanced_accuracy", "macro_f1")])
+    expected = np.quantile(resampled, [0.025, 0.975], axis=0).T
+    assert evaluation.intervals["balanced_accuracy"] == pytest.approx(expected[0], abs=0.02)
+    assert evaluation.intervals["macro_f1"] == pytest.approx(expected[1], abs=0.02)
 
 
-def test_right_among_the_first_three():
-    chances = np.array([[0.4, 0.3, 0.2, 0.1]] * 4)
-    found = from_probabilities(chances, np.arange(4), list("abcd"))
-    assert [found[name] for name in ("accuracy", "top2_accuracy", "top3_accuracy")] == [0.25, 0.5, 0.75]
+def test_top_k_accuracy():
+    probabilities = np.array([[0.4, 0.3, 0.2, 0.1]] * 4)
+    evaluation = from_probabilities(probabilities, np.arange(4), list("abcd"))
+    assert [evaluation[name] for name in ("accuracy", "top2_accuracy", "top3_accuracy")] == [0.25, 0.5, 0.75]
     ties = from_probabilities(np.full((4, 4), 0.25), np.arange(4), list("abcd"))
     assert [ties[name] for name in ("accuracy", "top2_accuracy", "top3_accuracy")] == [0.25, 0.5, 0.75]
 

@@ -1,7 +1,7 @@
 """Metrics of class probabilities, their intervals, and tests of differences. Plain NumPy and SciPy.
 
-Each metric is a function in a module here, registered in METRICS (see registry.py). Modules are found by themselves; the
-two that are imported first stand first in every table.
+Each metric is a function in a module here, registered in METRICS (see registry.py). Modules are imported automatically;
+the metrics of the two modules below come first in every table.
 """
 
 from animalclf.metrics import classification as classification  # isort: skip

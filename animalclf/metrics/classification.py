@@ -1,4 +1,5 @@
-"""Metrics of the predicted class: accuracy, balanced accuracy, macro F1, top-k accuracy, and the same for each class."""
+"""Metrics of the predicted class: accuracy, balanced accuracy, macro F1 and top-k accuracy; and metrics of each
+class."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def _accuracy_interval(counts: Counts) -> tuple[float, float]:
 
 @count_metric("accuracy", title="accuracy", heading="accu-\nracy", interval=_accuracy_interval)
 def accuracy(counts: Counts) -> np.ndarray:
-    """Fraction of the images whose predicted class is right."""
+    """Fraction of the images whose predicted class is the true class."""
     return counts.hits.sum(-1) / counts.support.sum()
 
 
@@ -45,7 +46,8 @@ def top3_accuracy(predictions: Predictions) -> float:
 
 
 def per_class(counts: Counts) -> PerClass:
-    """Precision, recall, F1 and support of each class; None where a class is never predicted (precision) or has no rows."""
+    """Precision, recall, F1 and support of each class. Precision is None for a class that is never predicted, recall
+    and F1 for a class without rows."""
     recall = counts.hits / np.maximum(counts.support, 1)
     precision = counts.hits / np.maximum(counts.predicted, 1)
     return PerClass(
@@ -62,10 +64,11 @@ def _f1(counts: Counts) -> np.ndarray:
 
 
 def _rank(predictions: Predictions) -> np.ndarray:
-    """The rank of the true class int64 (N,), 0 = the most probable; of equal classes the first comes first, as in argmax."""
-    probabilities, true = predictions.probabilities, predictions.likelihood[:, None]
+    """The rank of the true class int64 (N,), 0 = the most probable; ties are in the order of the classes, as in
+    argmax."""
+    probabilities, likelihood = predictions.probabilities, predictions.likelihood[:, None]
     earlier = np.arange(probabilities.shape[1]) < predictions.labels[:, None]
-    return ((probabilities > true) | ((probabilities == true) & earlier)).sum(1)
+    return ((probabilities > likelihood) | ((probabilities == likelihood) & earlier)).sum(1)
 
 
 def _defined(values: np.ndarray, counts: np.ndarray) -> list[float | None]:

@@ -14,7 +14,7 @@ from animalclf.rows import Evaluation
 
 
 def from_confusion(confusion: np.ndarray) -> dict[str, float]:
-    """Key -> value of each metric of counts, for a confusion matrix int64 (C, C), rows = true class.
+    """The value of each metric of counts by key, for a confusion matrix int64 (C, C), rows = true class.
 
     Raises ValueError for an empty matrix."""
     counts = Counts.of(confusion)
@@ -23,7 +23,7 @@ def from_confusion(confusion: np.ndarray) -> dict[str, float]:
 
 
 def from_probabilities(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Evaluation:
-    """The evaluation of class probabilities float (N, C) of images with labels int64 (N,): every registered metric, those of
+    """Evaluate class probabilities float (N, C) of images with labels int64 (N,): every registered metric, those of
     counts with their 95 % interval. Raises ValueError for no images."""
     predictions = Predictions.of(probabilities, labels)
     confusion = predictions.confusion
@@ -41,5 +41,5 @@ def from_probabilities(probabilities: np.ndarray, labels: np.ndarray, classes: S
 
 
 def main_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The metrics that result.json has at its top, by key: those that are known after each epoch."""
+    """The metrics at the top level of result.json, by key: those that are known after each epoch."""
     return {metric.key: evaluation[metric.key] for metric in epoch_metrics()}

@@ -24,9 +24,9 @@ PRIMARY = "balanced_accuracy"  # ranks recipes, runs and ensemble members; leade
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What is counted in a confusion matrix: `support` int64 (C,), the rows of each class; `predicted` and `hits` int64
-    (..., C), how often each class is predicted, and rightly. Leading axes are resamples, in which the support of each
-    class stays the same."""
+    """Counts of a confusion matrix: `support` int64 (C,), the rows of each class; `predicted` and `hits` int64
+    (..., C), how often each class is predicted, and correctly. Leading axes are resamples, in which the support of each
+    class is the same."""
 
     support: np.ndarray
     predicted: np.ndarray
@@ -47,8 +47,8 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Class probabilities of N images, and columns of them: `labels` and `predicted` int64 (N,); `confidence` and
-    `likelihood` float (N,), the probability of the predicted and of the true class."""
+    """Class probabilities of N images, and columns derived from them: `labels` and `predicted` int64 (N,); `confidence`
+    and `likelihood` float (N,), the probability of the predicted and of the true class."""
 
     labels: np.ndarray
     predicted: np.ndarray
@@ -114,14 +114,14 @@ class Metric:
     """The 95 % interval of a metric of counts; default: a bootstrap (see intervals.py)."""
     higher_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
-    """The smallest and the largest possible value."""
+    """Minimum and maximum."""
     value_format: str = ".4f"
     """Format specification of a value; `short_format` in tables of many values."""
     short_format: str = ".3f"
     headline: bool = True
     """Shown in leaderboards and in the table after a training."""
     each_epoch: bool = True
-    """Known after each epoch, and not only after the evaluation at the end."""
+    """Known after each epoch, not only after the final evaluation."""
 
     def value(self, counts: Counts, predictions: Predictions) -> float:
         """The value on one set of images."""
@@ -137,11 +137,11 @@ class Metric:
         return float(value)
 
     def text(self, value: float) -> str:
-        """A value for people."""
+        """A value as text."""
         return f"{value:{self.value_format}}"
 
     def short_text(self, value: float) -> str:
-        """A value for people, in a table of many."""
+        """A value as text, in a table of many values."""
         return f"{value:{self.short_format}}"
 
     def best(self, values: list[float]) -> float:
@@ -153,7 +153,7 @@ METRICS: Registry[Metric] = Registry("metric", package="animalclf.metrics")
 
 
 def count_metric(key: str, *, title: str, **settings: Any) -> Callable[[CountF], CountF]:
-    """Decorator: register a function of Counts, which returns one value for each resample, as the metric `key`. `settings`:
+    """Decorator: register a function of Counts, which returns one value a resample, as the metric `key`. `settings`:
     see Metric. Raises ValueError for a key that is taken."""
 
     def register(function: CountF) -> CountF:
@@ -164,8 +164,8 @@ def count_metric(key: str, *, title: str, **settings: Any) -> Callable[[CountF],
 
 
 def prediction_metric(key: str, *, title: str, **settings: Any) -> Callable[[PredictionF], PredictionF]:
-    """Decorator: register a function of Predictions as the metric `key`. It is not known after each epoch, because training
-    keeps no probabilities of them. `settings`: see Metric. Raises ValueError for a key that is taken."""
+    """Decorator: register a function of Predictions as the metric `key`. It is not known after each epoch, because
+    training does not store probabilities then. `settings`: see Metric. Raises ValueError for a key that is taken."""
 
     def register(function: PredictionF) -> PredictionF:
         METRICS.register(key)(Metric(key, title, of_predictions=function, each_epoch=False, **settings))

@@ -1,92 +1,110 @@
-"""What figures of several trainings on one validation set can tell: intervals and paired tests over seeds and pictures. Plain NumPy and SciPy.
+"""Significance over several trainings on one validation set: intervals and paired tests over seeds and images.
 
-Two things vary: which seed was drawn, and which pictures happen to validate. All seeds are judged on the same pictures, so the two are crossed, and
-the variance of a mean over S seeds has two parts (analysis of variance of a two-way layout with random effects):
+Two things vary: the random seed, and the sample of validation images. All seeds are evaluated on the same images, so
+the two factors are crossed, and the variance of a mean over S seeds has two parts (analysis of variance of a two-way
+layout with random effects):
 
-- pictures: the variance of the seeds' mean when the pictures of each class are drawn anew;
-- seeds: the variance between the seeds' figures, less what differs between them by the pictures alone, divided by S.
+- images: the variance of the mean over seeds when the images of each class are resampled;
+- seeds: the variance between the seeds' metrics, less the variance that the images alone cause in it, divided by S.
 
-The bootstrap of two or three seeds is far too sure of itself. So the seeds' part is taken from their variance, and the interval is Student's with the
-degrees of freedom of Satterthwaite (1946): wide where two seeds are all that is known, normal where the pictures decide.
+A bootstrap over two or three seeds gives intervals that are far too narrow. So the part of the seeds is estimated from
+their variance, and the interval is Student's with the degrees of freedom of Satterthwaite (1946): wide where only two
+seeds are known, normal where the part of the images dominates. Plain NumPy and SciPy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 
-def interval(values: np.ndarray, resampled: np.ndarray, pictures: int) -> tuple[float, float]:
-    """The 95 % interval of the mean over seeds of a figure with `values` float (S,), where `resampled` float (B, S) are the figures of the same
-    trainings on B resamples of the `pictures`. With one seed the range of the resamples, which says nothing of other seeds."""
+class SeedVariance(NamedTuple):
+    """The variance between the seeds' metrics, the part of it that the images alone cause, and the number of seeds."""
+
+    between: float
+    by_images: float
+    seeds: int
+
+
+def interval(values: np.ndarray, resampled: np.ndarray, images: int) -> tuple[float, float]:
+    """The 95 % interval of the mean over seeds of a metric with `values` float (S,).
+
+    `resampled`: float (B, S), the metric of the same trainings on B resamples of the `images`. With one seed the
+    interval is the range of the resamples, without the variance between seeds.
+    """
     if len(values) == 1:
         low, high = np.quantile(resampled[:, 0], [0.025, 0.975])
         return float(low), float(high)
     mean = resampled.mean(1)
-    noise = (resampled - mean[:, None]).var(0).sum() / (len(values) - 1)
-    half = _half_width(float(mean.var()), pictures, [(float(values.var(ddof=1)), float(noise), len(values))])
+    by_images = (resampled - mean[:, None]).var(0).sum() / (len(values) - 1)
+    seeds = SeedVariance(float(values.var(ddof=1)), float(by_images), len(values))
+    half = _half_width(float(mean.var()), images, [seeds])
     return float(values.mean() - half), float(values.mean() + half)
 
 
 def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[float, float, float, float]:
-    """The difference in balanced accuracy of two recipes, its 95 % interval and two-sided p: (difference, low, high, p).
+    """The difference in balanced accuracy of two recipes: (difference, low, high, p), with 95 % interval, two-sided p.
 
-    `first`, `second`: bool (seeds, N), which pictures each training got right; `labels` int64 (N,). Pictures are paired, seeds are not. The pictures'
-    variance is that of a score test, as in McNemar's (1947): the squares of the differences themselves, so that a few pictures, all better, prove no
-    more than a few coin tosses can. A recipe with one seed stands for that training alone.
+    `first`, `second`: bool (seeds, N), the images that each training classifies correctly; `labels` int64 (N,). Images
+    are paired, seeds are not. The variance of the images is that of a score test, as in McNemar's (1947): the squares
+    of the differences themselves, so that a few images, all better, prove no more than as many coin tosses. A recipe
+    with one seed represents that training alone.
     """
-    occurs = np.bincount(labels)
-    weight = 1 / (np.count_nonzero(occurs) * occurs[labels])
+    support = np.bincount(labels)
+    weight = 1 / (np.count_nonzero(support) * support[labels])
     gain = (first.mean(0) - second.mean(0)) * weight
-    found, variance, seeds = float(gain.sum()), float((gain**2).sum()), []
-    for right in (first, second):
-        if len(right) > 1:
-            seeds.append(
-                (float((right @ weight).var(ddof=1)), float((weight**2 * right.var(0, ddof=1)).sum()), len(right))
-            )
-    total, freedom = _total(variance, len(labels), seeds)
-    if not total:
-        return found, found, found, 1.0
-    half = student_quantile(freedom) * math.sqrt(total)
-    return found, found - half, found + half, student_p(found / math.sqrt(total), freedom)
+    total_gain, image_variance = float(gain.sum()), float((gain**2).sum())
+    seeds = [
+        SeedVariance(
+            float((correct @ weight).var(ddof=1)), float((weight**2 * correct.var(0, ddof=1)).sum()), len(correct)
+        )
+        for correct in (first, second)
+        if len(correct) > 1
+    ]
+    variance, freedom = _total(image_variance, len(labels), seeds)
+    if not variance:
+        return total_gain, total_gain, total_gain, 1.0
+    half = student_quantile(freedom) * math.sqrt(variance)
+    return total_gain, total_gain - half, total_gain + half, student_p(total_gain / math.sqrt(variance), freedom)
 
 
-def holm(chances: Sequence[float]) -> list[float]:
-    """p values corrected for their number by Holm (1979): the chance of one false alarm among all stays below what it says."""
-    order = np.argsort(chances, kind="stable")
-    scaled = np.array(chances, float)[order] * np.arange(len(order), 0, -1)
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for multiple tests by Holm (1979), which bounds the probability of any false positive."""
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.array(p_values, float)[order] * np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return corrected.tolist()
 
 
 def student_p(value: float, freedom: float) -> float:
-    """The probability that Student's t with `freedom` >= 1 lies at least as far from 0 as `value`."""
-    from scipy.special import stdtr  # imported here: it takes a quarter of a second, and only leaderboards need it
+    """The probability that Student's t with `freedom` >= 1 is at least as far from 0 as `value`."""
+    from scipy.special import stdtr  # here, because it takes a quarter of a second and only leaderboards need it
 
     return float(2 * stdtr(freedom, -abs(value)))
 
 
 def student_quantile(freedom: float, p: float = 0.05) -> float:
-    """The value beyond which, on either side, Student's t lies with probability `p`: 1.96 for many degrees of freedom, 12.7
-    for one."""
+    """The absolute value that Student's t exceeds with probability `p`: 1.96 for many degrees of freedom, 12.7 for
+    one."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 1 - p / 2))
 
 
-def _half_width(variance: float, pictures: int, seeds: Sequence[tuple[float, float, int]]) -> float:
-    total, freedom = _total(variance, pictures, seeds)
-    return student_quantile(freedom) * math.sqrt(total) if total else 0.0
+def _half_width(image_variance: float, images: int, seeds: Sequence[SeedVariance]) -> float:
+    variance, freedom = _total(image_variance, images, seeds)
+    return student_quantile(freedom) * math.sqrt(variance) if variance else 0.0
 
 
-def _total(variance: float, pictures: int, seeds: Sequence[tuple[float, float, int]]) -> tuple[float, float]:
-    """The variance from `pictures` and from sets of seeds (variance between them, of it by the pictures alone, number), and its degrees of freedom.
-    These count the seeds' whole variance: what is subtracted makes it no surer."""
-    total = variance + sum(max(0.0, between - noise) / count for between, noise, count in seeds)
-    unsure = variance**2 / max(pictures - 1, 1) + sum(
+def _total(image_variance: float, images: int, seeds: Sequence[SeedVariance]) -> tuple[float, float]:
+    """The total variance, and its degrees of freedom. These count the seeds' whole variance: subtracting the part of
+    the images does not make it more certain."""
+    total = image_variance + sum(max(0.0, between - by_images) / count for between, by_images, count in seeds)
+    uncertainty = image_variance**2 / max(images - 1, 1) + sum(
         (between / count) ** 2 / (count - 1) for between, _, count in seeds
     )
-    return total, max(1.0, total**2 / unsure) if unsure else 1.0
+    return total, max(1.0, total**2 / uncertainty) if uncertainty else 1.0

@@ -1,4 +1,4 @@
-"""Metrics for people."""
+"""Metrics as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from animalclf.rows import Evaluation
 
 
 class MetricLine(NamedTuple):
-    """A metric as tables show it; `interval` is empty where it has none."""
+    """A row of a table of metrics; `interval` is empty where the metric has none."""
 
     title: str
     value: str
@@ -23,7 +23,7 @@ class MetricLine(NamedTuple):
 
 
 def metric_lines(evaluation: Evaluation, headline: bool = False) -> list[MetricLine]:
-    """A line of every registered metric that the evaluation has, or of the `headline` ones."""
+    """One line for each registered metric of the evaluation, or only for the `headline` ones."""
     lines = []
     for key, metric in METRICS.entries().items():
         if key in evaluation.metrics and (metric.headline or not headline):
@@ -34,5 +34,5 @@ def metric_lines(evaluation: Evaluation, headline: bool = False) -> list[MetricL
 
 def epoch_text(values: Mapping[str, float]) -> str:
     """`accuracy 0.9012 loss 0.4321 ...`: the validation metrics of an epoch by key, in one line."""
-    known = [(metric, values[key]) for key, metric in METRICS.entries().items() if key in values]
-    return " ".join(f"{metric.title} {metric.text(value)}" for metric, value in known)
+    present = [(metric, values[key]) for key, metric in METRICS.entries().items() if key in values]
+    return " ".join(f"{metric.title} {metric.text(value)}" for metric, value in present)
