@@ -1,6 +1,6 @@
-"""On a GPU: the pictures, losses, resumes and processes of the CPU. Skipped, with the reason, where there is none.
+"""On a GPU: augmentation, losses, resume and process groups as on the CPU. Skipped, with the reason, without a GPU.
 
-ANIMALCLF_GPU_TESTS=cpu runs all of it but the Ray worker on the CPU, to try the tests themselves.
+ANIMALCLF_GPU_TESTS=cpu runs all tests but that of the Ray worker on the CPU, to check the tests themselves.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def prepared(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "spec, most, mean",
+    "spec, max_distance, mean_distance",
     [
         (Augment(), 2, 0.1),
         (replace(STILL, crop=(0.2, 0.9)), 2, 0.1),
@@ -54,41 +54,43 @@ def prepared(tmp_path_factory):
     ],
 )
 @pytest.mark.parametrize("stored, size", [(72, 64), (64, 64), (252, 224)])
-def test_augmentation_is_that_of_the_cpu(spec, most, mean, stored, size):
+def test_augmentation_equals_that_of_the_cpu(spec, max_distance, mean_distance, stored, size):
     images, index = photographs(size=stored), np.arange(1000, 1048)
     expected = augment.augment_batch(images, index, spec, 5, 3, size)
-    seen = torch_form.augment_batch(torch.from_numpy(images).to(DEVICE), index, spec, 5, 3, size)
-    assert seen.device.type == DEVICE.type and seen.dtype == torch.uint8
-    distance = np.abs(seen.cpu().numpy().astype(int) - expected)
-    assert distance.max() <= most and distance.mean() < mean
+    on_device = torch_form.augment_batch(torch.from_numpy(images).to(DEVICE), index, spec, 5, 3, size)
+    assert on_device.device.type == DEVICE.type and on_device.dtype == torch.uint8
+    distance = np.abs(on_device.cpu().numpy().astype(int) - expected)
+    assert distance.max() <= max_distance and distance.mean() < mean_distance
 
 
 @pytest.mark.parametrize("stored, size", [(72, 64), (252, 224), (100, 41)])
-def test_the_evaluation_view_is_that_of_the_cpu(stored, size):
+def test_the_evaluation_view_equals_that_of_the_cpu(stored, size):
     images = photographs(8, stored)
-    seen = torch_form.evaluation_view(torch.from_numpy(images).to(DEVICE), size).cpu().numpy()
-    assert np.abs(augment.evaluation_view(images, size).astype(int) - seen).max() <= 1
+    on_device = torch_form.evaluation_view(torch.from_numpy(images).to(DEVICE), size).cpu().numpy()
+    assert np.abs(augment.evaluation_view(images, size).astype(int) - on_device).max() <= 1
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_set_in_device_memory_gives_the_rows_of_the_memory_feed(prepared, world):
+def test_a_device_loader_equals_the_memory_loader(prepared, world):
     config = tiny_config(1, data__stored_size=92, model__input_size=80)
-    plain, pictures = sampling_plan(prepared, config), load_images(prepared)
-    later = replace(plain, augment_on_device=True)
+    plan, images = sampling_plan(prepared, config), load_images(prepared)
+    device_plan = replace(plan, augment_on_device=True)
     for rank in range(world):
-        feed, expected = DeviceLoader(later, pictures, DEVICE, rank, world), MemoryLoader(plain, pictures, rank, world)
+        on_device = DeviceLoader(device_plan, images, DEVICE, rank, world)
+        in_memory = MemoryLoader(plan, images, rank, world)
         for phase in ("train", "val"):
-            for one, other in zip(feed.batches(phase, 1), expected.batches(phase, 1), strict=True):
-                assert np.array_equal(one["index"], other["index"])
-                assert np.array_equal(torch.as_tensor(one["label"]).cpu().numpy(), other["label"])
-                image = one["image"]
+            for batch, expected in zip(on_device.batches(phase, 1), in_memory.batches(phase, 1), strict=True):
+                assert np.array_equal(batch["index"], expected["index"])
+                assert np.array_equal(torch.as_tensor(batch["label"]).cpu().numpy(), expected["label"])
+                image = batch["image"]
                 if phase == "train":
-                    image = torch_form.augment_batch(image, one["index"], config.augment, config.seed, 1, 80)
-                assert np.abs(image.cpu().numpy().astype(int) - other["image"]).mean() < 0.1
+                    image = torch_form.augment_batch(image, batch["index"], config.augment, config.seed, 1, 80)
+                assert np.abs(image.cpu().numpy().astype(int) - expected["image"]).mean() < 0.1
 
 
 def losses(prepared, steps, **sets):
-    """Training loss of each step of the big CNN on noisy squares, a fifth of which carry a wrong label (so that the loss stays above 0)."""
+    """Training loss of each step of the big CNN on noisy squares, a fifth of them with a wrong label, so that the loss
+    stays above 0."""
     config = tiny_config(1, train__batch_size=64, model__dropout=0.0, optim__lr=1e-4, **sets)
     plan = sampling_plan(prepared, config)
     labels = plan.labels.copy()
@@ -96,18 +98,18 @@ def losses(prepared, steps, **sets):
     labels[wrong] = (labels[wrong] + 1) % 3
     torch.manual_seed(0)
     model = build(config.model, 3).to(DEVICE).to(memory_format=torch.channels_last)
-    optimizer, found = make_optimizer(model.parameters(), config.optim), []
+    optimizer, step_losses = make_optimizer(model.parameters(), config.optim), []
     ranks = RankContext(device=DEVICE)
     network = training._parallel(model, config.train.compile, ranks)
-    feed = DeviceLoader(replace(plan, labels=labels, augment_on_device=True), load_images(prepared), DEVICE)
-    for epoch in range(steps):  # more than are needed
+    loader = DeviceLoader(replace(plan, labels=labels, augment_on_device=True), load_images(prepared), DEVICE)
+    for epoch in range(steps):  # more epochs than needed
         view = partial(
             torch_form.augment_batch, augment=config.augment, seed=config.seed, epoch=epoch, input_size=plan.input_size
         )
-        for batch in feed.batches("train", epoch) if len(found) < steps else ():
+        for batch in loader.batches("train", epoch) if len(step_losses) < steps else ():
             settings = loop.TrainPass(config, 0, np.array([len(batch["index"])]), ranks, augment=view)
-            found.append(loop.train_epoch(network, [batch], optimizer, settings)[0].loss)
-    return np.array(found[:steps])
+            step_losses.append(loop.train_epoch(network, [batch], optimizer, settings)[0].loss)
+    return np.array(step_losses[:steps])
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +124,13 @@ def full_precision(larger):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_bf16_trains_as_fp32_does(larger, full_precision, compiled):
-    """200 steps from the same weights on the same batches, eager and compiled. bfloat16 keeps 8 bits, so a value is off by up to 0.4 %: the first
-    loss is within 0.2 %. The first steps change much (1.61 to 1.18 in one) and so enlarge that: the next four are within 6 % (measured: 4 %).
-    After some tens of steps the runs are two draws of the same noise; then means over 50 steps are compared, which are within 0.02 nats (measured:
-    0.01) of about 0.9. A wrong scale or a lost layer is several times that."""
+    """200 steps from the same weights on the same batches, eager and compiled.
+
+    bfloat16 has 8 bits of precision, so a value is off by up to 0.4 %: the first loss is within 0.2 %. The first steps
+    change the loss much (1.61 to 1.18 in one), which amplifies that: the next four are within 6 % (measured: 4 %).
+    After some tens of steps the runs are two draws of the same noise. Then means over 50 steps are compared, which are
+    within 0.02 nats (measured: 0.01) of about 0.9. A wrong scale or a missing layer changes several times that.
+    """
     if compiled and ON_CPU:
         pytest.skip("compiling on the CPU takes minutes")
     half = losses(larger, len(full_precision), train__precision="bf16", train__compile=compiled)
@@ -137,8 +142,9 @@ def test_bf16_trains_as_fp32_does(larger, full_precision, compiled):
     assert np.abs(means[0] - means[1]).max() < (0.1 if ON_CPU else 0.02) and means[0, -1] < full_precision[:5].mean()
 
 
-def test_the_faster_forward_pass_of_vgg16_is_as_near_to_fp32(prepared):
-    """Convolution, bias and ReLU in one kernel round once to bfloat16 and not three times. The pooling kernel gives the same maxima."""
+def test_the_fused_forward_pass_of_vgg16_is_as_near_to_fp32(prepared):
+    """Convolution, bias and ReLU in one kernel round to bfloat16 once instead of three times. The pooling kernel gives
+    the same maxima."""
     model = (
         build(configuration.load("vgg16_pooled", {"model.weights": "none"}).model, 3)
         .to(DEVICE)
@@ -149,14 +155,14 @@ def test_the_faster_forward_pass_of_vgg16_is_as_near_to_fp32(prepared):
     with torch.no_grad():
         exact = model.features(images)
         with loop.autocast(DEVICE, True):
-            one = model.features(images).float()
+            fused = model.features(images).float()
             pixels = (images.permute(0, 3, 1, 2).float() - model.mean) * model.scale
             separate = torch.nn.Sequential.forward(model.base, pixels).float()
 
-    def off(features):
+    def relative_error(features):
         return float((features - exact).norm() / exact.norm())
 
-    assert off(one) < 0.02 and off(one) < 1.1 * off(separate)
+    assert relative_error(fused) < 0.02 and relative_error(fused) < 1.1 * relative_error(separate)
 
 
 @pytest.mark.skipif(ON_CPU, reason="Triton needs a GPU")
@@ -170,11 +176,11 @@ def test_the_pooling_kernel_is_max_pooling(shape):
 
 def train_into(folder, config, prepared, ranks=None, stop_after=None):
     ranks = ranks or RankContext(device=DEVICE)
-    run, rows, pictures = Run(str(folder)), [], load_images(prepared)
-    feeds = DeviceLoaders(prepared.stored_size**2 * 3, ranks.device, ranks.rank, ranks.world_size)
+    run, rows, images = Run(str(folder)), [], load_images(prepared)
+    device_loaders = DeviceLoaders(prepared.stored_size**2 * 3, ranks.device, ranks.rank, ranks.world_size)
 
     def make_loader(plan, passes):
-        return feeds.of(plan, lambda: pictures) or MemoryLoader(plan, pictures, ranks.rank, ranks.world_size)
+        return device_loaders.of(plan, lambda: images) or MemoryLoader(plan, images, ranks.rank, ranks.world_size)
 
     def on_epoch(row):
         rows.append(row)
@@ -188,7 +194,7 @@ def train_into(folder, config, prepared, ranks=None, stop_after=None):
 
 @pytest.fixture
 def deterministic():
-    """cuDNN's deterministic algorithms: equality can be asked for bit by bit."""
+    """cuDNN's deterministic algorithms, for equality bit by bit."""
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     yield
@@ -210,15 +216,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared, determini
     parts = train_into(tmp_path / "parts", config, prepared)
     assert [without_times(row) for row in parts.metrics()] == [without_times(row) for row in whole.metrics()]
     for which in ("last", "best"):
-        one, other = checkpoint.load(whole.checkpoint(which)), checkpoint.load(parts.checkpoint(which))
-        assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
+        expected, resumed = checkpoint.load(whole.checkpoint(which)), checkpoint.load(parts.checkpoint(which))
+        assert all(torch.equal(expected["model"][name], resumed["model"][name]) for name in expected["model"])
     assert parts.predictions("val").equals(whole.predictions("val"))
 
 
 @pytest.mark.skipif(ON_CPU, reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("recipe", ["big_cnn", "resnet18"])
 def test_recorded_steps_train_as_eager_ones(tmp_path, prepared, deterministic, recipe):
-    """With dropout, gradient clipping and averaged weights. The last batch of an epoch has another size, so two graphs take turns."""
+    """With dropout, gradient clipping and averaged weights. The last batch of an epoch has another size, so two graphs
+    alternate."""
     sets = {
         "optim__ema": 0.9,
         "optim__clip_norm": 1.0,
@@ -233,14 +240,14 @@ def test_recorded_steps_train_as_eager_ones(tmp_path, prepared, deterministic, r
         for graphs in (True, False)
     ]
     recorded, eager = ([without_times(row) for row in run.metrics()] for run in runs)
-    for one, other in zip(recorded, eager, strict=True):
-        assert one == pytest.approx(other, rel=1e-3)
+    for row, expected in zip(recorded, eager, strict=True):
+        assert row == pytest.approx(expected, rel=1e-3)
     group = checkpoint.load(runs[0].checkpoint("last"))["optimizer"]["param_groups"][0]
-    assert isinstance(group["lr"], float) and group["capturable"] is False  # a CPU can go on from it
+    assert isinstance(group["lr"], float) and group["capturable"] is False  # a CPU can resume from it
 
 
 def rank_of(rank, world, backend, port, folder, data, config):
-    """A process of a group: train as rank `rank` on the one GPU."""
+    """A process of a group: trains as rank `rank` on the one GPU."""
     from animalclf.data.prepared_set import open_prepared
 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -257,9 +264,13 @@ def rank_of(rank, world, backend, port, folder, data, config):
 
 
 @pytest.mark.parametrize("world, backend", [(1, "nccl"), (2, "gloo")])
-def test_processes_on_one_card_agree_with_a_single_process(tmp_path, prepared, world, backend):
-    """One process with NCCL, as Ray Train starts it; two on one card with gloo, since NCCL refuses a card that another rank has. No BatchNorm, whose
-    statistics are a rank's own; fp32 and plain SGD, so that the global batch's gradient is the same but for its order of summation."""
+def test_processes_on_one_gpu_agree_with_a_single_process(tmp_path, prepared, world, backend):
+    """One process with NCCL, as Ray Train starts it; two on one GPU with gloo, since NCCL refuses a GPU that another
+    rank has.
+
+    No BatchNorm, whose statistics are a rank's own; fp32 and plain SGD, so that the gradient of the global batch is the
+    same except for its order of summation.
+    """
     config = tiny_config(
         2, model__name="vgg16", model__dropout=0.0, optim__name="sgd", optim__lr=1e-5, augment__on="device"
     )
@@ -269,11 +280,10 @@ def test_processes_on_one_card_agree_with_a_single_process(tmp_path, prepared, w
         port = probe.getsockname()[1]
     backend = "gloo" if ON_CPU else backend
     mp.spawn(rank_of, (world, backend, port, str(tmp_path / "group"), prepared.root, config), nprocs=world)
-    for one, other in zip(single.metrics(), Run(str(tmp_path / "group")).metrics(), strict=True):
-        assert one.train_rows == other.train_rows and one.val_rows == other.val_rows
-        assert other.train_loss == pytest.approx(one.train_loss, rel=2e-3) and other.val["loss"] == pytest.approx(
-            one.val["loss"], rel=2e-3
-        )
+    for expected, row in zip(single.metrics(), Run(str(tmp_path / "group")).metrics(), strict=True):
+        assert (row.train_rows, row.val_rows) == (expected.train_rows, expected.val_rows)
+        assert row.train_loss == pytest.approx(expected.train_loss, rel=2e-3)
+        assert row.val["loss"] == pytest.approx(expected.val["loss"], rel=2e-3)
 
 
 @pytest.mark.ray

@@ -20,36 +20,37 @@ def plan_of(prepared, balance="none", batch_size=8):
     return SamplingPlan(rows, prepared.labels, batch_size, balance, configuration.Augment(), 32, 5)
 
 
-def test_shards_give_back_what_was_written(tmp_path):
+def test_a_shard_is_read_as_it_was_written(tmp_path):
     prepared = tiny_prepared(tmp_path)
-    pictures = load_images(prepared)
-    everything = np.stack(pictures.views(np.arange(60)))
-    assert everything.shape == (60, 40, 40, 3) and everything.dtype == np.uint8
-    bright = [everything[prepared.labels == c].mean((0, 3)) for c in range(3)]
-    assert bright[0][10, 10] > 120 > bright[0][30, 30] and bright[1][10, 30] > 120 and bright[2][30, 10] > 120
+    images = load_images(prepared)
+    stacked = np.stack(images.views(np.arange(60)))
+    assert stacked.shape == (60, 40, 40, 3) and stacked.dtype == np.uint8
+    brightness = [stacked[prepared.labels == c].mean((0, 3)) for c in range(3)]
+    assert brightness[0][10, 10] > 120 > brightness[0][30, 30]
+    assert brightness[1][10, 30] > 120 and brightness[2][30, 10] > 120
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_together_see_every_row_once(tmp_path, world):
     prepared = tiny_prepared(tmp_path)
-    plan, pictures = plan_of(prepared), load_images(prepared)
+    plan, images = plan_of(prepared), load_images(prepared)
     for phase in ("train", "val"):
-        seen = [
+        indices = [
             batch["index"]
             for rank in range(world)
-            for batch in MemoryLoader(plan, pictures, rank, world).batches(phase, 0)
+            for batch in MemoryLoader(plan, images, rank, world).batches(phase, 0)
         ]
-        assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows(phase))
+        assert np.array_equal(np.sort(np.concatenate(indices)), prepared.rows(phase))
 
 
-def test_a_picture_looks_the_same_in_any_batch(tmp_path):
+def test_an_image_is_augmented_the_same_in_any_batch(tmp_path):
     prepared = tiny_prepared(tmp_path)
-    plan, pictures = plan_of(prepared), load_images(prepared)
+    plan, images = plan_of(prepared), load_images(prepared)
     index = prepared.rows("train")
-    whole = make_batch(plan, pictures, "train", 3, index)
-    part = make_batch(plan, pictures, "train", 3, index[[7, 2]])
+    whole = make_batch(plan, images, "train", 3, index)
+    part = make_batch(plan, images, "train", 3, index[[7, 2]])
     assert np.array_equal(part["image"], whole["image"][[7, 2]])
-    assert not np.array_equal(make_batch(plan, pictures, "train", 4, index)["image"], whole["image"])
+    assert not np.array_equal(make_batch(plan, images, "train", 4, index)["image"], whole["image"])
 
 
 @pytest.mark.ray
@@ -57,23 +58,23 @@ def test_a_picture_looks_the_same_in_any_batch(tmp_path):
 def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, world, monkeypatch):
     from animalclf.data import ray_loader
 
-    monkeypatch.setattr(ray_loader, "TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
-    monkeypatch.setattr(ray_loader, "TOGETHER", 5)  # several executions, which do not end where epochs do
+    monkeypatch.setattr(ray_loader, "MAX_TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
+    monkeypatch.setattr(ray_loader, "EXECUTION_TASKS", 5)  # several executions, which do not end where epochs do
     prepared = tiny_prepared(tmp_path)
-    plan, pictures = plan_of(prepared, balance), load_images(prepared)
-    store = ray_loader.cache_images(prepared)
+    plan, images = plan_of(prepared, balance), load_images(prepared)
+    cache = ray_loader.cache_images(prepared)
     for rank in range(world):
         streamed, direct = (
-            ray_loader.RayLoader(plan, store, rank, world, PASSES),
-            MemoryLoader(plan, pictures, rank, world),
+            ray_loader.RayLoader(plan, cache, rank, world, PASSES),
+            MemoryLoader(plan, images, rank, world),
         )
         for phase, epoch in PASSES:
-            ours, expected = list(streamed.batches(phase, epoch)), list(direct.batches(phase, epoch))
-            assert len(ours) == len(expected) > 1
-            for one, other in zip(ours, expected, strict=True):
+            batches, expected = list(streamed.batches(phase, epoch)), list(direct.batches(phase, epoch))
+            assert len(batches) == len(expected) > 1
+            for batch, expected_batch in zip(batches, expected, strict=True):
                 for name in ("image", "label", "index"):
-                    assert np.array_equal(one[name], other[name]), name
-                    assert one[name].dtype == other[name].dtype
+                    assert np.array_equal(batch[name], expected_batch[name]), name
+                    assert batch[name].dtype == expected_batch[name].dtype
 
 
 @pytest.mark.ray
@@ -83,38 +84,40 @@ def test_more_ranks_than_validation_rows(tmp_path, ray_local):
     prepared = tiny_prepared(tmp_path, counts=(8, 4))
     plan = plan_of(prepared)
     assert len(prepared.rows("val")) == 3
-    store = ray_loader.cache_images(prepared)
-    seen = [
+    cache = ray_loader.cache_images(prepared)
+    indices = [
         b["index"]
         for rank in range(5)
-        for b in ray_loader.RayLoader(plan, store, rank, 5, [("val", 0)]).batches("val", 0)
+        for b in ray_loader.RayLoader(plan, cache, rank, 5, [("val", 0)]).batches("val", 0)
     ]
-    assert np.array_equal(np.sort(np.concatenate(seen)), prepared.rows("val"))
+    assert np.array_equal(np.sort(np.concatenate(indices)), prepared.rows("val"))
 
 
 @pytest.mark.parametrize("store", ["pixels", "jpeg"])
-def test_pictures_from_disk_are_those_from_memory(tmp_path, monkeypatch, store):
+def test_images_from_disk_equal_those_from_memory(tmp_path, monkeypatch, store):
     monkeypatch.setenv("ANIMALCLF_CACHE", str(tmp_path / "cache"))
     prepared = tiny_prepared(tmp_path / "set", counts=(300, 200, 100), size=24, shard_rows=320, store=store)
-    everything, index = load_images(prepared), np.random.default_rng(0).permutation(600)
+    in_memory, index = load_images(prepared), np.random.default_rng(0).permutation(600)
     local = LocalShards(prepared)
-    direct = StoredImages(local, everything.shard, everything.row)
-    assert np.array_equal(np.stack(direct.views(index)), np.stack(everything.views(index)))
-    assert (tmp_path / "cache").exists() == (store == "jpeg")  # decoded pictures on this disk are read in place
+    on_disk = StoredImages(local, in_memory.shard, in_memory.row)
+    assert np.array_equal(np.stack(on_disk.views(index)), np.stack(in_memory.views(index)))
+    assert (tmp_path / "cache").exists() == (store == "jpeg")  # decoded images on this disk are read in place
     if store == "jpeg":
         bytes_of = [
             sum(path.stat().st_size for path in folder.glob("*.parquet"))
             for folder in (tmp_path / "set", tmp_path / "cache" / "tiny-0")
         ]
         assert bytes_of[0] < bytes_of[1]
-        monkeypatch.setattr("animalclf.data.disk_cache.read_shard", None)  # the copies are found again
+        monkeypatch.setattr("animalclf.data.disk_cache.read_shard", None)  # the cached shards are reused
         assert np.array_equal(LocalShards(prepared)[0][5], local[0][5])
 
 
-def test_a_jpeg_set_is_nearly_the_decoded_one(tmp_path):
+def test_a_jpeg_set_nearly_equals_the_decoded_one(tmp_path):
     pixels, jpeg = (tiny_prepared(tmp_path / store, size=24, store=store) for store in ("pixels", "jpeg"))
-    one, other = (np.stack(load_images(prepared).views(np.arange(60))).astype(int) for prepared in (pixels, jpeg))
-    assert 0 < np.abs(one - other).mean() < 4
+    decoded, compressed = (
+        np.stack(load_images(prepared).views(np.arange(60))).astype(int) for prepared in (pixels, jpeg)
+    )
+    assert 0 < np.abs(decoded - compressed).mean() < 4
 
 
 def test_a_shard_cut_short_or_of_another_kind_is_named(tmp_path):
@@ -126,7 +129,7 @@ def test_a_shard_cut_short_or_of_another_kind_is_named(tmp_path):
     with open(path, "r+b") as file:
         file.truncate(100_000)
     whole[0]
-    with pytest.raises(OSError, match=r"shard-00000\.parquet.*ends within picture 59"):
+    with pytest.raises(OSError, match=r"shard-00000\.parquet.*ends within image 59"):
         whole[59]
 
 
@@ -136,41 +139,42 @@ def test_ray_data_gives_the_same_batches_from_disk(tmp_path, ray_local, monkeypa
     from animalclf.data import ray_loader
 
     prepared = tiny_prepared(tmp_path / "set", store=store)
-    # The workers of this Ray have their environment already: their copies of this set lie in the default folder, under a name of its own.
+    # The workers of this Ray have their environment already and use the default cache folder: a fingerprint of this
+    # test only.
     prepared = replace(prepared, info={**prepared.info, "fingerprint": f"{tmp_path.name}-{store}"})
-    plan, pictures = plan_of(prepared, "sampling"), load_images(prepared)
+    plan, images = plan_of(prepared, "sampling"), load_images(prepared)
     streamed, direct = (
         ray_loader.RayLoader(plan, ray_loader.cache_images(prepared, memory=False), 0, 1, PASSES),
-        MemoryLoader(plan, pictures),
+        MemoryLoader(plan, images),
     )
     for phase, epoch in PASSES:
-        for one, other in zip(streamed.batches(phase, epoch), direct.batches(phase, epoch), strict=True):
-            assert all(np.array_equal(one[name], other[name]) for name in ("image", "label", "index"))
+        for batch, expected in zip(streamed.batches(phase, epoch), direct.batches(phase, epoch), strict=True):
+            assert all(np.array_equal(batch[name], expected[name]) for name in ("image", "label", "index"))
 
 
-def test_balanced_sampling_keeps_every_repeated_row(tmp_path):
+def test_balanced_sampling_loads_every_repeated_row(tmp_path):
     prepared = tiny_prepared(tmp_path, counts=(40, 4))
-    plan, pictures = plan_of(prepared, "sampling"), load_images(prepared)
-    seen = np.concatenate([batch["index"] for batch in MemoryLoader(plan, pictures).batches("train", 0)])
+    plan, images = plan_of(prepared, "sampling"), load_images(prepared)
+    drawn = np.concatenate([batch["index"] for batch in MemoryLoader(plan, images).batches("train", 0)])
     rows = prepared.rows("train")
-    counts = np.bincount(prepared.labels[seen])
-    assert len(seen) == len(rows) and abs(counts[0] - counts[1]) <= 1 and np.bincount(seen).max() >= 4
+    counts = np.bincount(prepared.labels[drawn])
+    assert len(drawn) == len(rows) and abs(counts[0] - counts[1]) <= 1 and np.bincount(drawn).max() >= 4
 
 
-def test_what_may_wait_fits_the_smallest_store(monkeypatch):
-    def ahead(world, *stores):
+def test_prefetched_batches_fit_the_smallest_store(monkeypatch):
+    def prefetch_bytes(world, *stores):
         nodes = [
             {"Alive": True, "Resources": {"object_store_memory": float(store)} if store else {}} for store in stores
         ]
         monkeypatch.setattr(
             ray_loader.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"object_store_memory": 1.0}}]
         )
-        return ray_loader._ahead_bytes(world)
+        return ray_loader._prefetch_bytes(world)
 
     monkeypatch.delenv("ANIMALCLF_OWN_RAY", raising=False)
-    assert ahead(1, 10**9, 10**10) == ahead(4, 10**9) == 2 * 10**8
-    assert ahead(1, 10**12) == ray_loader.AHEAD_BYTES
-    assert ahead(1, 0, 10**9) == 2 * 10**8  # a node that is just coming, or going
-    assert ahead(1, 0) == ray_loader.AHEAD_BYTES
+    assert prefetch_bytes(1, 10**9, 10**10) == prefetch_bytes(4, 10**9) == 2 * 10**8
+    assert prefetch_bytes(1, 10**12) == ray_loader.MAX_PREFETCH_BYTES
+    assert prefetch_bytes(1, 0, 10**9) == 2 * 10**8  # a node that joins or leaves
+    assert prefetch_bytes(1, 0) == ray_loader.MAX_PREFETCH_BYTES
     monkeypatch.setenv("ANIMALCLF_OWN_RAY", "1")
-    assert ahead(4, 10**9) == 5 * 10**7  # the ranks of one machine share its store
+    assert prefetch_bytes(4, 10**9) == 5 * 10**7  # the ranks of one machine share its store

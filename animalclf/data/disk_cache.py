@@ -1,7 +1,7 @@
-"""Shards on this node's own disk, read one picture at a time: for sets that do not fit into memory. Plain Python.
+"""Shards on this node's own disk, read one image at a time: for sets that do not fit into memory. Plain Python.
 
-A local prepared set of decoded pictures is read where it lies. Shards in a bucket, and JPEG shards, are copied once a node, decoded, into a
-folder named by the set's fingerprint; runs after that find them there.
+A local prepared set of decoded images is read in place. Shards in a bucket, and JPEG shards, are decoded once a node
+into a folder named by the set's fingerprint; later runs reuse that folder.
 """
 
 from __future__ import annotations
@@ -16,43 +16,46 @@ from animalclf.data.prepared_set import PixelFile, Prepared, read_shard, write_s
 from animalclf.errors import UserError
 from animalclf.utils import storage
 
-FOLDER = "ANIMALCLF_CACHE"  # environment variable: where copies go (default: a folder of the user's in the system's temporary folder)
+CACHE_VARIABLE = "ANIMALCLF_CACHE"  # environment variable: the cache folder
 
 
-def folder() -> str:
-    """Where this node's copies lie."""
-    return os.environ.get(FOLDER) or os.path.join(tempfile.gettempdir(), f"animalclf-{os.getuid()}")
+def cache_folder() -> str:
+    """This node's cache folder: ANIMALCLF_CACHE, or a folder of the user's in the system's temporary folder."""
+    return os.environ.get(CACHE_VARIABLE) or os.path.join(tempfile.gettempdir(), f"animalclf-{os.getuid()}")
 
 
 class LocalShards:
-    """The shards of a prepared set by number, as `PixelFile`s; each is fetched and decoded when it is first asked for, unless it lies there."""
+    """The shards of a prepared set by number, as `PixelFile`s. A shard that is not readable in place is fetched and
+    decoded at its first use."""
 
     def __init__(self, prepared: Prepared) -> None:
-        self.paths, self.size, self.direct = prepared.shard_paths(), prepared.stored_size, readable_in_place(prepared)
-        self.folder = os.path.join(folder(), prepared.fingerprint[:16])
+        self.paths, self.size, self.in_place = prepared.shard_paths(), prepared.stored_size, readable_in_place(prepared)
+        self.folder = os.path.join(cache_folder(), prepared.fingerprint[:16])
         self.files: dict[int, PixelFile] = {}
 
     def __getitem__(self, number: int) -> PixelFile:
         if number not in self.files:
             path = self.paths[number]
-            self.files[number] = PixelFile(path if self.direct else self._copy(path), self.size)
+            self.files[number] = PixelFile(path if self.in_place else self._cached(path), self.size)
         return self.files[number]
 
-    def _copy(self, url: str) -> str:
+    def _cached(self, url: str) -> str:
+        """The path of the decoded shard in the cache. Raises UserError where the disk is full."""
         path = os.path.join(self.folder, os.path.basename(url))
         if not os.path.exists(path):
             os.makedirs(self.folder, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                if not os.path.exists(path):  # the tasks of a node: the first fetches, the others then find it
+                if not os.path.exists(path):  # another task of this node may have written it
                     images, index = read_shard(url, self.size)
                     if shutil.disk_usage(self.folder).free < images.nbytes + 2**28:
                         raise UserError(
-                            f"{self.folder}: no room for the decoded pictures; name another folder with the variable {FOLDER}"
+                            f"{self.folder}: no room for the decoded images; "
+                            f"name another folder with the environment variable {CACHE_VARIABLE}"
                         )
                     write_shard(path, zip(index, images, strict=True))
         return path
 
 
 def readable_in_place(prepared: Prepared) -> bool:
-    """True where single pictures can be read from the prepared set itself: decoded and on a file system."""
+    """True where single images can be read from the prepared set itself: decoded, and on a file system."""
     return not storage.is_remote(prepared.root) and prepared.info["config"].get("store", "pixels") == "pixels"

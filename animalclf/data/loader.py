@@ -1,7 +1,7 @@
-"""Loaders: the batches of one rank in the order of the sampling plan. The protocol, and the loader that makes batches in this process.
+"""Loaders: the batches of one rank in the order of the sampling plan. The protocol, and the loader of this process.
 
-The others: ray_loader.py (input tasks on any node), device_loader.py (the whole set in device memory) and training/frozen_features.py (features in
-place of images). All give the same batches. Plain Python.
+The others: ray_loader.py (input tasks on any node), device_loader.py (the whole set in device memory) and
+training/frozen_features.py (features in place of images). All give the same batches. Plain Python.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from animalclf.data.disk_cache import LocalShards
 from animalclf.data.prepared_set import Prepared, read_shard
 from animalclf.data.sampler import Phase, SamplingPlan
 
-# image uint8 (N, H, W, 3) RGB, label int64 (N,), index int64 (N,); seconds float32 (N, 2): what each image took to read and to augment
 Batch = dict[str, np.ndarray]
+"""`image` uint8 (N, H, W, 3) RGB, `label` int64 (N,), `index` int64 (N,); `seconds` float32 (N, 2): the time to read
+and to augment each image."""
 
 
 class Loader(Protocol):
@@ -31,16 +32,18 @@ class Loader(Protocol):
 
 
 LoaderFactory = Callable[[SamplingPlan, Sequence[tuple[Phase, int]]], Loader]
-"""Makes this rank's loader of a plan; the passes (phase, epoch) are asked for in the order given."""
+"""Makes this rank's loader of a plan; the passes (phase, epoch) are requested in the order given."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """Stored images by manifest row: the shards, and for every manifest row its shard and its row there."""
+    """Stored images by manifest row: the shards, and the shard and the row in it of every manifest row."""
 
     shards: Sequence[np.ndarray] | LocalShards
     shard: np.ndarray
+    """int64 (rows,)."""
     row: np.ndarray
+    """int64 (rows,)."""
 
     def views(self, index: np.ndarray) -> list[np.ndarray]:
         """The images `index`, each uint8 (S, S, 3), without a copy where the shards are in memory."""
@@ -54,22 +57,24 @@ def load_images(prepared: Prepared) -> StoredImages:
 
 
 def make_batch(plan: SamplingPlan, images: StoredImages, phase: Phase, epoch: int, index: np.ndarray) -> Batch:
-    """The batch of the manifest rows `index`: augmented in training, plain otherwise."""
-    started = time.perf_counter()
+    """The batch of the manifest rows `index`: augmented in training, resized otherwise."""
+    start = time.perf_counter()
     views = images.views(index)
-    read = time.perf_counter()
+    read_seconds = time.perf_counter() - start
     if phase != "train":
         image = evaluation_view(views, plan.input_size)
     elif plan.augment_on_device:
         image = np.stack(views)
     else:
         image = augment_batch(views, index, plan.augment, plan.seed, epoch, plan.input_size)
-    each = np.array([read - started, time.perf_counter() - read], np.float32) / max(len(index), 1)
-    return {"image": image, "label": plan.labels[index], "index": index, "seconds": np.tile(each, (len(index), 1))}
+    augment_seconds = time.perf_counter() - start - read_seconds
+    per_image = np.array([read_seconds, augment_seconds], np.float32) / max(len(index), 1)
+    return {"image": image, "label": plan.labels[index], "index": index, "seconds": np.tile(per_image, (len(index), 1))}
 
 
 class MemoryLoader:
-    """Makes batches in this process, one after another: for `--local`, for tests, and as the reference of the other loaders."""
+    """Makes batches in this process, one after another: for `--local`, for tests, and as the reference for the other
+    loaders."""
 
     def __init__(self, plan: SamplingPlan, images: StoredImages, rank: int = 0, world_size: int = 1) -> None:
         self.plan, self.images, self.rank, self.world_size = plan, images, rank, world_size

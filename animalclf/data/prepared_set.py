@@ -1,4 +1,5 @@
-"""The prepared set: a folder or bucket prefix with the manifest, `dataset.json` and a few large Parquet shards of decoded uint8 pictures."""
+"""The prepared set: a folder or bucket prefix with the manifest, dataset.json and a few large Parquet shards of
+images."""
 
 from __future__ import annotations
 
@@ -21,14 +22,16 @@ from animalclf.utils import storage
 
 FORMAT = 2
 MANIFEST = "manifest.parquet"
-INFO = "dataset.json"  # written last: its presence says that the set is whole
+INFO = "dataset.json"  # written last: its presence marks a complete set
 ROWS_PER_GROUP = 256
 JPEG_QUALITY = 95
+MAX_PAGE_HEADER = 200  # bytes
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An opened prepared set. `manifest` has one row a picture, in the order of its index; `info` is the content of dataset.json."""
+    """An opened prepared set. `manifest` has one row an image, in the order of its index; `info` is the content of
+    dataset.json."""
 
     root: str
     info: dict[str, Any]
@@ -41,31 +44,33 @@ class Prepared:
 
     @property
     def stored_size(self) -> int:
+        """Side in pixels of the stored images."""
         return int(self.info["stored_size"])
 
     @property
     def fingerprint(self) -> str:
+        """Hex digits that change with any input or setting."""
         return str(self.info["fingerprint"])
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of all stored pictures together."""
+        """Bytes of all stored images together, decoded."""
         return sum(shard["rows"] for shard in self.info["shards"]) * self.stored_size**2 * 3
 
     def _repr_html_(self) -> str:
-        """For notebooks: where the set is, and the images of each class in each split."""
+        """For notebooks: root, stored size, and the images of each class in each split."""
         splits = ("train", "val", "test")
         counts = [np.bincount(self.labels[self.rows(split)], minlength=len(self.classes)) for split in splits]
         lines = [(name, *(int(count[number]) for count in counts)) for number, name in enumerate(self.classes)]
-        return html_table(("", self.root), (("stored at", f"{self.stored_size} px"),)) + html_table(
-            ("class", *splits), lines
-        )
+        head = html_table(("", self.root), (("stored at", f"{self.stored_size} px"),))
+        return head + html_table(("class", *splits), lines)
 
     def shard_paths(self) -> list[str]:
+        """The paths or URLs of the shards, by shard number."""
         return [storage.join(self.root, shard["file"]) for shard in self.info["shards"]]
 
     def rows(self, split: str) -> np.ndarray:
-        """Manifest rows (int64, ascending) of the readable pictures of `split` (train, val or test)."""
+        """Manifest rows (int64, ascending) of the readable images of `split` (train, val or test)."""
         manifest = self.manifest
         return np.flatnonzero((manifest["split"] == split) & (manifest["status"] == "ok")).astype(np.int64)
 
@@ -77,17 +82,19 @@ class Prepared:
 
 
 def open_prepared(root: str) -> Prepared:
-    """Open a prepared set. Raises UserError where there is none, or where it was written by another format."""
+    """Open a prepared set. Raises UserError where there is none, or where its format is another version's."""
     root = storage.absolute(root)
     try:
         info = storage.read_json(storage.join(root, INFO))
     except FileNotFoundError as error:
         raise UserError(
-            f"{root}: no prepared set here ({INFO} is missing); make one with: animalclf prepare --data PICTURES --out {root}"
+            f"{root}: not a prepared set ({INFO} is missing); "
+            f"make one with: animalclf prepare --data IMAGES --out {root}"
         ) from error
     if info.get("format") != FORMAT:
         raise UserError(
-            f"{root}: prepared set of format {info.get('format')}, this version reads {FORMAT}; make it anew: animalclf prepare --force"
+            f"{root}: prepared set of format {info.get('format')}, this version reads format {FORMAT}; "
+            "prepare it again with: animalclf prepare --force"
         )
     if "pictures" in info:  # the key of older versions
         info["images"] = info.pop("pictures")
@@ -96,62 +103,68 @@ def open_prepared(root: str) -> Prepared:
 
 
 def is_prepared(root: str) -> bool:
+    """True where `root` is a complete prepared set."""
     return storage.exists(storage.join(root, INFO))
 
 
 def write_shard(
-    url: str, pictures: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True
+    url: str, images: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True
 ) -> None:
-    """Write manifest rows and their pictures uint8 (S, S, 3) as one Parquet file, whole or not at all: decoded, or (`store` "jpeg") as JPEG of high
-    quality, a fifth of the size or less and no longer exactly the same pictures. They are taken as they come, a row group in memory at a time, and
-    for a bucket the whole file. Of no pictures there is no file. `keep`: see storage.writing."""
-    pictures = iter(pictures)
-    first = next(pictures, None)
+    """Write manifest rows and their images uint8 (S, S, 3) as one Parquet file, completely or not at all.
+
+    `store` "pixels" writes decoded pixels. "jpeg" writes JPEG of quality 95: a fifth of the size or less, and not
+    exactly the same pixels. A local file takes the memory of one row group, a file in a bucket that of all images.
+    Without images no file is written. `keep`: see storage.writing.
+    """
+    images = iter(images)
+    first = next(images, None)
     if first is None:
         return
     kind = pa.large_binary() if store == "jpeg" else pa.binary(first[1].size)
     schema = pa.schema([pa.field("index", pa.int64(), nullable=False), pa.field("image", kind, nullable=False)])
-    index, images = np.empty(ROWS_PER_GROUP, np.int64), np.empty((ROWS_PER_GROUP, *first[1].shape), np.uint8)
-    # Pictures hardly compress further. One plain page a row group: it can be read without a copy, and one picture at a time (`PixelFile`).
-    layout: dict[str, Any] = {"write_batch_size": ROWS_PER_GROUP, "data_page_size": 2**31 - 1}
+    indices, pixels = np.empty(ROWS_PER_GROUP, np.int64), np.empty((ROWS_PER_GROUP, *first[1].shape), np.uint8)
     count = 0
+    # Images hardly compress further. One plain page a row group is read without a copy, and image by image
+    # (`PixelFile`).
     with (
         storage.writing(url, keep=keep) as file,
         pq.ParquetWriter(
-            file, schema, compression="none", use_dictionary=False, write_statistics=False, **layout
+            file,
+            schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            write_batch_size=ROWS_PER_GROUP,
+            data_page_size=2**31 - 1,
         ) as writer,
     ):
-        for number, image in chain([first], pictures):
-            place = count % ROWS_PER_GROUP
-            index[place], images[place] = number, image
+        for index, image in chain([first], images):
+            position = count % ROWS_PER_GROUP
+            indices[position], pixels[position] = index, image
             count += 1
-            if place + 1 == ROWS_PER_GROUP:
-                writer.write_table(_row_group(index, images, schema))
+            if position + 1 == ROWS_PER_GROUP:
+                writer.write_table(_row_group(indices, pixels, schema))
         if rest := count % ROWS_PER_GROUP:
-            writer.write_table(_row_group(index[:rest], images[:rest], schema))
+            writer.write_table(_row_group(indices[:rest], pixels[:rest], schema))
 
 
-def _row_group(index: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa.Table:
+def _row_group(indices: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa.Table:
     kind = schema.field("image").type
     if is_jpeg(kind):
-        column = pa.array(
-            [simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in images], kind
-        )
+        encoded = [simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="444") for image in images]
+        column = pa.array(encoded, kind)
     else:
         column = pa.FixedSizeBinaryArray.from_buffers(kind, len(images), [None, pa.py_buffer(images)])
-    return pa.table([pa.array(index, pa.int64()), column], schema=schema)
+    return pa.table([pa.array(indices, pa.int64()), column], schema=schema)
 
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
+    """Images uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
     source = pa.BufferReader(storage.read_bytes(url)) if storage.is_remote(url) else pa.OSFile(storage.absolute(url))
     with pq.ParquetFile(source) as file:
-        index, images = (
-            np.empty(file.metadata.num_rows, np.int64),
-            np.empty((file.metadata.num_rows, size, size, 3), np.uint8),
-        )
-        start = 0
-        for number in range(file.num_row_groups):  # new memory costs more than copying does: never all pictures twice
+        count, start = file.metadata.num_rows, 0
+        images, index = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int64)
+        for number in range(file.num_row_groups):  # one group at a time: all at once would take twice the memory
             table = file.read_row_group(number, use_threads=False)  # threads: see storage.as_table
             part = slice(start, start := start + len(table))
             index[part] = table["index"]
@@ -164,6 +177,7 @@ def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_jpeg(kind: pa.DataType) -> bool:
+    """True for the column type of JPEG bytes."""
     return not pa.types.is_fixed_size_binary(kind)
 
 
@@ -178,37 +192,38 @@ def pixels_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
 
 
 class PixelFile:
-    """A local shard of decoded pictures, read one picture at a time: `PixelFile(path, size)[row]` is uint8 (size, size, 3).
+    """A local shard of decoded images, read one image at a time: `PixelFile(path, size)[row]` is uint8 (size, size, 3).
 
-    Nothing stays in memory but the places of the row groups, and no file stays open, so that a set of any size can be read at random.
+    Only the offsets of the row groups stay in memory and no file stays open, so that a set of any size can be read at
+    random.
     """
 
     def __init__(self, path: str, size: int) -> None:
+        """Raises UserError where the file is not a shard of decoded images of this size."""
         self.path, self.size = path, size
         metadata = pq.read_metadata(path)
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        # The one page of a row group is a short header and then the pictures.
-        self.starts = [
-            column.data_page_offset + column.total_compressed_size - group.num_rows * self._bytes
-            for group, column in ((group, group.column(1)) for group in groups)
-        ]
-        if not all(
-            0 < start - group.column(1).data_page_offset < 200 for start, group in zip(self.starts, groups, strict=True)
-        ):
-            raise UserError(f"{path}: is no shard of decoded pictures of {size} px; prepare the set again")
+        self.offsets = []
+        for group in groups:
+            column = group.column(1)  # one page: a short header, then the images
+            offset = column.data_page_offset + column.total_compressed_size - group.num_rows * self._image_bytes
+            if not 0 < offset - column.data_page_offset < MAX_PAGE_HEADER:
+                raise UserError(f"{path}: not a shard of decoded images of {size} px; prepare the set again")
+            self.offsets.append(offset)
 
     @property
-    def _bytes(self) -> int:
+    def _image_bytes(self) -> int:
         return self.size * self.size * 3
 
     def __getitem__(self, row: int) -> np.ndarray:
-        group, within = divmod(int(row), ROWS_PER_GROUP)
+        """Raises OSError where the file ends within the image."""
+        group, position = divmod(int(row), ROWS_PER_GROUP)
         image = np.empty((self.size, self.size, 3), np.uint8)
         file = os.open(self.path, os.O_RDONLY)
         try:
-            read = os.preadv(file, [image.data], self.starts[group] + within * self._bytes)
+            count = os.preadv(file, [image.data], self.offsets[group] + position * self._image_bytes)
         finally:
             os.close(file)
-        if read != self._bytes:
-            raise OSError(f"{self.path}: ends within picture {row}; was it changed or cut during the run?")
+        if count != self._image_bytes:
+            raise OSError(f"{self.path}: ends within image {row}; was it changed or cut during the run?")
         return image

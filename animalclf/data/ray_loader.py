@@ -1,8 +1,8 @@
-"""The Ray Data edge of training: input tasks on any node make the batches of the plan from images in the object store or on disk.
+"""The Ray Data edge of training: input tasks on any node make the plan's batches.
 
-The tasks of a run are one list (epoch 0 train, epoch 0 val, epoch 1 train, ...), each making a few consecutive batches of one rank. So the first
-batch of an epoch is made while the last one ends, nothing is listed or read again, and which image stands in which batch is the plan's business
-alone, the same as in `MemoryLoader`.
+The tasks of a run are one list (epoch 0 train, epoch 0 val, epoch 1 train, ...); each makes a few consecutive batches
+of one rank. So the first batch of an epoch is made while the last epoch ends, and nothing is listed or read again. The
+plan alone decides which image is in which batch, as in `MemoryLoader`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ from animalclf.data.prepared_set import Prepared, read_shard
 from animalclf.data.sampler import Phase, SamplingPlan, batch_edges
 from animalclf.utils.malloc import keep_freed_memory
 
-TASK_BYTES = (
-    96 * 2**20
-)  # of the images that one task makes, at most: its own cost (some 20 ms in all) is spread over two thousand of 128 px
-TOGETHER = 128  # tasks of one execution of Ray Data, which sends all of them out before it starts the first, at half a millisecond each
-EARLY = 4  # blocks that are still to be taken of one execution when the next begins
-# Finished batches that may wait for one rank: so much, or so much of the smallest node's object store; of so many tasks at least, or tasks wait.
-AHEAD_BYTES, AHEAD_SHARE, AHEAD_TASKS = 2**30, 0.2, 10
+MAX_TASK_BYTES = 96 * 2**20
+"""Images of one task: some 2,000 of 128 px, so that a task's own cost (20 ms) is small."""
+EXECUTION_TASKS = 128
+"""Tasks of one execution of Ray Data, which submits all of them (half a millisecond each) before it starts the
+first."""
+NEXT_EXECUTION_AT = 4
+"""Remaining blocks of an execution when the next one starts."""
+MAX_PREFETCH_BYTES, MAX_PREFETCH_FRACTION, MIN_PREFETCH_TASKS = 2**30, 0.2, 10
+"""Finished batches that wait for one rank: at most these bytes, and this fraction of the smallest node's object store;
+that is split into at least this many tasks, or tasks block each other."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageCache:
-    """Where the input tasks find a prepared set's images: in the object store (`refs`, one a shard), or in files on their own node's disk."""
+    """The images of a prepared set for the input tasks: in the object store (`refs`, one a shard), or on each node's
+    disk."""
 
     prepared: Prepared
     refs: list[ray.ObjectRef]
@@ -47,22 +51,22 @@ class ImageCache:
     row: np.ndarray
 
     def images(self) -> StoredImages:
-        """The images, to be read in this process."""
+        """The images, readable in this process."""
         return StoredImages(ray.get(self.refs) if self.refs else LocalShards(self.prepared), self.shard, self.row)
 
 
 def cache_images(prepared: Prepared, memory: bool = True, num_cpus: float = 1.0) -> ImageCache:
-    """Load the shards into the object store, or (`memory` False) see to it that they lie decoded on the nodes' disks, in parallel on any node.
-    Returns at once; who needs a shard first waits for it.
+    """Load the shards into the object store, or (`memory` False) decode them to the nodes' disks, in parallel on any
+    node. Returns at once; the first reader of a shard waits for it.
 
-    `num_cpus`: of each input task. Less than one would start more processes than there are CPUs, each of which imports everything;
-    but it must fit into what the training leaves of a node.
+    `num_cpus`: of each input task. Less than one starts more processes than there are CPUs, each of which imports
+    everything; but it must fit into the CPUs of a node that training leaves free.
 
-    The references are made by tasks, so that Ray reads a shard again when the node that held it dies.
+    The references are made by tasks, so that Ray reads a shard again when the node that holds it dies.
     """
-    resources: dict[str, Any] = (
-        {"num_cpus": 0, "resources": {LOADING: 1}} if LOADING in ray.cluster_resources() else {"num_cpus": num_cpus}
-    )
+    resources: dict[str, object] = {"num_cpus": num_cpus}
+    if LOADING in ray.cluster_resources():
+        resources = {"num_cpus": 0, "resources": {LOADING: 1}}
 
     @ray.remote(max_retries=-1, scheduling_strategy="SPREAD", **resources)
     def load(path: str, size: int) -> np.ndarray:
@@ -76,86 +80,88 @@ def cache_images(prepared: Prepared, memory: bool = True, num_cpus: float = 1.0)
     refs = [load.remote(path, prepared.stored_size) for path in prepared.shard_paths()] if memory else []
     if not memory and not readable_in_place(prepared):
         for node in (node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")):
-            fetch_there = fetch.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
+            fetch_on_node = fetch.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
             for number in range(len(prepared.shard_paths())):
-                fetch_there.remote(number)
-    return ImageCache(
-        prepared, refs, num_cpus, prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy()
-    )
+                fetch_on_node.remote(number)
+    shard, row = prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy()
+    return ImageCache(prepared, refs, num_cpus, shard, row)
 
 
 @dataclass(frozen=True)
 class _Task:
     phase: Phase
     epoch: int
-    first: int  # step
-    last: int  # exclusive
+    first_step: int
+    last_step: int
+    """Exclusive."""
 
 
 class RayLoader:
-    """The batches of one rank, made by Ray Data. Passes must be asked for in their order: train and val of `first_epoch`, of the next, ..."""
+    """The batches of one rank, made by Ray Data. Passes are requested in their order: train and val of the first epoch,
+    of the next, ..."""
 
     def __init__(
         self, plan: SamplingPlan, cache: ImageCache, rank: int, world_size: int, passes: Sequence[tuple[Phase, int]]
     ) -> None:
         self.plan, self.rank, self.world_size = plan, rank, world_size
-        per_rank = max(1, plan.batch_size // world_size)
-        ahead_bytes = _ahead_bytes(world_size)
-        max_steps = max(1, min(TASK_BYTES, ahead_bytes // AHEAD_TASKS) // (3 * plan.input_size**2) // per_rank)
-        steps = 1  # of a task: few at first, so that the run's first batch comes soon
+        images_per_rank = max(1, plan.batch_size // world_size)
+        prefetch_bytes = _prefetch_bytes(world_size)
+        task_bytes = min(MAX_TASK_BYTES, prefetch_bytes // MIN_PREFETCH_TASKS)
+        max_steps = max(1, task_bytes // (3 * plan.input_size**2) // images_per_rank)
+        steps = 1  # of a task: few at first, so that the run's first batch is ready early
         self.tasks = []
         for phase, epoch in passes:
             edges = batch_edges(len(plan.rows[phase]), plan.batch_size, world_size)
-            sizes = (
-                edges[:, rank + 1] - edges[:, rank]
-            )  # a task without images (validation on more ranks than rows) would give no block
+            sizes = edges[:, rank + 1] - edges[:, rank]
             first = 0
             while first < len(edges):
                 last = min(first + steps, len(edges))
-                if sizes[first:last].sum():
+                if sizes[first:last].sum():  # a task without images (more ranks than validation rows) makes no block
                     self.tasks.append(_Task(phase, epoch, first, last))
                 first, steps = last, min(2 * steps, max_steps)
         self.next_task = 0
-        self.blocks = _execute(self.tasks, plan, cache, (rank, world_size), ahead_bytes)
+        self.blocks = _execute(self.tasks, plan, cache, (rank, world_size), prefetch_bytes)
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
-        """The batches of one pass; the first call of the run starts the input tasks, later ones find their batches ready."""
+        """The batches of one pass; the run's first call starts the input tasks."""
         rows = self.plan.batch_rows(phase, epoch, self.rank, self.world_size)
-        while (
-            self.next_task < len(self.tasks)
-            and (task := self.tasks[self.next_task]).phase == phase
-            and task.epoch == epoch
-        ):
+        while self.next_task < len(self.tasks):
+            task = self.tasks[self.next_task]
+            if (task.phase, task.epoch) != (phase, epoch):
+                break
             block = next(self.blocks)
             self.next_task += 1
             start = 0
-            for index in rows[task.first : task.last]:
+            for index in rows[task.first_step : task.last_step]:
                 batch = {name: column[start : start + len(index)] for name, column in block.items()}
                 start += len(index)
                 if not np.array_equal(batch["index"], index):
                     raise RuntimeError(
-                        f"input pipeline out of step with the plan in {phase} of epoch {epoch}: this is a bug, please report it"
+                        f"the batches of Ray Data differ from the sampling plan in {phase} of epoch {epoch}: "
+                        "this is a bug, please report it"
                     )
                 if len(index):
                     yield batch
 
 
-def _ahead_bytes(world_size: int) -> int:
-    """Bytes of finished batches that may wait for one rank. A node that is just coming or going may have no store yet or any more; with room for
-    nothing the input would never end."""
+def _prefetch_bytes(world_size: int) -> int:
+    """Bytes of finished batches that may wait for one rank. Nodes that join or leave may report no object store: they
+    are left out, because a limit of 0 bytes would block the input for good."""
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    room = min([AHEAD_BYTES, *(int(AHEAD_SHARE * store) for store in stores if store)])
-    return room // world_size if os.environ.get(OWN) else room  # in a Ray of our own all ranks share one store
+    limit = min([MAX_PREFETCH_BYTES, *(int(MAX_PREFETCH_FRACTION * store) for store in stores if store)])
+    return limit // world_size if os.environ.get(OWN) else limit  # in a Ray of our own all ranks share one store
 
 
 def _execute(
-    tasks: list[_Task], plan: SamplingPlan, cache: ImageCache, rank_of: tuple[int, int], ahead_bytes: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """One block of columns a task, in the order of `tasks`; `ahead_bytes` of them may wait to be taken. `rank_of`: rank and world size."""
-    # Large arrays go to the store once, not into every task's description; the references travel apart, so that Ray knows who holds them.
+    tasks: list[_Task], plan: SamplingPlan, cache: ImageCache, rank_of: tuple[int, int], prefetch_bytes: int
+) -> Iterator[Batch]:
+    """One block of columns a task, in the order of `tasks`; at most `prefetch_bytes` of them wait for the reader.
+    `rank_of`: rank and world size."""
+    # Large arrays go to the store once, not into every task's description. The references are passed apart from them,
+    # so that Ray counts who holds them.
     shared, refs = ray.put((plan, replace(cache, refs=[]))), cache.refs
 
-    def start(some: list[_Task]) -> Iterator[dict[str, np.ndarray]]:
+    def start(execution: list[_Task]) -> Iterator[Batch]:
         import ray.data
 
         from animalclf.cluster import data_context
@@ -163,30 +169,32 @@ def _execute(
         context = data_context()
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
-            object_store_memory=ahead_bytes
+            object_store_memory=prefetch_bytes
         )
 
-        def work(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return _make(some[int(block["id"][0])], shared, refs, rank_of)
+        def work(block: Batch) -> Batch:
+            return _make(execution[int(block["id"][0])], shared, refs, rank_of)
 
-        numbers = ray.data.read_datasource(_numbers(len(some)), num_cpus=cache.num_cpus, override_num_blocks=len(some))
+        count = len(execution)
+        numbers = ray.data.read_datasource(_numbers(count), num_cpus=cache.num_cpus, override_num_blocks=count)
         dataset = numbers.map_batches(work, batch_size=None, num_cpus=cache.num_cpus)
         blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1))
-        return chain([next(blocks)], blocks)  # asking for the first starts it
+        return chain([next(blocks)], blocks)  # `next` starts the execution
 
     with ThreadPoolExecutor(1) as background:
-        begun = background.submit(start, tasks[:TOGETHER])
-        for first in range(0, len(tasks), TOGETHER):
-            blocks, count = begun.result(), len(tasks[first : first + TOGETHER])
-            for taken in range(count):
-                if taken == max(0, count - EARLY) and first + count < len(tasks):
-                    begun = background.submit(start, tasks[first + count : first + count + TOGETHER])
+        execution = background.submit(start, tasks[:EXECUTION_TASKS])
+        for first in range(0, len(tasks), EXECUTION_TASKS):
+            blocks, count = execution.result(), len(tasks[first : first + EXECUTION_TASKS])
+            for number in range(count):
+                if number == max(0, count - NEXT_EXECUTION_AT) and first + count < len(tasks):
+                    execution = background.submit(start, tasks[first + count : first + count + EXECUTION_TASKS])
                 yield next(blocks)
 
 
 def _numbers(count: int) -> Any:
-    """0 to `count`, a block each, as a source of Ray Data. Its own `range` claims a whole CPU a block, and so becomes tasks beside the input tasks,
-    which never start where less than a CPU is free; with the `num_cpus` of the input tasks, both are one task."""
+    """A datasource of 0 to `count`, one number a block. `ray.data.range` takes a whole CPU a block, so that its tasks
+    never start where less than a CPU is free; with the `num_cpus` of the input tasks, Ray Data fuses both into one
+    task."""
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 
@@ -197,35 +205,33 @@ def _numbers(count: int) -> Any:
         def get_read_tasks(
             self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
         ) -> list[ReadTask]:
-            about = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
-            return [ReadTask(partial(_number, number), about) for number in range(count)]
+            metadata = BlockMetadata(num_rows=1, size_bytes=8, input_files=None, exec_stats=None)
+            return [ReadTask(partial(_number, number), metadata) for number in range(count)]
 
     return Numbers()
 
 
 def _number(number: int) -> list[Any]:
-    """A function of a module, which is sent by its name; a lambda would be sent as its code, at twice the cost."""
+    """One block. A function of the module is sent by name; a lambda would be sent as code, at twice the cost."""
     import pyarrow as pa
 
     return [pa.table({"id": [number]})]
 
 
-def _make(task: _Task, shared: Any, refs: list[ray.ObjectRef], rank_of: tuple[int, int]) -> dict[str, np.ndarray]:
+def _make(task: _Task, shared: ray.ObjectRef, refs: list[ray.ObjectRef], rank_of: tuple[int, int]) -> Batch:
     """In an input task: the batches of `task`, one after another in one block."""
     import cv2
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
-    if (
-        shared not in _process_cache
-    ):  # once a process: an epoch's order is computed once, and a shard's file looked into once
+    if shared not in _process_cache:  # once a process: it computes an epoch's order and opens each shard once
         keep_freed_memory()
         _process_cache.clear()
         plan, cache = ray.get(shared)
         _process_cache[shared] = plan, replace(cache, refs=refs).images()
     plan, images = _process_cache[shared]
-    rows = plan.batch_rows(task.phase, task.epoch, *rank_of)[task.first : task.last]
-    return dict(make_batch(plan, images, task.phase, task.epoch, np.concatenate(rows)))
+    rows = plan.batch_rows(task.phase, task.epoch, *rank_of)[task.first_step : task.last_step]
+    return make_batch(plan, images, task.phase, task.epoch, np.concatenate(rows))
 
 
-_process_cache: dict[Any, tuple[SamplingPlan, StoredImages]] = {}
-"""Of an input task's process: the plan and images of the last training, by their reference."""
+_process_cache: dict[ray.ObjectRef, tuple[SamplingPlan, StoredImages]] = {}
+"""In an input task's process: the plan and images of the last training, by their reference."""

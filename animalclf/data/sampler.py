@@ -1,7 +1,8 @@
-"""Which image is seen when: the order of an epoch as a pure function of (seed, epoch), cut into steps and ranks. Plain NumPy.
+"""Sampling: the order of an epoch as a pure function of (seed, epoch), cut into steps and ranks. Plain NumPy.
 
-Every rank computes the same plan, so ranks agree on the number of steps before the epoch starts, and a global batch holds the same images
-whatever the world size. Each training row is seen exactly once an epoch (or, with balanced sampling, each class equally often).
+Every rank computes the same plan, so ranks agree on the number of steps before the epoch starts, and a global batch
+holds the same images at any world size. Each training row is seen exactly once an epoch (or, with balanced sampling,
+each class equally often).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Phase = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, eq=False)
 class SamplingPlan:
-    """Everything that decides which images stand in which batch, and how they are seen."""
+    """Which images are in which batch, and how they are augmented."""
 
     rows: dict[str, np.ndarray]
     """Split -> manifest rows, int64."""
@@ -40,6 +41,7 @@ class SamplingPlan:
         return _train_order(self, epoch) if phase == "train" else self.rows[phase]
 
     def steps(self, phase: Phase) -> int:
+        """Steps of one pass."""
         return steps_of(len(self.rows[phase]), self.batch_size)
 
     def step_sizes(self, phase: Phase) -> np.ndarray:
@@ -47,7 +49,8 @@ class SamplingPlan:
         return np.diff(batch_edges(len(self.rows[phase]), self.batch_size, 1), axis=1)[:, 0]
 
     def batch_rows(self, phase: Phase, epoch: int, rank: int, world_size: int) -> list[np.ndarray]:
-        """The manifest rows of each step of this rank; a validation step may be empty where rows are fewer than ranks."""
+        """The manifest rows int64 of each step of this rank. A validation step is empty where there are fewer rows than
+        ranks."""
         order, edges = self.order(phase, epoch), batch_edges(len(self.rows[phase]), self.batch_size, world_size)
         return [order[start:stop] for start, stop in edges[:, rank : rank + 2]]
 
@@ -59,16 +62,16 @@ def _train_order(plan: SamplingPlan, epoch: int) -> np.ndarray:
 
 
 def sampling_plan(prepared: Prepared, config: Config, augment_on_device: bool = False) -> SamplingPlan:
-    """The plan of a training on a prepared set; with `data.limit`, of that many images spread over splits and classes."""
+    """The plan of a training on a prepared set; with `data.limit`, of that many images spread over splits and
+    classes."""
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
-    limit, total, seed = (
-        config.data.limit,
-        sum(map(len, rows.values())),
-        config.data.split_seed,
-    )  # the same images for all seeds of training
+    limit, total = config.data.limit, sum(map(len, rows.values()))
     if 0 < limit < total:
         rows = {
-            split: stratified_sample(every, prepared.labels[every], round(limit * len(every) / total), seed)
+            # split_seed, so that all training seeds use the same images
+            split: stratified_sample(
+                every, prepared.labels[every], round(limit * len(every) / total), config.data.split_seed
+            )
             for split, every in rows.items()
         }
     train, size = config.train, config.model.input_size
@@ -80,27 +83,24 @@ def sampling_plan(prepared: Prepared, config: Config, augment_on_device: bool = 
 def epoch_order(rows: np.ndarray, labels: np.ndarray, balance: str, seed: int, epoch: int) -> np.ndarray:
     """The training rows of one epoch in their order, int64 (len(rows),).
 
-    `rows`: int64 manifest rows of the training split; `labels`: their class numbers. With balance "sampling" every class that occurs is drawn
-    equally often (within one image), by going through its own shuffled images again and again, so that no image of a class
-    comes a second time before all others of that class have come. Otherwise every row comes once.
+    `rows`: int64 manifest rows of the training split; `labels`: their class numbers. With balance "sampling" every
+    class that occurs is drawn equally often (within one image). A class's images are drawn in shuffled rounds, so that
+    no image is repeated before all images of its class are drawn. Otherwise every row is drawn once.
     """
     generator = np.random.default_rng([seed, epoch, 0x706C616E])
     if balance != "sampling":
         return generator.permutation(rows)
     present = np.unique(labels)
-    count, extra = divmod(len(rows), len(present))
-    with_extra = set(generator.permutation(present)[:extra].tolist())
-    drawn = []
+    count, remainder = divmod(len(rows), len(present))
+    with_extra = set(generator.permutation(present)[:remainder].tolist())
+    parts = []
     for label in present:
-        of_class = rows[labels == label]
-        wanted = count + (label in with_extra)
-        rounds = -(-wanted // len(of_class))
-        drawn.append(
-            np.concatenate([generator.permutation(of_class) for _ in range(rounds)])[:wanted]
-            if wanted
-            else of_class[:0]
-        )
-    return generator.permutation(np.concatenate(drawn))
+        class_rows = rows[labels == label]
+        draws = count + (label in with_extra)
+        rounds = -(-draws // len(class_rows))
+        if draws:
+            parts.append(np.concatenate([generator.permutation(class_rows) for _ in range(rounds)])[:draws])
+    return generator.permutation(np.concatenate(parts))
 
 
 def steps_of(rows: int, batch_size: int) -> int:
@@ -109,23 +109,24 @@ def steps_of(rows: int, batch_size: int) -> int:
 
 
 def batch_edges(rows: int, batch_size: int, world_size: int) -> np.ndarray:
-    """Where the epoch's order is cut: int64 (steps, world_size + 1); rank r of step s has order[edges[s, r]:edges[s, r + 1]].
+    """The cuts of the epoch's order, int64 (steps, world_size + 1): in step s, rank r has order[c[s, r]:c[s, r + 1]].
 
-    The rows are spread evenly over the steps and then over the ranks (sizes differ by one at most), instead of a last step of a few images:
-    BatchNorm never sees a stray tiny batch, and no rank is ever without an image while rows >= world_size.
+    The rows are spread evenly over the steps and then over the ranks (sizes differ by at most one), instead of a small
+    last batch: BatchNorm never sees a batch of a few images, and every rank has an image while rows >= world_size.
     """
     steps = steps_of(rows, batch_size)
     edges = np.arange(steps + 1) * rows // steps
     sizes = np.diff(edges)
-    within = np.arange(world_size + 1)[None, :] * sizes[:, None] // world_size
-    return edges[:-1, None] + within
+    rank_edges = np.arange(world_size + 1)[None, :] * sizes[:, None] // world_size
+    return edges[:-1, None] + rank_edges
 
 
 def stratified_sample(rows: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """About `count` of `rows`, in proportion to the classes and at least one of each class, ascending: for smoke runs (`--limit`)."""
+    """About `count` of `rows`, ascending, in proportion to the classes and at least one of each: for smoke runs
+    (`--limit`)."""
     generator = np.random.default_rng([seed, 0x6C696D])
-    sample = []
+    parts = []
     for label in np.unique(labels):
-        of_class = generator.permutation(rows[labels == label])
-        sample.append(of_class[: max(1, round(count * len(of_class) / len(rows)))])
-    return np.sort(np.concatenate(sample)) if sample else rows[:0]
+        class_rows = generator.permutation(rows[labels == label])
+        parts.append(class_rows[: max(1, round(count * len(class_rows) / len(rows)))])
+    return np.sort(np.concatenate(parts)) if parts else rows[:0]
