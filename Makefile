@@ -1,5 +1,5 @@
-# make demo: everything on drawn demo pictures, in minutes.  make test: the tests.  make test-cluster: the tests on
-# three hosts made of network namespaces (root on Linux).  make check: formatter, linter, types.
+# make demo: everything on drawn demo images, in minutes.  make test: the tests.  make test-cluster: the tests on
+# three hosts made of network namespaces (root on Linux).  make check: formatter, linter, types, documentation.
 # make test-ray VERSION=2.58.1: the tests that start Ray, with that Ray.
 # Each makes its own virtual environment (.venv, .venv-ray-VERSION) when there is none.
 
@@ -30,6 +30,7 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "animalclf needs Python 3.11, 3.12 or 3.13; name one with: make PYTHON=/path/to/python"; exit 1; }
@@ -40,4 +41,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-ray-* build dist *.egg-info
+	rm -rf $(VENV) .venv-ray-* build dist site *.egg-info
