@@ -14,8 +14,18 @@ from animalclf.inference.model import Model
 PAGE = Path(__file__).with_name("api.md")
 HEADING = "## Reference\n"
 FUNCTIONS = ("prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "load", "leave_ray")
-RESULTS = ("TrainingResult", "ComparisonResult", "EvaluationResult", "PredictionResult", "EnsemblesResult", "EnsembleResult", "VoteResult",
-           "Leaderboard", "LeaderboardRow", "ReportResult")  # fmt: skip
+RESULTS = (
+    rows.TrainingResult,
+    rows.ComparisonResult,
+    rows.EvaluationResult,
+    rows.PredictionResult,
+    rows.EnsemblesResult,
+    rows.EnsembleResult,
+    rows.VoteResult,
+    rows.Leaderboard,
+    rows.LeaderboardRow,
+    rows.ReportResult,
+)
 
 
 def reference() -> str:
@@ -27,20 +37,22 @@ def reference() -> str:
         for name, method in vars(Model).items()
         if inspect.isfunction(method) and name[0] != "_"
     ]
-    parts += [
-        f"### {name}\n\n{_text(getattr(rows, name))}\n\nFields: {_fields(getattr(rows, name))}." for name in RESULTS
-    ]
+    parts += [f"### {row.__name__}\n\n{_text(row)}\n\nFields: {_fields(row)}." for row in RESULTS]
     return "\n\n".join(parts) + "\n"
 
 
 def page(text: str) -> str:
-    """`text` of the page with its reference made anew."""
+    """`text` of the page, with a new reference."""
     return text[: text.index(HEADING) + len(HEADING)] + "\n" + reference()
 
 
 def _entry(name: str, function: Any) -> str:
     signature = inspect.signature(function)
-    parameters = [one.replace(annotation=one.empty) for one in signature.parameters.values() if one.name != "self"]
+    parameters = [
+        parameter.replace(annotation=parameter.empty)
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
+    ]
     call = signature.replace(parameters=parameters, return_annotation=signature.empty)
     lines = textwrap.wrap(
         f"{name}{call}", 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False

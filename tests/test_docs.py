@@ -1,25 +1,140 @@
-"""The documents: their Python blocks run, and the reference of the API is up to date."""
+"""The documents: code blocks run or parse, links work, no page repeats another, the site fetches only its own files."""
 
 import importlib.util
 import itertools
 import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from helpers import spec_of
+
+from animalclf import cli
+from animalclf import config as configuration
+from animalclf.config import reference
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
+# Programs that the documents call and that these tests do not run.
+OTHER_PROGRAMS = {".", "aws", "benchmarks/gpu.sh", "done", "echo", "for", "group=$(aws", "mkdocs", "pip", "python3"}
+KEY = re.compile(r"`((?:data|model|augment|optim|train)\.[a-z_]+)(?:=[^`]*)?`|--set ([a-z_.]+)=")
 
 
-def blocks(document: Path) -> list[tuple[int, str]]:
-    """The Python blocks of a document, each with the number of its first line."""
+def name_of(document: Path) -> str:
+    return document.name
+
+
+def blocks(document: Path, language: str) -> list[tuple[int, str]]:
+    """The fenced blocks of a language in a document, each with the number of its first line."""
     text = document.read_text(encoding="utf-8")
-    return [
-        (text.count("\n", 0, found.start(1)), found[1])
-        for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S)
-    ]
+    matches = [match for match in FENCE.finditer(text) if match[2] == language]
+    return [(text.count("\n", 0, match.start(3)), match[3]) for match in matches]
+
+
+def prose(document: Path) -> str:
+    """The text of a document without its fenced blocks."""
+    return FENCE.sub("", document.read_text(encoding="utf-8"))
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The commands of the shell blocks of a document as argument lists, without variables set before them."""
+    lines = []
+    for _, source in blocks(document, "sh"):
+        for line in source.replace("\\\n", " ").splitlines():
+            words = line.split() if line.startswith("group=") else shlex.split(line, comments=True)
+            words = list(itertools.dropwhile(re.compile(r"[A-Z_]+=").match, words))
+            if words:
+                lines.append([words[0].removeprefix(".venv/bin/"), *words[1:]])
+    return lines
+
+
+def animalclf_arguments(words: list[str]) -> list[str] | None:
+    """The arguments of `animalclf`, also where it runs as a Ray job; None for other commands."""
+    if words[:3] == ["ray", "job", "submit"]:
+        words = words[words.index("--") + 1 :]
+    if words[0] == "animalclf":
+        arguments = words[1:]
+    elif words[:2] == ["python", "-m"] and words[2].startswith("ray_jobs."):
+        arguments = [words[2].removeprefix("ray_jobs."), *words[3:]]
+    else:
+        return None
+    is_job = arguments[0] == "submit" and not arguments[1].startswith("--")
+    return arguments[1:] if is_job else arguments
+
+
+ALL_COMMANDS = [(document.name, words) for document in DOCUMENTS for words in commands(document)]
+ANIMALCLF_COMMANDS = [
+    (document, arguments) for document, words in ALL_COMMANDS if (arguments := animalclf_arguments(words))
+]
+OTHER_COMMANDS = [
+    (document, words)
+    for document, words in ALL_COMMANDS
+    if animalclf_arguments(words) is None and words[0] not in OTHER_PROGRAMS
+]
+
+
+def shortened(value: str | list[str]) -> str:
+    """The id of a test's parameter."""
+    return value if isinstance(value, str) else " ".join(value)[:60]
+
+
+@pytest.mark.parametrize(("document", "arguments"), ANIMALCLF_COMMANDS, ids=shortened)
+def test_a_command_parses_and_its_recipes_and_keys_exist(document, arguments):
+    parsed = vars(cli.parser().parse_args(arguments))
+    sets = configuration.parse_sets(parsed.get("set") or ())
+    if arguments[0] == "compare":
+        file = str(ROOT / parsed["file"]) if parsed["file"] else ""
+        flags = {name: parsed[name] for name in ("recipes", "seeds", "grid", "search", "samples", "schedule")}
+        assert spec_of(file, overrides=sets, **flags).trials
+    elif isinstance(parsed.get("recipe"), str):
+        configuration.load(parsed["recipe"] if parsed["recipe"] != "NAME" else "demo", sets)
+
+
+@pytest.mark.parametrize(("document", "words"), OTHER_COMMANDS, ids=shortened)
+def test_a_command_names_things_that_exist(document, words):
+    program, *arguments = words
+    if program == "make":
+        assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    elif program == "ray":
+        assert arguments[0] in ("up", "down", "dashboard", "get-auth-token")
+        assert all((ROOT / argument).exists() for argument in arguments if argument.endswith(".yaml"))
+    else:
+        assert program == "python", f"{document}: {program}: neither run nor parsed by a test"
+        refuse_unknown_script(arguments)
+
+
+def refuse_unknown_script(arguments: list[str]) -> None:
+    """Fail for arguments of `python` that name no file, no module of this repository or no flag of it."""
+    is_module = arguments[0] == "-m"
+    target = arguments[1] if is_module else arguments[0]
+    if target == "pytest":
+        assert all((ROOT / argument).exists() for argument in arguments if argument.startswith("tests/"))
+        return
+    file = ROOT / (target.replace(".", "/") + ".py" if is_module else target)
+    source = file.read_text(encoding="utf-8")
+    flags = [argument for argument in arguments[1:] if argument.startswith("--")]
+    assert all(f'"{flag}"' in source for flag in flags), f"{file.name}: unknown flag among {flags}"
+
+
+@pytest.mark.parametrize("document", PAGES, ids=name_of)
+def test_commands_are_in_fenced_blocks(document):
+    assert not re.findall(r"^    (?:\.venv/bin/)?(?:animalclf|python|make|ray) .*", prose(document), re.M)
+
+
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS} - {ROOT / "CHANGELOG.md"}), ids=name_of)
+def test_configuration_keys_exist(document):
+    known = {row["key"] for row in reference.explain("demo")}
+    named = {match[0] or match[1] for match in KEY.findall(document.read_text(encoding="utf-8"))}
+    assert named <= known
 
 
 @pytest.fixture
@@ -38,20 +153,131 @@ def photos(tmp_path, monkeypatch, sample_data):
 
 @pytest.mark.ray
 @pytest.mark.sample
-@pytest.mark.parametrize(
-    "document", [document for document in DOCUMENTS if blocks(document)], ids=lambda document: document.name
-)
+@pytest.mark.parametrize("document", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_the_python_blocks_run(document, photos, ray_local):
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for line, source in blocks(document):
+    for line, source in blocks(document, "python"):
         exec(compile("\n" * line + source, str(document), "exec"), namespace)
 
 
-def test_the_reference_of_the_api_is_current():
-    spec = importlib.util.spec_from_file_location("api_reference", ROOT / "docs" / "api_reference.py")
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    text = reference.PAGE.read_text(encoding="utf-8")
-    assert text == reference.page(text), (
-        "docs/api.md is stale: run `python docs/api_reference.py` and commit what it writes"
+@pytest.mark.ray
+@pytest.mark.sample
+def test_the_quickstart_runs(photos, ray_local, capsys):
+    """Its commands about photos/, new/ and runs/a, with VGG16's weights from a file instead of a download."""
+    done = []
+    for arguments in filter(None, map(animalclf_arguments, commands(ROOT / "docs" / "quickstart.md"))):
+        if "--resume" in arguments:
+            continue
+        weights = ["--set", "model.weights=vgg16_features.pth"] if arguments[0] in ("train", "prepare") else []
+        assert cli.main([*arguments, *weights]) == 0, arguments
+        done.append(arguments[0])
+    assert done == ["train", "prepare", "evaluate", "predict", "report", "recipes", "recipes"]
+    assert Path("runs/a/report.html").exists()
+    assert Path("new_predictions/submission.csv").read_text().startswith("id,category\n")
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading of plain words."""
+    return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_work(document):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), f"{document.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", prose(target), re.M)
+            assert anchor in map(slug, headings), f"{document.name}: {link}"
+
+
+def statements(document: Path) -> Iterator[str]:
+    """The sentences and table rows of a document with at least ten words."""
+    for paragraph in re.split(r"\n\s*\n|\n(?=[|-])", prose(document)):
+        for sentence in re.split(r"(?<=[.:;])\s+", " ".join(paragraph.split())):
+            if len(sentence.split()) >= 10:
+                yield sentence
+
+
+def test_no_page_repeats_another():
+    pages: dict[str, str] = {}
+    repeated = []
+    for document in DOCUMENTS:
+        for statement in set(statements(document)):
+            if statement in pages:
+                repeated.append(f"{pages[statement]}, {document.name}: {statement}")
+            pages[statement] = document.name
+    assert not repeated
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+class Requests(HTMLParser):
+    """Collects what a browser fetches to show a page: scripts, styles, fonts, images, frames."""
+
+    SOURCES = ("src", "srcset", "data", "poster")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.urls += [values[name] for name in self.SOURCES if name in values]
+        if tag == "link" and values.get("rel") not in ("canonical", "next", "prev", "alternate"):
+            self.urls.append(values["href"])
+        if tag == "style" or "style" in values:
+            self.urls += re.findall(r"url\(([^)]*)", values.get("style", ""))
+        assert "mermaid" not in values.get("class", "").split(), "the theme fetches Mermaid from a server"
+
+
+def test_the_site_builds_and_fetches_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("material", reason="mkdocs-material is not installed (pip install -e '.[dev]')")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
+    assert built.returncode == 0, built.stderr
+    urls = []
+    for file in (tmp_path / "site").rglob("*.html"):
+        requests = Requests()
+        requests.feed(file.read_text(encoding="utf-8"))
+        urls += requests.urls
+    for file in (tmp_path / "site").rglob("*.css"):
+        urls += re.findall(r"""(?:url\(|@import\s+)["']?([^"')]+)""", file.read_text(encoding="utf-8"))
+    assert len(urls) > 50
+    assert [url for url in urls if re.match(r"(?:https?:)?//", url)] == []
+
+
+def script(name: str) -> ModuleType:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_the_api_is_current():
+    page = script("api_reference")
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert text == page.page(text), "docs/api.md is stale: run `python docs/api_reference.py` and commit what it writes"
+
+
+def test_the_diagrams_are_current():
+    diagrams = script("diagrams")
+    for name, draw in diagrams.DIAGRAMS.items():
+        drawn = (diagrams.IMAGES / f"{name}.svg").read_text(encoding="utf-8")
+        assert drawn == draw(), f"{name}.svg is stale: run `python docs/diagrams.py` and commit what it writes"
+
+
+def test_images_are_small():
+    images = [file for file in (ROOT / "docs" / "images").iterdir() if file.suffix in (".png", ".webp", ".svg")]
+    assert images
+    assert [file.name for file in images if file.stat().st_size > 300_000] == []
