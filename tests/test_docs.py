@@ -270,6 +270,13 @@ def test_the_reference_of_the_api_is_current():
     assert text == page.page(text), "docs/api.md is stale: run `python docs/api_reference.py` and commit what it writes"
 
 
+def test_every_patch_of_ray_has_its_gain_in_the_table():
+    modules = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "animalclf" / "raycompat").glob("*.py"))
+    patches = set(re.findall(r"^@patch\((?:.|\n)*?^def (\w+)", modules, re.M))
+    table = (ROOT / "docs" / "ray.md").read_text(encoding="utf-8").split("## What each patch earns\n")[1].split("##")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == patches
+
+
 def test_the_diagrams_are_current():
     diagrams = script("diagrams")
     for name, draw in diagrams.DIAGRAMS.items():
