@@ -119,7 +119,7 @@ def train(
 
     from animalclf import config as configuration
     from animalclf.rows import Moment
-    from animalclf.training import driver, mlflow_log
+    from animalclf.training import checks, launch, mlflow_log
     from animalclf.training.display import TrainingDisplay
     from animalclf.training.resources import Workers
     from animalclf.utils import storage
@@ -127,17 +127,17 @@ def train(
     mlflow_log.wanted()
     wanted = Workers.parse(str(workers))
     overrides = _overrides(set, limit) | ({"train.profile": True} if profile else {})
-    config = driver.checked(configuration.load(recipe, overrides))
+    config = checks.resolve_config(configuration.load(recipe, overrides))
     if resume and not out:
         raise UserError("--resume needs --out: the run folder to continue")
     folder = _folder(out, config.name)
     where = prepared or storage.join(os.path.dirname(folder), "prepared")
-    images, config = driver.prepared_for(str(data), config, str(where), overrides, wanted.maximum)
-    run = driver.claim(folder, config, resume)
+    images, config = checks.open_or_prepare(str(data), config, str(where), overrides, wanted.maximum)
+    run = checks.lock_run(folder, config, resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:
             display.show(Moment("images ready"))
-            result = driver.start(config, images, run, wanted, cpu, local, display.show)
+            result = launch.start_training(config, images, run, wanted, cpu, local, display.show)
     finally:
         run.unlock()
     mlflow_log.log_run(run)

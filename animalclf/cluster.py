@@ -35,7 +35,7 @@ SYSTEM = {
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon the end of a run and a dead worker are seen; Ray's default is 2
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then it looks again at what the cluster has; see driver.ATTEMPTS_TO_PLACE
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then it looks again at what the cluster has; see ray_trainer.START_ATTEMPTS
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a machine that is taken back is treated as one that is lost
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -40,7 +40,7 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     from animalclf.report.leaderboard_render import write
     from animalclf.report.page import write_report
     from animalclf.runs import Run
-    from animalclf.training import driver
+    from animalclf.training import launch
     from animalclf.training.display import results_table
 
     prepared = tiny_prepared(tmp_path / "prepared", (8, 8, 8), size=76)
@@ -50,8 +50,8 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     runs = [Run(str(tmp_path / f"run{seed}")) for seed in (0, 1)]
     for seed, run in enumerate(runs):
         seeded = configuration.from_dict({**configuration.to_dict(config), "seed": seed})
-        driver.record(seeded, prepared, run)
-        driver.train_here(seeded, prepared, run, lambda event: None)
+        launch.record_run(seeded, prepared, run)
+        launch.train_local(seeded, prepared, run, lambda event: None)
 
     rows = [json.loads(line) for line in Path(runs[0].root, "metrics.jsonl").read_text().splitlines()]
     assert [row["val_error_rate"] for row in rows] == pytest.approx([1 - row["val_accuracy"] for row in rows])

@@ -13,7 +13,7 @@ from animalclf.errors import UserError
 from animalclf.models import MODELS
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
-from animalclf.training import checkpoint, driver, losses, lr_schedules
+from animalclf.training import checkpoint, checks, launch, losses, lr_schedules
 from animalclf.training.distributed import RankContext
 from animalclf.training.lr_schedules import LR_SCHEDULES, LrSchedule
 from animalclf.training.optim import OPTIMIZERS
@@ -65,7 +65,7 @@ def test_a_registered_model_and_loss_train_and_stand_in_the_run(tmp_path, tiny_m
     sizes = {"model__input_size": 32, "data__stored_size": 40}
     config = tiny_config(2, model__name=tiny_model, train__loss="poly", **sizes)
     run, images = Run(str(tmp_path / "run")), load_images(prepared)
-    driver.record(config, prepared, run)
+    launch.record_run(config, prepared, run)
     result = train(config, prepared, run, lambda plan, passes: MemoryLoader(plan, images), RankContext())
     assert sum(calls) == 2 * result.rows["train"] and result.epochs == 2
     stored = run.config()
@@ -78,15 +78,15 @@ def test_unknown_names_are_refused_before_any_work():
     with pytest.raises(
         UserError, match=r"train\.loss: 'focl' is unknown \(did you mean 'focal'\?\); there are cross_entropy, focal"
     ):
-        driver.checked(tiny_config(1, train__loss="focl"))
+        checks.resolve_config(tiny_config(1, train__loss="focl"))
     with pytest.raises(UserError, match=r"model\.name: 'vgg_16' is unknown \(did you mean 'vgg16"):
-        driver.checked(tiny_config(1, model__name="vgg_16"))
+        checks.resolve_config(tiny_config(1, model__name="vgg_16"))
 
 
 def test_a_model_that_cannot_be_built_does_not_take_the_run_folder(tmp_path):
     prepared, run = tiny_prepared(tmp_path / "set"), Run(str(tmp_path / "run"))
     with pytest.raises(UserError, match="no layer is called 'block9'"):
-        driver.start(
+        launch.start_training(
             tiny_config(1, model__trainable="block9"), prepared, run, Workers(0, 0), True, True, lambda event: None
         )
     assert not run.exists()
@@ -122,12 +122,12 @@ def test_a_schedule_says_whether_a_run_can_be_resumed_to_more_epochs(tmp_path):
         run.write_config(tiny_config(2, optim__schedule=schedule))
         longer = tiny_config(5, optim__schedule=schedule)
         if schedule == "constant":
-            assert driver.is_longer(run, longer)
+            assert checks.can_extend(run, longer)
         else:
             with pytest.raises(
                 UserError, match=r"with optim\.schedule=cosine the learning rate of every epoch depends on it"
             ):
-                driver.is_longer(run, longer)
+                checks.can_extend(run, longer)
 
 
 def test_a_registered_schedule_sets_the_rate():

@@ -290,12 +290,12 @@ def test_processes_on_one_gpu_agree_with_a_single_process(tmp_path, prepared, wo
 @pytest.mark.skipif(ON_CPU, reason="needs a GPU that Ray can give to a worker")
 def test_a_ray_worker_trains_on_the_gpu(tmp_path, prepared):
     from animalclf import cluster
-    from animalclf.training import driver
+    from animalclf.training import launch
     from animalclf.training.resources import Workers
 
     run = Run(str(tmp_path / "run"))
     try:
-        result = driver.start(
+        result = launch.start_training(
             tiny_config(2, train__precision="auto"), prepared, run, Workers(0, 0), False, False, training.ignore
         )
     finally:

@@ -11,7 +11,7 @@ LAYERS = (  # from low to high: a module imports from its own layer and from low
     "prepare", "training", "inference", "report", "tuning", "demo", "api", "submit", "commands", "cli",
 )  # fmt: skip
 RAY = (
-    "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.driver", "training.worker", "training.resources", "training.progress",
+    "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker", "training.resources", "training.progress",
     "training.stop", "tuning", "inference.classify", "submit",
 )  # fmt: skip
 KNOWN: set[tuple[str, str]] = set()  # (importing, imported): upward imports that are still to go

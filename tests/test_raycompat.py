@@ -22,7 +22,7 @@ from animalclf import raycompat
 from animalclf.raycompat import patches
 from animalclf.raycompat.patches import OWN, STOCK, patch
 from animalclf.runs import Run
-from animalclf.training import driver
+from animalclf.training import checks, ray_trainer
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
 
@@ -147,9 +147,9 @@ def prepared(tmp_path_factory):
 
 def train(prepared, folder, show, switch, workers=2):
     config = tiny_config(1000, data__stored_size=76, model__input_size=76)
-    run = driver.claim(str(folder), config, resume=False)
+    run = checks.lock_run(str(folder), config, resume=False)
     run.write_config(config)
-    return driver.train_on_ray(config, prepared, run, Workers.fixed(workers), show, switch=switch)
+    return ray_trainer.train_on_ray(config, prepared, run, Workers.fixed(workers), show, switch=switch)
 
 
 @pytest.mark.ray

@@ -25,7 +25,7 @@ from animalclf.data.sampler import SamplingPlan, sampling_plan
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
-from animalclf.training import checkpoint, driver, loop, train_state
+from animalclf.training import checkpoint, checks, launch, loop, train_state
 from animalclf.training import train as training
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
@@ -149,19 +149,19 @@ def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_p
 
 def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp_path, prepared):
     whole = train_into(tmp_path / "whole", quick(3), prepared)
-    driver.record(quick(1), prepared, Run(str(tmp_path / "longer")))
+    launch.record_run(quick(1), prepared, Run(str(tmp_path / "longer")))
     run = train_into(tmp_path / "longer", quick(1), prepared)
     assert run.result().epochs == 1
     config = quick(3)
-    driver.record(config, prepared, driver.claim(run.root, config, resume=True))
+    launch.record_run(config, prepared, checks.lock_run(run.root, config, resume=True))
     assert run.config() == config and not run.finished()  # interrupted now, it is a training that did not end
     train_into(tmp_path / "longer", config, prepared)
     assert run.result().epochs == 3 and metrics(run) == metrics(whole)
     assert run.predictions("val").equals(whole.predictions("val"))
-    with pytest.raises(UserError, match=r"train\.epochs: 3 -> 2: 3 epochs are done"):
-        driver.claim(run.root, quick(2), resume=True)
+    with pytest.raises(UserError, match=r"train\.epochs: 3 -> 2: 3 epochs are finished"):
+        checks.lock_run(run.root, quick(2), resume=True)
     with pytest.raises(UserError, match=r"differs .*optim\.lr: 0\.0001 -> 0\.5; train\.epochs: 3 -> 4"):
-        driver.claim(run.root, quick(4, optim__lr=0.5), resume=True)
+        checks.lock_run(run.root, quick(4, optim__lr=0.5), resume=True)
 
 
 def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherwise(tmp_path, prepared):
@@ -171,15 +171,15 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
         return tiny_config(epochs, model__name="vgg16", **sizes, train__patience=patience, optim__lr=1e-30)
 
     whole = train_into(tmp_path / "whole", settings(4, 0), prepared)
-    driver.record(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
+    launch.record_run(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
     run = train_into(tmp_path / "ended", settings(9, 1), prepared)
     assert run.result().epochs == 2
     with pytest.raises(
-        UserError, match=r"train\.epochs: 9 -> 12: ends after epoch 2, 1 without a better one; .*train\.patience"
+        UserError, match=r"train\.epochs: 9 -> 12: training ends with epoch 2, where train\.patience=1 is reached; .*larger"
     ):
-        driver.claim(run.root, settings(12, 1), resume=True)
+        checks.lock_run(run.root, settings(12, 1), resume=True)
     config = settings(4, 0)
-    driver.record(config, prepared, driver.claim(run.root, config, resume=True))
+    launch.record_run(config, prepared, checks.lock_run(run.root, config, resume=True))
     assert not run.finished()
     train_into(tmp_path / "ended", config, prepared)
     assert run.result().epochs == 4 and metrics(run) == metrics(whole)
@@ -187,10 +187,10 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
         (2, 3),
         (3, 4),
     ):  # it would never have come to the fourth; it would end here, where it has ended
-        with pytest.raises(UserError, match=rf"ends after epoch {end}"):
-            driver.is_longer(run, settings(5, patience))
+        with pytest.raises(UserError, match=rf"ends with epoch {end}"):
+            checks.can_extend(run, settings(5, patience))
     storage.remove(run.url("result.json"))  # interrupted, it can end here
-    assert driver.is_longer(run, settings(5, 3))
+    assert checks.can_extend(run, settings(5, 3))
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
@@ -321,18 +321,18 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
 def test_claiming_a_run_folder(tmp_path):
     config = tiny_config(2)
     with pytest.raises(UserError, match="no run to resume"):
-        driver.claim(str(tmp_path), config, resume=True)
-    run = driver.claim(str(tmp_path), config, resume=False)
+        checks.lock_run(str(tmp_path), config, resume=True)
+    run = checks.lock_run(str(tmp_path), config, resume=False)
     run.write_config(config)
     with pytest.raises(UserError, match="--resume"):
-        driver.claim(str(tmp_path), config, resume=False)
+        checks.lock_run(str(tmp_path), config, resume=False)
     with pytest.raises(UserError, match=r"train\.batch_size: \d+ -> 7"):
-        driver.claim(str(tmp_path), tiny_config(2, train__batch_size=7), resume=True)
+        checks.lock_run(str(tmp_path), tiny_config(2, train__batch_size=7), resume=True)
     run.write_config(tiny_config(2, optim__schedule="cosine"))
     with pytest.raises(UserError, match=r"train\.epochs: 2 -> 5: with optim\.schedule=cosine"):
-        driver.claim(str(tmp_path), tiny_config(5, optim__schedule="cosine"), resume=True)
+        checks.lock_run(str(tmp_path), tiny_config(5, optim__schedule="cosine"), resume=True)
     run.write_config(config)
-    driver.claim(str(tmp_path), config, resume=True)
+    checks.lock_run(str(tmp_path), config, resume=True)
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         held = json.loads((tmp_path / "running.json").read_text()) | {
@@ -341,28 +341,28 @@ def test_claiming_a_run_folder(tmp_path):
         }
         (tmp_path / "running.json").write_text(json.dumps(held))
         with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
-            driver.claim(str(tmp_path), config, resume=True)
+            checks.lock_run(str(tmp_path), config, resume=True)
         # A process of that number that was born later is another: the machine was started again.
         (tmp_path / "running.json").write_text(json.dumps(held | {"born": held["born"] - 3600}))
-        driver.claim(str(tmp_path), config, resume=True)
+        checks.lock_run(str(tmp_path), config, resume=True)
         (tmp_path / "running.json").write_text(json.dumps(held))
     finally:
         sleeper.kill()
         sleeper.wait()
-    driver.claim(str(tmp_path), config, resume=True)  # the holder is dead: the claim was left over
+    checks.lock_run(str(tmp_path), config, resume=True)  # the holder is dead: the claim was left over
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_unwritable_output(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot be written"):
-        driver.claim(str(tmp_path / "run"), tiny_config(1), resume=False)
+        checks.lock_run(str(tmp_path / "run"), tiny_config(1), resume=False)
 
 
 def test_output_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
-        driver.claim(str(tmp_path / "file" / "run"), tiny_config(1), resume=False)
+        checks.lock_run(str(tmp_path / "file" / "run"), tiny_config(1), resume=False)
 
 
 def test_limit_keeps_every_class(prepared):

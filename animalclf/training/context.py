@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +10,10 @@ from animalclf.config import Config
 from animalclf.data.loader import LoaderFactory
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import SamplingPlan
-from animalclf.rows import ProgressEvent
 from animalclf.runs import Run
 from animalclf.training.distributed import RankContext
 from animalclf.training.loop import choose_bf16
-
-Report = Callable[[ProgressEvent], None]
+from animalclf.training.progress import Report
 
 
 @dataclass(frozen=True, eq=False)

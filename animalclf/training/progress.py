@@ -3,11 +3,13 @@ to load them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from animalclf.rows import ProgressEvent, TrialFailure, TrialProgress
 
 Event = ProgressEvent | TrialProgress | TrialFailure
+Report = Callable[[ProgressEvent], None]  # takes the progress events of a training
 
 
 class Mailbox:

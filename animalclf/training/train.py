@@ -22,7 +22,7 @@ from animalclf.metrics import from_confusion
 from animalclf.rows import EpochRow, Moment, PhaseProgress, ProgressEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, step_graphs
-from animalclf.training.context import Report, TrainContext
+from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, average_statistics, on_all_ranks
 from animalclf.training.final_eval import finish
 from animalclf.training.frozen_features import FeatureLoader, feature_loader
@@ -30,6 +30,7 @@ from animalclf.training.loop import Clock, TrainMetrics, TrainPass
 from animalclf.training.lr_schedules import learning_rate
 from animalclf.training.mixup import mix_batch
 from animalclf.training.profiler import traced
+from animalclf.training.progress import Report
 from animalclf.training.step_graphs import StepGraphs
 from animalclf.training.train_state import TrainState, create_or_resume, is_done, out_of_patience, save
 from animalclf.utils.throttle import Throttle

@@ -21,7 +21,7 @@ from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
-from animalclf.training import driver, mlflow_log
+from animalclf.training import checks, mlflow_log
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, preflight
 from animalclf.tuning import comparison_dir
@@ -124,13 +124,13 @@ def _prepared(spec: ComparisonSpec, data: str, where: str) -> tuple[ComparisonSp
         model = trial.config.model
         names = model.name, model.weights, trial.config.train.loss
         if names not in weights:
-            weights[names] = driver.checked(trial.config).model.weights
+            weights[names] = checks.resolve_config(trial.config).model.weights
         config = replace(trial.config, model=replace(model, weights=weights[names]))
         if config.data not in found:
-            found[config.data] = driver.prepared_for(data, config, where, spec.data_keys)
+            found[config.data] = checks.open_or_prepare(data, config, where, spec.data_keys)
         prepared, settled = found[config.data]
         if prepared.stored_size < config.model.input_size:
-            driver.prepared_for(data, config, where, spec.data_keys)  # says what is wrong
+            checks.open_or_prepare(data, config, where, spec.data_keys)  # says what is wrong
         trials.append(Trial(trial.name, replace(config, data=settled.data)))
         sets.append(prepared)
     same: dict[str, Prepared] = {}

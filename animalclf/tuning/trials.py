@@ -17,7 +17,7 @@ from animalclf.data.ray_loader import ImageCache
 from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, ProgressEvent, TrialFailure, TrialProgress
 from animalclf.runs import Run
-from animalclf.training import driver
+from animalclf.training import checks, launch, ray_trainer
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
 from animalclf.tuning.spec import ComparisonSpec, Trial
@@ -91,13 +91,13 @@ def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -
                 _report([event.row])
 
     _report(history[:-1] if _is_last(history, config) else history)
-    driver.claim(job.run, config, resume=run.exists(), same_length=True)
+    checks.lock_run(job.run, config, resume=run.exists(), same_length=True)
     try:
-        driver.record(
+        launch.record_run(
             config, job.prepared, run, workers=comparison.workers, gpu=comparison.use_gpu, command=comparison.command
         )
         workers = Workers.fixed(comparison.workers, comparison.use_gpu)
-        driver.train_on_ray(config, job.prepared, run, workers, on_event, job.store, switch)
+        ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, job.store, switch)
     finally:
         run.unlock()
     _report(history[-1:])

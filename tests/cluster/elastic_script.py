@@ -13,7 +13,7 @@ from animalclf import cluster
 from animalclf.data.prepared_set import open_prepared
 from animalclf.rows import EpochEnd
 from animalclf.runs import Run
-from animalclf.training import driver, resources
+from animalclf.training import checks, launch, ray_trainer, resources
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
 
@@ -47,13 +47,13 @@ def main(prepared_at: str, out: str) -> None:
         return tiny_config(epochs, data__stored_size=76, model__input_size=76, train__threads=1)
 
     prepared, run = open_prepared(prepared_at), Run(out)
-    driver.record(config(ENDLESS), prepared, run)
+    launch.record_run(config(ENDLESS), prepared, run)
     try:
-        driver.train_on_ray(config(ENDLESS), prepared, run, Workers(1, 2), show, switch=switch)
+        ray_trainer.train_on_ray(config(ENDLESS), prepared, run, Workers(1, 2), show, switch=switch)
     except Stopped:
         shorter = config(len(run.metrics()))
-        driver.record(shorter, prepared, driver.claim(out, shorter, resume=True))
-        driver.train_on_ray(shorter, prepared, run, Workers(1, 2), lambda event: None)
+        launch.record_run(shorter, prepared, checks.lock_run(out, shorter, resume=True))
+        ray_trainer.train_on_ray(shorter, prepared, run, Workers(1, 2), lambda event: None)
     ray.shutdown()
     machines.shutdown()
 

@@ -21,7 +21,7 @@ from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, Moment
 from animalclf.runs import Run
-from animalclf.training import driver, resources, worker
+from animalclf.training import checks, launch, ray_trainer, resources, worker
 from animalclf.training.resources import Workers, choose_cache, preflight
 from animalclf.utils import storage
 
@@ -35,9 +35,9 @@ def prepared(tmp_path_factory):
 
 
 def on_ray(folder, config, prepared, workers, show=lambda event: None):
-    run = driver.claim(str(folder), config, resume=False)
+    run = checks.lock_run(str(folder), config, resume=False)
     run.write_config(config)
-    return run, driver.train_on_ray(config, prepared, run, Workers.fixed(workers), show)
+    return run, ray_trainer.train_on_ray(config, prepared, run, Workers.fixed(workers), show)
 
 
 @pytest.mark.parametrize("first_is_due", [True, False])
@@ -64,7 +64,7 @@ def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray
         getattr(event, "phase", "") == "train" for event in events
     )
     here = Run(str(tmp_path / "here"))
-    driver.train_here(config, prepared, here, lambda event: None)
+    launch.train_local(config, prepared, here, lambda event: None)
     (alone,) = here.metrics()
     # The same global batches; only BatchNorm's statistics are of half a batch on each worker.
     assert row.train_loss == pytest.approx(alone.train_loss, rel=0.25)
@@ -86,7 +86,7 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
     run, result = on_ray(tmp_path / "killed", config, prepared, 1, show)
     assert killed, "no training worker was found to kill"
     undisturbed = Run(str(tmp_path / "undisturbed"))
-    driver.train_here(config, prepared, undisturbed, lambda event: None)
+    launch.train_local(config, prepared, undisturbed, lambda event: None)
     assert rows in ([1, 2, 3], [1, 2, 2, 3])
     for one, other in zip(run.metrics(), undisturbed.metrics(), strict=True):
         assert without_times(one) == pytest.approx(without_times(other), rel=1e-3)
@@ -101,7 +101,7 @@ def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     )
     run, result = on_ray(tmp_path / "ray", config, small, 2)
     here = Run(str(tmp_path / "here"))
-    alone = driver.train_here(config, small, here, lambda event: None)
+    alone = launch.train_local(config, small, here, lambda event: None)
     # No BatchNorm here: two workers compute what one process does.
     for one, other in zip(run.metrics(), here.metrics(), strict=True):
         assert (one.train_loss, one.val["loss"]) == pytest.approx((other.train_loss, other.val["loss"]), rel=1e-3)
@@ -167,10 +167,10 @@ def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared
 
 def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
     with pytest.raises(UserError, match=r"stored at 76 px.*--recipe big_cnn"):
-        driver.prepared_for(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "")
+        checks.open_or_prepare(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "")
     with pytest.raises(UserError, match=r"data\.val: 0\.2 -> 0\.3"):
-        driver.prepared_for(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val"])
-    found, config = driver.prepared_for(prepared.root, tiny_config(1, **SMALL), "")
+        checks.open_or_prepare(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val"])
+    found, config = checks.open_or_prepare(prepared.root, tiny_config(1, **SMALL), "")
     assert found.fingerprint == prepared.fingerprint and config.data.stored_size == 76
 
 
@@ -222,11 +222,11 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
 
 def test_a_resume_on_other_pictures_is_refused(tmp_path, prepared, capsys):
     config = tiny_config(1, **SMALL)
-    run = driver.claim(str(tmp_path / "run"), config, resume=False)
-    driver.start(config, prepared, run, Workers.parse("0"), True, True, lambda event: None)
+    run = checks.lock_run(str(tmp_path / "run"), config, resume=False)
+    launch.start_training(config, prepared, run, Workers.parse("0"), True, True, lambda event: None)
     other = tiny_prepared(tmp_path / "other", (21, 16, 8), size=76, seed=9)
     with pytest.raises(UserError, match=r"trained on other images.*tiny-0.*tiny-9"):
-        driver.start(config, other, run, Workers.parse("0"), True, True, lambda event: None)
+        launch.start_training(config, other, run, Workers.parse("0"), True, True, lambda event: None)
 
 
 def test_wrong_requests_exit_with_2(tmp_path, prepared, capsys):
@@ -251,7 +251,7 @@ def test_a_folder_of_images_is_listed_once(tmp_path, ray_local, monkeypatch):
     monkeypatch.setattr(sources, "find", lambda *arguments: (listed.append(arguments[0]), find(*arguments))[1])
     config = tiny_config(1, model__input_size=32, data__stored_size=32, model__name="resnet18")
     for _ in range(2):  # prepared, and found again
-        prepared, _ = driver.prepared_for(str(tmp_path / "images"), config, str(tmp_path / "prepared"))
+        prepared, _ = checks.open_or_prepare(str(tmp_path / "images"), config, str(tmp_path / "prepared"))
         assert len(prepared.manifest) == 12
     assert listed == [str(tmp_path / "images")] * 2
 
@@ -280,7 +280,7 @@ def test_whatever_ends_the_training_or_what_follows_it_is_raised_and_no_worker_g
         raise UserError("the disk is full")
 
     for fail, error in ((True, LookupError), (False, UserError)):
-        monkeypatch.setattr(driver, "_trainer", lambda task, workers, fail=fail: Trainer(task, fail))
+        monkeypatch.setattr(ray_trainer, "_trainer", lambda task, workers, fail=fail: Trainer(task, fail))
         with pytest.raises(error):
-            driver.train_on_ray(tiny_config(1), prepared, Run(str(tmp_path / "run")), Workers.fixed(1), full_disk)
+            ray_trainer.train_on_ray(tiny_config(1), prepared, Run(str(tmp_path / "run")), Workers.fixed(1), full_disk)
     assert stopped.is_set()

@@ -1,0 +1,132 @@
+"""Checks before any work: the configuration, the run folder, the prepared set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from animalclf import config as configuration
+from animalclf.config import Config
+from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prepared
+from animalclf.errors import UserError
+from animalclf.runs import Run
+from animalclf.training.losses import LOSSES
+from animalclf.training.lr_schedules import LR_SCHEDULES
+from animalclf.utils import storage
+
+# Keys of `train` that a resume may change: they decide how a step is executed, not what it computes.
+EXECUTION_KEYS = ("profile", "compile", "compile_from", "cuda_graphs")
+DEFAULT_MODEL = configuration.Model().name
+
+
+def resolve_config(config: Config) -> Config:
+    """Check the names of loss and model and the pretrained weights. Returns `config` with the absolute path of the
+    weights, because workers have other working directories.
+
+    Raises UserError for an unknown loss or model, and for weights that are missing or cannot be downloaded.
+    """
+    LOSSES.get(config.train.loss)
+    if config.model.name != DEFAULT_MODEL:  # the models import PyTorch, which takes seconds
+        from animalclf.models.registry import MODELS
+
+        MODELS.get(config.model.name)
+    source = config.model.weights
+    if source == "none":
+        return config
+    from animalclf.models import weights
+
+    weights.check(config.model.name, source)
+    path = source if source == "imagenet" else storage.absolute(source)
+    return replace(config, model=replace(config.model, weights=path))
+
+
+def lock_run(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:
+    """Lock the run folder `out` for this process.
+
+    Raises UserError for a folder in use, an existing run without `resume`, nothing to resume, and a configuration that
+    differs from the run's: in more than the length of the training, or (`same_length`) at all.
+    """
+    run = Run(storage.absolute(out))
+    if run.exists():
+        if not resume:
+            raise UserError(f"{out}: already contains a run; continue it with --resume, or choose another --out")
+        changes = config_changes(run.config(), config)
+        if changes and (same_length or not can_extend(run, config)):
+            raise UserError(
+                f"{out}: the configuration differs from the run's ({'; '.join(changes)}); "
+                "resume without these changes, or choose another --out"
+            )
+    elif resume:
+        raise UserError(f"{out}: no run to resume (config.yaml is missing); start it without --resume")
+    run.lock()
+    return run
+
+
+def config_changes(stored: Config, config: Config) -> list[str]:
+    """What a resume with `config` would change in what is trained, as `key: old -> new`."""
+    execution = {name: getattr(stored.train, name) for name in EXECUTION_KEYS}
+    return configuration.differences(stored, replace(config, train=replace(config.train, **execution)))
+
+
+def can_extend(run: Run, config: Config) -> bool:
+    """Whether `config` extends the run: only `train.epochs`, `train.patience` and execution keys differ.
+
+    Raises UserError where the finished epochs do not fit the new length: with it they would have been computed
+    differently, or training would have ended before the last of them.
+    """
+    stored, epochs, history = run.config(), config.train.epochs, run.metrics()
+    extension_keys = {"train.epochs", "train.patience", *(f"train.{name}" for name in EXECUTION_KEYS)}
+    if not configuration.changed_keys(stored, config).keys() <= extension_keys:
+        return False
+    from animalclf.training.train_state import out_of_patience
+
+    changes, schedule = f"{run.root}: {'; '.join(config_changes(stored, config))}", config.optim.schedule
+    if epochs != stored.train.epochs and LR_SCHEDULES.get(schedule).depends_on_epochs:
+        raise UserError(
+            f"{changes}: with optim.schedule={schedule} the learning rate of every epoch depends on it; start a new run"
+        )
+    if epochs < len(history):
+        raise UserError(
+            f"{changes}: {len(history)} epochs are finished; resume with train.epochs={len(history)} or more"
+        )
+    last = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
+    if last < len(history) or (last < epochs and run.finished()):
+        raise UserError(
+            f"{changes}: training ends with epoch {last}, where train.patience={config.train.patience} is reached; "
+            "resume with a larger train.patience"
+        )
+    return True
+
+
+def open_or_prepare(
+    data: str, config: Config, prepared_dir: str, explicit_keys: Collection[str] = (), workers: int = 0
+) -> tuple[Prepared, Config]:
+    """Open the prepared set `data`, or prepare the images `data` below `prepared_dir` (a set that exists there is
+    reused). Returns it, and `config` with the set's data settings. If Ray has to be started for that, it has room for
+    `workers` training workers.
+
+    Raises UserError where a prepared set contradicts the recipe: images stored too small, or another value of a
+    `data.` key in `explicit_keys`.
+    """
+    if not is_prepared(data):
+        from animalclf.prepare import sources
+        from animalclf.prepare.job import prepare
+
+        source = sources.find(data, config.data)
+        name = f"{sources.inputs_hash(source, config.data)[:12]}-{FORMAT}"
+        return prepare(source, storage.join(prepared_dir, name), config.data, workers=workers), config
+    prepared = open_prepared(data)
+    if prepared.stored_size < config.model.input_size:
+        raise UserError(
+            f"{data}: images are stored at {prepared.stored_size} px, the recipe {config.name} needs "
+            f"{config.model.input_size} px; prepare them again with --recipe {config.name}"
+        )
+    stored = replace(configuration.data_from_dict(prepared.info["config"]), limit=config.data.limit)
+    changed = configuration.changed_keys(replace(config, data=stored), config)
+    contradictions = [f"{key}: {old} -> {new}" for key, (old, new) in changed.items() if key in explicit_keys]
+    if contradictions:
+        raise UserError(
+            f"{data}: was prepared with other settings ({'; '.join(contradictions)}); prepare it again, or leave out "
+            "these --set"
+        )
+    return prepared, replace(config, data=stored)

@@ -1,0 +1,139 @@
+"""The start of a training: place it, record it in the run folder, print the plan, train on Ray or in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from animalclf.config import Config
+from animalclf.data.prepared_set import Prepared
+from animalclf.errors import UserError
+from animalclf.rows import Moment, TrainingResult
+from animalclf.runs import Run
+from animalclf.training.checks import config_changes
+from animalclf.training.progress import Report
+from animalclf.training.resources import Workers, choose_cache, input_cpus, preflight
+from animalclf.utils import storage
+from animalclf.utils.console import console
+
+if TYPE_CHECKING:
+    from animalclf.data.loader import Loader
+    from animalclf.data.sampler import Phase, SamplingPlan
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a training runs."""
+
+    workers: Workers
+    cache_in_memory: bool
+    """Whether the images are cached in Ray's object store; else on the nodes' disks."""
+    text: str
+    """For the plan line: `on 2 GPU workers (1 node, 8 CPUs, 2 GPUs), images 1.2 GB in memory`."""
+
+
+def start_training(
+    config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool, local: bool, report: Report
+) -> TrainingResult:
+    """Train in this process (`local`) or on Ray. Returns the content of result.json.
+
+    Raises UserError for more workers than training images, a model that cannot be built, and workers or images that
+    the cluster has no room for.
+    """
+    images = len(prepared.rows("train"))
+    if images < workers.maximum:
+        raise UserError(f"{images} training images for {workers.maximum} workers; every worker needs at least one")
+    with ThreadPoolExecutor(1) as background:  # the check imports PyTorch for seconds, while Ray's start mostly waits
+        check = background.submit(_check_model, config, len(prepared.classes))
+        if local:
+            placement = Placement(Workers.fixed(1), True, "in this process")
+        else:
+            placement = _place_on_ray(config, prepared, run, workers, cpu)
+        report(Moment("ray ready"))
+        check.result()
+    workers = placement.workers
+    record_run(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
+    console.print(_plan(config, prepared, run, placement), markup=False, soft_wrap=True)
+    if local:
+        return train_local(config, prepared, run, report, cpu)
+    from animalclf.data.ray_loader import cache_images
+    from animalclf.training.ray_trainer import train_on_ray
+
+    cache = cache_images(prepared, placement.cache_in_memory, input_cpus(workers))
+    return train_on_ray(config, prepared, run, workers, report, cache)
+
+
+def _check_model(config: Config, classes: int) -> None:
+    """Build the model on the meta device, so that wrong settings show before the run folder is written. Raises
+    UserError."""
+    import torch
+
+    from animalclf.models import build
+
+    with torch.device("meta"):
+        build(config.model, classes, load_weights=False)
+
+
+def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> Placement:
+    """Connect to Ray, and choose the workers and the cache that the cluster has room for. Raises UserError."""
+    from animalclf.cluster import at_most, ensure_ray, gpus
+
+    ensure_ray(workers.maximum)
+    use_gpu = not cpu and at_most().get("GPU", 0) > 0
+    if not workers.maximum:
+        workers = Workers.fixed(max(gpus(), 1) if use_gpu else 1)
+    workers = replace(workers, use_gpu=use_gpu)
+    weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
+    resources = preflight(workers, [prepared.root, run.root, *weights])
+    cache_in_memory, cache_text = choose_cache(config.train.cache, prepared)
+    return Placement(workers, cache_in_memory, f"on {workers.text} ({resources}), {cache_text}")
+
+
+def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) -> str:
+    train, val = len(prepared.rows("train")), len(prepared.rows("val"))
+    finished, epochs = len(run.metrics()), config.train.epochs
+    data = f"{train:,} training and {val:,} validation images, {len(prepared.classes)} classes"
+    length = f"epochs {finished + 1} to {epochs}" if finished else "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return f"{config.name}: {data}, {length} {placement.text}; run folder {run.root}"
+
+
+def record_run(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
+    """Write configuration and environment, with `facts` (fields of Environment), into the run folder; on a resume only
+    what an extension of the run changes. Raises UserError for a run on other images."""
+    if not run.exists():
+        run.write_environment(
+            prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **facts
+        )
+        run.write_config(config)  # last: a folder with config.yaml is a run
+        return
+    stored = run.environment()
+    if stored.data_fingerprint != prepared.fingerprint:
+        raise UserError(
+            f"{run.root}: was trained on other images ({stored.prepared}, fingerprint {stored.data_fingerprint[:12]}; "
+            f"now {prepared.root}, {prepared.fingerprint[:12]}); resume with the same images, or start a new run"
+        )
+    if config_changes(run.config(), config):  # extended: until the new epochs are trained, the run is unfinished
+        storage.remove(run.url("result.json"))
+        run.write_config(config)
+
+
+def train_local(config: Config, prepared: Prepared, run: Run, report: Report, cpu: bool = False) -> TrainingResult:
+    """`--local`: the same training in this process without Ray, so that breakpoints work; on a GPU where there is one
+    (not with `cpu`)."""
+    import torch
+
+    from animalclf.data.device_loader import DeviceLoaders
+    from animalclf.data.loader import MemoryLoader, load_images
+    from animalclf.training.distributed import RankContext, set_up_cpu
+    from animalclf.training.train import train
+
+    set_up_cpu(config.train.threads, 1)
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    images, on_device = load_images(prepared), DeviceLoaders(prepared.stored_size**2 * 3, device)
+
+    def make_loader(plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
+        return on_device.of(plan, lambda: images) or MemoryLoader(plan, images)
+
+    return train(config, prepared, run, make_loader, RankContext(device=device), report=report)

@@ -1,0 +1,140 @@
+"""A training on Ray Train, followed from this process: trainer, fit thread, events of the workers."""
+
+from __future__ import annotations
+
+import os
+import queue
+import tempfile
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+
+from animalclf.config import Config
+from animalclf.data.prepared_set import Prepared
+from animalclf.data.ray_loader import ImageCache, cache_images
+from animalclf.rows import TrainingResult
+from animalclf.runs import STALE_SECONDS, Run
+from animalclf.training.progress import Report, open_mailbox
+from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
+from animalclf.training.stop import EndRun, Stopped, Switch
+from animalclf.utils.console import console
+from animalclf.utils.malloc import ONE_ARENA
+from animalclf.utils.throttle import Throttle
+
+if TYPE_CHECKING:
+    from animalclf.training.worker import Task
+
+POLL_SECONDS = 0.2  # between two looks for events of the workers
+SILENCE_SECONDS = 60.0  # without an event of the workers, until a warning
+STOP_SECONDS = 30.0  # for the workers to end after an interrupt
+START_ATTEMPTS = 60  # of 30 s each (cluster.ENVIRONMENT): the cluster may have to start or replace machines first
+
+
+def train_on_ray(
+    config: Config,
+    prepared: Prepared,
+    run: Run,
+    workers: Workers,
+    report: Report,
+    cache: ImageCache | None = None,
+    switch: Switch | None = None,
+) -> TrainingResult:
+    """Train on `workers` Ray Train workers. Dead workers are replaced up to `train.max_failures` times, each time at
+    the cost of the running epoch. `cache`: the stored images, possibly shared by several trainings (default: in the
+    object store, for this training).
+
+    Raises UserError for what the user can fix, stop.Stopped where `switch` ended the training, and Ray's
+    TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
+    """
+    from animalclf.training.worker import Task  # imports PyTorch
+
+    mailbox, switch = open_mailbox(), switch or Switch()
+    cache = cache or cache_images(prepared, num_cpus=input_cpus(workers))
+    fit = FitThread(_trainer(Task(config, prepared.root, run.root, cache, mailbox), workers), switch)
+    switch.begin(mailbox)
+    fit.start()
+    try:
+        return _follow(fit, mailbox, run, workers, report)
+    except BaseException:  # an interrupt, a lost lock, a full disk: no worker may go on in an unlocked run folder
+        _stop_workers(switch)
+        raise
+
+
+def _trainer(task: Task, workers: Workers) -> Any:
+    """Ray Train's trainer of a training."""
+    import ray.train.torch  # imports PyTorch
+
+    from animalclf.raycompat.train_controller import trainer_class
+    from animalclf.training.worker import worker
+
+    failures = ray.train.FailureConfig(
+        max_failures=task.config.train.max_failures, controller_failure_limit=START_ATTEMPTS
+    )
+    return (trainer_class() or ray.train.torch.TorchTrainer)(
+        worker,
+        train_loop_config={"task": task},
+        scaling_config=scaling(workers),
+        run_config=ray.train.RunConfig(
+            name=f"animalclf-{uuid.uuid4().hex[:12]}",
+            storage_path=tempfile.gettempdir(),  # stays empty: the checkpoints are in the run folder
+            # A cluster that cluster.yaml or `ensure_ray` started has ONE_ARENA in its environment already.
+            worker_runtime_env={} if os.environ.items() >= ONE_ARENA.items() else {"env_vars": ONE_ARENA},
+            failure_config=failures,
+            callbacks=[EndRun(task.mailbox)],
+        ),
+    )
+
+
+class FitThread(threading.Thread):
+    """`trainer.fit()` in a thread, so that Ctrl-C reaches the main thread and not Ray's handler."""
+
+    def __init__(self, trainer: Any, switch: Switch) -> None:
+        super().__init__(daemon=True)
+        self.trainer, self.switch = trainer, switch
+        self.outcome: queue.Queue[TrainingResult | Exception] = queue.Queue()
+
+    def run(self) -> None:
+        """Put the result, or the error that ended the training, into `outcome`."""
+        try:
+            self.outcome.put(self.trainer.fit().return_value or Stopped())
+        except Exception as error:  # noqa: BLE001  (raised in the main thread, which would hang without it)
+            self.outcome.put(Stopped() if self.switch.requested else error)
+        finally:
+            self.switch.end()
+
+
+def _follow(fit: FitThread, mailbox: Any, run: Run, workers: Workers, report: Report) -> TrainingResult:
+    """Until the training ends: report its events, renew the run folder's lock, warn when the workers are silent.
+    Returns its result; raises its error."""
+    lock, silence = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS)
+    lock.reset()
+    silence.reset()
+    while True:
+        if lock.ready():
+            run.lock()
+        try:
+            outcome = fit.outcome.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            outcome = None
+        for event in ray.get(mailbox.take.remote()):
+            report(event)
+            silence.reset()
+        if silence.ready():
+            requested = f"{workers.text} requested; the cluster has {cluster_text()}"
+            console.print(f"no progress from the workers for {SILENCE_SECONDS:.0f} s ({requested})", soft_wrap=True)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is not None:
+            return outcome
+
+
+def _stop_workers(switch: Switch) -> None:
+    """End the training: Ray may be the caller's and outlive this call."""
+    try:
+        switch.stop()
+        switch.wait(STOP_SECONDS)
+    except ray.exceptions.RayError as error:  # the mailbox died with its node; the error that led here is raised
+        console.print(f"the workers could not be stopped ({type(error).__name__})", soft_wrap=True)
