@@ -118,7 +118,7 @@ def train(
     from dataclasses import replace
 
     from animalclf import config as configuration
-    from animalclf.rows import Moment
+    from animalclf.rows import StartupEvent
     from animalclf.training import checks, launch, mlflow_log
     from animalclf.training.display import TrainingDisplay
     from animalclf.training.resources import Workers
@@ -136,7 +136,7 @@ def train(
     run = checks.lock_run(folder, config, resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:
-            display.show(Moment("images ready"))
+            display.show(StartupEvent("images"))
             result = launch.start_training(config, images, run, wanted, cpu, local, display.show)
     finally:
         run.unlock()

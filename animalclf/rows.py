@@ -249,7 +249,7 @@ class TrainingResult(Row):
     """Evaluation of the best epoch on the validation split; None without one."""
     test: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
     startup: dict[str, float] | None = field(default=None, metadata=OMIT_NONE)
-    """Seconds of each part of the start, and `total`; only in the result of the command, not in the file."""
+    """Seconds of each startup phase, and `total`; only in the result of the command, not in the file."""
     metrics: dict[str, float] = field(default_factory=dict, metadata={"prefix": ""})
     """The main metrics of the validation split (without one: of the test split) by name."""
 
@@ -294,12 +294,12 @@ class PhaseProgress(Row):
 
 
 @dataclass(frozen=True)
-class Moment(Row):
-    """Something that happens once in a start: `images ready`, `ray ready`, `workers ready`."""
+class StartupEvent(Row):
+    """The end of a phase of the start. After a failure the workers start again, and report it again."""
 
-    moment: str
+    phase: Literal["images", "ray", "workers"]
     workers: int | None = field(default=None, metadata=OMIT_NONE)
-    """Given with `workers ready`."""
+    """Their number, at the end of the phase `workers`."""
 
 
 @dataclass(frozen=True)
@@ -309,8 +309,8 @@ class EpochEnd(Row):
     row: EpochRow = field(metadata={"row": EpochRow})
 
 
-ProgressEvent = PhaseProgress | Moment | EpochEnd
-"""What a training tells while it runs: rank 0 posts it to the driver, which shows it."""
+ProgressEvent = PhaseProgress | StartupEvent | EpochEnd
+"""What a training reports while it runs. Rank 0 posts it to the process of the command, which shows it."""
 
 
 # ------------------------------------------------------------------------------------------- evaluation of other images

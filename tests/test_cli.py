@@ -19,7 +19,7 @@ from rich.console import Console
 from animalclf.cli import main
 from animalclf.data.prepared_set import is_prepared
 from animalclf.demo.dataset import write_demo
-from animalclf.rows import Moment, PhaseProgress
+from animalclf.rows import StartupEvent, PhaseProgress
 
 COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
 
@@ -203,12 +203,12 @@ def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
         monkeypatch.setattr(each, "console", written)
     monkeypatch.setattr(throttle.time, "monotonic", lambda: now[0])
     display = module.TrainingDisplay(3)
-    display.show(Moment("ray ready"))
+    display.show(StartupEvent("ray"))
     for seconds in range(0, 130, 10):
         now[0] += 10
         display.show(PhaseProgress("train", 4 * seconds, 1000, max(seconds, 1), epoch=2, epochs=3))
     first, *lines = screen.getvalue().splitlines()
-    assert re.fullmatch(r"first step after .* \(ray .*, first step .*\)", first)
+    assert re.fullmatch(r"first step after .* \(Ray .*, first step .*\)", first)
     assert lines == [
         f"epoch 2/3  training: {4 * at}/1,000  4 images/s  {left} left"
         for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))

@@ -19,7 +19,7 @@ from helpers import tiny_config, tiny_prepared, train_workers, without_times
 from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.errors import UserError
-from animalclf.rows import EpochEnd, EpochRow, Moment
+from animalclf.rows import EpochEnd, EpochRow, StartupEvent
 from animalclf.runs import Run
 from animalclf.training import checks, launch, ray_trainer, resources, worker
 from animalclf.training.resources import Workers, choose_cache, preflight
@@ -270,7 +270,7 @@ def test_whatever_ends_the_training_or_what_follows_it_is_raised_and_no_worker_g
         def fit(self):
             if self.fail:
                 raise LookupError("no such callback")
-            ray.get(self.task.mailbox.post.remote(Moment("workers ready")))
+            ray.get(self.task.mailbox.post.remote(StartupEvent("workers")))
             while not ray.get(self.task.mailbox.stopped.remote()):
                 time.sleep(0.1)
             stopped.set()

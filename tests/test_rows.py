@@ -5,7 +5,7 @@ import pytest
 
 from animalclf.errors import UserError
 from animalclf.metrics import from_probabilities
-from animalclf.rows import EpochEnd, EpochRow, Moment, PhaseProgress, TrainingResult
+from animalclf.rows import EpochEnd, EpochRow, StartupEvent, PhaseProgress, TrainingResult
 
 EPOCH = {
     "epoch": 1, "lr": 1e-4, "train_loss": 1.5, "train_accuracy": 0.25, "train_rows": 33, "train_seconds": 2.0, "images_per_s": 16.5,
@@ -62,7 +62,7 @@ def test_events_keep_their_keys():
     assert PhaseProgress.from_dict(progress).to_dict() == progress and PhaseProgress.from_dict(progress).total == 33
     features = {"phase": "features", "done": 4, "total": 33, "seconds": 0.5}
     assert PhaseProgress.from_dict(features).to_dict() == features
-    assert Moment("ray ready").to_dict() == {"moment": "ray ready"}
+    assert StartupEvent("ray").to_dict() == {"phase": "ray"}
     assert EpochEnd(EpochRow.from_dict(EPOCH)).to_dict() == {"row": EPOCH}
     assert EpochEnd.from_dict({"row": EPOCH}).row == EpochRow.from_dict(EPOCH)
 

@@ -1,41 +1,44 @@
-"""What people see of a training: a live progress line, a line for each epoch, and a table of the result. To standard
-error."""
+"""The console output of a training: a progress line, a line for each epoch, a table of the result. To standard error."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
 from rich.table import Table
+from rich.text import Text
 
 from animalclf.metrics.text import epoch_text, metric_lines
-from animalclf.rows import EpochEnd, EpochRow, Moment, PhaseProgress, ProgressEvent, TrainingResult
+from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, ProgressEvent, StartupEvent, TrainingResult
 from animalclf.utils.caller import seconds_since_start
 from animalclf.utils.console import console, duration
 from animalclf.utils.progress import LOG_SECONDS, ProgressLine, progress_text
 from animalclf.utils.throttle import Throttle
 
-PHASES = {"features": "features of the frozen base", "train": "training", "val": "validating"}
-STARTUP = {
-    "images": "images ready",
-    "ray": "ray ready",
-    "workers": "workers ready",
-    "first step": "first step",
-}  # part -> the moment it ends
-EPOCH_LINE_SECONDS = 1.0  # between two lines of epochs; those of a head on cached features take hundredths
+PHASES = {"features": "features of the frozen base", "train": "training", "val": "validation"}
+STARTUP_PHASES = {"images": "images", "ray": "Ray", "workers": "workers", "first_step": "first step"}  # in their order
+TIME_PARTS = {
+    "features": "features of the frozen base",
+    "step": "in steps",
+    "validate": "validating",
+    "wait": "waiting for data",
+    "copy": "copying to the device",
+    "checkpoint": "checkpointing",
+}
+EPOCH_LINE_SECONDS = 1.0  # between two lines of epochs; an epoch of a head on cached features takes hundredths
 
 
 class TrainingDisplay:
-    """`with TrainingDisplay(epochs) as display:` shows the events that `display.show` gets."""
+    """`with TrainingDisplay(epochs) as display:` shows the events that `display.show` receives."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        self.moments: dict[str, float] = {}  # name -> seconds after the command or call began
+        self.phase_ends: dict[str, float] = {}  # startup phase -> seconds since the command or call began
         self.line = ProgressLine()
         self.epoch_lines, self.log_lines, self.logged = Throttle(EPOCH_LINE_SECONDS), Throttle(LOG_SECONDS), False
 
     def __enter__(self) -> TrainingDisplay:
         self.line.__enter__()
-        self.line.describe("starting the workers")
+        self.line.describe("starting")
         return self
 
     def __exit__(
@@ -44,49 +47,45 @@ class TrainingDisplay:
         self.line.__exit__(kind, error, trace)
 
     def show(self, event: ProgressEvent) -> None:
-        """Take an event of training.train or of the driver."""
+        """Show a progress event of the training."""
         match event:
             case EpochEnd():
-                self._epoch(event.row)
-            case Moment():
-                if (
-                    event.moment in self.moments and event.workers is not None
-                ):  # after a fault, or where an elastic training is resized
+                self._show_epoch(event.row)
+            case StartupEvent():
+                if event.phase == "workers" and "workers" in self.phase_ends:  # after a failure or an elastic resize
                     console.print(
-                        f"the workers started again, {event.workers} now; finished epochs stay as they are",
+                        f"workers restarted, {event.workers} now; training continues after the last finished epoch",
                         soft_wrap=True,
                     )
-                self.moments.setdefault(event.moment, seconds_since_start())
+                self.phase_ends.setdefault(event.phase, seconds_since_start())
             case PhaseProgress():
-                self.moments.setdefault("first step", seconds_since_start())
-                self._progress(event)
+                self.phase_ends.setdefault("first_step", seconds_since_start())
+                self._show_progress(event)
 
-    def _progress(self, event: PhaseProgress) -> None:
-        where = "" if event.epoch is None else f"epoch {event.epoch}/{event.epochs}  "
-        description = f"{where}{PHASES[event.phase]}"
+    def _show_progress(self, event: PhaseProgress) -> None:
+        epoch = "" if event.epoch is None else f"epoch {event.epoch}/{event.epochs}  "
+        description = f"{epoch}{PHASES[event.phase]}"
         text = progress_text(event.done, event.total, event.seconds)
         self.line.describe(description, text, event.done, event.total)
         if self.line.live:
             return
         if not self.logged:
-            startup = self.startup()
-            parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in startup.items() if name != "total")
-            console.print(f"first step after {duration(startup['total'])} ({parts})", soft_wrap=True)
+            console.print(f"first step after {startup_text(self.startup())}", soft_wrap=True)
             self.logged = True
             self.log_lines.reset()
         elif self.log_lines.ready():
             console.print(f"{description}: {text}", soft_wrap=True)
 
     def startup(self) -> dict[str, float]:
-        """Seconds of each part of the start, in their order, and `total`: from the beginning of the command or call to
-        the end of the first step."""
-        parts, before = {}, 0.0
-        for part, moment in STARTUP.items():
-            if moment in self.moments:
-                parts[part], before = self.moments[moment] - before, self.moments[moment]
-        return {**parts, "total": before}
+        """Seconds of each startup phase in order, and `total`: from the beginning of the command or call to the end of
+        the first step."""
+        seconds, begin = {}, 0.0
+        for phase in STARTUP_PHASES:
+            if phase in self.phase_ends:
+                seconds[phase], begin = self.phase_ends[phase] - begin, self.phase_ends[phase]
+        return {**seconds, "total": begin}
 
-    def _epoch(self, row: EpochRow) -> None:
+    def _show_epoch(self, row: EpochRow) -> None:
         if not self.epoch_lines.ready(always=row.epoch >= self.epochs):
             return
         self.log_lines.reset()
@@ -99,46 +98,34 @@ class TrainingDisplay:
         waiting = f", {row.wait_fraction:.0%} waiting for data" if row.wait_fraction >= 0.05 else ""
         left = (self.epochs - row.epoch) * (row.seconds - (row.features_seconds or 0.0))
         parts.append(f"{row.images_per_s:,.0f} images/s{waiting}, {duration(left)} left")
-        console.print(" | ".join(parts), soft_wrap=True)
+        console.print(" | ".join(parts), markup=False, soft_wrap=True)
 
 
-TIME_PARTS = {
-    "features": "features of the frozen base",
-    "step": "in steps",
-    "validate": "validating",
-    "wait": "waiting for data",
-    "copy": "copying to the device",
-    "checkpoint": "checkpointing",
-}
+def startup_text(startup: dict[str, float]) -> str:
+    """`13 s (images 1 s, Ray 5 s, workers 4 s, first step 3 s)`."""
+    parts = ", ".join(f"{text} {duration(startup[phase])}" for phase, text in STARTUP_PHASES.items() if phase in startup)
+    return f"{duration(startup['total'])} ({parts})"
 
 
 def results_table(result: TrainingResult) -> Table:
-    """The end of a training in one table."""
-    table = Table(title=f"{result.recipe}, seed {result.seed}", title_justify="left", show_header=False)
+    """The result of a training: metrics, best epoch, and what the time was spent on."""
+    table = Table(title=Text(f"{result.recipe}, seed {result.seed}"), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
     for split, evaluation in (("val", result.val), ("test", result.test)):
         for line in metric_lines(evaluation, headline=True) if evaluation else []:
             table.add_row(f"{split} {line.title}", line.text)
     table.add_row("best epoch", f"{result.best_epoch} of {result.epochs}")
-    table.add_row("rows", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
+    table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
     speed = f"{result.images_per_s:,.0f} images/s, {result.wait_fraction:.1%} waiting for data"
-    table.add_row("epochs took", f"{duration(result.seconds)}, {speed}")
-    if result.time:
-        spent = {name: getattr(result.time, name) for name in TIME_PARTS}
-        shown = [name for name, seconds in spent.items() if seconds >= 0.5 or name in ("step", "wait")]
-        inside = ", ".join(f"{duration(spent[name])} {TIME_PARTS[name]}" for name in shown)
-        table.add_row(
-            "of that",
-            f"{inside}; input tasks beside: {duration(result.time.read)} reading, "
-            f"{duration(result.time.augment)} augmenting",
-        )
+    table.add_row("all epochs", f"{duration(result.seconds)}, {speed}")
+    if parts := result.time:
+        shown = [name for name in TIME_PARTS if parts.get(name, 0) >= 0.5 or name in ("step", "wait")]
+        spent = ", ".join(f"{duration(parts[name])} {TIME_PARTS[name]}" for name in shown)
+        input_tasks = f"{duration(parts['read'])} reading, {duration(parts['augment'])} augmenting"
+        table.add_row("spent", f"{spent}; in parallel, by input tasks: {input_tasks}")
     if result.startup:
-        *each, (_, total) = result.startup.items()
-        table.add_row(
-            "start to first step",
-            f"{duration(total)} ({', '.join(f'{name} {duration(seconds)}' for name, seconds in each)})",
-        )
+        table.add_row("start to first step", startup_text(result.startup))
     table.add_row("workers", f"{result.workers}, {result.precision}")
-    table.add_row("run", result.run)
+    table.add_row("run folder", Text(result.run))
     return table

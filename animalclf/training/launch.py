@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
-from animalclf.rows import Moment, TrainingResult
+from animalclf.rows import StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training.checks import config_changes
 from animalclf.training.progress import Report
@@ -51,7 +51,7 @@ def start_training(
             placement = Placement(Workers.fixed(1), True, "in this process")
         else:
             placement = _place_on_ray(config, prepared, run, workers, cpu)
-        report(Moment("ray ready"))
+        report(StartupEvent("ray"))
         check.result()
     workers = placement.workers
     record_run(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)

@@ -19,7 +19,7 @@ from animalclf.data.loader import Loader, LoaderFactory
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import Phase, sampling_plan
 from animalclf.metrics import from_confusion
-from animalclf.rows import EpochRow, Moment, PhaseProgress, ProgressEvent, TrainingResult
+from animalclf.rows import EpochRow, StartupEvent, PhaseProgress, ProgressEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, step_graphs
 from animalclf.training.context import TrainContext
@@ -59,7 +59,7 @@ def train(
     UserError on all ranks or on none.
     """
     started = time.time()
-    report(Moment("workers ready", ranks.world_size))
+    report(StartupEvent("workers", ranks.world_size))
     augment_on_device = torch_form.on_device(config.augment.on, ranks.device) and not is_identity(config.augment)
     plan = sampling_plan(prepared, config, augment_on_device=augment_on_device)
     context = TrainContext(config, prepared, plan, run, ranks, make_loader, report)

@@ -90,14 +90,14 @@ def test_a_killed_training_process(cluster, job):
     )
     died = time.time()
     assert "killed" in victim.ssh("pkill -9 -f '[r]ay::.*TrainWorker' && echo killed")
-    job.wait_for("| val ", after=job.wait_for("the workers started again, 3 now", after=died))
+    job.wait_for("| val ", after=job.wait_for("workers restarted, 3 now", after=died))
     assert before and Run("s3://bucket/runs/faults").metrics()[: len(before)] == before
 
 
 def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
     victim, before, died = cluster.others[-1], Run("s3://bucket/runs/faults").metrics(), time.time()
     victim.kill()
-    restarted = job.wait_for("the workers started again, 3 now", after=died)
+    restarted = job.wait_for("workers restarted, 3 now", after=died)
     victim.start()
     joined = cluster.wait_for_hosts(3)
     again = job.wait_for("| val ", after=restarted)
@@ -114,7 +114,7 @@ def test_s3_that_fails_for_20_seconds(job):
     refused, end = machines.fail_s3(20), time.time() + 20
     job.wait_for("| val ", after=end)
     assert machines.fail_s3(0) > refused
-    assert "the workers started again" not in "\n".join(
+    assert "workers restarted" not in "\n".join(
         line for when, line in job.lines if when > end - 20
     )  # it waited
 
