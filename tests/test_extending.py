@@ -8,15 +8,16 @@ import torch
 from helpers import tiny_config, tiny_prepared
 from torch import nn
 
+from animalclf.config.schema import keys
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.errors import UserError
+from animalclf.lr_schedules import LR_SCHEDULES, LrSchedule
 from animalclf.models import MODELS
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
-from animalclf.training import checkpoint, checks, launch, losses, lr_schedules
+from animalclf.training import checkpoint, checks, launch, losses
 from animalclf.training.distributed import RankContext
-from animalclf.training.lr_schedules import LR_SCHEDULES, LrSchedule
-from animalclf.training.optim import OPTIMIZERS
+from animalclf.training.optim import OPTIMIZERS, learning_rate
 from animalclf.training.resources import Workers
 from animalclf.training.train import train
 
@@ -60,7 +61,7 @@ def calls() -> Iterator[list[int]]:
     losses.LOSSES.unregister("poly")
 
 
-def test_a_registered_model_and_loss_train_and_stand_in_the_run(tmp_path, tiny_model, calls):
+def test_a_registered_model_and_loss_train_and_are_recorded_in_the_run(tmp_path, tiny_model, calls):
     prepared = tiny_prepared(tmp_path / "prepared", (20, 16, 8), size=40)
     sizes = {"model__input_size": 32, "data__stored_size": 40}
     config = tiny_config(2, model__name=tiny_model, train__loss="poly", **sizes)
@@ -83,7 +84,7 @@ def test_unknown_names_are_refused_before_any_work():
         checks.resolve_config(tiny_config(1, model__name="vgg_16"))
 
 
-def test_a_model_that_cannot_be_built_does_not_take_the_run_folder(tmp_path):
+def test_a_model_that_cannot_be_built_does_not_start_a_run(tmp_path):
     prepared, run = tiny_prepared(tmp_path / "set"), Run(str(tmp_path / "run"))
     with pytest.raises(UserError, match="no layer is called 'block9'"):
         launch.start_training(
@@ -92,11 +93,8 @@ def test_a_model_that_cannot_be_built_does_not_take_the_run_folder(tmp_path):
     assert not run.exists()
 
 
-def test_the_keys_of_optimizers_and_schedules_list_the_registered_names():
-    from animalclf.config.schema import keys
-
+def test_the_key_of_optimizers_lists_the_registered_names():
     assert sorted(keys()["optim.name"].choices) == sorted(OPTIMIZERS.names())
-    assert sorted(keys()["optim.schedule"].choices) == sorted(LR_SCHEDULES.names())
 
 
 def test_focal_loss_weighs_hard_images_more():
@@ -115,7 +113,7 @@ def test_focal_loss_weighs_hard_images_more():
     assert losses.log_loss_sum(logits, target) == pytest.approx(float(plain.sum()))
 
 
-def test_a_schedule_says_whether_a_run_can_be_resumed_to_more_epochs(tmp_path):
+def test_a_schedule_decides_whether_a_run_can_be_extended_to_more_epochs(tmp_path):
     assert not LR_SCHEDULES.get("constant").depends_on_epochs and LR_SCHEDULES.get("cosine").depends_on_epochs
     run = Run(str(tmp_path))
     for schedule in ("constant", "cosine"):
@@ -130,16 +128,13 @@ def test_a_schedule_says_whether_a_run_can_be_resumed_to_more_epochs(tmp_path):
                 checks.can_extend(run, longer)
 
 
-def test_a_registered_schedule_sets_the_rate():
-    LR_SCHEDULES.register("halving")(LrSchedule(lambda progress: 0.5 ** int(4 * progress), depends_on_epochs=True))
+def test_a_registered_schedule_is_configured_documented_and_sets_the_rate():
+    halving = LrSchedule(lambda progress: 0.5 ** int(4 * progress), True, "halves after every quarter")
+    LR_SCHEDULES.register("halving")(halving)
     try:
-        from dataclasses import replace
-
-        spec = tiny_config(1, optim__lr=1.0).optim
-        object.__setattr__(
-            spec := replace(spec), "schedule", "halving"
-        )  # the schema lists the schedules: a new one is a second line there
-        rates = [lr_schedules.learning_rate(spec, step, 2, 4) for step in range(8)]
+        spec = tiny_config(1, optim__lr=1.0, optim__schedule="halving").optim
+        rates = [learning_rate(spec, step, 2, 4) for step in range(8)]
+        assert "halving: halves after every quarter; train.epochs cannot be changed" in keys()["optim.schedule"].doc
     finally:
         LR_SCHEDULES.unregister("halving")
     assert rates == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]

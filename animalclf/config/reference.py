@@ -76,13 +76,12 @@ def markdown() -> str:
 
 def json_schema() -> str:
     """The text of the JSON schema of recipe files, for editors."""
-    return (
-        json.dumps(
-            {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(TypeAdapter(Config).json_schema())},
-            indent=1,
-        )
-        + "\n"
-    )
+    schema = _tidy(TypeAdapter(Config).json_schema())
+    for name, key in keys().items():
+        group, _, last = name.rpartition(".")
+        properties = schema["$defs"][groups()[group].__name__]["properties"] if group else schema["properties"]
+        properties[last]["description"] = key.doc
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=1) + "\n"
 
 
 def write() -> None:

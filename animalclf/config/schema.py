@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
 from animalclf.errors import UserError
+from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.metrics import epoch_metrics
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -58,6 +59,8 @@ class Registered:
     """Marks a key whose values are the names of registered entries, as they are when a value is read."""
 
     names: Callable[[], list[str]]
+    docs: Callable[[], dict[str, str]] = dict
+    """The documentation of entries by name, which follows that of the key."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(self._known, handler(source))
@@ -71,6 +74,10 @@ class Registered:
         if name not in self.names():
             raise ValueError(f"unknown name {name!r}")
         return name
+
+
+def _schedule_docs() -> dict[str, str]:
+    return {name: schedule.doc for name, schedule in LR_SCHEDULES.entries().items()}
 
 
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -253,9 +260,8 @@ class Optim:
     momentum: Number = 0.9
     """Momentum of sgd, from 0 to below 1; adam and adamw do not use it."""
 
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the run, after the warm-up. cosine: falls to 0 at the last epoch, so train.epochs cannot be
-    changed on --resume. constant: can be continued for more epochs."""
+    schedule: Annotated[Text, Registered(LR_SCHEDULES.names, _schedule_docs)] = "constant"
+    """Learning rate over the run, after the warm-up."""
 
     warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
     """Epochs in which the learning rate rises linearly to optim.lr; at most train.epochs. 0.5 to 5 helps large batches and
@@ -464,14 +470,9 @@ def _walk(cls: Any, prefix: str) -> Iterator[Key]:
         marks = [*info.metadata, *(_plain(elements[0])[1] if elements else ())]
         limits = {limit: getattr(mark, limit) for mark in marks for limit in _LIMITS if hasattr(mark, limit)}
         registered = next((mark for mark in marks if isinstance(mark, Registered)), None)
-        yield Key(
-            f"{prefix}{name}",
-            info.default,
-            " ".join((info.description or "").split()),
-            info.annotation,
-            limits,
-            registered,
-        )
+        entries = registered.docs() if registered else {}
+        doc = [*(info.description or "").split(), *(f"{entry}: {text}" for entry, text in entries.items())]
+        yield Key(f"{prefix}{name}", info.default, " ".join(doc), info.annotation, limits, registered)
 
 
 def _fields(cls: Any) -> dict[str, FieldInfo]:

@@ -9,9 +9,9 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
+from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.runs import Run
 from animalclf.training.losses import LOSSES
-from animalclf.training.lr_schedules import LR_SCHEDULES
 from animalclf.utils import storage
 
 # Keys of `train` that a resume may change: they decide how a step is executed, not what it computes.

@@ -1,5 +1,5 @@
-"""The training loop: one epoch, one validation. Plain PyTorch, on one process or on the ranks of an initialised process
-group."""
+"""The training loop: one training epoch, one validation pass. Plain PyTorch, in one process or on the ranks of an
+initialised process group."""
 
 from __future__ import annotations
 
@@ -18,23 +18,20 @@ from animalclf.data.loader import Batch
 from animalclf.errors import UserError
 from animalclf.training.distributed import RankContext, all_reduce
 from animalclf.training.losses import LOSSES, Loss, log_loss_sum, weighted_sum
-from animalclf.training.lr_schedules import learning_rate
 from animalclf.training.mixup import MixedBatch
-from animalclf.training.optim import set_learning_rate
+from animalclf.training.optim import learning_rate, set_learning_rate
 from animalclf.training.step_graphs import StepGraphs
 
-DeviceAugment = Callable[
-    [torch.Tensor, np.ndarray], torch.Tensor
-]  # stored images and their manifest rows to the network's input
-Mix = Callable[[torch.Tensor, torch.Tensor, int], MixedBatch]  # images, labels and the step's number
+# Stored images uint8 (N, S, S, 3) and their manifest rows int64 (N,) to the network's input.
+DeviceAugment = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
+Mix = Callable[[torch.Tensor, torch.Tensor, int], MixedBatch]  # images, labels and the number of the step
 Progress = Callable[[int, float], None]  # images over all ranks so far, and seconds
 
 
 @dataclass
 class Clock:
-    """Time of this rank's pass in seconds, and its images. `read` and `augment` are spent by input tasks beside the
-    steps; `wait` (blocked on the input) and `copy` (host to device, and augmentation there) are part of `total`, the
-    rest of which is the steps."""
+    """Seconds and images of this rank's pass. `wait` (blocked on the input), `copy` (host to device, and augmentation
+    there) and the steps add up to `total`. Input tasks spend `read` and `augment` in parallel."""
 
     read: float = 0.0
     augment: float = 0.0
@@ -45,64 +42,65 @@ class Clock:
 
 
 def choose_bf16(precision: str, device: torch.device) -> bool:
-    """True where the step computes in bfloat16: asked for, or "auto" on hardware where that is faster (see
+    """Whether the step computes in bfloat16: with "bf16", and with "auto" on hardware where that is faster (see
     benchmarks/step.py)."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    abilities = torch.cpu.get_capabilities()
-    # Intel's AVX512-BF16 without AMX multiplies no faster than fp32; AMD's does so twice as fast.
-    return bool(
-        abilities.get("amx_bf16") or (abilities.get("avx512_bf16") and "Intel" not in str(abilities.get("cpu_name")))
-    )
+    capabilities = torch.cpu.get_capabilities()
+    # AVX512-BF16 without AMX is twice as fast as fp32 on AMD, and no faster on Intel.
+    is_intel = "Intel" in str(capabilities.get("cpu_name"))
+    return bool(capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and not is_intel))
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[object]:
+    """The context of a forward pass: bfloat16 autocast, or nothing."""
     return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
 def on_device(
     batches: Iterable[Batch], device: torch.device, clock: Clock, augment: DeviceAugment | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(image, label) on `device`. On a GPU the copy is pinned and asynchronous and the next batch is fetched while this
-    one is computed. `augment(image, index)` is applied there. The time that each part takes is added to `clock`."""
+    """(image, label) of each batch on `device`, with `augment(image, index)` applied there. On a GPU the copy is pinned
+    and asynchronous, and the next batch is fetched while this one is computed. Adds the time of each part to
+    `clock`."""
+    iterator = iter(batches)
 
-    def fetch(iterator: Iterator[Batch]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def fetch() -> tuple[torch.Tensor, torch.Tensor] | None:
         started = time.perf_counter()
         batch = next(iterator, None)
-        arrived = time.perf_counter()
-        clock.wait += arrived - started
+        received = time.perf_counter()
+        clock.wait += received - started
         if batch is None:
             return None
         if "seconds" in batch:
             read_seconds, augment_seconds = batch["seconds"].sum(0, dtype=np.float64)
             clock.read, clock.augment = clock.read + float(read_seconds), clock.augment + float(augment_seconds)
-        image, label = moved(batch["image"], device), moved(batch["label"], device)
+        image, label = to_tensor(batch["image"], device), to_tensor(batch["label"], device)
         if augment:
             image = augment(image, batch["index"])
         clock.images += len(label)
-        clock.copy += time.perf_counter() - arrived
+        clock.copy += time.perf_counter() - received
         return image, label
 
-    iterator = iter(batches)
-    ahead = fetch(iterator)
-    while ahead is not None:
-        current = ahead
+    following = fetch()
+    while following is not None:
+        current = following
         if device.type == "cuda":  # the copy of the next batch overlaps the step that the caller is about to queue
-            ahead = fetch(iterator)
+            following = fetch()
             yield current
         else:
             yield current
-            ahead = fetch(iterator)
+            following = fetch()
 
 
-def moved(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A batch's array (or tensor, on the device already) as a tensor on `device`. It must not be written into."""
-    if isinstance(values, torch.Tensor):  # on the device already
+def to_tensor(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch's array (or tensor, which is on `device` already) as a read-only tensor on `device`."""
+    if isinstance(values, torch.Tensor):
         return values
     with warnings.catch_warnings():
-        # The arrays lie read-only in the memory that they share with the input tasks, and nobody writes into a batch: no copy is needed.
+        # The arrays are read-only memory shared with the input tasks; nothing writes into a batch, so none is copied.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
@@ -130,7 +128,7 @@ class TrainPass:
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """Means over the images of an epoch, over all ranks. The accuracy of mixed images is by the label of the larger
+    """Means over the images of an epoch, over all ranks. The accuracy of mixed images counts the label of the larger
     part."""
 
     loss: float
@@ -143,15 +141,14 @@ def train_epoch(
 ) -> tuple[TrainMetrics, Clock]:
     """One pass over `batches`, an optimizer step each. Returns the metrics over all ranks, and this rank's clock.
 
-    Raises UserError where the loss is no longer a number.
+    Raises UserError where the loss becomes NaN or infinite.
     """
     network.train()
     train, optim, steps = settings.config.train, settings.config.optim, len(settings.step_sizes)
     device, loss = settings.ranks.device, LOSSES.get(train.loss)(settings.config)
     clock, bf16, started = Clock(), choose_bf16(train.precision, device), time.perf_counter()
-    sums = (
-        settings.graphs.sums.zero_() if settings.graphs else torch.zeros(2, dtype=torch.float64, device=device)
-    )  # read at the end alone
+    # Loss and correct predictions, read once at the end, so that no step waits for the GPU.
+    sums = settings.graphs.sums.zero_() if settings.graphs else torch.zeros(2, dtype=torch.float64, device=device)
 
     def optimize(batch: MixedBatch, global_size: int) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -183,7 +180,7 @@ def train_epoch(
     total_loss, correct, rows = totals.tolist()
     if not np.isfinite(total_loss):
         remedy = f"lower optim.lr (now {optim.lr:g}) or set optim.clip_norm=1"
-        raise UserError(f"the training loss is no longer a number in epoch {settings.epoch + 1}; {remedy}")
+        raise UserError(f"the training loss is NaN or infinite in epoch {settings.epoch + 1}; {remedy}")
     clock.total = time.perf_counter() - started
     return TrainMetrics(total_loss / rows, correct / rows, int(rows)), clock
 
@@ -197,11 +194,11 @@ def _forward_backward(
     bf16: bool,
     sums: torch.Tensor,
 ) -> None:
-    """The gradients of one step, in micro-batches; adds loss and correct predictions to `sums`, float64 (2,). On a GPU nothing here
-    waits for it.
+    """The gradients of one step, in micro-batches. Adds loss and correct predictions to `sums`, float64 (2,); does not
+    wait for the GPU.
 
-    The loss of a step is the mean over the *global* batch, so ranks with one image more count right and the gradient is
-    that of a single process.
+    The loss of a step is the mean over the *global* batch, so that the gradient is that of a single process also where
+    some ranks have one image more.
     """
     world_size, weights = settings.ranks.world_size, settings.class_weights
     micro_batches = list(batch.micro_batches(settings.config.train.accumulate))
@@ -212,8 +209,9 @@ def _forward_backward(
             with autocast(settings.ranks.device, bf16):
                 logits = network(part.image)
             value = part.fraction * weighted_sum(loss(logits, part.label), part.label, weights)
-            if part.other is not None:
-                value = value + (1 - part.fraction) * weighted_sum(loss(logits, part.other), part.other, weights)
+            if part.partner_label is not None:
+                partner_loss = weighted_sum(loss(logits, part.partner_label), part.partner_label, weights)
+                value = value + (1 - part.fraction) * partner_loss
             (value * (world_size / global_size)).backward()
         with torch.no_grad():
             sums += torch.stack([value, (logits.argmax(1) == part.label).sum()]).double()
@@ -250,8 +248,8 @@ def validate(
     return confusion.view(classes, classes).cpu().numpy(), float(loss.item())
 
 
-def same_count(name: str, seen: int, expected: int) -> None:
-    """Raise RuntimeError unless every row of the manifest was seen exactly once."""
+def check_row_count(name: str, seen: int, expected: int) -> None:
+    """Raises RuntimeError unless a pass has seen every row of the manifest exactly once."""
     if seen != expected:
         raise RuntimeError(
             f"{seen} {name} rows were seen, the manifest has {expected}: this is a bug, please report it"

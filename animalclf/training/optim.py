@@ -1,60 +1,71 @@
-"""Optimizers by name (`optim.name` selects one), and averaged weights."""
+"""Optimizers by name (`optim.name` selects one), the learning rate of a step, and averaged weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
 
 from animalclf.config import Optim
+from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.utils.registry import Registry
 
-Groups = list[dict[str, Any]]  # parameter groups of torch.optim, each with its weight decay
-OPTIMIZERS: Registry[Callable[[Groups, Optim], torch.optim.Optimizer]] = Registry("optimizer", key="optim.name")
+OptimizerState = dict[str, Any]  # as torch.optim.Optimizer.state_dict returns it
+ParameterGroups = list[dict[str, Any]]  # of torch.optim: "params" and "weight_decay"
+MakeOptimizer = Callable[[ParameterGroups, Optim], torch.optim.Optimizer]
+OPTIMIZERS: Registry[MakeOptimizer] = Registry("optimizer", key="optim.name")
 
 
 @OPTIMIZERS.register("adam")
-def adam(groups: Groups, spec: Optim) -> torch.optim.Optimizer:
+def adam(groups: ParameterGroups, spec: Optim) -> torch.optim.Optimizer:
     """Adam with Keras's constants: betas (0.9, 0.999), eps 1e-7 by default."""
     return torch.optim.Adam(groups, lr=spec.lr, eps=spec.eps, fused=True)
 
 
 @OPTIMIZERS.register("adamw")
-def adamw(groups: Groups, spec: Optim) -> torch.optim.Optimizer:
+def adamw(groups: ParameterGroups, spec: Optim) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov, Hutter 2019)."""
     return torch.optim.AdamW(groups, lr=spec.lr, eps=spec.eps, fused=True)
 
 
 @OPTIMIZERS.register("sgd")
-def sgd(groups: Groups, spec: Optim) -> torch.optim.Optimizer:
+def sgd(groups: ParameterGroups, spec: Optim) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov momentum."""
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0)
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], spec: Optim) -> torch.optim.Optimizer:
-    """The optimizer `spec.name` over the trainable ones of `parameters`. Vectors (biases, norm scales) are not
-    decayed."""
-    trainable = [p for p in parameters if p.requires_grad]
+    """The optimizer `spec.name` of the trainable `parameters`. Vectors (biases, norm scales) have no weight decay."""
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": spec.weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     return OPTIMIZERS.get(spec.name)([group for group in groups if group["params"]], spec)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def learning_rate(spec: Optim, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """The learning rate of optimizer step `step`, counted from 0 over the whole run."""
+    warmup = spec.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return spec.lr * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, steps_per_epoch * epochs - warmup)
+    return spec.lr * LR_SCHEDULES.get(spec.schedule).factor(min(1.0, progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of the next step for all groups. Steps recorded as CUDA graphs read it from a tensor."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(lr)
         else:
-            group["lr"] = rate
+            group["lr"] = lr
 
 
-def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state without what recorded steps add to its settings, so that any device can resume from it."""
+def portable_state(optimizer: torch.optim.Optimizer) -> OptimizerState:
+    """The optimizer's state without the settings that CUDA graphs need, so that any device can resume from it."""
     state = optimizer.state_dict()
     groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
     return {
@@ -63,36 +74,43 @@ def portable_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
+class AverageState(TypedDict):
+    """A WeightAverage in a checkpoint."""
+
+    state: dict[str, torch.Tensor]
+    updates: int
+
+
 class WeightAverage:
     """Exponential moving average of a module's state (parameters and BatchNorm statistics). The decay warms up with the
-    number of updates, min(decay, (1 + n) / (10 + n)), so that short runs are not stuck at the initial weights (as
-    TensorFlow's averages do)."""
+    number of updates n, min(decay, (1 + n) / (10 + n)), as TensorFlow's does, so that short runs forget their initial
+    weights."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.state = _copy(module)
-        self.trained: dict[str, torch.Tensor] = {}  # the module's own state while the average stands in its place
+        self.state = _clone_state(module)
+        self.trained: dict[str, torch.Tensor] = {}  # the module's own state, from `apply` to `restore`
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        own, trained = self.state, module.state_dict()
-        moving = [name for name, value in trained.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [own[name] for name in moving], [trained[name] for name in moving], 1 - decay
-        )  # a few kernels, not one a tensor
-        for name in trained.keys() - set(moving):
-            own[name].copy_(trained[name])
+        average, trained = self.state, module.state_dict()
+        floating = [name for name, value in trained.items() if value.is_floating_point()]
+        # One call for all tensors: a few kernels instead of one for each.
+        torch._foreach_lerp_([average[name] for name in floating], [trained[name] for name in floating], 1 - decay)
+        for name in trained.keys() - set(floating):
+            average[name].copy_(trained[name])
 
     def apply(self, module: nn.Module) -> None:
-        """Put the averaged state into `module`, for evaluation, until `restore`."""
-        self.trained = _copy(module)
+        """Load the averaged state into `module`, for evaluation, until `restore`."""
+        self.trained = _clone_state(module)
         module.load_state_dict(self.state)
 
     def restore(self, module: nn.Module) -> None:
+        """Load the module's own state again."""
         module.load_state_dict(self.trained)
 
 
-def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
+def _clone_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -1,5 +1,5 @@
-"""One training from a configuration and a prepared set to a whole run folder. Plain PyTorch; every rank runs the same
-function."""
+"""One training: from a configuration and a prepared set to a complete run folder. Plain PyTorch; every rank runs the
+same function."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from animalclf.data.loader import Loader, LoaderFactory
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import Phase, sampling_plan
 from animalclf.metrics import from_confusion
-from animalclf.rows import EpochRow, StartupEvent, PhaseProgress, ProgressEvent, TrainingResult
+from animalclf.rows import EpochRow, PhaseProgress, ProgressEvent, StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, step_graphs
 from animalclf.training.context import TrainContext
@@ -27,9 +27,9 @@ from animalclf.training.distributed import RankContext, average_statistics, on_a
 from animalclf.training.final_eval import finish
 from animalclf.training.frozen_features import FeatureLoader, feature_loader
 from animalclf.training.loop import Clock, TrainMetrics, TrainPass
-from animalclf.training.lr_schedules import learning_rate
 from animalclf.training.mixup import mix_batch
-from animalclf.training.profiler import traced
+from animalclf.training.optim import learning_rate
+from animalclf.training.profiler import trace_steps
 from animalclf.training.progress import Report
 from animalclf.training.step_graphs import StepGraphs
 from animalclf.training.train_state import TrainState, create_or_resume, is_done, out_of_patience, save
@@ -39,7 +39,7 @@ PROGRESS_SECONDS = 0.5  # between two progress events of a pass
 
 
 def ignore(event: ProgressEvent | EpochRow) -> None:
-    """For callers of `train` that want no progress."""
+    """Takes an event and does nothing."""
 
 
 def train(
@@ -54,9 +54,9 @@ def train(
     """Train `config` on `prepared` from the last finished epoch in the run folder, or from the start. Returns the
     content of result.json.
 
-    `make_loader(plan, passes)` gives this rank's batches. `on_epoch` gets each row of metrics.jsonl, on every rank.
-    `report` gets progress events; an EpochEnd once the epoch is stored and cannot be lost. Only rank 0 writes. Raises
-    UserError on all ranks or on none.
+    `make_loader(plan, passes)` creates the loader of this rank's batches. `on_epoch` is called with each row of
+    metrics.jsonl, on every rank, `report` with progress events: an EpochEnd comes once the epoch is saved. Only rank 0
+    writes files. Raises UserError on all ranks or on none.
     """
     started = time.time()
     report(StartupEvent("workers", ranks.world_size))
@@ -65,9 +65,7 @@ def train(
     context = TrainContext(config, prepared, plan, run, ranks, make_loader, report)
     state = on_all_ranks(lambda: create_or_resume(config, run, len(prepared.classes), ranks))
     features = None
-    if is_done(
-        state.history, config
-    ):  # a crash may have come between the last checkpoint and the history that it holds
+    if is_done(state.history, config):  # a crash may have lost the metrics.jsonl that the last checkpoint repeats
         on_all_ranks(lambda: None if ranks.rank else run.write_metrics(state.history))
     else:
         features = train_epochs(context, state, on_epoch)
@@ -79,7 +77,7 @@ def train(
 
 @dataclass(frozen=True, eq=False)
 class Trainee:
-    """What is trained on which batches: the whole model on images, or its head on the features of a frozen base."""
+    """What trains, and on which batches: the whole model on images, or its head on the features of a frozen base."""
 
     network: nn.Module
     parallel: nn.Module
@@ -94,18 +92,17 @@ class Trainee:
 def train_epochs(
     context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]
 ) -> FeatureLoader | None:
-    """Train and save the epochs that are left. Returns the features of a frozen base, where they were computed."""
+    """Train and save the remaining epochs. Returns the features of a frozen base, where they were computed."""
     config, run, ranks = context.config, context.run, context.ranks
     trainee = _trainee(context, state)
     features_seconds, checkpoint_seconds = trainee.features_seconds, 0.0
-    profiling = (
-        traced(run, ranks.device) if config.train.profile and ranks.rank == 0 else contextlib.nullcontext(lambda: None)
-    )
-    with checkpoint.Writer(run, ranks.device) as writer, profiling as mark_step:
+    profile = config.train.profile and ranks.rank == 0
+    profiling = trace_steps(run, ranks.device) if profile else contextlib.nullcontext(lambda: None)
+    with checkpoint.Writer(run, ranks.device) as writer, profiling as profiler_step:
         for epoch in range(len(state.history), config.train.epochs):
-            row = _epoch(context, state, trainee, epoch, mark_step)
+            row = _epoch(context, state, trainee, epoch, profiler_step)
             ended = time.perf_counter()
-            # An epoch's seconds include what came before it: the checkpoint of the last one, and in the first one the features.
+            # The seconds of an epoch include the checkpoint of the epoch before, and those of the first the features.
             seconds = row.seconds + checkpoint_seconds + features_seconds
             row = replace(
                 row, seconds=seconds, checkpoint_seconds=checkpoint_seconds, features_seconds=features_seconds or None
@@ -144,14 +141,15 @@ def _step_graphs(config: Config, optimizer: torch.optim.Optimizer, ranks: RankCo
 
 
 def worth_compiling(config: Config, rows: int, device: torch.device) -> bool:
-    """Whether `torch.compile` is asked for, or earns its time in a training on `rows` images an epoch."""
+    """Whether to use `torch.compile`: where it is configured, or earns its time in a training on `rows` images an
+    epoch."""
     long_enough = 0 < config.train.compile_from <= rows * config.train.epochs
     return config.train.compile or (device.type == "cuda" and long_enough)
 
 
 def _parallel(network: nn.Module, compiled: bool, ranks: RankContext) -> nn.Module:
     if compiled:
-        # Compiled for each batch size, of which an epoch has two: kernels for any size are a sixth slower.
+        # Compiled for each of the two batch sizes of an epoch: kernels for any size are a sixth slower.
         network = torch.compile(network, dynamic=False)  # type: ignore[assignment]
     if ranks.world_size == 1:
         return network
@@ -163,14 +161,13 @@ def _parallel(network: nn.Module, compiled: bool, ranks: RankContext) -> nn.Modu
 
 
 def _epoch(
-    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, mark_step: Callable[[], None]
+    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, profiler_step: Callable[[], None]
 ) -> EpochRow:
-    """Train and validate one epoch. The averaged weights, where there are any, are left in the model."""
+    """Train and validate one epoch. Leaves the averaged weights, where they are configured, in the model."""
     started = time.perf_counter()
-    torch.manual_seed(
-        hash((context.config.seed, epoch, context.ranks.rank)) & 0x7FFFFFFF
-    )  # dropout: a resume draws the same
-    metrics, clock = _train(context, state, trainee, epoch, mark_step)
+    # Of dropout: a resume draws the same numbers.
+    torch.manual_seed(hash((context.config.seed, epoch, context.ranks.rank)) & 0x7FFFFFFF)
+    metrics, clock = _train(context, state, trainee, epoch, profiler_step)
     average_statistics(state.model)
     if state.average:
         state.average.apply(state.model)
@@ -202,13 +199,14 @@ def _epoch(
 
 
 def _train(
-    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, mark_step: Callable[[], None]
+    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, profiler_step: Callable[[], None]
 ) -> tuple[TrainMetrics, Clock]:
     config, plan, ranks = context.config, context.plan, context.ranks
     augment, rows = config.augment, len(plan.rows["train"])
-    on_device = partial(
+    augment_batch = partial(
         torch_form.augment_batch, augment=augment, seed=config.seed, epoch=epoch, input_size=plan.input_size
     )
+    mix = partial(mix_batch, augment=augment, seed=config.seed, epoch=epoch)
     update_average = [partial(state.average.update, state.model)] if state.average else []
     settings = TrainPass(
         config=config,
@@ -216,19 +214,17 @@ def _train(
         step_sizes=plan.step_sizes("train"),
         ranks=ranks,
         class_weights=trainee.class_weights,
-        augment=on_device if plan.augment_on_device else None,
-        mix=partial(mix_batch, augment=augment, seed=config.seed, epoch=epoch)
-        if augment.mixup or augment.cutmix
-        else None,
+        augment=augment_batch if plan.augment_on_device else None,
+        mix=mix if augment.mixup or augment.cutmix else None,
         graphs=trainee.graphs,
-        after_step=(*update_average, mark_step),
+        after_step=(*update_average, profiler_step),
         progress=PassProgress(context, "train", epoch),
     )
     state.model.train()
     metrics, clock = loop.train_epoch(
         trainee.parallel, trainee.loader.batches("train", epoch), state.optimizer, settings
     )
-    loop.same_count("training", metrics.rows, rows)
+    loop.check_row_count("training", metrics.rows, rows)
     return metrics, clock
 
 
@@ -244,12 +240,12 @@ def _validate(context: TrainContext, state: TrainState, trainee: Trainee, epoch:
         progress=PassProgress(context, "val", epoch),
     )
     rows = int(confusion.sum())
-    loop.same_count("validation", rows, len(context.plan.rows["val"]))
+    loop.check_row_count("validation", rows, len(context.plan.rows["val"]))
     return {"loss": loss / rows, **from_confusion(confusion)}
 
 
 def class_weights(context: TrainContext) -> torch.Tensor | None:
-    """n / (classes x n_class), float32 (classes,): a class of average size weighs 1. None unless `train.balance` is
+    """n / (classes x n_class), float32 (classes,): a class of average size has weight 1. None unless `train.balance` is
     class_weights."""
     if context.config.train.balance != "class_weights":
         return None
@@ -259,7 +255,7 @@ def class_weights(context: TrainContext) -> torch.Tensor | None:
 
 
 class PassProgress:
-    """Reports how far a pass is, at most twice a second, and at its end."""
+    """Reports the progress of a pass, at most twice a second, and at its end."""
 
     def __init__(self, context: TrainContext, phase: Phase, epoch: int) -> None:
         self.context, self.phase, self.epoch = context, phase, epoch
@@ -267,9 +263,7 @@ class PassProgress:
         self.throttle = Throttle(PROGRESS_SECONDS)
 
     def __call__(self, done: int, seconds: float) -> None:
-        """`done` images are through after `seconds`."""
+        """`done` images over all ranks after `seconds`."""
         if self.throttle.ready(always=done >= self.total):
-            epochs = self.context.config.train.epochs
-            self.context.report(
-                PhaseProgress(self.phase, min(done, self.total), self.total, seconds, self.epoch + 1, epochs)
-            )
+            epoch, epochs, done = self.epoch + 1, self.context.config.train.epochs, min(done, self.total)
+            self.context.report(PhaseProgress(self.phase, done, self.total, seconds, epoch, epochs))
