@@ -124,7 +124,7 @@ def train(
     from animalclf.training.resources import Workers
     from animalclf.utils import storage
 
-    mlflow_log.wanted()
+    mlflow_log.enabled()
     wanted = Workers.parse(str(workers))
     overrides = _overrides(set, limit) | ({"train.profile": True} if profile else {})
     config = checks.resolve_config(configuration.load(recipe, overrides))
@@ -198,7 +198,7 @@ def compare(
     folder = _folder(out, "compare")
     with LiveTable(spec.trials) as live:
         flags: dict[str, Any] = {"workers": workers, "cpu": cpu, "resume": resume, "max_concurrent": max_concurrent}
-        summary = run_trials(spec, str(data), folder, prepared_at=str(prepared), show=live.show, **flags)
+        summary = run_trials(spec, str(data), folder, prepared_dir=str(prepared), show=live.show, **flags)
     for trial in summary.trials:
         if trial.state == "failed":
             console.print(

@@ -1,4 +1,4 @@
-"""Comparisons on Ray Tune: trials end to end, faults, Ctrl-C and resume, ASHA, refusals; and what people see of them."""
+"""Comparisons on Ray Tune: trials end to end, failures, Ctrl-C and resume, ASHA, checks, console output."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from animalclf.runs import Run
 from animalclf.tuning.live import LiveTable
 from animalclf.tuning.spec import build_spec
 
-EPOCHS = 4  # of the trials that are interrupted: too many to be over before a worker hears of it
+EPOCHS = 4  # of the interrupted trials: enough that they do not end before the interrupt reaches their workers
 SMALL = {"model.input_size": 76, "train.batch_size": 16, "train.precision": "fp32"}
 SLOW = {**SMALL, "optim.lr": 1e-4}
 
@@ -29,19 +29,22 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def comparing(ray_local, monkeypatch):
-    """`compare` and a list of the stored sets that were loaded for it."""
+    """`compare`, and a list of the prepared sets that it caches."""
     from animalclf.tuning import compare
 
-    loaded, load = [], compare.cache_images
-    monkeypatch.setattr(
-        compare, "cache_images", lambda *arguments: loaded.append(arguments[0].root) or load(*arguments)
-    )
-    return compare.compare, loaded
+    cached, cache_images = [], compare.cache_images
+
+    def counted_cache(prepared, in_memory):
+        cached.append(prepared.root)
+        return cache_images(prepared, in_memory)
+
+    monkeypatch.setattr(compare, "cache_images", counted_cache)
+    return compare.compare, cached
 
 
 @pytest.mark.ray
-def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path, comparing, prepared, capsys):
-    compare, loaded = comparing
+def test_failing_trials_then_an_added_seed_then_ctrl_c_then_resume(tmp_path, comparing, prepared, capsys):
+    compare, cached = comparing
     out = str(tmp_path / "comparison")
     broken = {"recipe": "big_cnn", "name": "broken", "set": {"optim.name": "sgd", "optim.lr": 1e30}}
     settings = SLOW | {"train.epochs": EPOCHS}
@@ -56,34 +59,33 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
                 os.kill(worker, signal.SIGKILL)
 
     spec = build_spec({"recipes": [broken, "big_cnn"], "set": settings})
-    answer = compare(spec, prepared.root, out, show=show)
+    summary = compare(spec, prepared.root, out, show=show)
     assert killed, "no training worker was found to kill"
     good, bad = Run(f"{out}/trials/big_cnn-s0"), Run(f"{out}/trials/broken-s0")
-    by_slug = {trial.slug: trial for trial in answer.trials}
+    by_slug = {trial.slug: trial for trial in summary.trials}
     assert by_slug["broken-s0"].state == "failed" and "optim.lr" in by_slug["broken-s0"].reason
     assert by_slug["big_cnn-s0"].state == "finished" and by_slug["big_cnn-s0"].epochs == EPOCHS
-    assert answer.runs == [good.root] and good.result().recipe == "big_cnn" and not bad.finished()
+    assert summary.runs == [good.root] and good.result().recipe == "big_cnn" and not bad.finished()
     assert [row.epoch for row in good.metrics()] == list(range(1, EPOCHS + 1))
-    assert loaded == [prepared.root], "one place for the pictures, shared by all trials"
-    assert [
-        states.count(one) for one in [("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")]
-    ] == [1, 1, 1]
+    assert cached == [prepared.root], "one image cache, shared by all trials"
+    for change in (("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")):
+        assert states.count(change) == 1
     assert "one at a time" in capsys.readouterr().err
 
     with pytest.raises(UserError, match="--resume"):
         compare(spec, prepared.root, out)
-    other = tiny_prepared(tmp_path / "other", (21, 16, 9), size=76)
-    with pytest.raises(UserError, match=r"other pictures.*train: 33 -> 34"):
-        compare(spec, other.root, out, resume=True)
+    other_images = tiny_prepared(tmp_path / "other", (21, 16, 9), size=76)
+    with pytest.raises(UserError, match=r"other images.*train: 33 -> 34"):
+        compare(spec, other_images.root, out, resume=True)
     same_names = tiny_prepared(tmp_path / "same", (21, 16, 8), size=76, seed=5)
-    with pytest.raises(UserError, match=r"other pictures.*tiny-0 -> tiny-5"):
+    with pytest.raises(UserError, match=r"other images.*tiny-0 -> tiny-5"):
         compare(spec, same_names.root, out, resume=True)
     with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 4 -> 5"):
         compare(spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": 5}), prepared.root, out, resume=True)
 
     states.clear()
-    ended, rows = good.result(), []
-    two = spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": EPOCHS}, seeds="2")
+    good_result, epochs = good.result(), []
+    two_seeds = spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": EPOCHS}, seeds="2")
 
     def interrupt(event):
         show(event)
@@ -91,54 +93,53 @@ def test_trials_with_faults_then_one_seed_more_then_ctrl_c_then_resume(tmp_path,
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(two, prepared.root, out, resume=True, show=interrupt)
-    assert [slug for slug, state in states if state == "running"] == ["big_cnn-s1"], "only what is new runs"
+        compare(two_seeds, prepared.root, out, resume=True, show=interrupt)
+    assert [slug for slug, state in states if state == "running"] == ["big_cnn-s1"], "only the new trial runs"
     added = Run(f"{out}/trials/big_cnn-s1")
-    assert not gone(train_workers), "the interrupted trial's workers still run"
-    done = added.metrics()  # only now: an epoch may have ended before its worker
-    assert 1 <= len(done) < EPOCHS and not added.finished()
+    assert not remaining(train_workers), "the interrupted trial's workers still run"
+    history = added.metrics()  # read after the worker ended, which may have finished another epoch
+    assert 1 <= len(history) < EPOCHS and not added.finished()
 
     def record(event):
         if isinstance(event, TrialProgress) and isinstance(event.event, EpochEnd):
-            rows.append(event.event.row.epoch)
+            epochs.append(event.event.row.epoch)
 
-    more = compare(two, prepared.root, out, resume=True, show=record)
-    assert more.runs == [good.root, added.root] and good.result() == ended
-    assert [trial.state for trial in more.trials] == ["failed", "finished", "finished"]
-    assert rows == list(range(len(done) + 1, EPOCHS + 1)) and added.metrics()[: len(done)] == done, (
-        "the finished epochs were kept"
-    )
+    resumed = compare(two_seeds, prepared.root, out, resume=True, show=record)
+    assert resumed.runs == [good.root, added.root] and good.result() == good_result
+    assert [trial.state for trial in resumed.trials] == ["failed", "finished", "finished"]
+    assert epochs == list(range(len(history) + 1, EPOCHS + 1)), "finished epochs are not repeated"
+    assert added.metrics()[: len(history)] == history
 
 
 @pytest.mark.ray
-def test_asha_stops_a_bad_trial_and_its_resources_come_back(tmp_path, comparing, prepared):
+def test_asha_stops_a_bad_trial_and_frees_its_resources(tmp_path, comparing, prepared):
     import ray
 
     compare, _ = comparing
     out = str(tmp_path / "comparison")
     settings = SMALL | {"train.epochs": 4, "train.monitor": "loss"}
     spec = spec_of(recipes="big_cnn", overrides=settings, grid=["optim.lr=1e-4,0.3"], schedule="asha")
-    answer = compare(spec, prepared.root, out)
-    good, bad = answer.trials
+    summary = compare(spec, prepared.root, out)
+    good, bad = summary.trials
     assert (good.state, good.epochs) == ("finished", 4)
     assert bad.state == "stopped" and bad.epochs < 4 and "ASHA" in bad.reason
-    assert answer.runs == [good.run] and not Run(bad.run).finished() and Run(bad.run).config().optim.lr == 0.3
-    assert not gone(train_workers), "the stopped trial's workers still run"
-    assert gone(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
-    again = compare(spec, prepared.root, out, resume=True)
-    assert [(trial.state, trial.epochs) for trial in again.trials] == [("finished", 4), ("stopped", bad.epochs)]
+    assert summary.runs == [good.run] and not Run(bad.run).finished() and Run(bad.run).config().optim.lr == 0.3
+    assert not remaining(train_workers), "the stopped trial's workers still run"
+    assert remaining(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
+    resumed = compare(spec, prepared.root, out, resume=True)
+    assert [(trial.state, trial.epochs) for trial in resumed.trials] == [("finished", 4), ("stopped", bad.epochs)]
 
 
-def gone(look):
-    """What `look` finds in the end; waits up to 30 s for nothing."""
-    until = time.monotonic() + 30
-    while (found := look()) and time.monotonic() < until:
+def remaining(poll):
+    """The result of `poll()` once it is empty or zero, or after 30 s."""
+    deadline = time.monotonic() + 30
+    while (result := poll()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    return found
+    return result
 
 
 @pytest.mark.ray
-def test_what_cannot_be_compared_is_refused_before_any_training(tmp_path, comparing, prepared, monkeypatch):
+def test_invalid_comparisons_are_refused_before_any_training(tmp_path, comparing, prepared, monkeypatch):
     compare, _ = comparing
     out = str(tmp_path / "comparison")
     spec = spec_of(recipes="big_cnn", overrides=SLOW)
@@ -148,16 +149,16 @@ def test_what_cannot_be_compared_is_refused_before_any_training(tmp_path, compar
         compare(spec, prepared.root, out, workers=20)
     with pytest.raises(UserError, match="stored at 76 px"):
         compare(spec_of(recipes="big_cnn"), prepared.root, out)
-    blind = tiny_prepared(tmp_path / "blind", (21, 16, 8), size=76, val=0)
-    with pytest.raises(UserError, match="balanced_accuracy is not reported"):
-        compare(spec, blind.root, out)
+    unvalidated = tiny_prepared(tmp_path / "unvalidated", (21, 16, 8), size=76, val=0)
+    with pytest.raises(UserError, match="balanced_accuracy is not computed"):
+        compare(spec, unvalidated.root, out)
     monkeypatch.setitem(sys.modules, "optuna", None)
     search = spec_of(
         recipes="big_cnn", overrides=SMALL, search=["optim.lr=log:1e-5:1e-2"], samples=2, searcher="optuna"
     )
     with pytest.raises(UserError, match=r"animalclf\[optuna\]"):
         compare(search, prepared.root, out)
-    assert not os.path.exists(f"{out}/comparison.yaml"), "a refused comparison must not stand in the way of the next"
+    assert not os.path.exists(f"{out}/comparison.yaml"), "a refused comparison must not block the next one"
     assert not os.path.exists(f"{out}/running.json")
 
 
@@ -168,15 +169,15 @@ def test_trials_at_a_time(ray_local, monkeypatch):
     from animalclf.tuning.compare import concurrency
 
     assert concurrency(1, False) == 1, "a CPU worker uses all cores of its node"
-    assert concurrency(1, False, asked=2) == 2 and concurrency(1, False, asked=9) == 2
+    assert concurrency(1, False, requested=2) == 2 and concurrency(1, False, requested=9) == 2
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 8.0})
     assert [concurrency(workers, True) for workers in (1, 2, 3, 8)] == [8, 4, 2, 1]
-    assert concurrency(1, True, asked=3) == 3
+    assert concurrency(1, True, requested=3) == 3
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4}}] * 4)
     assert [concurrency(workers, False) for workers in (1, 2, 4)] == [4, 2, 1]
 
 
-def test_a_failure_is_told_in_one_line():
+def test_the_reason_of_a_failure_is_one_line():
     from animalclf.tuning.trials import failure_reason
 
     assert failure_reason(UserError("optim.lr: too high")) == "optim.lr: too high"
@@ -186,7 +187,7 @@ def test_a_failure_is_told_in_one_line():
     assert failure_reason(nested) == "ValueError: wrong shape"
 
 
-def test_people_see_every_trial_once_an_epoch_or_a_table():
+def test_console_output_is_a_line_an_epoch_or_a_live_table():
     trials = spec_of(recipes="big_cnn", overrides={"train.epochs": 3}, seeds="30").trials
     row = EpochRow(1, seconds=2.0, images_per_s=50.0, train_loss=1.0, val={"balanced_accuracy": 0.4})
     entry = TrialEntry(slug="big_cnn-s0", name="big_cnn", seed=0, run="")
@@ -204,13 +205,12 @@ def test_people_see_every_trial_once_an_epoch_or_a_table():
         table.show(TrialProgress("big_cnn-s0", PhaseProgress("train", 10, 20, 0.1, epoch=2)))
         assert table.lines["big_cnn-s0"].left == pytest.approx(3.0)
         table.show(replace(entry, slug="big_cnn-s1", state="failed", seed=1, reason="[no] lr"))
-        said = screen.getvalue()
-        assert said.count("epoch 1/3 | train loss") == 1 and "balanced_accuracy 0.4000, best 0.4000" in said
-        assert (
-            said.count("images | ") == 1 and "big_cnn, seed 0: epoch 1/3 training, 5 of 20 images | 10 images/s" in said
-        )
-        assert "big_cnn, seed 1: failed after 0 epochs: [no] lr" in said
+        text = screen.getvalue()
+        assert text.count("epoch 1/3 | train loss") == 1 and "balanced_accuracy 0.4000, best 0.4000" in text
+        assert text.count("images | ") == 1
+        assert "big_cnn, seed 0: epoch 1/3 training, 5 of 20 images | 10 images/s" in text
+        assert "big_cnn, seed 1: failed after 0 epochs: [no] lr" in text
         console.print(table.table())
-        drawn = screen.getvalue()[len(said) :]
-        assert "training" in drawn and "1/3" in drawn and "0.4000" in drawn and "and 18 more" in drawn
-        assert drawn.count("\n") <= 20
+        table_text = screen.getvalue()[len(text) :]
+        assert all(part in table_text for part in ("training", "1/3", "0.4000", "and 18 more"))
+        assert table_text.count("\n") <= 20

@@ -1,5 +1,5 @@
-"""What processes tell each other while a training or a comparison runs. Few imports: it is an actor, whose process has
-to load them."""
+"""Messages between the processes of a training or a comparison. Few imports, because the mailbox's process loads them
+all."""
 
 from __future__ import annotations
 
@@ -13,26 +13,22 @@ Report = Callable[[ProgressEvent], None]  # takes the progress events of a train
 
 
 class Mailbox:
-    """An actor: progress from the workers to the driver, and words that anyone may say and ask for."""
+    """An actor: events of workers and trials, and requests to stop a training or a trial."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.words: set[str] = set()
         self.group: Any = None  # ray.util.placement_group.PlacementGroup of the training's workers
         self.stopping = False
+        self.trials_to_stop: set[str] = set()  # slugs
+        self.ended_trials: set[str] = set()
 
     def post(self, event: Event) -> None:
         self.events.append(event)
 
     def take(self) -> list[Event]:
+        """The events since the last call."""
         events, self.events = self.events, []
         return events
-
-    def say(self, word: str) -> None:
-        self.words.add(word)
-
-    def said(self, word: str) -> bool:
-        return word in self.words
 
     def enter(self, group: Any) -> bool:
         """A worker of placement group `group` starts. Returns False where the training is to stop."""
@@ -40,18 +36,35 @@ class Mailbox:
         return not self.stopping
 
     def stop(self) -> Any:
-        """The training is to stop. Returns its workers' placement group, None before they start."""
+        """Request the end of the training. Returns its workers' placement group, None before they start."""
         self.stopping = True
         return self.group
 
     def stopped(self) -> bool:
+        """Whether the end of the training was requested."""
         return self.stopping
+
+    def stop_trials(self, slugs: set[str]) -> None:
+        """Request the end of trials."""
+        self.trials_to_stop |= slugs
+
+    def is_to_stop(self, slug: str) -> bool:
+        """Whether the end of the trial was requested."""
+        return slug in self.trials_to_stop
+
+    def trial_ended(self, slug: str) -> None:
+        """The trial's training has ended."""
+        self.ended_trials.add(slug)
+
+    def have_ended(self, slugs: set[str]) -> bool:
+        """Whether the trainings of all these trials have ended."""
+        return slugs <= self.ended_trials
 
 
 def open_mailbox() -> Any:
-    """The handle of a Mailbox on the driver's own node, so that it dies with no other."""
+    """Start a Mailbox on this process's node, so that no other node's failure ends it. Returns the actor's handle."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=this_node)(Mailbox).remote()

@@ -1,4 +1,4 @@
-"""The comparison folder (local or s3://): the only place that knows its file names, and what is known of each trial.
+"""The comparison folder (local or s3://): the only module that knows its file names; the state of each trial.
 
 comparison.yaml      the data and all trials, resolved
 summary.json         the state of every trial, as `compare` returns it
@@ -25,110 +25,117 @@ from animalclf.utils import storage
 
 Show = Callable[[TrialProgress | TrialEntry], None]
 PLAN, SUMMARY, TRIALS, ENSEMBLES = "comparison.yaml", "summary.json", "trials", "ensemble"
-ENDED = ("finished", "stopped")  # states that a resume leaves alone
+ENDED = ("finished", "stopped")  # states that a resume does not change
 
 
 @dataclass(frozen=True)
 class TuneEvent:
-    """What Tune does with a trial."""
+    """A change of a trial in Tune."""
 
     entry: TrialEntry
-    """The trial as it begins, for trials that a searcher proposes."""
+    """The trial at its start: new where a searcher proposes it."""
     state: Literal["running", "complete", "failed"]
     ended: bool
-    """Whether it had ended before this start, and only replays its history."""
+    """Whether the trial ended in an earlier start, and only replays its history."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What an earlier start wrote into a comparison folder: the data, the planned trials (items of comparison.yaml, by slug) and what became of all
-    trials (items of summary.json)."""
+class StoredComparison:
+    """What an earlier start wrote into a comparison folder."""
 
     data: ComparedData
     planned: dict[str, Mapping[str, object]]
+    """The trials in comparison.yaml, by slug."""
     entries: list[TrialEntry]
+    """The trials in summary.json."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison folder holds: the state of every trial, and the ensembles of those that finished."""
+    """The content of a comparison folder: the state of every trial, and the ensembles of the finished ones."""
 
     trials: list[TrialEntry]
     ensembles: list[EnsembleResult]
 
 
 def read_comparison(root: str) -> Comparison | None:
-    """The comparison in the folder `root`, which may have been moved since; None where there is none."""
+    """The comparison in the folder `root`, also after the folder was moved; None where there is none."""
     root = storage.absolute(root)
     if not storage.exists(storage.join(root, SUMMARY)):
         return None
     summary = storage.read_json(storage.join(root, SUMMARY))
-    before = f"{summary.get('comparison', root)}/"
+    old_root = f"{summary.get('comparison', root)}/"
 
-    def moved(url: str) -> str:
-        return storage.join(root, url.removeprefix(before)) if url.startswith(before) else url
+    def current(url: str) -> str:
+        return storage.join(root, url.removeprefix(old_root)) if url.startswith(old_root) else url
 
-    trials = [replace(entry, run=moved(entry.run)) for entry in map(TrialEntry.from_dict, summary["trials"])]
+    trials = [replace(entry, run=current(entry.run)) for entry in map(TrialEntry.from_dict, summary["trials"])]
     results = [Run(storage.join(root, ENSEMBLES, method)) for method in METHODS]
     ensembles = [EnsembleResult.from_dict(run.read_result()) for run in results if run.finished()]
     return Comparison(
-        trials, [replace(one, run=moved(one.run), members=[moved(url) for url in one.members]) for one in ensembles]
+        trials,
+        [
+            replace(ensemble, run=current(ensemble.run), members=[current(url) for url in ensemble.members])
+            for ensemble in ensembles
+        ],
     )
 
 
-def open_folder(out: str, resume: bool) -> Stored | None:
-    """The comparison that is in `out` already; None for a new one. Raises UserError where `resume` does not agree with that."""
+def open_folder(out: str, resume: bool) -> StoredComparison | None:
+    """The comparison that `out` already contains; None for a new one. Raises UserError for an existing one without
+    `resume`, and for `resume` without one."""
     if not storage.exists(storage.join(out, PLAN)):
         if resume:
-            raise UserError(f"{out}: no comparison to resume here ({PLAN} is missing); start it without --resume")
+            raise UserError(f"{out}: no comparison to resume ({PLAN} is missing); start it without --resume")
         if Run(out).exists():
             raise UserError(f"{out}: is the folder of a single run; choose another --out")
         return None
     if not resume:
         raise UserError(
-            f"{out}: there is a comparison here already; continue it or add trials to it with --resume, or choose another --out"
+            f"{out}: already contains a comparison; continue it or add trials with --resume, or choose another --out"
         )
     plan = yaml.safe_load(storage.read_bytes(storage.join(out, PLAN)))
     has_summary = storage.exists(storage.join(out, SUMMARY))
     entries = storage.read_json(storage.join(out, SUMMARY))["trials"] if has_summary else []
     planned = {item["slug"]: item for item in plan["trials"]}
-    return Stored(ComparedData.from_dict(plan["data"]), planned, [TrialEntry.from_dict(entry) for entry in entries])
+    data = ComparedData.from_dict(plan["data"])
+    return StoredComparison(data, planned, [TrialEntry.from_dict(entry) for entry in entries])
 
 
-def check_same_data(out: str, stored: Stored | None, data: ComparedData) -> None:
-    """Raises UserError where the comparison in `out` was made on other images."""
+def check_same_data(out: str, stored: StoredComparison | None, data: ComparedData) -> None:
+    """Raises UserError where the comparison in `out` has other images."""
     if not stored:
         return
-    was, now = stored.data.to_dict(), data.to_dict()
-    changes = [
-        f"{key}: {was[key]} -> {now[key]}" for key in ("classes", "train", "val", "test") if was[key] != now[key]
-    ]
+    old, new = stored.data.to_dict(), data.to_dict()
+    counts = ("classes", "train", "val", "test")
+    changes = [f"{key}: {old[key]} -> {new[key]}" for key in counts if old[key] != new[key]]
     if not changes and stored.data.listing_hash != data.listing_hash:
         changes = ["other files, labels or splits"]
     for size, prepared in data.prepared.items():
-        then = stored.data.prepared.get(size, prepared)["fingerprint"]
-        if not changes and then != prepared["fingerprint"]:
-            changes = [f"fingerprint at {size}: {then[:12]} -> {prepared['fingerprint'][:12]}"]
+        fingerprint = stored.data.prepared.get(size, prepared)["fingerprint"]
+        if not changes and fingerprint != prepared["fingerprint"]:
+            changes = [f"fingerprint at {size}: {fingerprint[:12]} -> {prepared['fingerprint'][:12]}"]
     if changes:
         raise UserError(
-            f"{out}: compares on other pictures than {data.source} (was {stored.data.source}): {'; '.join(changes)}; "
+            f"{out}: compares on other images ({stored.data.source}) than {data.source}: {'; '.join(changes)}; "
             "resume with the same data, or choose another --out"
         )
 
 
-def known_trials(spec: ComparisonSpec, out: str, stored: Stored | None) -> dict[str, TrialEntry]:
-    """The state of each trial, by slug: those of an earlier start, and those of the spec. Raises UserError where a run folder has a trial's name and
-    another configuration."""
-    # The folder may have been moved since.
-    before = stored.entries if stored else []
-    entries = {entry.slug: replace(entry, run=storage.join(out, TRIALS, entry.slug)) for entry in before}
+def known_trials(spec: ComparisonSpec, out: str, stored: StoredComparison | None) -> dict[str, TrialEntry]:
+    """The state of each trial of an earlier start and of the spec, by slug. Raises UserError where the run folder of a
+    trial has another configuration."""
+    stored_entries = stored.entries if stored else []
+    # The folder may have been moved, so the URLs of the runs are new.
+    entries = {entry.slug: replace(entry, run=storage.join(out, TRIALS, entry.slug)) for entry in stored_entries}
     for trial in () if spec.searching else spec.trials:
         run = Run(storage.join(out, TRIALS, trial.slug))
         if run.exists():
             changed = configuration.differences(run.config(), trial.config)
             if changed:
                 raise UserError(
-                    f"{run.root}: has another configuration ({'; '.join(changed)}); give the recipe another `name`, or choose another --out"
+                    f"{run.root}: has another configuration ({'; '.join(changed)}); give the recipe another `name`, "
+                    "or choose another --out"
                 )
         entry = entries.setdefault(
             trial.slug, TrialEntry(slug=trial.slug, name=trial.name, seed=trial.config.seed, run=run.root)
@@ -141,8 +148,8 @@ def known_trials(spec: ComparisonSpec, out: str, stored: Stored | None) -> dict[
     return entries
 
 
-def write_spec(out: str, spec: ComparisonSpec, data: ComparedData, stored: Stored | None) -> None:
-    """comparison.yaml: the data and all trials, resolved; on a resume with those of before."""
+def write_spec(out: str, spec: ComparisonSpec, data: ComparedData, stored: StoredComparison | None) -> None:
+    """Write comparison.yaml: the data and all trials, resolved; on a resume together with the earlier ones."""
     trials = dict(stored.planned) if stored else {}
     for trial in () if spec.searching else spec.trials:
         trials[trial.slug] = {
@@ -162,7 +169,7 @@ def write_spec(out: str, spec: ComparisonSpec, data: ComparedData, stored: Store
 
 
 class TrialTracker:
-    """The state of the trials: written to the summary, shown to people."""
+    """Follows the state of the trials, writes it to summary.json and shows it."""
 
     def __init__(
         self, out: str, data: ComparedData, entries: dict[str, TrialEntry], config: Config, show: Show
@@ -176,11 +183,11 @@ class TrialTracker:
         self.write()
 
     def take(self, event: TrialProgress | TrialFailure | TuneEvent) -> None:
-        """An event of a trial's process or of Tune."""
+        """Handle an event of a trial's process or of Tune."""
         if isinstance(event, TrialProgress):
             self.show(event)
         elif isinstance(event, TrialFailure):
-            if self.entries[event.trial].state == "running":  # and not ended from here
+            if self.entries[event.trial].state == "running":  # else the failure follows from stopping it
                 self.entries[event.trial].reason = event.reason
         else:
             entry = self.entries.setdefault(event.entry.slug, event.entry)
@@ -188,11 +195,11 @@ class TrialTracker:
                 self._change(entry, event.state)
 
     def _change(self, entry: TrialEntry, state: str) -> None:
-        """Take a state from Tune: running, failed or complete."""
+        """Set the state of a trial from Tune's: running, failed or complete."""
         if state == "running":
             entry.set("running")
         elif state == "failed":
-            entry.set("failed", entry.reason or "its process died; see Ray's log files")
+            entry.set("failed", entry.reason or "its process died; see the log files of Ray")
         elif Run(entry.run).finished():
             entry.set("finished", entry.reason)
         else:
@@ -210,7 +217,7 @@ class TrialTracker:
         entry.epochs, entry.best = len(history), (min if self.mode == "min" else max)(values) if values else None
 
     def close(self) -> None:
-        """Trials that run no longer without an end are interrupted."""
+        """Called at the end: trials that did not finish are interrupted."""
         for entry in self.entries.values():
             if entry.state in ("running", "waiting"):
                 self._read_history(entry)
@@ -221,7 +228,7 @@ class TrialTracker:
         self.write()
 
     def new_runs(self) -> list[str]:
-        """The run folders that finished while this looked on."""
+        """The run folders of the trials that finished in this start."""
         return [
             entry.run
             for slug, entry in self.entries.items()

@@ -1,9 +1,8 @@
-"""What follows finished trainings: leaderboard, ensembles with their submissions, report."""
+"""The conclusion of a comparison: leaderboard, ensembles with their submissions, report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from animalclf.errors import UserError
 from animalclf.inference.ensemble import ensemble
@@ -25,22 +24,23 @@ def conclude(
     prior: str = "train",
     sample_submission: str | None = None,
 ) -> ComparisonResult:
-    """Rank the finished trials of the comparison folder `out`, join the best runs into ensembles (which `predict` the
-    unlabelled images there, corrected for `prior`), and write leaderboard and report into the folder.
+    """Rank the finished trials of the comparison folder `out`, combine the best runs in ensembles, and write
+    leaderboard and report into the folder. The ensembles predict the unlabelled images `predict`, corrected for
+    `prior`.
 
     Raises UserError where no trial finished, and what `ensemble` raises.
     """
     finished = [Run(trial.run) for trial in trials if trial.state == "finished"]
     if not finished:
         raise UserError(
-            f"no trial finished, so there is nothing to compare; the reasons stand above and in {out}/summary.json"
+            f"no trial finished, so there is nothing to compare; {out}/summary.json has the reason for each trial"
         )
     failed = [trial for trial in trials if trial.state == "failed"]
     members = best_of_each(finished)
-    images: dict[str, Any] = (
-        {"data": predict, "prior": prior, "sample_submission": sample_submission} if predict else {}
-    )
-    ensembles = ensemble(members, storage.join(out, ENSEMBLES), **images) if len(members) > 1 else []
+    ensembles = []
+    if len(members) > 1:
+        folder = storage.join(out, ENSEMBLES)
+        ensembles = ensemble(members, folder, data=predict, prior=prior, sample_submission=sample_submission)
     board = leaderboard(finished, ensembles)
     write(board, out)
     page = write_report(finished, out, title="Comparison", board=board, ensembles=ensembles, failed=failed)
@@ -50,20 +50,20 @@ def conclude(
 
 
 def best_of_each(finished: Sequence[Run]) -> list[Run]:
-    """The runs that an ensemble joins: the best seed of each recipe by validation, or all seeds where there is one recipe only."""
+    """The members of an ensemble: the best run of each recipe by validation, or all runs where there is one recipe."""
     by_name: dict[str, list[Run]] = {}
     for run in finished:
         by_name.setdefault(run.config().name, []).append(run)
     if len(by_name) == 1:
         return list(finished)
-    return [max(seeds, key=lambda run: run.result().metrics[PRIMARY]) for seeds in by_name.values()]
+    return [max(runs, key=lambda run: run.result().metrics[PRIMARY]) for runs in by_name.values()]
 
 
 def report_folders(folders: Sequence[str], out: str | None = None) -> ReportResult:
     """Write the report of one comparison folder, or of run folders, finished or not, into `out` (default: the folder).
 
-    Raises UserError where a folder is no run, several runs have no `out`, no trial of the comparison finished, or
-    finished runs were not validated on the same images.
+    Raises UserError for a folder that is no run, several runs without `out`, a comparison without a finished trial, and
+    finished runs that were validated on different images.
     """
     if not folders:
         raise UserError("nothing to report: name a run folder, several, or a comparison folder")
@@ -79,7 +79,7 @@ def report_folders(folders: Sequence[str], out: str | None = None) -> ReportResu
     ensembles = comparison.ensembles if comparison else []
     failed = [trial for trial in comparison.trials if trial.state == "failed"] if comparison else []
     finished = [run for run in runs if run.finished()]
-    # Without a validation split there is nothing to rank by; where only some have one, `leaderboard` names the others.
+    # Runs without validation cannot be ranked. Where only some have it, `leaderboard` raises an error about the others.
     board = leaderboard(finished, ensembles) if any(run.result().val for run in finished) else None
     title = runs[0].config().name if len(runs) == 1 else "Comparison"
     page = write_report(

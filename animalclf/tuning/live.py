@@ -1,4 +1,5 @@
-"""What people see while a comparison runs: a live table of its trials where the terminal allows it, plain lines elsewhere. To standard error."""
+"""The console output of a comparison: a live table of its trials on a terminal, plain lines elsewhere; on
+standard error."""
 
 from __future__ import annotations
 
@@ -28,38 +29,36 @@ COLOURS = {
     "stopped": "yellow",
     "waiting": "dim",
 }
-DOING = {"features": "features", "val": "validating"}
-EPOCH_LINE_SECONDS = (
-    1.0  # between two plain lines of a trial's epochs; those of a head on cached features take hundredths
-)
-AROUND = 8  # lines of the terminal that the table leaves to its own frame and to what stands above
+PHASES = {"features": "features", "train": "training", "val": "validation"}
+EPOCH_LINE_SECONDS = 1.0  # between two lines of a trial's epochs, which take 0.01 s for a head on cached features
+RESERVED_LINES = 8  # of the terminal, for the frame of the table and the lines above it
 
 
 @dataclass
-class Line:
-    """A trial as it stands."""
+class TrialLine:
+    """The displayed state of a trial."""
 
     name: str
     seed: int
-    epochs: int = 0  # of the whole training; 0 = unknown
+    epochs: int = 0  # of the whole training; 0: unknown
     state: str = "waiting"
     reason: str = ""
-    epoch: int = 0  # finished
+    epoch: int = 0  # the last finished one
     best: float | None = None
     seconds: float = 0.0  # of the last epoch
     speed: float = 0.0  # images/s
-    doing: str = ""
-    share: float = 0.0  # of the running epoch
-    logged_epoch: int = 0  # of the last plain line
+    phase: str = ""
+    fraction: float = 0.0  # of the running epoch that is done
+    logged_epoch: int = 0  # in the last plain line
     epoch_lines: Throttle = field(default_factory=lambda: Throttle(EPOCH_LINE_SECONDS))
     progress_lines: Throttle = field(default_factory=lambda: Throttle(LOG_SECONDS))
 
     @property
     def left(self) -> float | None:
-        """Seconds to the last epoch, once an epoch has been seen."""
+        """Seconds to the end of the last epoch; None before the first one ended."""
         if self.state != "running" or not self.seconds or not self.epochs:
             return None
-        return max(self.epochs - self.epoch - self.share, 0) * self.seconds
+        return max(self.epochs - self.epoch - self.fraction, 0) * self.seconds
 
 
 class LiveTable:
@@ -71,7 +70,7 @@ class LiveTable:
         self.monitor = key.removeprefix("val_")
         self.better = min if mode == "min" else max
         self.epochs = {trial.slug: trial.config.train.epochs for trial in trials}
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, TrialLine] = {}
         self.live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
     def __enter__(self) -> LiveTable:
@@ -85,30 +84,31 @@ class LiveTable:
         self.live.stop()
 
     def show(self, event: TrialProgress | TrialEntry) -> None:
-        """Take an event of `compare`: the progress of a trial, or its changed state."""
+        """Show an event of `compare`: the progress of a trial, or its changed state."""
         slug = event.trial if isinstance(event, TrialProgress) else event.slug
-        line = self.lines.setdefault(slug, Line(slug, 0, self.epochs.get(slug, max(self.epochs.values()))))
+        epochs = self.epochs.get(slug, max(self.epochs.values()))
+        line = self.lines.setdefault(slug, TrialLine(slug, 0, epochs))
         if not isinstance(event, TrialProgress):
-            self._state(line, event)
+            self._show_state(line, event)
         elif isinstance(event.event, EpochEnd):
-            self._epoch(line, event.event.row)
+            self._show_epoch(line, event.event.row)
         elif isinstance(event.event, PhaseProgress):
-            self._progress(line, event.event)
+            self._show_progress(line, event.event)
         if self.live.is_started:
             self.live.update(self.table(), refresh=True)
 
-    def _state(self, line: Line, entry: TrialEntry) -> None:
-        before, line.state = line.state, entry.state
+    def _show_state(self, line: TrialLine, entry: TrialEntry) -> None:
+        old_state, line.state = line.state, entry.state
         line.name, line.seed, line.reason = entry.name, entry.seed, entry.reason
-        line.epoch, line.best, line.doing, line.share = entry.epochs, entry.best, "", 0.0
-        if before != line.state and line.state in ("finished", "stopped", "failed"):
+        line.epoch, line.best, line.phase, line.fraction = entry.epochs, entry.best, "", 0.0
+        if old_state != line.state and line.state in ("finished", "stopped", "failed"):
             best = "" if line.best is None else f", best {self.monitor} {line.best:.4f}"
             reason = f": {line.reason}" if line.reason else ""
             self._print(f"{_label(line)}: {line.state} after {line.epoch} epochs{best}{reason}")
 
-    def _epoch(self, line: Line, row: EpochRow) -> None:
-        """Without a terminal: one line a trial and epoch, also where an epoch is repeated after a fault."""
-        line.epoch, line.speed, line.share = row.epoch, row.images_per_s, 0.0
+    def _show_epoch(self, line: TrialLine, row: EpochRow) -> None:
+        """Without a terminal: one line for each epoch of a trial, not again where a failure repeats it."""
+        line.epoch, line.speed, line.fraction = row.epoch, row.images_per_s, 0.0
         line.seconds = row.seconds - (row.features_seconds or 0.0)
         value = row.val.get(self.monitor)
         if value is not None:
@@ -123,29 +123,30 @@ class LiveTable:
         line.progress_lines.reset()
         metric = "" if value is None else f" | val {self.monitor} {value:.4f}, best {line.best:.4f}"
         left = "" if line.left is None else f", {duration(line.left)} left"
-        where = f"{_label(line)}: epoch {line.epoch}/{line.epochs}"
-        self._print(f"{where} | train loss {row.train_loss:.4f}{metric} | {line.speed:,.0f} images/s{left}")
+        epoch = f"{_label(line)}: epoch {line.epoch}/{line.epochs}"
+        self._print(f"{epoch} | train loss {row.train_loss:.4f}{metric} | {line.speed:,.0f} images/s{left}")
 
-    def _progress(self, line: Line, event: PhaseProgress) -> None:
-        """Without a terminal: that a trial has begun, and then a line a minute within long epochs."""
+    def _show_progress(self, line: TrialLine, event: PhaseProgress) -> None:
+        """Without a terminal: a line at the start of a trial, then a line a minute in long epochs."""
         line.speed = event.done / max(event.seconds, 1e-9)
-        line.doing = DOING.get(event.phase, "training")
-        line.share = {"train": event.done / max(event.total, 1), "val": 1.0}.get(event.phase, 0.0)
+        line.phase = PHASES.get(event.phase, "")
+        line.fraction = {"train": event.done / max(event.total, 1), "val": 1.0}.get(event.phase, 0.0)
         if not self.live.is_started and line.progress_lines.ready():
-            where = f"epoch {line.epoch + 1}/{line.epochs} {line.doing}, {event.done:,} of {event.total:,} images"
-            self._print(f"{_label(line)}: {where} | {line.speed:,.0f} images/s")
+            position = f"epoch {line.epoch + 1}/{line.epochs} {line.phase}, {event.done:,} of {event.total:,} images"
+            self._print(f"{_label(line)}: {position} | {line.speed:,.0f} images/s")
 
     def table(self) -> Table:
-        """The trials, those at work first, as many as fit on the screen."""
+        """The trials, the running ones first, as many as fit on the screen."""
         table = Table(title=self._title(), title_justify="left", title_style="", header_style="bold")
-        for heading, justify in (("trial", "left"), ("seed", "right"), ("state", "left"), ("epoch", "right"), (f"best {self.monitor}", "right"),
-                                 ("images/s", "right"), ("time left", "right")):  # fmt: skip
-            table.add_column(heading, justify=justify, no_wrap=heading != "trial")  # type: ignore[arg-type]
+        headings = ("trial", "seed", "state", "epoch", f"best {self.monitor}", "images/s", "time left")
+        for heading in headings:
+            is_text = heading in ("trial", "state")
+            table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "trial")
         lines = sorted(self.lines.values(), key=lambda line: ORDER.index(line.state))
-        fitting = max(3, self.console.height - AROUND)
+        fitting = max(3, self.console.height - RESERVED_LINES)
         for line in lines[:fitting]:
             left = "" if line.left is None else duration(line.left)
-            state = f"[{COLOURS[line.state]}]{line.doing or line.state}[/]" + (
+            state = f"[{COLOURS[line.state]}]{line.phase or line.state}[/]" + (
                 f" {escape(line.reason[:60])}" if line.state == "failed" else ""
             )
             speed = f"{line.speed:,.0f}" if line.state == "running" and line.speed else ""
@@ -157,14 +158,12 @@ class LiveTable:
 
     def _title(self) -> str:
         counts = {state: sum(line.state == state for line in self.lines.values()) for state in ORDER}
-        return (
-            ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-            + f"; {duration(time.monotonic() - self.began)} so far"
-        )
+        states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return f"{states}; {duration(time.monotonic() - self.began)} elapsed"
 
     def _print(self, text: str) -> None:
-        self.console.print(escape(text), soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True)
 
 
-def _label(line: Line) -> str:
+def _label(line: TrialLine) -> str:
     return f"{line.name}, seed {line.seed}"

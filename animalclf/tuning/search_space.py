@@ -13,12 +13,12 @@ from animalclf.errors import UserError
 from animalclf.utils.text import parse_list
 
 EXAMPLES = "write for example log:1e-5:1e-2, 0:0.5 or a,b,c"
-MAX_TRIES = 20  # draws for each sample, until it differs from those before
+MAX_DRAWS = 20  # for each sample, on average, until it differs from the earlier ones
 
 
 @dataclass(frozen=True)
 class SearchRange:
-    """Values of `key`: one of `choices`, or between `low` and `high`, uniform in the value or (`log`) in its logarithm."""
+    """Values of `key`: one of `choices`, or from `low` to `high`, uniform in the value or (`log`) in its logarithm."""
 
     key: str
     low: float = 0.0
@@ -36,14 +36,14 @@ class SearchRange:
         return self.rounded(generator.uniform(self.low, self.high))
 
     def rounded(self, value: float) -> Any:
-        """`value` as the key takes it: an integer, or three significant digits, so that a trial's label shows all of it."""
+        """`value` as an integer where the key takes one, else with three significant digits, as in trial labels."""
         return round(value) if self.integer else float(f"{value:.3g}")
 
 
 def parse_range(key: str, value: Any, settings: Mapping[str, Any]) -> SearchRange:
-    """The range that `value` (`log:1e-5:1e-2`, `0:0.5`, `a,b,c` or a list) gives the configuration key `key`.
+    """The search range of the configuration key `key` from `value`: `log:1e-5:1e-2`, `0:0.5`, `a,b,c` or a list.
 
-    `settings` has all keys with dots. Raises UserError for an unknown key and for a value that is no range.
+    `settings` maps all dotted keys to values. Raises UserError for an unknown key and a value that is no range.
     """
     if key not in settings:
         raise UserError(f"search: unknown key {key}{nearest(key, settings)}")
@@ -69,14 +69,14 @@ def parse_range(key: str, value: Any, settings: Mapping[str, Any]) -> SearchRang
 def draw_samples(ranges: Sequence[SearchRange], samples: int, seed: int) -> list[Mapping[str, Any]]:
     """`samples` different draws (fewer where the ranges have fewer), as key -> value.
 
-    The same for the same seed; more samples begin with the same ones.
+    The same seed gives the same draws; a larger number of `samples` begins with them.
     """
     generator = random.Random(seed)
-    drawn: list[Mapping[str, Any]] = []
-    for _ in range(MAX_TRIES * samples):
+    draws: list[Mapping[str, Any]] = []
+    for _ in range(MAX_DRAWS * samples):
         values = {search_range.key: search_range.draw(generator) for search_range in ranges}
-        if values not in drawn:
-            drawn.append(values)
-        if len(drawn) == samples:
+        if values not in draws:
+            draws.append(values)
+        if len(draws) == samples:
             break
-    return drawn
+    return draws

@@ -1,4 +1,4 @@
-"""What a comparison runs: recipes, seeds, grid and search become a list of trials. Plain Python; nothing here trains.
+"""The specification of a comparison: recipes, seeds, grid and search become a list of trials. Plain Python.
 
 A comparison is described by a mapping (a comparison file, the flags of `animalclf compare`, or the Python API):
 
@@ -6,7 +6,7 @@ A comparison is described by a mapping (a comparison file, the flags of `animalc
     seeds: 3                                  # 0, 1, 2; or a list: [0, 5]
     set: {data.val: 0.25}                     # for all recipes
     grid: {optim.lr: [1e-3, 3e-4]}            # every combination
-    search: {optim.lr: log:1e-5:1e-2}         # or a range LOW:HIGH, or a list to choose from
+    search: {optim.lr: log:1e-5:1e-2}         # or a range LOW:HIGH, or a list of choices
     samples: 20                               # drawn from `search`
     searcher: random                          # or optuna
     schedule: none                            # or asha: stops trials of one recipe that fall behind
@@ -22,6 +22,7 @@ from typing import Any
 
 from animalclf import config as configuration
 from animalclf.config import Config, flat, nearest, put
+from animalclf.config.parsing import Tree
 from animalclf.errors import UserError
 from animalclf.metrics import METRICS
 from animalclf.tuning.search_space import SearchRange, draw_samples, parse_range
@@ -34,20 +35,20 @@ FREE_DATA_KEYS = ("data.stored_size", "data.store")  # the only data settings in
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. `name` is its label, the same for all seeds: the recipe, and what the grid or the search changed."""
+    """One training. `name` is its label, the same for all seeds: the recipe, and its values of grid and search."""
 
     name: str
     config: Config
 
     @property
     def slug(self) -> str:
-        """The name of the run folder: the label with safe characters only, and the seed."""
+        """The name of the run folder: the label in safe characters, and the seed."""
         return f"{re.sub(r'[^A-Za-z0-9._]+', '-', self.name).strip('-.')}-s{self.config.seed}"
 
 
 @dataclass(frozen=True)
 class ComparisonSpec:
-    """A comparison before any work. With searcher optuna `trials` holds the one trial that the search varies, else all."""
+    """A comparison before any work. `trials`: all trials; with searcher optuna the one trial that the search varies."""
 
     trials: tuple[Trial, ...]
     schedule: str = "none"
@@ -55,15 +56,15 @@ class ComparisonSpec:
     search: tuple[SearchRange, ...] = ()
     samples: int = 0
     data_keys: tuple[str, ...] = ()
-    """The `data.` keys that are set by name, which a prepared set must not contradict."""
+    """The `data.` keys that are set explicitly, which a prepared set must not contradict."""
 
     @property
     def searching(self) -> bool:
-        """True where the trials are chosen while others run."""
+        """Whether a searcher proposes the trials while others run."""
         return self.searcher == "optuna"
 
     def trial(self, values: Mapping[str, Any]) -> Trial:
-        """The trial of a search that tries `values` (key -> value)."""
+        """The trial of a search with these `values` (key -> value)."""
         rounded = {}
         for search_range in self.search:
             value = values[search_range.key]
@@ -72,16 +73,16 @@ class ComparisonSpec:
 
 
 def build_spec(tree: Mapping[str, Any]) -> ComparisonSpec:
-    """The comparison that a mapping describes (see above).
+    """The comparison that a mapping describes (see the top of the module).
 
-    Raises UserError for unknown recipes and keys, a trial that occurs twice, an empty grid or search, and trials that
-    cannot be compared.
+    Raises UserError for unknown recipes and keys, a repeated trial, an empty grid or search, and trials that cannot be
+    compared.
     """
-    _known_keys(tree, KEYS, "comparison")
+    _check_keys(tree, KEYS, "comparison")
     common, grid, search = _mapping(tree, "set"), _mapping(tree, "grid"), _mapping(tree, "search")
     seeds = _seeds(tree.get("seeds") or 1)
-    searcher = _one_of("searcher", tree.get("searcher") or "random", SEARCHERS)
-    schedule = _one_of("schedule", tree.get("schedule") or "none", SCHEDULES)
+    searcher = _choice("searcher", tree.get("searcher") or "random", SEARCHERS)
+    schedule = _choice("schedule", tree.get("schedule") or "none", SCHEDULES)
     samples = tree.get("samples") or 0
     if not isinstance(samples, int) or samples < 0:
         raise UserError(f"samples: {samples!r} is not a number of trials")
@@ -103,21 +104,21 @@ def build_spec(tree: Mapping[str, Any]) -> ComparisonSpec:
         vary(Trial(base.name, replace(base.config, seed=seed)), {**step, **draw})
         for base, step, draw, seed in itertools.product(bases, steps, draws, seeds)
     )
-    named = {*common, *grid, *(key for recipe in recipes for key in _own_settings(recipe))}
-    data_keys = tuple(sorted(key for key in named if key.startswith("data.")))
+    explicit = {*common, *grid, *(key for recipe in recipes for key in _recipe_settings(recipe))}
+    data_keys = tuple(sorted(key for key in explicit if key.startswith("data.")))
     spec = ComparisonSpec(trials, schedule, searcher, ranges if searcher == "optuna" else (), samples, data_keys)
     _check_trials(spec)
     _check_schedule(spec)
     return spec
 
 
-def comparison_tree(file: str = "", *, set: Mapping[str, Any] | None = None, **values: Any) -> dict[str, Any]:
-    """The mapping that `build_spec` takes: a comparison `file` (a path or URL), with the `values` that are not empty instead of its own, and with
-    `set` over its `set`. Raises UserError for a file that cannot be parsed."""
+def comparison_tree(file: str = "", *, set: Mapping[str, Any] | None = None, **values: Any) -> Tree:
+    """The mapping for `build_spec`: the comparison `file` (a path or URL). Non-empty `values` replace the file's, and
+    `set` overrides keys of the file's `set`. Raises UserError for a file that cannot be parsed."""
     tree = configuration.read(file, "comparison file") if file else {}
     if set:
-        own = tree.get("set") or {}
-        values["set"] = {**(own if isinstance(own, dict) else {}), **set}
+        file_set = tree.get("set") or {}
+        values["set"] = {**(file_set if isinstance(file_set, dict) else {}), **set}
     return tree | {key: value for key, value in values.items() if value}
 
 
@@ -147,37 +148,37 @@ def monitored_metric(config: Config) -> tuple[str, str]:
     return f"val_{config.train.monitor}", "max" if METRICS.get(config.train.monitor).higher_is_better else "min"
 
 
-# --------------------------------------------------------------------------------------- the values of a comparison
+# ------------------------------------------------------------------------------------------------------------- parsing
 
 
 def _base_trial(recipe: Any, common: Mapping[str, Any]) -> Trial:
-    """A recipe of the comparison with its settings; its own win over those for all."""
+    """A recipe of the comparison with its settings; its own override those for all recipes."""
     if isinstance(recipe, Mapping):
-        _known_keys(recipe, RECIPE_KEYS, "recipe")
+        _check_keys(recipe, RECIPE_KEYS, "recipe")
     name, label = (recipe.get("recipe"), recipe.get("name")) if isinstance(recipe, Mapping) else (recipe, None)
     if not isinstance(name, str):
         raise UserError(
             f"recipes: {recipe!r} is neither the name of a recipe nor {{recipe: NAME, name: LABEL, set: {{...}}}}"
         )
-    config = override(configuration.load(name), {**common, **_own_settings(recipe)})
+    config = override(configuration.load(name), {**common, **_recipe_settings(recipe)})
     label = str(label or config.name)
     return Trial(label, replace(config, name=label))
 
 
-def _own_settings(recipe: Any) -> Mapping[str, Any]:
+def _recipe_settings(recipe: Any) -> Mapping[str, Any]:
     return _mapping(recipe, "set") if isinstance(recipe, Mapping) else {}
 
 
-def _known_keys(tree: Mapping[str, Any], keys: Sequence[str], what: str) -> None:
+def _check_keys(tree: Mapping[str, Any], keys: Sequence[str], place: str) -> None:
     for key in tree:
         if key not in keys:
-            raise UserError(f"unknown key {key!r} in the {what}{nearest(str(key), keys)}; there are {', '.join(keys)}")
+            raise UserError(f"unknown key {key!r} in the {place}{nearest(str(key), keys)}; there are {', '.join(keys)}")
 
 
 def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = tree.get(key) or {}
     if not isinstance(value, Mapping):
-        raise UserError(f"{key}: a mapping of configuration keys to values, not {value!r}")
+        raise UserError(f"{key}: must map configuration keys to values, not be {value!r}")
     return dict(value)
 
 
@@ -190,24 +191,24 @@ def _as_list(value: Any) -> list[Any]:
 def _grid_values(key: str, values: Any) -> list[Any]:
     listed = _as_list(values)
     if all(value in (None, "") for value in listed):
-        raise UserError(f"grid {key}: no values; write for example {key}=1e-3,3e-4")
+        raise UserError(f"grid {key}: has no values; write for example {key}=1e-3,3e-4")
     return listed
 
 
-def _seeds(given: Any) -> list[int]:
-    """The seeds that a number of seeds, or a list of them, stands for."""
-    if isinstance(given, str) and given.isdecimal():
-        given = int(given)
-    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+def _seeds(value: Any) -> list[int]:
+    """The list of seeds, from their number or a list."""
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
     valid = isinstance(seeds, list | tuple) and seeds and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
     if not valid:
-        raise UserError(f"seeds: {given!r} is neither a number of seeds from 1 nor a list of whole numbers such as 0,5")
+        raise UserError(f"seeds: {value!r} is neither a number of seeds (at least 1) nor a list of seeds such as 0,5")
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds: {', '.join(map(str, seeds))} names a seed twice")
+        raise UserError(f"seeds: {', '.join(map(str, seeds))} repeats a seed; leave it out")
     return list(seeds)
 
 
-def _one_of(key: str, value: Any, choices: Sequence[str]) -> str:
+def _choice(key: str, value: Any, choices: Sequence[str]) -> str:
     if value not in choices:
         raise UserError(f"{key}: {value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}")
     return str(value)
@@ -219,82 +220,83 @@ def _label(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-# ---------------------------------------------------------- what would make a comparison void or ambiguous is refused
+# -------------------------------------------------------------------------------------------------------------- checks
 
 
 def _check_settings(
     common: Iterable[str], grid: Iterable[str], ranges: Sequence[SearchRange], samples: int, searcher: str
 ) -> None:
-    """Raises UserError where set, grid, search and samples contradict one another."""
+    """Raises UserError where set, grid, search and samples contradict each other."""
     common, grid, searched = set(common), set(grid), {search_range.key for search_range in ranges}
     for key in ("seed", "name"):
         if key in common | grid | searched:
             raise UserError(
-                f"{key}: is not set in a comparison; use seeds for seeds, and `name` of a recipe for its label"
+                f"{key}: cannot be set in a comparison; use `seeds` for the seeds, and `name` of a recipe for its label"
             )
     repeated = sorted((common & grid) | (searched & (common | grid)))
     if repeated:
         raise UserError(f"{repeated[0]}: has a value in more than one of set, grid and search; leave it in one of them")
     example = "for example --search optim.lr=log:1e-5:1e-2"
     if searched and not samples:
-        raise UserError("search: how many trials? Give samples, for example --samples 20")
+        raise UserError("samples: missing; give the number of trials to draw from search, for example --samples 20")
     if samples and not searched:
-        raise UserError(f"samples: there is nothing to draw from; give search ranges, {example}")
+        raise UserError(f"samples: there are no search ranges to draw from; add some, {example}")
     if searcher == "optuna" and not searched:
-        raise UserError(f"searcher optuna: there is nothing to search; give search ranges, {example}")
+        raise UserError(f"searcher optuna: there are no search ranges; add some, {example}")
 
 
 def _check_trials(spec: ComparisonSpec) -> None:
-    """Raises UserError for a trial that occurs twice and for trials that would not be judged alike."""
+    """Raises UserError for a repeated trial and for trials that are not comparable."""
     by_slug: dict[str, Trial] = {}
     by_settings: dict[str, Trial] = {}
     for trial in spec.trials:
         if by_slug.setdefault(trial.slug, trial) is not trial:
             seed = trial.config.seed
             raise UserError(
-                f"the trial {trial.name!r} with seed {seed} is there twice; leave one out, or give one of them a `name`"
+                f"trial {trial.name!r} with seed {seed} is repeated; leave it out, or give it another `name`"
             )
     for trial in spec.trials:
-        other = by_settings.setdefault(repr(replace(trial.config, name="")), trial)
-        if other is not trial:
-            both = f"{other.name!r} and {trial.name!r}"
-            raise UserError(f"{both} are the same trial under two names; leave one out, or change a setting")
+        earlier = by_settings.setdefault(repr(replace(trial.config, name="")), trial)
+        if earlier is not trial:
+            names = f"{earlier.name!r} and {trial.name!r}"
+            raise UserError(f"{names} are the same trial under two names; leave one out, or change a setting")
     first = spec.trials[0]
     for trial in spec.trials:
-        both = f"{first.name} and {trial.name}"
+        names = f"{first.name} and {trial.name}"
         changed = {line.partition(":")[0]: line for line in configuration.differences(first.config, trial.config)}
         different = [changed[key] for key in changed if key.startswith("data.") and key not in FREE_DATA_KEYS]
         if different:
             raise UserError(
-                f"{both} differ in {different[0]}; all trials are judged on the same images: use `set` for all of them"
+                f"{names} differ in {different[0]}; trials are validated on the same images: use `set` for all"
             )
         if "train.monitor" in changed:
             raise UserError(
-                f"{both} differ in {changed['train.monitor']}; a comparison needs one measure: use `set` for all"
+                f"{names} differ in {changed['train.monitor']}; a comparison needs one metric: use `set` for all"
             )
 
 
 def _check_schedule(spec: ComparisonSpec) -> None:
-    """Raises UserError for a schedule or a searcher that does not suit the trials."""
+    """Raises UserError for a schedule or a searcher that does not fit the trials."""
     if spec.schedule == "asha":
         models = sorted({f"{trial.config.model.name} at {trial.config.model.input_size} px" for trial in spec.trials})
         if len(models) > 1:
             raise UserError(
-                f"schedule asha: the trials are of different models ({', '.join(models)}); a model that starts slowly would "
-                "always be stopped, however good it ends. Stop early within one model, or compare with schedule none"
+                f"schedule asha: the trials have different models ({', '.join(models)}), and ASHA would always stop a "
+                "model that starts slowly; compare different models with schedule none"
             )
         lengths = sorted({trial.config.train.epochs for trial in spec.trials})
         if len(lengths) > 1:
             listed = ", ".join(map(str, lengths))
             raise UserError(
-                f"schedule asha: the trials train for different numbers of epochs ({listed}); give them one"
+                f"schedule asha: the trials have different numbers of epochs ({listed}); use one train.epochs for all"
             )
     if spec.searching and len(spec.trials) > 1:
         raise UserError(
-            "searcher optuna: searches one recipe with one seed and no grid; compare what it finds over seeds afterwards"
+            "searcher optuna: takes one recipe, one seed and no grid; compare its best trials over seeds afterwards"
         )
     for search_range in spec.search:
         if search_range.key.startswith("data."):
             raise UserError(
-                f"searcher optuna: {search_range.key} is a setting of the prepared images, which exist before the search; use searcher random"
+                f"searcher optuna: {search_range.key} belongs to the prepared images, which exist before the search; "
+                "use searcher random"
             )

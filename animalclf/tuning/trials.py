@@ -1,4 +1,5 @@
-"""One trial of a comparison in its own process: a cheap driver that runs an ordinary training, whose workers take the resources."""
+"""One trial of a comparison in a process of its own. The process needs few resources: it starts an ordinary training,
+whose workers take them."""
 
 from __future__ import annotations
 
@@ -23,16 +24,21 @@ from animalclf.training.stop import Stopped, Switch
 from animalclf.tuning.spec import ComparisonSpec, Trial
 from animalclf.utils import storage
 
+STOP_POLL_SECONDS = 0.5  # between two looks for a request to stop
+
 
 @dataclass(frozen=True)
 class TrialJob:
-    """A trial with its run folder (URL) and its images."""
+    """A trial with its run folder and its images."""
 
     trial: Trial
     run: str
+    """URL of the run folder; of the folder of all runs while a searcher proposes the trials."""
     prepared: Prepared
-    store: ImageCache | None  # None where nothing is left to train
-    ended: bool  # nothing left to train: only its history counts
+    cache: ImageCache | None
+    """None where the trial has ended."""
+    ended: bool
+    """Whether it ended in an earlier start, and only replays its history."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,11 @@ class ComparisonJob:
     spec: ComparisonSpec
     workers: int
     use_gpu: bool
-    mailbox: Any  # actor handle of mailbox.Mailbox
+    mailbox: Any  # actor handle of progress.Mailbox
     command: str
 
     def job(self, params: Mapping[str, Any]) -> TrialJob:
-        """The job of a trial as Tune describes it: by its number, or (searching) by the values to try."""
+        """The job of a trial from Tune's parameters: its number, or (searching) the values to try."""
         if not self.spec.searching:
             return self.jobs[params["trial"]]
         trial, base = self.spec.trial(params), self.jobs[0]
@@ -55,9 +61,8 @@ class ComparisonJob:
 
 
 def run_trial(params: Mapping[str, Any], comparison: ComparisonJob) -> None:
-    """Tune's function for a trial, which it describes by `params`: train, report each finished epoch to Tune, and post all progress to the mailbox.
-
-    A trial that has ended before only reports its history."""
+    """Tune's function of a trial: train, report each finished epoch to Tune, and post all progress to the mailbox. A
+    trial that ended earlier only reports its history. `params`: see ComparisonJob.job."""
     cluster.ensure_ray()
     cluster.quiet()
     job = comparison.job(params)
@@ -79,8 +84,8 @@ def run_trial(params: Mapping[str, Any], comparison: ComparisonJob) -> None:
 
 
 def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -> None:
-    """Train, or continue, the trial. The last epoch is reported after the final evaluation: a schedule that stops a trial at its last epoch must find
-    it evaluated."""
+    """Train or continue the trial. The last epoch is reported after the final evaluation, because a schedule may stop a
+    trial as soon as its last epoch is reported."""
     config, history = job.trial.config, run.metrics()
 
     def on_event(event: ProgressEvent) -> None:
@@ -97,7 +102,7 @@ def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -
             config, job.prepared, run, workers=comparison.workers, gpu=comparison.use_gpu, command=comparison.command
         )
         workers = Workers.fixed(comparison.workers, comparison.use_gpu)
-        ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, job.store, switch)
+        ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, job.cache, switch)
     finally:
         run.unlock()
     _report(history[-1:])
@@ -109,13 +114,14 @@ def _report(rows: Sequence[EpochRow]) -> None:
 
 
 def _stop_on_request(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> None:
-    """In a thread of the trial's process (its main thread may be waiting for Tune): stop the training where `StopTrials` asks for it, and answer."""
-    while not done.wait(0.5):
-        if ray.get(mailbox.said.remote(f"stop {slug}")):
+    """In a thread of the trial's process, whose main thread may wait for Tune: stop the training on the request of
+    `StopTrials`, and confirm its end."""
+    while not done.wait(STOP_POLL_SECONDS):
+        if ray.get(mailbox.is_to_stop.remote(slug)):
             switch.stop()
             switch.wait()
             break
-    ray.get(mailbox.say.remote(f"ended {slug}"))
+    ray.get(mailbox.trial_ended.remote(slug))
 
 
 def _is_last(history: Sequence[EpochRow], config: Config) -> bool:
@@ -132,5 +138,5 @@ def failure_reason(error: BaseException) -> str:
     error = getattr(error, "controller_failure", None) or getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
-    name = type(error).__name__
-    return text if isinstance(error, UserError) or "Error" in text.partition(":")[0] else f"{name}: {text}"
+    names_error = isinstance(error, UserError) or "Error" in text.partition(":")[0]
+    return text if names_error else f"{type(error).__name__}: {text}"

@@ -1,7 +1,7 @@
-"""Ray Tune runs the trials: which one when, and which is stopped early.
+"""Ray Tune runs the trials: it decides when each starts and which are stopped early.
 
-Tune keeps nothing. A schedule or a searcher that must know the past of a resumed comparison gets it from the run folders: an ended trial only
-replays its history.
+Tune stores nothing. On a resume, a schedule or a searcher learns the past from the run folders: a trial that has ended
+only replays its history.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ from animalclf.runs import STALE_SECONDS, Run
 from animalclf.tuning.comparison_dir import TrialTracker, TuneEvent
 from animalclf.tuning.spec import ComparisonSpec, monitored_metric
 from animalclf.tuning.trials import ComparisonJob, run_trial
+from animalclf.utils.throttle import Throttle
 
-HALVING = 3  # ASHA: one of three trials passes a rung, and the next rung is three times as far
-STOP_SECONDS = 30.0  # that a trial has to end its training in order
-POLL_SECONDS = 0.3
+REDUCTION_FACTOR = 3  # ASHA: one of three trials passes a rung, and each rung trains three times as long
+STOP_SECONDS = 30.0  # for a trial to end its training cleanly
+POLL_SECONDS = 0.3  # between two looks for events
 
 
 class StopTrials(tune.Callback):
-    """Passes on what Tune does with the trials, ends the trainings of those that it stops, and stops Tune on request.
+    """Passes on the events of Tune, ends the trainings of the trials that it stops, and stops Tune on request.
 
-    Only a trial's own process can end its training in order. Where the process is merely killed its workers die too, but their place in the cluster
-    stays taken until the end of the job.
+    Only a trial's own process can end its training cleanly. If Tune kills the process, its workers die too, but their
+    resources stay reserved until the end of the job.
     """
 
     def __init__(self, comparison: ComparisonJob) -> None:
         self.comparison, self.events, self.stop = comparison, queue.SimpleQueue[TuneEvent](), threading.Event()
         self.running: set[str] = set()  # slugs
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune writes a copy of its settings, for a way of resuming that is not ours
+    def __getstate__(self) -> dict[str, object]:
+        return {}  # Tune pickles its settings for its own way of resuming, which is not used here
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self.stop.is_set():
-            self._end(*self.running)
+            self._end_trainings(self.running)
             raise InterruptedError("stopped")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -56,10 +57,10 @@ class StopTrials(tune.Callback):
         self._put(trial, "running")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # Before Tune ends the trial's process.
+        """Called before Tune ends the trial's process."""
         job = self.comparison.job(trial.config)
         if not Run(job.run).finished():
-            self._end(job.trial.slug)
+            self._end_trainings({job.trial.slug})
         self.running.discard(job.trial.slug)
         self._put(trial, "complete")
 
@@ -67,12 +68,13 @@ class StopTrials(tune.Callback):
         self.running.discard(self.comparison.job(trial.config).trial.slug)
         self._put(trial, "failed")
 
-    def _end(self, *slugs: str) -> None:
-        mailbox, until = self.comparison.mailbox, time.monotonic() + STOP_SECONDS
-        ray.get([mailbox.say.remote(f"stop {slug}") for slug in slugs])
-        while not all(ray.get([mailbox.said.remote(f"ended {slug}") for slug in slugs])) and time.monotonic() < until:
+    def _end_trainings(self, slugs: set[str]) -> None:
+        """End the trainings of these trials, and wait for that at most STOP_SECONDS."""
+        mailbox, deadline = self.comparison.mailbox, time.monotonic() + STOP_SECONDS
+        ray.get(mailbox.stop_trials.remote(slugs))
+        while not ray.get(mailbox.have_ended.remote(slugs)) and time.monotonic() < deadline:
             time.sleep(0.2)
-        self.running.difference_update(slugs)
+        self.running -= slugs
 
     def _put(self, trial: Any, state: Literal["running", "complete", "failed"]) -> None:
         job = self.comparison.job(trial.config)
@@ -84,10 +86,11 @@ class StopTrials(tune.Callback):
 
 
 def run_trials(comparison: ComparisonJob, tracker: TrialTracker, folder: Run, max_concurrent: int) -> None:
-    """Let Tune run the trials in a thread, and follow it in this one, which Ctrl-C reaches. `folder` is the comparison's, whose lock is renewed."""
+    """Let Tune run the trials in a thread, and follow it in this one, which Ctrl-C reaches. Renews the lock of the
+    comparison folder `folder`."""
     callback, failure = StopTrials(comparison), queue.SimpleQueue[BaseException]()
-    with _quiet_tune() as scratch:
-        tuner = _tuner(comparison, tracker, callback, scratch, max_concurrent)
+    with _quiet_tune() as storage_path:
+        tuner = _tuner(comparison, tracker, callback, storage_path, max_concurrent)
 
         def fit() -> None:
             try:
@@ -100,28 +103,28 @@ def run_trials(comparison: ComparisonJob, tracker: TrialTracker, folder: Run, ma
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         try:
-            renewed = time.monotonic()
+            lock = Throttle(STALE_SECONDS / 4)
+            lock.reset()
             while thread.is_alive():
                 thread.join(timeout=POLL_SECONDS)
-                _take_events(comparison, callback, tracker)
-                if time.monotonic() - renewed > STALE_SECONDS / 4:
-                    renewed = time.monotonic()
+                _pass_events(comparison, callback, tracker)
+                if lock.ready():
                     folder.lock()
         except BaseException:
             callback.stop.set()
             thread.join(timeout=60)
             raise
         finally:
-            _take_events(comparison, callback, tracker)
+            _pass_events(comparison, callback, tracker)
         if not failure.empty():
             raise failure.get()
 
 
 def _tuner(
-    comparison: ComparisonJob, tracker: TrialTracker, callback: StopTrials, scratch: str, max_concurrent: int
+    comparison: ComparisonJob, tracker: TrialTracker, callback: StopTrials, storage_path: str, max_concurrent: int
 ) -> tune.Tuner:
     spec = comparison.spec
-    # The node of this process: trials live and die with it, and take nothing that training needs.
+    # Trials run on the node of this process, end with it, and reserve nothing that training needs.
     this_node = {f"node:{ray.util.get_node_ip_address()}": 0.001}
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, comparison=comparison), this_node),
@@ -131,20 +134,22 @@ def _tuner(
             scheduler=_scheduler(spec),
             num_samples=spec.samples if spec.searching else 1,
             max_concurrent_trials=max_concurrent,
-            reuse_actors=spec.schedule == "none",  # a stopped trial's process must end, and with it all that it started
+            reuse_actors=spec.schedule == "none",  # the process of a stopped trial must end with all that it started
         ),
-        run_config=tune.RunConfig(name="comparison", storage_path=scratch, verbose=0, callbacks=[callback]),
+        run_config=tune.RunConfig(name="comparison", storage_path=storage_path, verbose=0, callbacks=[callback]),
     )
 
 
-def _take_events(comparison: ComparisonJob, callback: StopTrials, tracker: TrialTracker) -> None:
-    """Give the tracker what happened. Tune's events are fetched first and handled last: why a trial failed is posted before Tune knows of it."""
-    events = []
+def _pass_events(comparison: ComparisonJob, callback: StopTrials, tracker: TrialTracker) -> None:
+    """Pass events of Tune and of the trials to the tracker: starts first, ends last. Tune's are fetched first, because
+    the reason of a failure is posted before Tune notices it."""
+    tune_events = []
     while not callback.events.empty():
-        events.append(callback.events.get())
-    started = [event for event in events if event.state == "running"]
+        tune_events.append(callback.events.get())
+    starts = [event for event in tune_events if event.state == "running"]
+    ends = [event for event in tune_events if event.state != "running"]
     progress = ray.get(comparison.mailbox.take.remote())
-    for event in (*started, *progress, *(event for event in events if event.state != "running")):
+    for event in (*starts, *progress, *ends):
         tracker.take(event)
 
 
@@ -154,10 +159,15 @@ def _scheduler(spec: ComparisonSpec) -> Any:
     if spec.schedule == "none":
         return None
     epochs, (metric, mode) = spec.trials[0].config.train.epochs, monitored_metric(spec.trials[0].config)
-    # max_t beyond the last epoch: Tune would stop a trial there before its evaluation.
-    grace = max(1, epochs // HALVING**2)
+    # max_t is beyond the last epoch, where Tune would stop a trial before its evaluation.
+    grace = max(1, epochs // REDUCTION_FACTOR**2)
     return ASHAScheduler(
-        time_attr="epoch", metric=metric, mode=mode, max_t=epochs + 1, grace_period=grace, reduction_factor=HALVING
+        time_attr="epoch",
+        metric=metric,
+        mode=mode,
+        max_t=epochs + 1,
+        grace_period=grace,
+        reduction_factor=REDUCTION_FACTOR,
     )
 
 
@@ -168,7 +178,7 @@ def check_searcher(spec: ComparisonSpec) -> None:
             importlib.import_module("optuna")
         except ImportError as error:
             raise UserError(
-                "searcher optuna: is not installed; pip install 'animalclf[optuna]', or use searcher random"
+                "searcher optuna: Optuna is not installed; pip install 'animalclf[optuna]', or use searcher random"
             ) from error
 
 
@@ -190,24 +200,24 @@ def _searcher(spec: ComparisonSpec, tracker: TrialTracker) -> Any:
                 search_range.low, search_range.high
             )
     metric, mode = monitored_metric(spec.trials[0].config)
-    known = [entry.values for entry in tracker.entries.values() if entry.values]
+    tried = [entry.values for entry in tracker.entries.values() if entry.values]
     return OptunaSearch(
-        space, metric=metric, mode=mode, points_to_evaluate=known or None, seed=spec.trials[0].config.seed + len(known)
+        space, metric=metric, mode=mode, points_to_evaluate=tried or None, seed=spec.trials[0].config.seed + len(tried)
     )
 
 
 @contextmanager
 def _quiet_tune() -> Iterator[str]:
-    """Tune without its screen output and result files; gives it a folder for the rest, gone afterwards."""
+    """Tune without its console output and result files. Yields a temporary folder for its other files."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "10")
     os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "3600")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new reporter prints to the screen however quiet it is told to be
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new reporter prints also with verbose=0
     logger = logging.getLogger("ray.tune")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # a failed trial is told by us, in one line
+    logger.setLevel(logging.CRITICAL)  # animalclf reports a failed trial itself, in one line
     try:
-        with tempfile.TemporaryDirectory(prefix="animalclf-compare-", ignore_cleanup_errors=True) as scratch:
-            yield scratch
+        with tempfile.TemporaryDirectory(prefix="animalclf-compare-", ignore_cleanup_errors=True) as folder:
+            yield folder
     finally:
         logger.setLevel(level)
