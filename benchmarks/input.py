@@ -168,7 +168,7 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
         for batch in loader.batches("train", epoch):
             if not rows:
                 first_batches.append(time.perf_counter() - (asked if epoch else started))
-            rows += len(loop.moved(batch["image"], torch.device("cpu")))
+            rows += len(loop.to_tensor(batch["image"], torch.device("cpu")))
         assert rows == len(plan.rows["train"])
         first_epoch = first_epoch if epoch else time.perf_counter() - loading
     speed = epochs * len(plan.rows["train"]) / (time.perf_counter() - settled)

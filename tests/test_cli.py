@@ -19,7 +19,7 @@ from rich.console import Console
 from animalclf.cli import main
 from animalclf.data.prepared_set import is_prepared
 from animalclf.demo.dataset import write_demo
-from animalclf.rows import StartupEvent, PhaseProgress
+from animalclf.rows import PhaseProgress, StartupEvent
 
 COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
 

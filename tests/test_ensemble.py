@@ -230,7 +230,7 @@ def trained(root, prepared, seed, prior):
         "epoch": 1,
         "metrics": {},
     }
-    storage.write_bytes(run.checkpoint("best"), checkpoint.packed({**about, "model": model.state_dict()}))
+    storage.write_bytes(run.checkpoint("best"), checkpoint.serialize({**about, "model": model.state_dict()}))
     run.write_config(settings)
     run.write_environment(prepared=prepared.root, data_fingerprint=prepared.fingerprint)
     rows = prepared.rows("val")

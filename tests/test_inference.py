@@ -43,7 +43,7 @@ def make_run(root, classes=CLASSES, config=CONFIG, saved=None, **facts):
         "epoch": 3,
         "metrics": {},
     }
-    storage.write_bytes(run.checkpoint("best"), checkpoint.packed({**about, "model": model.state_dict()}))
+    storage.write_bytes(run.checkpoint("best"), checkpoint.serialize({**about, "model": model.state_dict()}))
     return run.root
 
 

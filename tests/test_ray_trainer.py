@@ -1,4 +1,4 @@
-"""Training on Ray: ranks, faults, refusals before the start, Ctrl-C."""
+"""Training on Ray Train: ranks, failures, checks before the start, Ctrl-C."""
 
 import json
 import os
@@ -41,14 +41,14 @@ def on_ray(folder, config, prepared, workers, show=lambda event: None):
 
 
 @pytest.mark.parametrize("first_is_due", [True, False])
-def test_ranks_report_together_by_the_clock_of_the_first(monkeypatch, first_is_due):
-    """A rank that reported alone would wait for the others for ever."""
+def test_ranks_report_together_by_the_clock_of_rank_0(monkeypatch, first_is_due):
+    """A rank that reports alone waits for the others without end."""
     seconds, reported = [0.0], []
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     monkeypatch.setattr(worker, "all_gather", lambda due: [first_is_due, due])
     monkeypatch.setattr(worker.ray.train, "report", reported.append)
-    report = worker.RareReports()
-    for number, seconds[0] in enumerate((0.1, worker.REPORT_SECONDS + 1)):  # not due by this rank's own clock, and due
+    report = worker.ThrottledReports()
+    for number, seconds[0] in enumerate((0.1, worker.REPORT_SECONDS + 1)):  # by this rank's clock not due, then due
         report(EpochRow(number))
     assert len(reported) == (2 if first_is_due else 0)
 
@@ -60,18 +60,17 @@ def test_two_workers_see_every_row_once_and_agree_with_one_process(tmp_path, ray
     (row,) = run.metrics()
     assert (row.train_rows, row.val_rows) == (33, 12) and result.workers == 2
     assert list(run.predictions("val")["path"]) == list(prepared.manifest["path"][prepared.rows("val")])
-    assert any(isinstance(event, EpochEnd) for event in events) and any(
-        getattr(event, "phase", "") == "train" for event in events
-    )
-    here = Run(str(tmp_path / "here"))
-    launch.train_local(config, prepared, here, lambda event: None)
-    (alone,) = here.metrics()
-    # The same global batches; only BatchNorm's statistics are of half a batch on each worker.
-    assert row.train_loss == pytest.approx(alone.train_loss, rel=0.25)
+    assert any(isinstance(event, EpochEnd) for event in events)
+    assert any(getattr(event, "phase", "") == "train" for event in events)
+    local = Run(str(tmp_path / "local"))
+    launch.train_local(config, prepared, local, lambda event: None)
+    (local_row,) = local.metrics()
+    # The global batches are the same; BatchNorm's statistics are of half a batch on each worker.
+    assert row.train_loss == pytest.approx(local_row.train_loss, rel=0.25)
 
 
 def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, prepared):
-    """The worker is killed by its process id in its second epoch; the run ends as one that nobody disturbed."""
+    """The worker is killed by its process id in its second epoch; the run ends as an undisturbed one."""
     config = tiny_config(3, **SMALL)
     killed, rows = [], []
 
@@ -88,8 +87,8 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
     undisturbed = Run(str(tmp_path / "undisturbed"))
     launch.train_local(config, prepared, undisturbed, lambda event: None)
     assert rows in ([1, 2, 3], [1, 2, 2, 3])
-    for one, other in zip(run.metrics(), undisturbed.metrics(), strict=True):
-        assert without_times(one) == pytest.approx(without_times(other), rel=1e-3)
+    for row, expected in zip(run.metrics(), undisturbed.metrics(), strict=True):
+        assert without_times(row) == pytest.approx(without_times(expected), rel=1e-3)
     assert result.epochs == 3
 
 
@@ -100,25 +99,20 @@ def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
         "vgg16_pooled", small_model | {"train.epochs": 3, "train.batch_size": 8, "train.precision": "fp32"}
     )
     run, result = on_ray(tmp_path / "ray", config, small, 2)
-    here = Run(str(tmp_path / "here"))
-    alone = launch.train_local(config, small, here, lambda event: None)
-    # No BatchNorm here: two workers compute what one process does.
-    for one, other in zip(run.metrics(), here.metrics(), strict=True):
-        assert (one.train_loss, one.val["loss"]) == pytest.approx((other.train_loss, other.val["loss"]), rel=1e-3)
-    assert result.metrics["balanced_accuracy"] == pytest.approx(alone.metrics["balanced_accuracy"])
+    local = Run(str(tmp_path / "local"))
+    local_result = launch.train_local(config, small, local, lambda event: None)
+    # Without BatchNorm two workers compute what one process does.
+    for row, expected in zip(run.metrics(), local.metrics(), strict=True):
+        assert row.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+        assert row.val["loss"] == pytest.approx(expected.val["loss"], rel=1e-3)
+    assert result.metrics["balanced_accuracy"] == pytest.approx(local_result.metrics["balanced_accuracy"])
 
 
-def test_a_loss_that_is_no_number_ends_without_restarts(tmp_path, ray_local, prepared):
-    started = []
+def test_a_diverged_loss_ends_without_restarts(tmp_path, ray_local, prepared):
+    config, events = tiny_config(2, optim__name="sgd", optim__lr="1e30", **SMALL), []
     with pytest.raises(UserError, match=r"optim\.lr"):
-        on_ray(
-            tmp_path / "nan",
-            tiny_config(2, optim__name="sgd", optim__lr="1e30", **SMALL),
-            prepared,
-            1,
-            lambda event: started.append(event),
-        )
-    assert not any(isinstance(event, EpochEnd) for event in started)
+        on_ray(tmp_path / "nan", config, prepared, 1, events.append)
+    assert not any(isinstance(event, EpochEnd) for event in events)
 
 
 def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
@@ -129,7 +123,7 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
     with pytest.raises(UserError, match=r"--workers 7:9: the cluster has 4 CPUs"):
         preflight(Workers(7, 9), [])
     for wrong in ("-1", "two", "3:2", "0:2", "1:2:3"):
-        with pytest.raises(UserError, match=r"give a number.*--workers 2:8"):
+        with pytest.raises(UserError, match=r"write a number.*--workers 2:8"):
             Workers.parse(wrong)
     assert preflight(Workers.parse("2"), [str(tmp_path)]) == "1 node, 4 CPUs"
     assert preflight(Workers.parse("2:8"), []) == "1 node, 4 CPUs"
@@ -138,29 +132,29 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
 @pytest.mark.parametrize(
     "nodes", [[], [2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [2, 6], [4, 10], [4, 4, 4], [2, 3, 5]]
 )
-def test_however_many_elastic_workers_start_every_node_has_room_for_an_input_task(nodes, monkeypatch):
+def test_elastic_workers_leave_room_for_an_input_task_on_every_node(nodes, monkeypatch):
     monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: nodes)
-    asked, room = resources.scaling(Workers(1, 99)), resources.input_cpus(Workers(1, 99))
-    claim = asked.resources_per_worker["CPU"]
-    assert 0 < room <= 1
-    if len(nodes) > 1:  # any of them may be lost; and on the smallest there is one worker
-        assert all(cpus % claim >= room for cpus in nodes) and int(min(nodes) / claim) == 1
+    scaling, task_cpus = resources.scaling(Workers(1, 99)), resources.input_cpus(Workers(1, 99))
+    worker_cpus = scaling.resources_per_worker["CPU"]
+    assert 0 < task_cpus <= 1
+    if len(nodes) > 1:  # any of them may be lost; the smallest has room for one worker
+        assert all(cpus % worker_cpus >= task_cpus for cpus in nodes) and int(min(nodes) / worker_cpus) == 1
     elif nodes:
-        assert asked.max_workers * claim + room <= nodes[0]
+        assert scaling.max_workers * worker_cpus + task_cpus <= nodes[0]
     assert resources.input_cpus(Workers.fixed(2)) == 1
 
 
-def test_more_elastic_workers_than_there_are_places_are_refused(ray_local, monkeypatch):
+def test_more_elastic_workers_than_the_cluster_has_room_for_are_refused(ray_local, monkeypatch):
     monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: [2, 2])
-    with pytest.raises(UserError, match=r"--workers 3:4: .* places for 2 of them"):
+    with pytest.raises(UserError, match=r"--workers 3:4: .* room for 2 elastic workers"):
         preflight(Workers(3, 4), [])
 
 
-def test_pictures_that_do_not_fit_into_memory_come_from_disk(ray_local, prepared):
+def test_images_that_do_not_fit_into_memory_are_read_from_disk(ray_local, prepared):
     large = replace(prepared, info={**prepared.info, "shards": [{"file": "shard-00000.parquet", "rows": 10_000_000}]})
     assert choose_cache("auto", prepared)[0] and not choose_cache("disk", prepared)[0]
-    memory, said = choose_cache("auto", large)
-    assert not memory and re.fullmatch(r"images \S+ GB from disk \(memory has room for \S+ GB\)", said)
+    in_memory, text = choose_cache("auto", large)
+    assert not in_memory and re.fullmatch(r"images \S+ GB from disk \(memory has room for \S+ GB\)", text)
     with pytest.raises(UserError, match=r"train\.cache=memory: .* take .* GB.*data\.stored_size"):
         choose_cache("memory", large)
 
@@ -170,12 +164,12 @@ def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
         checks.open_or_prepare(prepared.root, tiny_config(1, data__stored_size=128, model__input_size=128), "")
     with pytest.raises(UserError, match=r"data\.val: 0\.2 -> 0\.3"):
         checks.open_or_prepare(prepared.root, tiny_config(1, data__val=0.3, **SMALL), "", ["data.val"])
-    found, config = checks.open_or_prepare(prepared.root, tiny_config(1, **SMALL), "")
-    assert found.fingerprint == prepared.fingerprint and config.data.stored_size == 76
+    opened, config = checks.open_or_prepare(prepared.root, tiny_config(1, **SMALL), "")
+    assert opened.fingerprint == prepared.fingerprint and config.data.stored_size == 76
 
 
 def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
-    """`animalclf train` is interrupted after its first epoch, then resumed: exit codes, history and JSON as promised."""
+    """`animalclf train` is interrupted after its first epoch, then resumed: exit codes, history and JSON."""
     sets = [
         "model.input_size=76",
         "data.stored_size=76",
@@ -200,33 +194,33 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
-    watch = threading.Timer(240, process.kill)
-    watch.start()
+    timeout = threading.Timer(240, process.kill)
+    timeout.start()
     while not storage.exists(str(tmp_path / "run" / "metrics.jsonl")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
-    watch.cancel()
+    timeout.cancel()
     assert process.returncode == 130, err
     assert "--resume" in err and out == ""
     run = Run(str(tmp_path / "run"))
     assert 1 <= len(run.metrics()) < 3 and not run.finished()
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 2 and "--resume" in again.stderr
+    repeated = subprocess.run(command, capture_output=True, text=True)
+    assert repeated.returncode == 2 and "--resume" in repeated.stderr
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    answer = json.loads(resumed.stdout.splitlines()[-1])
-    assert answer["epochs"] == 3 and np.isfinite(answer["balanced_accuracy"])
+    result = json.loads(resumed.stdout.splitlines()[-1])
+    assert result["epochs"] == 3 and np.isfinite(result["balanced_accuracy"])
     assert [row.epoch for row in run.metrics()] == [1, 2, 3]
 
 
-def test_a_resume_on_other_pictures_is_refused(tmp_path, prepared, capsys):
+def test_a_resume_on_other_images_is_refused(tmp_path, prepared):
     config = tiny_config(1, **SMALL)
     run = checks.lock_run(str(tmp_path / "run"), config, resume=False)
     launch.start_training(config, prepared, run, Workers.parse("0"), True, True, lambda event: None)
-    other = tiny_prepared(tmp_path / "other", (21, 16, 8), size=76, seed=9)
+    other_images = tiny_prepared(tmp_path / "other", (21, 16, 8), size=76, seed=9)
     with pytest.raises(UserError, match=r"trained on other images.*tiny-0.*tiny-9"):
-        launch.start_training(config, other, run, Workers.parse("0"), True, True, lambda event: None)
+        launch.start_training(config, other_images, run, Workers.parse("0"), True, True, lambda event: None)
 
 
 def test_wrong_requests_exit_with_2(tmp_path, prepared, capsys):
@@ -250,17 +244,16 @@ def test_a_folder_of_images_is_listed_once(tmp_path, ray_local, monkeypatch):
             )
     monkeypatch.setattr(sources, "find", lambda *arguments: (listed.append(arguments[0]), find(*arguments))[1])
     config = tiny_config(1, model__input_size=32, data__stored_size=32, model__name="resnet18")
-    for _ in range(2):  # prepared, and found again
+    for _ in range(2):  # prepared, then reused
         prepared, _ = checks.open_or_prepare(str(tmp_path / "images"), config, str(tmp_path / "prepared"))
         assert len(prepared.manifest) == 12
     assert listed == [str(tmp_path / "images")] * 2
 
 
-@pytest.mark.ray
-def test_whatever_ends_the_training_or_what_follows_it_is_raised_and_no_worker_goes_on(
+def test_every_error_of_training_or_reporting_is_raised_and_stops_the_workers(
     tmp_path, ray_local, prepared, monkeypatch
 ):
-    """Also what Ray's documentation does not name: without it the command would hang, or leave workers without a lock behind."""
+    """Also errors that Ray does not document: the command must not hang or leave workers behind."""
     stopped = threading.Event()
 
     class Trainer:

@@ -5,7 +5,7 @@ import pytest
 
 from animalclf.errors import UserError
 from animalclf.metrics import from_probabilities
-from animalclf.rows import EpochEnd, EpochRow, StartupEvent, PhaseProgress, TrainingResult
+from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TrainingResult
 
 EPOCH = {
     "epoch": 1, "lr": 1e-4, "train_loss": 1.5, "train_accuracy": 0.25, "train_rows": 33, "train_seconds": 2.0, "images_per_s": 16.5,

@@ -1,4 +1,4 @@
-"""The training loop on CPU without Ray: learning, exactness, resume, faults in the configuration."""
+"""The training loop on CPU without Ray: learning, exactness, resume, wrong configurations."""
 
 import contextlib
 import gzip
@@ -30,9 +30,8 @@ from animalclf.training import train as training
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
 from animalclf.training.loop import TrainPass
-from animalclf.training.lr_schedules import learning_rate
 from animalclf.training.mixup import MixedBatch, mix_batch
-from animalclf.training.optim import WeightAverage, make_optimizer
+from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
 from animalclf.utils import storage
 
 COUNTS = (20, 16, 8)
@@ -51,9 +50,8 @@ def quick(epochs, **sets):
 
 
 def train_into(folder, config, prepared, stop_after=None):
-    """Train in this process; with `stop_after`, die after so many epochs as Ctrl-C would."""
-    run, rows = Run(str(folder)), []
-    pictures = load_images(prepared)
+    """Train in this process; interrupted after `stop_after` epochs, if given."""
+    run, rows, images = Run(str(folder)), [], load_images(prepared)
 
     def on_epoch(row):
         rows.append(row)
@@ -61,24 +59,25 @@ def train_into(folder, config, prepared, stop_after=None):
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        training.train(config, prepared, run, lambda s, passes: MemoryLoader(s, pictures), RankContext(), on_epoch)
+        training.train(config, prepared, run, lambda plan, passes: MemoryLoader(plan, images), RankContext(), on_epoch)
     return run
 
 
-def test_time_between_epochs_is_not_lost(tmp_path, prepared):
-    """Checkpoints and reports take time that belongs to no step; it is told, and part of what the epochs took."""
-    pictures = load_images(prepared)
-    run = Run(str(tmp_path / "run"))
-    training.train(
-        quick(3), prepared, run, lambda s, passes: MemoryLoader(s, pictures), RankContext(), lambda row: time.sleep(0.2)
-    )
-    first, *others = run.metrics()
-    assert first.checkpoint_seconds < 0.2 and all(0.2 <= row.checkpoint_seconds < row.seconds for row in others)
+def test_the_time_between_epochs_is_recorded(tmp_path, prepared):
+    """Checkpoints and reports take time outside the steps; it is reported, and part of the epochs' seconds."""
+    images, run = load_images(prepared), Run(str(tmp_path / "run"))
+
+    def make_loader(plan, passes):
+        return MemoryLoader(plan, images)
+
+    training.train(quick(3), prepared, run, make_loader, RankContext(), lambda row: time.sleep(0.2))
+    first, *later = run.metrics()
+    assert first.checkpoint_seconds < 0.2 and all(0.2 <= row.checkpoint_seconds < row.seconds for row in later)
     assert run.result().time.checkpoint >= 0.4 and run.result().seconds <= run.result().seconds_this_time
 
 
 def metrics(run):
-    """The history without what differs from one run to the next."""
+    """The history without times and speeds."""
     return [without_times(row) for row in run.metrics()]
 
 
@@ -90,8 +89,8 @@ def test_it_learns_and_fills_the_run_folder(tmp_path, prepared):
     assert all(row.train_rows == 33 and row.val_rows == 11 for row in history)
     table = run.predictions("val")
     assert list(table["path"]) == sorted(table["path"]) and len(table) == 11
-    chances = table[[f"p_{name}" for name in prepared.classes]].to_numpy()
-    assert np.allclose(chances.sum(1), 1, atol=1e-5)
+    probabilities = table[[f"p_{name}" for name in prepared.classes]].to_numpy()
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
     assert result.metrics["accuracy"] == pytest.approx((table["predicted"] == table["label"]).mean())
     best = max(history, key=lambda row: row.val["balanced_accuracy"])
     assert result.best_epoch == best.epoch
@@ -100,42 +99,42 @@ def test_it_learns_and_fills_the_run_folder(tmp_path, prepared):
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared):
     config = quick(3, optim__ema=0.9, optim__schedule="cosine", optim__warmup_epochs=1)
-    whole = train_into(tmp_path / "whole", config, prepared)
-    train_into(tmp_path / "parts", config, prepared, stop_after=1)
-    assert len(Run(str(tmp_path / "parts")).metrics()) == 1
-    parts = train_into(tmp_path / "parts", config, prepared)
-    assert metrics(parts) == metrics(whole)
+    uninterrupted = train_into(tmp_path / "uninterrupted", config, prepared)
+    train_into(tmp_path / "resumed", config, prepared, stop_after=1)
+    assert len(Run(str(tmp_path / "resumed")).metrics()) == 1
+    resumed = train_into(tmp_path / "resumed", config, prepared)
+    assert metrics(resumed) == metrics(uninterrupted)
     for which in ("last", "best"):
-        one, other = checkpoint.load(whole.checkpoint(which)), checkpoint.load(parts.checkpoint(which))
-        assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
-    assert parts.predictions("val").equals(whole.predictions("val"))
+        expected, weights = (checkpoint.load(run.checkpoint(which))["model"] for run in (uninterrupted, resumed))
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert resumed.predictions("val").equals(uninterrupted.predictions("val"))
 
 
-def test_frozen_layers_are_kept_once_and_resumed_from_there(tmp_path):
+def test_frozen_layers_are_saved_once_and_resumed_from_there(tmp_path):
     prepared = tiny_prepared(tmp_path / "prepared", COUNTS)
     config = pooled(3, optim__ema=0.9)
-    whole = train_into(tmp_path / "whole", config, prepared)
-    part = train_into(tmp_path / "parts", config, prepared, stop_after=1)
-    best, last = (checkpoint.load(part.checkpoint(which)) for which in ("best", "last"))
+    uninterrupted = train_into(tmp_path / "uninterrupted", config, prepared)
+    run = train_into(tmp_path / "resumed", config, prepared, stop_after=1)
+    best, last = (checkpoint.load(run.checkpoint(which)) for which in ("best", "last"))
     base = {name for name in best["model"] if name.startswith("base.")}
-    assert (
-        last["model"]
-        and set(best["model"]) - set(last["model"]) == base
-        and set(last["average"]["state"]) == set(last["model"])
-    )
-    train_into(tmp_path / "parts", config, prepared)
-    assert metrics(part) == metrics(whole)
-    assert part.predictions("val").equals(whole.predictions("val"))
-    best["model"] |= {name: best["model"][name] + 1 for name in base}  # as no seed would draw them
-    storage.write_bytes(
-        part.checkpoint("best"), checkpoint.packed({key: value for key, value in best.items() if key != "format"})
-    )
-    resumed = train_state.create_or_resume(config, part, 3, RankContext())
+    assert last["model"] and set(best["model"]) - set(last["model"]) == base
+    assert set(last["average"]["state"]) == set(last["model"])
+    train_into(run.root, config, prepared)
+    assert metrics(run) == metrics(uninterrupted)
+    assert run.predictions("val").equals(uninterrupted.predictions("val"))
+    best["model"] |= {name: best["model"][name] + 1 for name in base}  # as no random seed draws them
+    rewrite_best(run, best)
+    resumed = train_state.create_or_resume(config, run, 3, RankContext())
     assert all(torch.equal(resumed.model.state_dict()[name], best["model"][name]) for name in base)
     assert all(torch.equal(resumed.average.state[name], best["model"][name]) for name in base)
-    (tmp_path / "parts" / "checkpoints" / "best.pt").unlink()
+    storage.remove(run.checkpoint("best"))
     with pytest.raises(UserError, match=r"best\.pt: no checkpoint here"):
-        train_into(tmp_path / "parts", pooled(4, optim__ema=0.9), prepared)
+        train_into(run.root, pooled(4, optim__ema=0.9), prepared)
+
+
+def rewrite_best(run, content):
+    content = {key: value for key, value in content.items() if key != "format"}
+    storage.write_bytes(run.checkpoint("best"), checkpoint.serialize(content))
 
 
 def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_path, prepared):
@@ -147,14 +146,14 @@ def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_p
     assert run.metrics() == history and run.result().epochs == 2
 
 
-def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp_path, prepared):
+def test_a_finished_run_extended_to_more_epochs_equals_one_of_that_length(tmp_path, prepared):
     whole = train_into(tmp_path / "whole", quick(3), prepared)
     launch.record_run(quick(1), prepared, Run(str(tmp_path / "longer")))
     run = train_into(tmp_path / "longer", quick(1), prepared)
     assert run.result().epochs == 1
     config = quick(3)
     launch.record_run(config, prepared, checks.lock_run(run.root, config, resume=True))
-    assert run.config() == config and not run.finished()  # interrupted now, it is a training that did not end
+    assert run.config() == config and not run.finished()  # interrupted here, the training is unfinished
     train_into(tmp_path / "longer", config, prepared)
     assert run.result().epochs == 3 and metrics(run) == metrics(whole)
     assert run.predictions("val").equals(whole.predictions("val"))
@@ -164,7 +163,7 @@ def test_a_run_goes_on_to_more_epochs_as_if_they_had_been_asked_for_at_first(tmp
         checks.lock_run(run.root, quick(4, optim__lr=0.5), resume=True)
 
 
-def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherwise(tmp_path, prepared):
+def test_a_run_that_ended_by_patience_is_extended_only_with_more_patience(tmp_path, prepared):
     def settings(epochs, patience):
         # No BatchNorm, whose statistics change without learning: all epochs score alike.
         sizes = {"model__input_size": 32, "data__stored_size": 40}
@@ -174,29 +173,26 @@ def test_a_run_that_ended_by_patience_goes_on_with_more_of_it_and_says_so_otherw
     launch.record_run(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
     run = train_into(tmp_path / "ended", settings(9, 1), prepared)
     assert run.result().epochs == 2
-    with pytest.raises(
-        UserError, match=r"train\.epochs: 9 -> 12: training ends with epoch 2, where train\.patience=1 is reached; .*larger"
-    ):
+    message = r"train\.epochs: 9 -> 12: training ends with epoch 2, where train\.patience=1 is reached; .*larger"
+    with pytest.raises(UserError, match=message):
         checks.lock_run(run.root, settings(12, 1), resume=True)
     config = settings(4, 0)
     launch.record_run(config, prepared, checks.lock_run(run.root, config, resume=True))
     assert not run.finished()
     train_into(tmp_path / "ended", config, prepared)
     assert run.result().epochs == 4 and metrics(run) == metrics(whole)
-    for patience, end in (
-        (2, 3),
-        (3, 4),
-    ):  # it would never have come to the fourth; it would end here, where it has ended
+    # With patience 2 the fourth epoch would not have been trained; with 3 the training would end where it has ended.
+    for patience, end in ((2, 3), (3, 4)):
         with pytest.raises(UserError, match=rf"ends with epoch {end}"):
             checks.can_extend(run, settings(5, patience))
-    storage.remove(run.url("result.json"))  # interrupted, it can end here
+    storage.remove(run.url("result.json"))  # unfinished, the training may end here
     assert checks.can_extend(run, settings(5, 3))
 
 
-def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(tmp_path, prepared):
+def test_metrics_depend_on_the_seed_alone(tmp_path, prepared):
     runs = [train_into(tmp_path / str(i), quick(1, seed=seed), prepared) for i, seed in enumerate([0, 0, 1])]
-    first, again, other = (metrics(run) for run in runs)
-    assert first == again != other
+    first, repeated, different = (metrics(run) for run in runs)
+    assert first == repeated != different
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
@@ -233,25 +229,28 @@ def pooled(epochs, **sets):
     return configuration.load("vgg16_pooled", base)
 
 
-def test_training_a_head_on_kept_features_equals_training_it_on_pictures(tmp_path, monkeypatch):
+def test_training_a_head_on_cached_features_equals_training_it_on_images(tmp_path, monkeypatch):
     prepared = tiny_prepared(tmp_path / "prepared", COUNTS)
-    asked = []
+    batch_sizes = []
     features = Classifier.features
-    monkeypatch.setattr(
-        Classifier, "features", lambda self, images: (asked.append(len(images)), features(self, images))[1]
-    )
-    kept = train_into(tmp_path / "kept", pooled(3), prepared)
-    assert sum(asked) == sum(kept.result().rows.values())  # each picture once, also at the end
-    first, *others = kept.metrics()
-    assert 0 < first.features_seconds < first.seconds and not any(row.features_seconds for row in others)
+
+    def counted_features(self, images):
+        batch_sizes.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(Classifier, "features", counted_features)
+    cached = train_into(tmp_path / "cached", pooled(3), prepared)
+    assert sum(batch_sizes) == sum(cached.result().rows.values())  # each image once, with the final evaluation
+    first, *later = cached.metrics()
+    assert 0 < first.features_seconds < first.seconds and not any(row.features_seconds for row in later)
     monkeypatch.setattr(training, "is_identity", lambda augment: False)
-    again = train_into(tmp_path / "again", pooled(3), prepared)
-    for one, other in zip(metrics(kept), metrics(again), strict=True):
-        assert one == pytest.approx(other, rel=1e-4)
-    assert kept.result().metrics["loss"] == pytest.approx(again.result().metrics["loss"], rel=1e-4)
+    computed = train_into(tmp_path / "computed", pooled(3), prepared)
+    for cached_row, computed_row in zip(metrics(cached), metrics(computed), strict=True):
+        assert cached_row == pytest.approx(computed_row, rel=1e-4)
+    assert cached.result().metrics["loss"] == pytest.approx(computed.result().metrics["loss"], rel=1e-4)
 
 
-def test_class_weights_are_the_seeds():
+def test_class_weights_are_those_of_the_reference_notebook():
     counts = {
         "cane": 4363,
         "cavallo": 2123,
@@ -296,7 +295,7 @@ def test_averaged_weights_lag_behind_and_restore():
     assert torch.allclose(net.weight, before + 1)
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, prepared):
+def test_a_diverged_loss_ends_the_training_with_advice(tmp_path, prepared):
     with pytest.raises(UserError, match=r"optim\.lr"):
         train_into(tmp_path, quick(2, optim__name="sgd", optim__lr="1e30"), prepared)
 
@@ -310,7 +309,7 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
     run = train_into(tmp_path, quick(1), prepared)
     content = checkpoint.load(run.checkpoint("best"))
     content["classes"] = ["a", "b"]
-    storage.write_bytes(run.checkpoint("best"), checkpoint.packed({k: v for k, v in content.items() if k != "format"}))
+    rewrite_best(run, content)
     with pytest.raises(UserError, match="does not fit this architecture"):
         checkpoint.load_model(run.root)
     (tmp_path / "checkpoints" / "best.pt").write_bytes(b"not a checkpoint")
@@ -318,7 +317,7 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
         checkpoint.load_model(run.root)
 
 
-def test_claiming_a_run_folder(tmp_path):
+def test_locking_a_run_folder(tmp_path):
     config = tiny_config(2)
     with pytest.raises(UserError, match="no run to resume"):
         checks.lock_run(str(tmp_path), config, resume=True)
@@ -335,21 +334,21 @@ def test_claiming_a_run_folder(tmp_path):
     checks.lock_run(str(tmp_path), config, resume=True)
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        held = json.loads((tmp_path / "running.json").read_text()) | {
+        lock = json.loads((tmp_path / "running.json").read_text()) | {
             "pid": sleeper.pid,
             "born": psutil.Process(sleeper.pid).create_time(),
         }
-        (tmp_path / "running.json").write_text(json.dumps(held))
+        (tmp_path / "running.json").write_text(json.dumps(lock))
         with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
             checks.lock_run(str(tmp_path), config, resume=True)
-        # A process of that number that was born later is another: the machine was started again.
-        (tmp_path / "running.json").write_text(json.dumps(held | {"born": held["born"] - 3600}))
+        # A process with this id that started later is another one, for example after a reboot.
+        (tmp_path / "running.json").write_text(json.dumps(lock | {"born": lock["born"] - 3600}))
         checks.lock_run(str(tmp_path), config, resume=True)
-        (tmp_path / "running.json").write_text(json.dumps(held))
+        (tmp_path / "running.json").write_text(json.dumps(lock))
     finally:
         sleeper.kill()
         sleeper.wait()
-    checks.lock_run(str(tmp_path), config, resume=True)  # the holder is dead: the claim was left over
+    checks.lock_run(str(tmp_path), config, resume=True)  # the holder is dead, so its lock is stale
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -365,14 +364,14 @@ def test_output_below_a_file_is_refused(tmp_path):
         checks.lock_run(str(tmp_path / "file" / "run"), tiny_config(1), resume=False)
 
 
-def test_limit_keeps_every_class(prepared):
+def test_a_limit_has_images_of_every_class(prepared):
     config = tiny_config(1, data__limit=12)
     plan = sampling_plan(prepared, config)
     assert 10 <= sum(map(len, plan.rows.values())) <= 15
     assert set(plan.labels[plan.rows["train"]]) == {0, 1, 2}
 
 
-def test_augmenting_on_the_device_trains_alike(tmp_path, prepared):
+def test_augmentation_on_the_device_trains_the_same(tmp_path, prepared):
     settings = {"optim__name": "sgd"}
     rows = [
         train_into(tmp_path / on, quick(1, augment__on=on, **settings), prepared).metrics()[0]
@@ -386,17 +385,17 @@ def test_augmenting_on_the_device_trains_alike(tmp_path, prepared):
 
 
 @pytest.mark.parametrize("spec", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
-def test_mixing_keeps_the_shares_of_the_pictures_and_labels(spec):
+def test_mixing_combines_images_and_labels_in_the_same_fraction(spec):
     image = torch.arange(6).view(6, 1, 1, 1).expand(6, 20, 20, 3).to(torch.uint8) * 10
     label = torch.arange(6)
-    kinds = set()
+    dtypes = set()
     for step in range(20):
         mixed = mix_batch(image, label, step, augment=replace(Augment(), **spec), seed=0, epoch=0)
-        assert 0.5 <= mixed.fraction <= 1 and torch.equal(mixed.other, label.roll(1))
-        expected = mixed.fraction * 10 * label + (1 - mixed.fraction) * 10 * mixed.other
+        assert 0.5 <= mixed.fraction <= 1 and torch.equal(mixed.partner_label, label.roll(1))
+        expected = mixed.fraction * 10 * label + (1 - mixed.fraction) * 10 * mixed.partner_label
         assert torch.allclose(mixed.image.float().mean((1, 2, 3)), expected, atol=0.05)
-        kinds.add(mixed.image.dtype)
-    assert len(kinds) == len(spec)
+        dtypes.add(mixed.image.dtype)
+    assert len(dtypes) == len(spec)
 
 
 def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
@@ -420,11 +419,9 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
     def mixing(image, label, step):
         return MixedBatch(image, label, label.roll(1), 0.7)
 
-    plain = torch.nn.functional.cross_entropy
-    expected = 0.7 * plain(logits[[0] * 4], label) + 0.3 * plain(logits[[0] * 4], label.roll(1))
-    assert run(mix=mixing) == pytest.approx(float(expected), rel=1e-5) and run() == pytest.approx(
-        float(plain(logits[[0] * 4], label)), rel=1e-5
-    )
+    loss, partner_loss = (torch.nn.functional.cross_entropy(logits[[0] * 4], each) for each in (label, label.roll(1)))
+    assert run() == pytest.approx(float(loss), rel=1e-5)
+    assert run(mix=mixing) == pytest.approx(float(0.7 * loss + 0.3 * partner_loss), rel=1e-5)
 
 
 def test_a_trace_of_a_few_steps_opens_as_json(tmp_path, prepared):
@@ -434,7 +431,7 @@ def test_a_trace_of_a_few_steps_opens_as_json(tmp_path, prepared):
     assert any("conv" in str(name) for name in names) and any("Adam" in str(name) for name in names)
 
 
-def test_writes_to_a_bucket_go_on_beside_the_training_in_their_order(tmp_path):
+def test_writes_to_a_bucket_run_in_a_thread_in_their_order(tmp_path):
     def refuse():
         raise UserError("no room")
 

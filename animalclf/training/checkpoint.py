@@ -3,67 +3,94 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import torch
 
 from animalclf import config as configuration
 from animalclf.config import Config
+from animalclf.config.parsing import Tree
 from animalclf.errors import UserError
 from animalclf.models import build
 from animalclf.models.classifier import Classifier
 from animalclf.models.weights import load_state
 from animalclf.runs import Run
+from animalclf.training.optim import AverageState, OptimizerState
 from animalclf.utils import storage
 
 FORMAT = 1
 
 
-def packed(content: dict[str, Any]) -> memoryview:
-    """Tensors and plain data as the content of a file that `load` reads; what happens to the tensors later does not
-    change it."""
-    sink = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, sink)
-    return sink.getbuffer()
+class BestCheckpoint(TypedDict):
+    """best.pt: the weights of the best epoch and what prediction needs in addition."""
+
+    config: Tree
+    classes: list[str]
+    prior: list[float]
+    """The class priors that the model was trained under."""
+    epoch: int
+    """Counted from 1."""
+    metrics: Mapping[str, object]
+    """The epoch's row of metrics.jsonl."""
+    model: dict[str, torch.Tensor]
 
 
-def deferred(content: dict[str, Any], device: torch.device) -> Callable[[str], None]:
-    """A function, for any thread, that writes `content` as it is now to a file or bucket that it gets.
+class LastCheckpoint(TypedDict):
+    """last.pt: what a resume restores; frozen layers are in best.pt only."""
 
-    On a GPU the tensors are copied there, in less than a millisecond. When the function is called they go to the host, on a stream of their own,
-    beside the steps of the next epoch, and from there straight to the file: to pack them in memory first would hold Python's lock for a tenth of a
-    second, in which no step is started.
+    config: Tree
+    history: list[Mapping[str, Any]]
+    """Rows of metrics.jsonl."""
+    model: dict[str, torch.Tensor]
+    optimizer: OptimizerState
+    average: AverageState | None
+
+
+def serialize(content: Mapping[str, object]) -> memoryview:
+    """Tensors and plain data as the bytes of a file that `load` reads."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    return buffer.getbuffer()
+
+
+def snapshot(content: Mapping[str, object], device: torch.device) -> Callable[[str], None]:
+    """Copy `content` now. Returns a function that writes the copy to a file or bucket by its URL, in any thread.
+
+    On a GPU the tensors are cloned there, which takes less than a millisecond. The returned function copies them to the
+    host on a stream of its own, in parallel with the steps of the next epoch, and straight into the file: serializing
+    in memory first would hold Python's lock for 0.1 s, in which no step starts.
     """
     if device.type != "cuda":
-        data = packed(content)
+        data = serialize(content)
         return lambda url: storage.write_bytes(url, data)
-    copied, ready = _copied(content), torch.cuda.Event()
+    copy, ready = _clone(content), torch.cuda.Event()
     ready.record()
 
     def write(url: str) -> None:
         stream = torch.cuda.Stream(device)
         stream.wait_event(ready)
         with torch.cuda.stream(stream), storage.writing(url) as file:
-            torch.save({"format": FORMAT, **copied}, file)
+            torch.save({"format": FORMAT, **copy}, file)
 
     return write
 
 
-def _copied(content: Any) -> Any:
-    """Dictionaries and lists of tensors and plain data, with the tensors copied."""
+def _clone(content: Any) -> Any:
+    """Mappings and lists of tensors and plain data, with the tensors cloned."""
     if isinstance(content, torch.Tensor):
         return content.detach().clone()
     if isinstance(content, dict):
-        return {key: _copied(value) for key, value in content.items()}
-    return [_copied(value) for value in content] if isinstance(content, list) else content
+        return {key: _clone(value) for key, value in content.items()}
+    return [_clone(value) for value in content] if isinstance(content, list) else content
 
 
 class Writer:
-    """Does one epoch's writes after another's: at once from a CPU to a file system; while the next epoch trains to a bucket, which takes its time,
-    and from a GPU, whose epochs are short. Leaving its context waits for what is being written."""
+    """Writes one epoch's files after another's: at once from a CPU to a file system; in a thread, while the next epoch
+    trains, to a bucket, which is slow, and from a GPU, whose epochs are short. Leaving its context waits for the
+    thread."""
 
     def __init__(self, run: Run, device: torch.device) -> None:
         self.pool = ThreadPoolExecutor(1) if storage.is_remote(run.root) or device.type == "cuda" else None
@@ -76,28 +103,28 @@ class Writer:
         if self.pool:
             self.pool.shutdown()
 
-    def add(self, writes: Callable[[], None]) -> None:
-        """Do `writes`, after those before. Raises UserError where these, or those before, cannot be done (a full disk,
-        say)."""
+    def add(self, write: Callable[[], None]) -> None:
+        """Call `write` after the calls before it. Raises UserError where a write fails (disk full)."""
         self.wait()
         if self.pool:
-            self.running = self.pool.submit(writes)
+            self.running = self.pool.submit(write)
         else:
-            writes()
+            write()
 
     def wait(self) -> None:
-        """Until everything is written. Raises as `add`."""
+        """Wait until everything is written. Raises as `add`."""
         if self.running:
             running, self.running = self.running, None
             running.result()
 
 
-def load(url: str, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read what `packed` made. Raises UserError where there is no checkpoint, or none of ours."""
+def load(url: str, device: str | torch.device = "cpu") -> Any:
+    """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError where the file is missing or
+    is no checkpoint of this package."""
     try:
         content = torch.load(io.BytesIO(storage.read_bytes(url)), map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{url}: no checkpoint here") from error
+        raise UserError(f"{url}: no checkpoint here; is the run folder complete?") from error
     except (
         RuntimeError,
         EOFError,
@@ -106,15 +133,18 @@ def load(url: str, device: str | torch.device = "cpu") -> dict[str, Any]:
         KeyError,
         torch.serialization.pickle.UnpicklingError,
     ) as error:
-        raise UserError(f"{url}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{url}: not a readable checkpoint ({reason}); restore the file, or train again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{url}: not a checkpoint of this version of animalclf (format {FORMAT})")
+        raise UserError(
+            f"{url}: not a checkpoint of this version of animalclf (format {FORMAT}); restore the file, or train again"
+        )
     return content
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint says of its model."""
+    """The description of a model in its checkpoint."""
 
     config: Config
     classes: list[str]
@@ -130,7 +160,7 @@ def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier
     Raises UserError where the weights do not fit the architecture that the configuration names.
     """
     url = run if run.endswith(".pt") else Run(storage.absolute(run)).checkpoint("best")
-    content = load(url, device)
+    content: BestCheckpoint = load(url, device)
     info = ModelInfo(
         configuration.from_dict(content["config"]), list(content["classes"]), content["epoch"], content["prior"]
     )

@@ -1,4 +1,4 @@
-"""What stays the same during a training, on one rank."""
+"""The constant context of a training on one rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from animalclf.training.progress import Report
 
 @dataclass(frozen=True, eq=False)
 class TrainContext:
-    """The settings, data and place of a training: what its functions read and never change."""
+    """Settings, data, run folder and ranks: what the functions of a training read and never change."""
 
     config: Config
     prepared: Prepared
@@ -28,7 +28,7 @@ class TrainContext:
     make_loader: LoaderFactory
     """`make_loader(plan, passes)` gives this rank's batches."""
     report: Report
-    """Takes progress events for people."""
+    """Takes progress events; they are reported by rank 0."""
 
     @property
     def classes(self) -> list[str]:

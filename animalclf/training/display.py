@@ -1,4 +1,5 @@
-"""The console output of a training: a progress line, a line for each epoch, a table of the result. To standard error."""
+"""The console output of a training: a progress line, a line for each epoch, a table of the result; on standard
+error."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ TIME_PARTS = {
     "copy": "copying to the device",
     "checkpoint": "checkpointing",
 }
-EPOCH_LINE_SECONDS = 1.0  # between two lines of epochs; an epoch of a head on cached features takes hundredths
+EPOCH_LINE_SECONDS = 1.0  # between two lines of epochs, which take 0.01 s for a head on cached features
 
 
 class TrainingDisplay:
@@ -103,8 +104,8 @@ class TrainingDisplay:
 
 def startup_text(startup: dict[str, float]) -> str:
     """`13 s (images 1 s, Ray 5 s, workers 4 s, first step 3 s)`."""
-    parts = ", ".join(f"{text} {duration(startup[phase])}" for phase, text in STARTUP_PHASES.items() if phase in startup)
-    return f"{duration(startup['total'])} ({parts})"
+    parts = [f"{text} {duration(startup[phase])}" for phase, text in STARTUP_PHASES.items() if phase in startup]
+    return f"{duration(startup['total'])} ({', '.join(parts)})"
 
 
 def results_table(result: TrainingResult) -> Table:
@@ -119,10 +120,11 @@ def results_table(result: TrainingResult) -> Table:
     table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
     speed = f"{result.images_per_s:,.0f} images/s, {result.wait_fraction:.1%} waiting for data"
     table.add_row("all epochs", f"{duration(result.seconds)}, {speed}")
-    if parts := result.time:
-        shown = [name for name in TIME_PARTS if parts.get(name, 0) >= 0.5 or name in ("step", "wait")]
-        spent = ", ".join(f"{duration(parts[name])} {TIME_PARTS[name]}" for name in shown)
-        input_tasks = f"{duration(parts['read'])} reading, {duration(parts['augment'])} augmenting"
+    if result.time:
+        seconds = {part: getattr(result.time, part) for part in TIME_PARTS}
+        shown = [part for part in TIME_PARTS if seconds[part] >= 0.5 or part in ("step", "wait")]
+        spent = ", ".join(f"{duration(seconds[part])} {TIME_PARTS[part]}" for part in shown)
+        input_tasks = f"{duration(result.time.read)} reading, {duration(result.time.augment)} augmenting"
         table.add_row("spent", f"{spent}; in parallel, by input tasks: {input_tasks}")
     if result.startup:
         table.add_row("start to first step", startup_text(result.startup))

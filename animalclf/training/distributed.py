@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RankContext:
-    """This process among the ranks of a training, and the device that it computes on."""
+    """The rank of this process, the world size, and the device that it computes on."""
 
     rank: int = 0
     world_size: int = 1
@@ -41,16 +41,15 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def on_all_ranks(action: Callable[[], T]) -> T:
-    """`action()` on every rank. A UserError on one of them is raised on all, so that no rank waits for one that has
-    given up."""
-    value, problem = None, ""
+    """`action()` on every rank. A UserError on one rank is raised on all, so that none waits for a failed one."""
+    value, message = None, ""
     try:
         value = action()
     except UserError as error:
-        problem = str(error)
-    problems = [text for text in all_gather(problem) if text]
-    if problems:
-        raise UserError(problems[0])
+        message = str(error)
+    messages = [text for text in all_gather(message) if text]
+    if messages:
+        raise UserError(messages[0])
     return value  # type: ignore[return-value]
 
 
@@ -66,7 +65,7 @@ def average_statistics(model: torch.nn.Module) -> None:
 
 def set_up_cpu(threads: int, local_world_size: int) -> None:
     """Set the CPU threads of this rank: `threads`, or (0) the node's physical cores divided by its ranks (Ray sets
-    OMP_NUM_THREADS=1). Freed memory stays with the process."""
+    OMP_NUM_THREADS=1); and let the process reuse the memory that it frees."""
     cores = min(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _physical_cores()
     )

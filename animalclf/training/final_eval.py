@@ -1,11 +1,10 @@
-"""The end of a training: the best checkpoint is evaluated on validation and test, its probabilities and result.json are
-written."""
+"""The end of a training: evaluate the best checkpoint on validation and test, write its probabilities and
+result.json."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,21 +18,22 @@ from animalclf.rows import EpochRow, Evaluation, TimeSpent, TrainingResult
 from animalclf.training import checkpoint, loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
-from animalclf.training.frozen_features import FeatureLoader, recorded_rows
+from animalclf.training.frozen_features import FeatureLoader, with_recorded_rows
 
 
 def finish(
     context: TrainContext, history: Sequence[EpochRow], seconds: float, features: FeatureLoader | None
 ) -> TrainingResult:
-    """Evaluate the best checkpoint over all ranks, each row once; with `features` of a frozen base, its head on those
-    of validation.
+    """Evaluate the best checkpoint over all ranks, each row once. With `features` of a frozen base, validation
+    evaluates its head on them.
 
-    `seconds`: what this process trained for. Returns the content of result.json, which rank 0 writes.
+    `seconds`: the training time of this process. Returns the content of result.json, which rank 0 writes.
     """
     run, ranks, rows = context.run, context.ranks, context.plan.rows
     model, info = on_all_ranks(lambda: checkpoint.load_model(run.checkpoint("best"), ranks.device))
     splits: list[Phase] = [split for split in ("val", "test") if len(rows[split])]
-    evaluations, tables = {}, {}
+    evaluations: dict[str, Evaluation] = {}
+    tables: dict[str, pd.DataFrame] = {}
     for split in splits:
         network: nn.Module = model
         if features and split == "val":
@@ -42,14 +42,7 @@ def finish(
             batches = context.make_loader(context.plan, [(split, 0)]).batches(split, 0)
         index, probabilities = predict(network, model.classes, batches, ranks.device, context.bf16)
         evaluations[split], tables[split] = _evaluate(context, split, index, probabilities)
-    result = TrainingResult(
-        **_totals(context, history),
-        best_epoch=info.epoch,
-        seconds_this_time=seconds,
-        val=evaluations.get("val"),
-        test=evaluations.get("test"),
-        metrics=main_metrics(evaluations[splits[0]]) if splits else {},
-    )
+    result = _result(context, history, seconds, info.epoch, evaluations)
 
     def write() -> None:
         if not ranks.rank:
@@ -61,37 +54,47 @@ def finish(
     return result
 
 
-def _totals(context: TrainContext, history: Sequence[EpochRow]) -> dict[str, Any]:
-    """What the result says of the whole training, as arguments of TrainingResult."""
-    return {
-        "run": context.run.root,
-        "recipe": context.config.name,
-        "seed": context.config.seed,
-        "epochs": history[-1].epoch,
-        "classes": context.classes,
-        "workers": context.ranks.world_size,
-        "precision": "bf16" if context.bf16 else "fp32",
-        "rows": {split: len(index) for split, index in context.plan.rows.items()},
-        "seconds": sum(row.seconds for row in history),
-        "images_per_s": float(np.median([row.images_per_s for row in history])),
-        "time": TimeSpent(
-            **{
-                part.name: sum(getattr(row, f"{part.name}_seconds") or 0.0 for row in history)
-                for part in fields(TimeSpent)
-            }
-        ),
-        "wait_fraction": sum(row.wait_fraction * row.train_seconds for row in history)
-        / sum(row.train_seconds for row in history),
+def _result(
+    context: TrainContext,
+    history: Sequence[EpochRow],
+    seconds: float,
+    best_epoch: int,
+    evaluations: Mapping[str, Evaluation],
+) -> TrainingResult:
+    """The content of result.json, from all epochs and the evaluations of the splits."""
+    train_seconds = sum(row.train_seconds for row in history)
+    spent = {
+        part.name: sum(getattr(row, f"{part.name}_seconds") or 0.0 for row in history) for part in fields(TimeSpent)
     }
+    main_split = next(iter(evaluations), None)
+    return TrainingResult(
+        run=context.run.root,
+        recipe=context.config.name,
+        seed=context.config.seed,
+        epochs=history[-1].epoch,
+        best_epoch=best_epoch,
+        classes=context.classes,
+        workers=context.ranks.world_size,
+        precision="bf16" if context.bf16 else "fp32",
+        rows={split: len(index) for split, index in context.plan.rows.items()},
+        seconds=sum(row.seconds for row in history),
+        seconds_this_time=seconds,
+        images_per_s=float(np.median([row.images_per_s for row in history])),
+        time=TimeSpent(**spent),
+        wait_fraction=sum(row.wait_fraction * row.train_seconds for row in history) / train_seconds,
+        val=evaluations.get("val"),
+        test=evaluations.get("test"),
+        metrics=main_metrics(evaluations[main_split]) if main_split else {},
+    )
 
 
 def _evaluate(
     context: TrainContext, split: str, index: np.ndarray, probabilities: np.ndarray
 ) -> tuple[Evaluation, pd.DataFrame]:
-    """The metrics of a split, and its table of predictions, from this rank's manifest rows int64 (N,) and probabilities
-    (N, classes)."""
-    parts = all_gather((index, probabilities))
-    index, probabilities = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    """The metrics of a split and its table of predictions, from this rank's manifest rows int64 (N,) and
+    probabilities float32 (N, classes)."""
+    ranks = all_gather((index, probabilities))
+    index, probabilities = np.concatenate([rank[0] for rank in ranks]), np.concatenate([rank[1] for rank in ranks])
     order = np.argsort(index)
     index, probabilities = index[order], probabilities[order]
     if not np.array_equal(index, np.sort(context.plan.rows[split])):
@@ -109,7 +112,7 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Manifest rows int64 (N,) and class probabilities float32 (N, classes) of this rank's batches."""
     indices, parts = [np.empty(0, np.int64)], [torch.empty((0, classes), device=device)]
-    for image, _ in loop.on_device(recorded_rows(batches, indices), device, loop.Clock()):
+    for image, _ in loop.on_device(with_recorded_rows(batches, indices), device, loop.Clock()):
         with loop.autocast(device, bf16):
             parts.append(network(image).float().softmax(1))
     return np.concatenate(indices), torch.cat(parts).cpu().numpy()

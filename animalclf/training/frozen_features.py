@@ -1,5 +1,5 @@
-"""Training a head on a frozen base: when nothing in the base trains and every epoch sees the same pixels, the base runs
-once."""
+"""Cached features of a frozen base: when nothing in the base trains and nothing is augmented, the base runs once, and
+the epochs train the head on its features."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from animalclf.training import loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, all_gather
 
-ON_DEVICE_BYTES = (
-    2**28
-)  # of features that wait on the device for their copy to the host: a copy after every batch would leave a GPU idle
-GPU_BATCH = 256  # images at once on a GPU, at least; on a CPU the recipe's batch size
+# Features are copied to the host in chunks of this size: a copy after every batch would leave the GPU idle.
+CHUNK_BYTES = 2**28
+GPU_BATCH = 256  # minimum images in a batch on a GPU; on a CPU it is the recipe's batch size
 
 
 class FeatureLoader:
-    """Batches whose "image" is the frozen base's features, float32 (N, F), from memory: a GPU's own, where they fill at most an eighth of it."""
+    """Batches whose "image" is the frozen base's features, float32 (N, F), from memory: the GPU's, where they fill at
+    most an eighth of it."""
 
     def __init__(self, plan: SamplingPlan, features: np.ndarray, position: np.ndarray, ranks: RankContext) -> None:
-        """`features` float32 (images, F); `position` int64 (manifest rows,): the place of each row's features among
-        them."""
+        """`features` float32 (images, F); `position` int64 (manifest rows,): the index of each manifest row in
+        `features`, -1 for rows without features."""
         self.plan, self.features, self.position, self.ranks = plan, features, position, ranks
         self.on_device: tuple[torch.Tensor, torch.Tensor] | None = None
         if ranks.device.type == "cuda" and features.nbytes * 8 < torch.cuda.mem_get_info(ranks.device)[0]:
@@ -42,8 +42,8 @@ class FeatureLoader:
         if self.on_device and batches:
             rows, start = np.concatenate(batches), 0
             features, labels = (
-                table[to_device(at, table.device)]
-                for table, at in zip(self.on_device, (self.position[rows], rows), strict=True)
+                table[to_device(index, table.device)]
+                for table, index in zip(self.on_device, (self.position[rows], rows), strict=True)
             )
         for index in batches:
             if len(index) and self.on_device:
@@ -55,36 +55,36 @@ class FeatureLoader:
 
 @torch.no_grad()
 def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
-    """Run the frozen base once over all training and validation images, each rank over its part; then every rank has
-    all features."""
+    """Run the frozen base once over all training and validation images, each rank over its part, and gather the
+    features of all ranks on every rank."""
     plan, ranks, bf16 = context.plan, context.ranks, context.bf16
     rows = np.concatenate([plan.rows["train"], plan.rows["val"]])
-    parts: list[np.ndarray] = []
+    chunks: list[np.ndarray] = []
     indices: list[np.ndarray] = []
     clock, started = loop.Clock(), time.perf_counter()
     model.eval()
     size = max(plan.batch_size, GPU_BATCH) if ranks.device.type == "cuda" else plan.batch_size
     batches = context.make_loader(replace(plan, rows={"val": rows}, batch_size=size), [("val", 0)]).batches("val", 0)
-    waiting: list[torch.Tensor] = []
-    for image, _ in loop.on_device(recorded_rows(batches, indices), ranks.device, clock):
+    pending: list[torch.Tensor] = []
+    for image, _ in loop.on_device(with_recorded_rows(batches, indices), ranks.device, clock):
         with loop.autocast(ranks.device, bf16):
-            waiting.append(model.features(image).float())
-        if ranks.device.type == "cpu" or sum(part.nbytes for part in waiting) > ON_DEVICE_BYTES:
-            parts.append(torch.cat(waiting).cpu().numpy())
-            waiting = []
+            pending.append(model.features(image).float())
+        if ranks.device.type == "cpu" or sum(part.nbytes for part in pending) > CHUNK_BYTES:
+            chunks.append(torch.cat(pending).cpu().numpy())
+            pending = []
         done = min(clock.images * ranks.world_size, len(rows))
         context.report(PhaseProgress("features", done, len(rows), time.perf_counter() - started))
-    parts += [torch.cat(waiting).cpu().numpy()] if waiting else []
-    pairs = [pair for pair in all_gather((indices, parts)) if pair[0]]
+    chunks += [torch.cat(pending).cpu().numpy()] if pending else []
+    pairs = [pair for pair in all_gather((indices, chunks)) if pair[0]]
     index, features = (np.concatenate([part for pair in pairs for part in pair[which]]) for which in (0, 1))
-    loop.same_count("features", len(index), len(rows))
+    loop.check_row_count("features", len(index), len(rows))
     position = np.full(len(plan.labels), -1, np.int64)
     position[index] = np.arange(len(index))
     return FeatureLoader(plan, features, position, ranks)
 
 
-def recorded_rows(batches: Iterator[Batch], indices: list[np.ndarray]) -> Iterator[Batch]:
-    """`batches`; the manifest rows of each (int64) are appended to `indices` as it passes."""
+def with_recorded_rows(batches: Iterator[Batch], indices: list[np.ndarray]) -> Iterator[Batch]:
+    """`batches` unchanged; the manifest rows of each (int64) are appended to `indices` as it passes."""
     for batch in batches:
         indices.append(np.array(batch["index"]))
         yield batch

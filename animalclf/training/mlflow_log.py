@@ -1,4 +1,4 @@
-"""A finished run for MLflow, where the environment names a tracking server (MLFLOW_TRACKING_URI)."""
+"""Logging of finished runs to MLflow, where the environment variable MLFLOW_TRACKING_URI names a tracking server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from animalclf.runs import Run
 from animalclf.training.tensorboard import scalars
 
 
-def wanted() -> bool:
-    """Whether runs are to be logged. Raises UserError, before any work, where MLFLOW_TRACKING_URI is set and MLflow is
-    not installed."""
+def enabled() -> bool:
+    """Whether runs are logged. Raises UserError, before any work, where MLFLOW_TRACKING_URI is set and MLflow is not
+    installed."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return False
     try:
@@ -26,8 +26,8 @@ def wanted() -> bool:
 
 
 def log_run(run: Run) -> bool:
-    """Log the configuration, every epoch and the result of a finished run; False where none is `wanted`."""
-    if not wanted():
+    """Log configuration, epochs and result of a finished run. Returns False where logging is not enabled."""
+    if not enabled():
         return False
     mlflow = importlib.import_module("mlflow")
     config, result = run.config(), run.read_result()
@@ -36,6 +36,6 @@ def log_run(run: Run) -> bool:
         mlflow.log_params(configuration.flat(configuration.to_dict(config)))
         for row in run.metrics():
             mlflow.log_metrics(scalars(row), step=row.epoch)
-        last = {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
-        mlflow.log_metrics({f"result/{name}": value for name, value in last.items()})
+        numbers = {key: float(value) for key, value in result.items() if isinstance(value, int | float)}
+        mlflow.log_metrics({f"result/{key}": number for key, number in numbers.items()})
     return True

@@ -1,9 +1,10 @@
-"""The resources of the cluster, checked before any long work: training workers, memory for the images, paths that every
-node must see."""
+"""Resource checks before any long work: room for the training workers, memory for the images, paths that every node
+must see."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +15,13 @@ from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
 from animalclf.utils import storage
 
-RESIZE_SECONDS = 30.0  # how often an elastic training looks whether the cluster has changed
+RESIZE_SECONDS = 30.0  # between two checks of an elastic training for changes of the cluster
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many training workers: from `minimum` to `maximum`, as the cluster has room at the time, each on a GPU or on
-    CPUs. (0, 0): one a GPU, or 1 on CPUs."""
+    """The number of training workers: from `minimum` to `maximum`, as the cluster has room, each on a GPU or on CPUs.
+    (0, 0): one for each GPU, or 1 on CPUs."""
 
     minimum: int
     maximum: int
@@ -28,7 +29,7 @@ class Workers:
 
     @classmethod
     def fixed(cls, count: int, use_gpu: bool = False) -> Workers:
-        """Exactly `count` workers."""
+        """A fixed number of workers."""
         return cls(count, count, use_gpu)
 
     @classmethod
@@ -38,7 +39,7 @@ class Workers:
         minimum, maximum = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
         if not match or minimum > maximum or (match[2] and not minimum):
             raise UserError(
-                f"--workers {text}: give a number, as in --workers 4, or minimum and maximum, as in --workers 2:8"
+                f"--workers {text}: write a number, as in --workers 4, or minimum and maximum, as in --workers 2:8"
             )
         return cls(minimum, maximum)
 
@@ -62,14 +63,14 @@ class Workers:
 
 
 def scaling(workers: Workers) -> Any:
-    """Ray Train's ScalingConfig. CPU workers go one a node first, since each uses all cores that it finds; GPU workers
-    close together."""
+    """Ray Train's ScalingConfig. CPU workers are spread over the nodes, since each uses all cores of its node; GPU
+    workers are packed."""
     import ray.train
 
     resources = None
     if workers.elastic and not workers.use_gpu:
         cpus = _cpus_of_nodes()
-        if len(cpus) == 1:  # nothing can be lost without losing all; one CPU stays for input tasks
+        if len(cpus) == 1:  # of one node no part can be lost; one CPU stays free for input tasks
             workers = replace(workers, maximum=max(workers.minimum, min(workers.maximum, cpus[0] - 1)))
         resources = {"CPU": _elastic_cpus(cpus)[0]}
     return ray.train.ScalingConfig(
@@ -82,23 +83,26 @@ def scaling(workers: Workers) -> Any:
 
 
 def _elastic_cpus(cpus: list[int]) -> tuple[float, float]:
-    """num_cpus of an elastic CPU worker, and of an input task beside it, on nodes with these CPUs. Ray gives such
-    workers every CPU that they can use, and input tasks would wait forever. On several nodes a worker therefore takes
-    more than half of the smallest, and as much as leaves something on every node, however many workers it takes."""
+    """num_cpus of an elastic CPU worker, and of an input task, on nodes with these CPUs.
+
+    Ray starts as many elastic workers as fit, and with one CPU each they would leave none for input tasks, which would
+    wait forever. On several nodes a worker therefore requests more than half of the smallest node's CPUs: the number
+    that leaves the largest remainder on every node.
+    """
     if len(cpus) < 2:
         return 1.0, 1.0
     candidates = np.arange(min(cpus) / 2 + 0.25, min(cpus), 0.25)
-    left, worker_cpus = max((min(count % candidate for count in cpus), candidate) for candidate in candidates)
-    return float(worker_cpus), min(1.0, float(left))
+    remainder, worker_cpus = max((min(count % candidate for count in cpus), candidate) for candidate in candidates)
+    return float(worker_cpus), min(1.0, float(remainder))
 
 
 def input_cpus(workers: Workers) -> float:
-    """num_cpus of an input task: one, or what elastic CPU workers leave on every node."""
+    """num_cpus of an input task: 1, or what elastic CPU workers leave on every node."""
     return _elastic_cpus(_cpus_of_nodes())[1] if workers.elastic and not workers.use_gpu else 1.0
 
 
 def _cpus_of_nodes() -> list[int]:
-    """CPUs of each node that can hold a CPU worker: one more than a worker takes, where there are such nodes."""
+    """CPUs of each node that can run a CPU worker and an input task; where there is none, of each node with a CPU."""
     import ray
 
     cpus = [
@@ -108,9 +112,9 @@ def _cpus_of_nodes() -> list[int]:
 
 
 def preflight(workers: Workers, shared: list[str]) -> str:
-    """Check, before any long work, that the cluster has room for the workers (elastic: for the minimum), and that every
-    node sees the local paths `shared`. Returns the cluster's resources in words. Raises UserError with what is there
-    and what is requested."""
+    """Check that the cluster has room for the workers (elastic: for the minimum), and that every node sees the local
+    paths `shared`. Returns a text of the cluster's resources. Raises UserError with what is available and what is
+    requested."""
     import ray
 
     available = at_most()
@@ -118,49 +122,49 @@ def preflight(workers: Workers, shared: list[str]) -> str:
     _check_room(workers, cpus, gpus)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     _check_visible(nodes, [path for path in shared if not storage.is_remote(path)])
-    now, largest = cluster_text(), _resources_text(len(nodes), cpus, gpus)
-    return now if now == largest else f"{now} now; {cpus} CPUs, {gpus} GPUs at most"
+    current, largest = cluster_text(), _resources_text(len(nodes), cpus, gpus)
+    return current if current == largest else f"{current} now; {cpus} CPUs, {gpus} GPUs at most"
 
 
 def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
-    """Raises UserError where a cluster of (at most) these CPUs and GPUs has no room for the workers."""
+    """Raises UserError where a cluster of at most these CPUs and GPUs has no room for the workers."""
     import ray
 
     if workers.use_gpu and workers.minimum > gpus:
         raise UserError(
-            f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); ask for fewer workers, or train on CPUs with --cpu"
+            f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); request fewer workers, or train on "
+            "CPUs with --cpu"
         )
     worker_cpus, task_cpus = (0.0 if workers.use_gpu else 1.0), 1.0
     if workers.elastic and not workers.use_gpu:
         counts = _cpus_of_nodes()
         worker_cpus, task_cpus = _elastic_cpus(counts)
-        places, may_grow = (
-            sum(int(count // worker_cpus) for count in counts),
-            cpus > int(ray.cluster_resources().get("CPU", 0)),
-        )
-        if len(counts) > 1 and workers.minimum > places and not may_grow:
+        capacity = sum(int(count // worker_cpus) for count in counts)
+        may_grow = cpus > int(ray.cluster_resources().get("CPU", 0))
+        if len(counts) > 1 and workers.minimum > capacity and not may_grow:
             raise UserError(
-                f"--workers {workers}: elastic workers leave room for input on every node; the cluster has places for {places} of them"
+                f"--workers {workers}: the cluster has room for {capacity} elastic workers, which leave CPUs for input "
+                "tasks on every node; request fewer workers"
             )
     needed = workers.minimum * worker_cpus + task_cpus
     if needed > cpus:
         raise UserError(
-            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed:g}; ask for fewer workers"
+            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed:g}; "
+            "request fewer workers"
         )
 
 
-def _check_visible(nodes: list[dict[str, Any]], paths: list[str]) -> None:
-    """Raises UserError for a path that one of several nodes does not see: shared file systems pass, node-local paths do
-    not."""
+def _check_visible(nodes: Sequence[Mapping[str, Any]], paths: list[str]) -> None:
+    """Raises UserError for a path that some node does not see, such as a path on one node's disk."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if len(nodes) < 2 or not paths:
         return
-    look = ray.remote(num_cpus=0)(_missing)
+    find_missing = ray.remote(num_cpus=0)(_missing)
     strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    answers = ray.get([look.options(scheduling_strategy=strategy).remote(paths) for strategy in strategies])
-    for node, missing in zip(nodes, answers, strict=True):
+    missing_on = ray.get([find_missing.options(scheduling_strategy=strategy).remote(paths) for strategy in strategies])
+    for node, missing in zip(nodes, missing_on, strict=True):
         if missing:
             address = node["NodeManagerAddress"]
             raise UserError(
@@ -169,7 +173,7 @@ def _check_visible(nodes: list[dict[str, Any]], paths: list[str]) -> None:
 
 
 def cluster_text() -> str:
-    """The cluster's resources as they are now, in words."""
+    """The cluster's current resources: `2 nodes, 16 CPUs, 2 GPUs`."""
     import ray
 
     resources = ray.cluster_resources()
@@ -183,26 +187,26 @@ def _resources_text(nodes: int, cpus: int, gpus: int) -> str:
 
 
 def choose_cache(choice: str, prepared: Prepared, reserved: int = 0) -> tuple[bool, str]:
-    """Whether the images are cached in Ray's object store (else on the nodes' disks), and that in words for the plan
+    """Whether the images are cached in Ray's object store (else on the nodes' disks), and a text of that for the plan
     line. `reserved`: bytes of other sets in the store.
 
-    A node's store holds all images beside batches on their way, so "auto" takes it where they fill at most 70 % of the
-    smallest store. Raises UserError for "memory" where they do not fit.
+    A node's store holds all images and the batches in transit, so "auto" chooses it where the images fill at most 70 %
+    of the smallest store. Raises UserError for "memory" where they do not fit.
     """
     import ray
 
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
     size, room = prepared.pixel_bytes, max(min(stores) * 0.7 - reserved, 0)
-    what = f"images {size / 1e9:.2g} GB"
+    text = f"images {size / 1e9:.2g} GB"
     if size <= room and choice != "disk":
-        return True, f"{what} in memory"
+        return True, f"{text} in memory"
     if choice == "memory":
         raise UserError(
-            f"train.cache=memory: the prepared images take {size / 1e9:.2g} GB, the smallest node's object store has room for {room / 1e9:.2g} GB; "
-            "leave train.cache at auto (they are then read from disk), store them smaller (--set data.stored_size=...), or start Ray with a "
-            "larger --object-store-memory"
+            f"train.cache=memory: the prepared images take {size / 1e9:.2g} GB, the smallest node's object store has "
+            f"room for {room / 1e9:.2g} GB; set train.cache=auto (which then reads them from disk), store them smaller "
+            "(--set data.stored_size=...), or start Ray with a larger --object-store-memory"
         )
-    return False, f"{what} from disk" + ("" if choice == "disk" else f" (memory has room for {room / 1e9:.2g} GB)")
+    return False, f"{text} from disk" + ("" if choice == "disk" else f" (memory has room for {room / 1e9:.2g} GB)")
 
 
 def _missing(paths: list[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Stopping a training from another thread, with Ray's public API only.
 
-The request is written into the training's mailbox, and the placement group that its workers run in is removed, which ends them wherever they are
-and gives their resources back. Ray Train's controller then sees dead workers and calls `EndRun`, whose error ends the run instead of restarting
-it. Workers that start after the request read it and return at once.
+The request is written to the training's mailbox, and the placement group of its workers is removed, which ends them on
+every node and frees their resources. Ray Train's controller then sees dead workers and calls `EndRun`, whose error ends
+the run instead of restarting it. Workers that start after the request read it and return at once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Stopped(Exception):
 
 
 class Switch:
-    """Stops one training from another thread: `stop()`, then `wait()`; after that no worker is left. Where the workers are just being started,
-    that comes first."""
+    """Stops one training from another thread: `stop()`, then `wait()`; after that no worker is left. Workers that are
+    starting finish their start first."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -36,11 +36,11 @@ class Switch:
             self._ended.clear()
 
     def end(self) -> None:
-        """The training has ended, and so have its workers."""
+        """The training and its workers have ended."""
         self._ended.set()
 
     def stop(self) -> None:
-        """Request the end; returns before it."""
+        """Request the end, without waiting for it."""
         with self._lock:
             self.requested = True
             if self._mailbox is None or self._ended.is_set():
@@ -50,12 +50,12 @@ class Switch:
             ray.util.remove_placement_group(group)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Until no training runs, at most `timeout` seconds."""
+        """Wait until no training runs, at most `timeout` seconds."""
         self._ended.wait(timeout)
 
 
 class EndRun(ray.train.UserCallback):
-    """In Ray Train's controller: after a failure of workers, end the run where it is to stop."""
+    """In Ray Train's controller: ends the run after a failure of its workers where it is to stop."""
 
     def __init__(self, mailbox: Any) -> None:
         self.mailbox = mailbox

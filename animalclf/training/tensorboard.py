@@ -1,7 +1,7 @@
-"""TensorBoard event files of a run: `tensorboard --logdir runs/` shows every run that lies below.
+"""TensorBoard event files of a run: `tensorboard --logdir runs/` shows every run below.
 
-One small file an epoch, in `events/` of the run folder: files are written whole, here and in a bucket, TensorBoard
-follows while training goes on, and an epoch that is repeated after a fault replaces its own file.
+Each epoch has a small file in `events/` of the run folder. So files are written whole, also to a bucket, TensorBoard
+follows the training, and an epoch that is repeated after a failure replaces its file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from animalclf.rows import EpochRow
 from animalclf.runs import Run
 from animalclf.utils import storage
 
-# Names as other tools write them.
+# Metric of an epoch's row -> tag, named as other tools name them.
 TAGS = {
     "train_loss": "train/loss",
     "train_accuracy": "train/accuracy",
@@ -25,7 +25,7 @@ TAGS = {
 
 
 def scalars(row: EpochRow) -> dict[str, float]:
-    """Tag -> value of an epoch's row."""
+    """The scalars of an epoch by tag."""
     values = row.to_dict()
     return {tag: values[key] for key, tag in TAGS.items()} | {f"val/{name}": value for name, value in row.val.items()}
 

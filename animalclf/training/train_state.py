@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +18,16 @@ from animalclf.models.weights import load_state
 from animalclf.rows import EpochEnd, EpochRow
 from animalclf.runs import Run
 from animalclf.training import checkpoint
+from animalclf.training.checkpoint import BestCheckpoint, LastCheckpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
-from animalclf.training.optim import WeightAverage, make_optimizer, portable_state
+from animalclf.training.optim import AverageState, WeightAverage, make_optimizer, portable_state
 from animalclf.training.tensorboard import write_events
 
 
 @dataclass
 class TrainState:
-    """What an epoch changes, and a resume restores."""
+    """What an epoch changes and a resume restores."""
 
     model: Classifier
     optimizer: torch.optim.Optimizer
@@ -40,23 +40,25 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
 
     Raises UserError for a checkpoint that cannot be read, or of another architecture.
     """
-    saved = checkpoint.load(run.checkpoint("last"), ranks.device) if run.has_checkpoint("last") else None
+    last: LastCheckpoint | None = None
+    if run.has_checkpoint("last"):
+        last = checkpoint.load(run.checkpoint("last"), ranks.device)
     torch.manual_seed(config.seed)  # every rank initialises alike
-    model = build(config.model, classes, load_weights=saved is None).to(ranks.device)
+    model = build(config.model, classes, load_weights=last is None).to(ranks.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if saved:
-        if frozen := _frozen(model) - saved["model"].keys():  # frozen layers are stored in the best checkpoint only
-            best = checkpoint.load(run.checkpoint("best"), ranks.device)["model"]
-            saved["model"] |= {name: best[name] for name in frozen if name in best}
-        load_state(model, saved["model"], run.checkpoint("last"))
+    if last:
+        if frozen := _frozen_names(model) - last["model"].keys():
+            best: BestCheckpoint = checkpoint.load(run.checkpoint("best"), ranks.device)
+            last["model"] |= {name: best["model"][name] for name in frozen if name in best["model"]}
+        load_state(model, last["model"], run.checkpoint("last"))
     optimizer = make_optimizer(model.parameters(), config.optim)
     average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
-    if saved:
-        optimizer.load_state_dict(saved["optimizer"])
-        if average:
-            average.state, average.updates = average.state | saved["average"]["state"], saved["average"]["updates"]
-    return TrainState(model, optimizer, average, [EpochRow.from_dict(row) for row in saved["history"]] if saved else [])
+    if last:
+        optimizer.load_state_dict(last["optimizer"])
+        if average and last["average"]:
+            average.state, average.updates = average.state | last["average"]["state"], last["average"]["updates"]
+    return TrainState(model, optimizer, average, [EpochRow.from_dict(row) for row in last["history"]] if last else [])
 
 
 def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) -> None:
@@ -65,23 +67,22 @@ def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) ->
     if context.ranks.rank:
         return
     history, config = list(state.history), context.config
-    files = {}
+    writes = {}
     if best_row(history, config) is history[-1]:
-        files["best"] = checkpoint.deferred(_best_content(context, state), context.ranks.device)
-    files["last"] = checkpoint.deferred(_resume_content(config, state), context.ranks.device)
+        writes["best"] = checkpoint.snapshot(_best_checkpoint(context, state), context.ranks.device)
+    writes["last"] = checkpoint.snapshot(_last_checkpoint(config, state), context.ranks.device)
 
     def write() -> None:
-        for name, write_file in files.items():  # best first: it holds the frozen layers of last
-            write_file(context.run.checkpoint(name))
-        context.run.write_metrics(history)  # after the checkpoints that it tells of
+        for name, write_checkpoint in writes.items():  # best first: it holds the frozen layers of last
+            write_checkpoint(context.run.checkpoint(name))
+        context.run.write_metrics(history)  # after the checkpoints of the epochs that it lists
         write_events(context.run, history[-1])
         context.report(EpochEnd(history[-1]))
 
     writer.add(write)
 
 
-def _best_content(context: TrainContext, state: TrainState) -> dict[str, Any]:
-    """The best checkpoint: all weights, and what prediction needs beside them."""
+def _best_checkpoint(context: TrainContext, state: TrainState) -> BestCheckpoint:
     counts, row = context.class_counts(), state.history[-1]
     prior = counts / counts.sum() if context.config.train.balance == "none" else (counts > 0) / np.count_nonzero(counts)
     return {
@@ -94,11 +95,11 @@ def _best_content(context: TrainContext, state: TrainState) -> dict[str, Any]:
     }
 
 
-def _resume_content(config: Config, state: TrainState) -> dict[str, Any]:
-    """The last checkpoint: what a resume restores, without the frozen layers."""
-    frozen = _frozen(state.model)
-    weights, average = state.model.state_dict(), None
-    if state.average:  # the averaged weights are in the model now
+def _last_checkpoint(config: Config, state: TrainState) -> LastCheckpoint:
+    frozen = _frozen_names(state.model)
+    weights: dict[str, torch.Tensor] = state.model.state_dict()
+    average: AverageState | None = None
+    if state.average:  # the averaged weights are in the model
         weights = state.average.trained
         average = {"state": _without(state.average.state, frozen), "updates": state.average.updates}
     return {
@@ -127,11 +128,11 @@ def out_of_patience(history: Sequence[EpochRow], config: Config) -> bool:
 
 
 def is_done(history: Sequence[EpochRow], config: Config) -> bool:
-    """Whether nothing is left to train."""
+    """Whether no epoch is left to train."""
     return len(history) >= config.train.epochs or out_of_patience(history, config)
 
 
-def _frozen(model: nn.Module) -> set[str]:
+def _frozen_names(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 

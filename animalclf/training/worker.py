@@ -1,4 +1,4 @@
-"""What runs on each rank: the Ray Train side of `train`."""
+"""The training function of each Ray Train worker."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from animalclf.runs import Run
 from animalclf.training.distributed import RankContext, all_gather, set_up_cpu
 from animalclf.training.train import train
 
-REPORT_SECONDS = 2.0  # Ray looks for reports once a second, and a rank that has a second one waits for that: an epoch can be over much sooner
+# Ray polls for reports once a second and holds up a rank that has a second one. Epochs can be much shorter.
+REPORT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the driver sends to every rank."""
+    """What every worker receives: the training, by URLs of its prepared set and run folder."""
 
     config: Config
     prepared: str
@@ -37,36 +38,36 @@ class Task:
     mailbox: Any  # actor handle of progress.Mailbox
 
 
-class RareReports:
-    """Reports to Ray Train at most every REPORT_SECONDS, in the same epochs on all ranks: Ray waits for the report of
-    every rank."""
+class ThrottledReports:
+    """Reports to Ray Train at most every REPORT_SECONDS, in the same epochs on all ranks, because Ray waits for the
+    report of every rank."""
 
     def __init__(self) -> None:
-        self.reported = time.monotonic()
+        self.last_report = time.monotonic()
 
     def __call__(self, row: EpochRow) -> None:
-        """An epoch is over; called on every rank."""
-        if all_gather(time.monotonic() - self.reported > REPORT_SECONDS)[0]:  # the first rank's clock decides
-            self.reported = time.monotonic()
+        """Called on every rank at the end of an epoch."""
+        if all_gather(time.monotonic() - self.last_report > REPORT_SECONDS)[0]:  # rank 0's clock decides
+            self.last_report = time.monotonic()
             ray.train.report(row.to_dict())
 
 
 class RankLoaders:
-    """Makes the loaders of this rank: from device memory where the images fit, else from Ray Data."""
+    """Creates the loaders of this rank: from device memory where the images fit, else from Ray Data."""
 
     def __init__(self, cache: ImageCache, image_bytes: int, ranks: RankContext) -> None:
         self.cache, self.ranks = cache, ranks
         self.on_device = DeviceLoaders(image_bytes, ranks.device, ranks.rank, ranks.world_size)
 
     def __call__(self, plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
-        resident = self.on_device.of(plan, self.cache.images)
-        return resident or RayLoader(plan, self.cache, self.ranks.rank, self.ranks.world_size, passes)
+        device_loader = self.on_device.of(plan, self.cache.images)
+        return device_loader or RayLoader(plan, self.cache, self.ranks.rank, self.ranks.world_size, passes)
 
 
-def worker(settings: dict[str, Any]) -> TrainingResult | UserError | None:
-    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError is
-    returned: a wrong setting is no fault that a restart would cure. (train() raises it on all ranks or on none.)"""
-    task: Task = settings["task"]
+def worker(settings: dict[str, Task]) -> TrainingResult | UserError | None:
+    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError, which
+    train() raises on all ranks or on none, is returned, because a restart would not help."""
+    task = settings["task"]
     if not ray.get(task.mailbox.enter.remote(ray.util.get_current_placement_group())):
         return None
     context = ray.train.get_context()
@@ -80,6 +81,6 @@ def worker(settings: dict[str, Any]) -> TrainingResult | UserError | None:
             task.mailbox.post.remote(event)
 
     try:
-        return train(task.config, prepared, Run(task.run), loaders, ranks, RareReports(), report)
+        return train(task.config, prepared, Run(task.run), loaders, ranks, ThrottledReports(), report)
     except UserError as error:
         return error

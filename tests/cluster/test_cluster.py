@@ -114,9 +114,7 @@ def test_s3_that_fails_for_20_seconds(job):
     refused, end = machines.fail_s3(20), time.time() + 20
     job.wait_for("| val ", after=end)
     assert machines.fail_s3(0) > refused
-    assert "workers restarted" not in "\n".join(
-        line for when, line in job.lines if when > end - 20
-    )  # it waited
+    assert "workers restarted" not in "\n".join(line for when, line in job.lines if when > end - 20)  # it waited
 
 
 def test_a_host_cut_off_for_half_a_minute(cluster, job):
