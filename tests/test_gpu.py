@@ -300,5 +300,5 @@ def test_a_ray_worker_trains_on_the_gpu(tmp_path, prepared):
         )
     finally:
         cluster.leave_ray()
-    assert run.environment()["gpu"] is True and result.precision == "bf16" and result.workers == 1
+    assert run.environment().gpu is True and result.precision == "bf16" and result.workers == 1
     assert result.rows["train"] == run.metrics()[0].train_rows and len(run.metrics()) == 2

@@ -60,7 +60,7 @@ def snapshot(content: Mapping[str, object], device: torch.device) -> Callable[[s
     """Copy `content` now. Returns a function that writes the copy to a file or bucket by its URL, in any thread.
 
     On a GPU the tensors are cloned there, which takes less than a millisecond. The returned function copies them to the
-    host on a stream of its own, in parallel with the steps of the next epoch, and straight into the file: serializing
+    host on a separate stream, in parallel with the steps of the next epoch, and straight into the file: serializing
     in memory first would hold Python's lock for 0.1 s, in which no step starts.
     """
     if device.type != "cuda":

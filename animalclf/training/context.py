@@ -26,7 +26,7 @@ class TrainContext:
     run: Run
     ranks: RankContext
     make_loader: LoaderFactory
-    """`make_loader(plan, passes)` gives this rank's batches."""
+    """`make_loader(plan, passes)` creates the loader of this rank's batches."""
     report: Report
     """Takes progress events; they are reported by rank 0."""
 

@@ -44,7 +44,7 @@ def start_training(
     """
     images = len(prepared.rows("train"))
     if images < workers.maximum:
-        raise UserError(f"{images} training images for {workers.maximum} workers; every worker needs at least one")
+        raise UserError(f"--workers {workers}: more workers than training images ({images}); request fewer workers")
     with ThreadPoolExecutor(1) as background:  # the check imports PyTorch for seconds, while Ray's start mostly waits
         check = background.submit(_check_model, config, len(prepared.classes))
         if local:

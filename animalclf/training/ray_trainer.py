@@ -58,7 +58,7 @@ def train_on_ray(
     fit.start()
     try:
         return _follow(fit, mailbox, run, workers, report)
-    except BaseException:  # an interrupt, a lost lock, a full disk: no worker may go on in an unlocked run folder
+    except BaseException:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run folder
         _stop_workers(switch)
         raise
 

@@ -1,4 +1,4 @@
-"""Optimizer steps as CUDA graphs: the kernels of a step are recorded once for each batch shape and replayed by one call.
+"""Optimizer steps as CUDA graphs: the kernels of a step are recorded once for each batch shape, then replayed.
 
 A step of ResNet-50 has hundreds of kernels, and the CPU needs as long to start them as the GPU to run them. Plain
 PyTorch.

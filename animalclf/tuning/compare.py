@@ -150,7 +150,9 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
             "for example data.val=0.2"
         )
     if counts["train"] < workers:
-        raise UserError(f"{counts['train']} training images for {workers} workers; every worker needs at least one")
+        raise UserError(
+            f"--workers {workers}: more workers than training images ({counts['train']}); request fewer workers"
+        )
     validated = {}
     for trial, each in zip(spec.trials, prepared, strict=True):
         key = (each.root, trial.config.data.limit, trial.config.data.limit and trial.config.seed)

@@ -1,5 +1,5 @@
-"""One trial of a comparison in a process of its own. The process needs few resources: it starts an ordinary training,
-whose workers take them."""
+"""One trial of a comparison in its own process. The process needs few resources: it starts an ordinary training, whose
+workers do the work."""
 
 from __future__ import annotations
 

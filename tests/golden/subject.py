@@ -1,6 +1,6 @@
 """What the golden test calls in the package: the only place to change when a module, function or key is renamed.
 
-Each function takes and returns plain data (arrays, numbers, strings, lists, dictionaries) under names of its own, so
+Each function takes and returns plain data (arrays, numbers, strings, lists, dictionaries) under its own names, so
 that the recorded JSON survives a rename.
 """
 
@@ -35,7 +35,7 @@ from animalclf.runs import Run
 from animalclf.training.distributed import RankContext
 from animalclf.training.train import train
 
-FIGURES = ("balanced_accuracy", "accuracy", "macro_f1", "loss", "ece")
+METRIC_NAMES = ("balanced_accuracy", "accuracy", "macro_f1", "loss", "ece")
 
 
 def sha256(*parts: np.ndarray | str) -> str:
@@ -51,20 +51,20 @@ def sha256(*parts: np.ndarray | str) -> str:
 
 
 def split_of(manifest: pd.DataFrame, **settings: Any) -> list[str]:
-    """The split of each row (path, label, group, status, sha256, split given by the table or "")."""
+    """The split of each row (path, label, group, status, sha256, and the split in the table or "")."""
     return [str(name) for name in split(manifest, Data(**settings))]
 
 
 def duplicates_of(digests: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, list[Any]]:
     """Duplicate groups of images uint8 (H, W, 3) whose files have these hashes: one value an image."""
     signatures = np.stack([find.signature(image) for image in images])
-    found = find.find_duplicates(digests, signatures)
+    matches = find.find_duplicates(digests, signatures)
     return {
-        "group": found["group"].tolist(),
-        "representative": found["representative"].tolist(),
-        "partner": found["partner"].tolist(),
-        "kind": found["how"].tolist(),
-        "confidence": [float(value) for value in found["confidence"].fillna(0)],
+        "group": matches["group"].tolist(),
+        "representative": matches["representative"].tolist(),
+        "partner": matches["partner"].tolist(),
+        "kind": matches["how"].tolist(),
+        "confidence": [float(value) for value in matches["confidence"].fillna(0)],
         "phash": find.phashes(signatures),
     }
 
@@ -152,7 +152,7 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
         "losses": losses,
         "epochs": [{"lr": f"{row['lr']:.9e}", **{name: row[name] for name in names}} for row in history],
         "best_epoch": result.best_epoch,
-        "best": {name: result.val[name] for name in FIGURES},
+        "best": {name: result.val[name] for name in METRIC_NAMES},
         "predicted": probabilities["predicted"].tolist(),
     }
 
@@ -188,7 +188,7 @@ def leaderboard_of(runs: Sequence[tuple[str, int, np.ndarray]], labels: np.ndarr
             for recipe, seed, probabilities in runs
         ]
         board = json.loads(to_json(leaderboard(finished)))
-    columns = ("recipe", "kind", "seeds", *FIGURES, "best_epoch", "parameters", "trainable")
+    columns = ("recipe", "kind", "seeds", *METRIC_NAMES, "best_epoch", "parameters", "trainable")
     comparison = ("better", "worse", "difference", "low", "high", "p", "p_alone", "significant")
     return {
         "images": board["images"],
