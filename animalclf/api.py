@@ -182,7 +182,7 @@ def compare(
 
     A trial that fails is listed in `.failed` of the result, and the others go on.
     """
-    from rich.markup import escape
+    from rich.text import Text
 
     from animalclf.tuning.compare import compare as run_trials
     from animalclf.tuning.conclusion import conclude
@@ -201,9 +201,8 @@ def compare(
         summary = run_trials(spec, str(data), folder, prepared_dir=str(prepared), show=live.show, **flags)
     for trial in summary.trials:
         if trial.state == "failed":
-            console.print(
-                f"[bold red]failed:[/] {escape(trial.name)}, seed {trial.seed}: {escape(trial.reason)}", soft_wrap=True
-            )
+            text = f" {trial.name}, seed {trial.seed}: {trial.reason}"
+            console.print(Text.assemble(("failed:", "bold red"), text), soft_wrap=True)
     return conclude(
         summary.trials,
         folder,

@@ -15,7 +15,6 @@ import psutil
 
 from animalclf import cluster
 from animalclf.commands import command_modules
-from animalclf.commands.common import escape
 from animalclf.errors import UserError
 from animalclf.utils import caller
 
@@ -24,13 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit code 0 only on full success, 2 for what the user can mend, 3 where the work is done but some pictures could not be
     read, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
+    from rich.text import Text
+
     from animalclf.utils.console import console
 
     try:
         with caller.called():
             answer = arguments.handler(arguments)
     except UserError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print(

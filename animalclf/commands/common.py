@@ -67,10 +67,3 @@ def set_argument(parser: argparse.ArgumentParser) -> None:
 
 def prior_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", help=PRIOR_HELP)
-
-
-def escape(text: str) -> str:
-    """`text` for the console, its brackets taken literally."""
-    from rich.markup import escape as escaped
-
-    return escaped(text)

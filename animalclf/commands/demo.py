@@ -8,7 +8,7 @@ from typing import Any
 
 from animalclf import api
 from animalclf.commands import compare
-from animalclf.commands.common import add_command, escape
+from animalclf.commands.common import add_command
 
 ORDER = 100
 
@@ -92,6 +92,8 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _available(weights: str) -> bool:
     """False, with a line that says so, where VGG16's weights cannot be downloaded: the demo goes on without."""
+    from rich.text import Text
+
     from animalclf.errors import UserError
     from animalclf.models.weights import check
     from animalclf.utils.console import console
@@ -101,9 +103,7 @@ def _available(weights: str) -> bool:
     except UserError as error:
         if weights != "imagenet":
             raise
-        console.print(
-            f"[yellow]VGG16 goes without its ImageNet weights, so it shows little of what it can do:[/] {escape(str(error))}",
-            soft_wrap=True,
-        )
+        warning = "VGG16 goes without its ImageNet weights, so it shows little of what it can do:"
+        console.print(Text.assemble((warning, "yellow"), f" {error}"), soft_wrap=True)
         return False
     return True

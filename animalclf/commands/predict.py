@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from animalclf import api
-from animalclf.commands.common import UNREADABLE, add_command, call, escape, prior_argument
+from animalclf.commands.common import UNREADABLE, add_command, call, prior_argument
 
 ORDER = 60
 
@@ -41,18 +41,21 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from rich.text import Text
+
     from animalclf.utils.console import console
 
     result = call(api.predict, arguments)
     for image in result.unreadable[:20]:
-        console.print(
-            f"[yellow]unreadable:[/] {escape(image.path)}: {escape(image.reason)}; predicted as the most frequent class"
-        )
+        text = f" {image.path}: {image.reason}; predicted as the most frequent class"
+        console.print(Text.assemble(("unreadable:", "yellow"), text), soft_wrap=True)
     console.print(
-        f"{result.images:,} images, {result.images_per_s:,.0f} images/s: {result.predictions}, {result.submission}"
+        f"{result.images:,} images, {result.images_per_s:,.0f} images/s: {result.predictions}, {result.submission}",
+        soft_wrap=True,
     )
     if result.ignored:
         console.print(
-            f"skipped, because their names are not those of images: {len(result.ignored)} files, such as {escape(result.ignored[0])}"
+            f"skipped {len(result.ignored):,} files that are not images by their names, such as {result.ignored[0]}",
+            soft_wrap=True,
         )
     return {**result.to_dict(), "exit_code": UNREADABLE if result.unreadable else 0}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
-from animalclf.commands.common import add_command, escape
+from animalclf.commands.common import add_command
 from animalclf.config import reference
 
 ORDER = 10
@@ -42,14 +43,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"recipe": arguments.recipe, "keys": keys}
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, str, str]:
-    value = escape(reference.shown(row["value"]))
+def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    from rich.text import Text
+
+    value = Text(reference.shown(row["value"]))
     if row["changed"]:
-        value = f"[bold]{value}[/] [dim](default {escape(reference.shown(row['default']))})[/]"
-    return row["key"], value, f"{escape(row['doc'])}\n[dim]{escape(row['kind'])}[/]"
+        value.stylize("bold")
+        value.append(f" (default {reference.shown(row['default'])})", "dim")
+    return Text(row["key"]), value, Text.assemble(row["doc"], (f"\n{row['kind']}", "dim"))
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Any:
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_lines=len(columns) > 2)

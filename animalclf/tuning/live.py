@@ -10,8 +10,8 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialProgress
 from animalclf.tuning.spec import Trial, monitored_metric
@@ -146,12 +146,11 @@ class LiveTable:
         fitting = max(3, self.console.height - RESERVED_LINES)
         for line in lines[:fitting]:
             left = "" if line.left is None else duration(line.left)
-            state = f"[{COLOURS[line.state]}]{line.phase or line.state}[/]" + (
-                f" {escape(line.reason[:60])}" if line.state == "failed" else ""
-            )
+            reason = f" {line.reason[:60]}" if line.state == "failed" else ""
+            state = Text.assemble((line.phase or line.state, COLOURS[line.state]), reason)
             speed = f"{line.speed:,.0f}" if line.state == "running" and line.speed else ""
             best = "" if line.best is None else f"{line.best:.4f}"
-            table.add_row(escape(line.name), str(line.seed), state, f"{line.epoch}/{line.epochs}", best, speed, left)
+            table.add_row(Text(line.name), str(line.seed), state, f"{line.epoch}/{line.epochs}", best, speed, left)
         if len(lines) > fitting:
             table.caption = f"and {len(lines) - fitting} more"
         return table

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from rich.console import Console
 
-console = Console(stderr=True, highlight=False)
+# Text is printed literally: `[b]` or `:dog:` in a path or a class name is no markup.
+_stderr = partial(Console, stderr=True, highlight=False, markup=False, emoji=False)
+
+console = _stderr()
 if not console.is_terminal and "COLUMNS" not in os.environ:
-    console = Console(stderr=True, highlight=False, width=120)  # a log has no edge at which tables must be cut
+    console = _stderr(width=120)  # a log file has no width to which tables must be cut
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from functools import partial
 from types import TracebackType
 
 from rich.console import Console
@@ -34,7 +35,8 @@ class ProgressLine:
     def __init__(self, *, interval: float = LOG_SECONDS, enabled: bool = True) -> None:
         self.enabled, self.live = enabled, enabled and is_watched()
         self._throttle, self._began = Throttle(interval), time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
+        text_column = partial(TextColumn, markup=False)
+        columns = (text_column("{task.description}"), BarColumn(bar_width=24), text_column("{task.fields[text]}"))
         self._bar = Progress(*columns, console=output.console, transient=True)
         self._task = self._bar.add_task("", total=None, text="")
 
