@@ -29,39 +29,39 @@ LABELS = np.repeat([0, 1, 2], [300, 200, 100])
 CONFIG = tiny_config(model__input_size=76, data__stored_size=80)
 
 
-def onehot(votes, sure=0.8, classes=3):
+def onehot(votes, confidence=0.8, classes=3):
     votes = np.asarray(votes)
-    return np.where(votes[:, None] == np.arange(classes), sure, (1 - sure) / (classes - 1))
+    return np.where(votes[:, None] == np.arange(classes), confidence, (1 - confidence) / (classes - 1))
 
 
 def softmax(logits):
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    return shares / shares.sum(1, keepdims=True)
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
 
 
 def calibrated(labels, generator, classes=3, spread=2.0):
-    """Probabilities (N, C) that are exactly what a picture's evidence says: for equally frequent classes, Gaussian evidence in class c."""
+    """Calibrated probabilities (N, C) for equally frequent classes, from Gaussian evidence."""
     evidence = generator.normal(0, 1, (len(labels), classes)) * np.sqrt(spread) + np.eye(classes)[labels] * spread
     return softmax(evidence)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- mixing
+# ---------------------------------------------------------------------------- mixing
 
 
 def test_a_vote_with_ties_by_hand():
     votes = [[0, 0, 0, 0, 2], [1, 1, 1, 0, 1], [1, 2, 2, 1, 1], [2, 2, 1, 2, 0], [2, 0, 2, 1, 0]]
     #  1, 1 against 2, 2: the second is the best to vote for either; 0, 0 against 2, 2: the first; ...
-    assert mixing.majority(votes).tolist() == [1, 0, 1, 0, 1]
-    assert mixing.majority([[3, 1], [2, 1]]).tolist() == [3, 1]
+    assert mixing.majority_vote(votes).tolist() == [1, 0, 1, 0, 1]
+    assert mixing.majority_vote([[3, 1], [2, 1]]).tolist() == [3, 1]
 
 
 def test_a_vote_as_probabilities_names_its_winner():
     votes = np.array([[0, 1, 2, 0], [1, 1, 0, 2], [2, 1, 0, 2], [2, 0, 1, 0]])
-    chances = np.stack([onehot(mine) for mine in votes])
+    probabilities = np.stack([onehot(vote) for vote in votes])
     ranking = np.array([3, 1, 0, 2])
     mixture = mixing.Mixture("vote", np.ones(4), np.full(4, 0.25), ranking)
-    mixed = mixture.combine(chances)
-    assert mixed.argmax(1).tolist() == mixing.majority(votes[ranking]).tolist() == [2, 1, 0, 0]
+    mixed = mixture.combine(probabilities)
+    assert mixed.argmax(1).tolist() == mixing.majority_vote(votes[ranking]).tolist() == [2, 1, 0, 0]
     assert mixed.sum(1) == pytest.approx(1) and mixed[1] == pytest.approx(
         np.array([4 / 3, 10 / 3 + 0.001, 1 / 3]) / 5.001, abs=1e-12
     )
@@ -83,17 +83,17 @@ def test_a_known_temperature_is_recovered(true):
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, 6000)
     honest = calibrated(labels, generator)
-    sharpened = mixing.cooled(honest, 1 / true)  # as sure as logits times `true`
-    found = mixing.temperature(sharpened, labels)
-    assert found == pytest.approx(true, rel=0.08)
-    repaired = from_probabilities(mixing.cooled(sharpened, found), labels, CLASSES)
+    sharpened = mixing.apply_temperature(honest, 1 / true)  # logits times `true`
+    temperature = mixing.fit_temperature(sharpened, labels)
+    assert temperature == pytest.approx(true, rel=0.08)
+    repaired = from_probabilities(mixing.apply_temperature(sharpened, temperature), labels, CLASSES)
     assert repaired["ece"] < 0.025 and (true == 1.0 or from_probabilities(sharpened, labels, CLASSES)["ece"] > 0.06)
 
 
 def test_a_member_that_is_always_right_or_always_wrong_has_a_bounded_temperature():
     labels = np.array([0, 1, 2, 0])
-    assert 0.05 <= mixing.temperature(onehot(labels), labels) < 0.06
-    assert mixing.temperature(onehot((labels + 1) % 3, sure=1.0), labels) == pytest.approx(20, rel=1e-3)
+    assert 0.05 <= mixing.fit_temperature(onehot(labels), labels) < 0.06
+    assert mixing.fit_temperature(onehot((labels + 1) % 3, confidence=1.0), labels) == pytest.approx(20, rel=1e-3)
 
 
 def test_weights_go_to_the_better_member_and_fit_best():
@@ -113,67 +113,72 @@ def test_weights_go_to_the_better_member_and_fit_best():
         assert best <= -np.log((0.9 * mixture.weights + 0.1 * step) @ true).mean() + 1e-7
 
 
-def test_folds_spread_classes_and_keep_copies_together():
+def test_folds_are_stratified_and_do_not_divide_groups():
     generator = np.random.default_rng(0)
     groups = np.arange(600)
     groups[:40:2] = groups[1:41:2]
     order = generator.permutation(600)
     labels, groups = LABELS[order], groups[order]
-    fold = mixing.folds(labels, groups)
+    fold = mixing.assign_folds(labels, groups)
     assert all(len(set(fold[groups == group])) == 1 for group in groups)
     for label, count in enumerate((300, 200, 100)):
         assert np.bincount(fold[labels == label], minlength=5) == pytest.approx(count / 5, abs=6)
-    assert mixing.folds(np.array([0, 1, 2]), np.array([7, 8, 9])).tolist() != [0, 0, 0]
+    assert mixing.assign_folds(np.array([0, 1, 2]), np.array([7, 8, 9])).tolist() != [0, 0, 0]
 
 
-def test_cross_fitting_does_not_flatter_noise():
-    """Members that know nothing: fitted and judged on the same pictures they look better than knowing nothing is; cross-fitted they do not."""
-    generator, flattered, honest = np.random.default_rng(0), [], []
-    nothing = np.log(3)
+def test_cross_fitted_metrics_of_noise_are_not_optimistic():
+    """Random members: the loss on the images of the fit is below that of chance, the cross-fitted loss is not."""
+    generator, optimistic, cross_fitted = np.random.default_rng(0), [], []
+    chance = np.log(3)
     for _ in range(8):
         labels = generator.permutation(np.repeat([0, 1, 2], 20))
-        chances = generator.dirichlet(np.ones(3), (8, 60))
-        fold = mixing.folds(labels, np.arange(60))
-        for mixed, into in (
-            (mixing.fit("weighted", chances, labels).combine(chances), flattered),
-            (mixing.cross_fitted("weighted", chances, labels, fold), honest),
+        probabilities = generator.dirichlet(np.ones(3), (8, 60))
+        fold = mixing.assign_folds(labels, np.arange(60))
+        for mixed, losses in (
+            (mixing.fit("weighted", probabilities, labels).combine(probabilities), optimistic),
+            (mixing.cross_fitted("weighted", probabilities, labels, fold), cross_fitted),
         ):
-            into.append(from_probabilities(mixed, labels, CLASSES)["loss"])
-    assert np.mean(flattered) < nothing - 0.005 and np.mean(honest) >= nothing
+            losses.append(from_probabilities(mixed, labels, CLASSES)["loss"])
+    assert np.mean(optimistic) < chance - 0.005 and np.mean(cross_fitted) >= chance
 
 
-# --------------------------------------------------------------------------------------------------------------------------- ensemble
+# ---------------------------------------------------------------------------- ensemble
 
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory):
-    """Three members whose mistakes have nothing to do with one another, the second the best."""
+    """Three members with independent errors, the second the best."""
     generator, root = np.random.default_rng(0), tmp_path_factory.mktemp("members")
     return [
-        finished_run(root / str(number), guesses(LABELS, share, generator, sure=sure), LABELS, sets=[f"seed={number}"])
-        for number, (share, sure) in enumerate([(0.7, 0.99), (0.85, 0.8), (0.7, 0.5)])
+        finished_run(
+            root / str(number),
+            guesses(LABELS, accuracy, generator, confidence=confidence),
+            LABELS,
+            sets=[f"seed={number}"],
+        )
+        for number, (accuracy, confidence) in enumerate([(0.7, 0.99), (0.85, 0.8), (0.7, 0.5)])
     ]
 
 
 def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
-    made = ensemble(members, str(tmp_path / "out"))
-    assert [found.name for found in made] == ["ensemble vote", "ensemble mean", "ensemble weighted"]
+    results = ensemble(members, str(tmp_path / "out"))
+    assert [result.name for result in results] == ["ensemble vote", "ensemble mean", "ensemble weighted"]
     best = max(run.read_result()["balanced_accuracy"] for run in members)
-    for found in made:
-        run = Run(found.run)
+    for result in results:
+        run = Run(result.run)
         assert (
-            found.run == str(tmp_path / "out" / found.method)
-            and run.read_result() == found.to_dict()
-            and found.val.rows == 600
+            result.run == str(tmp_path / "out" / result.method)
+            and run.read_result() == result.to_dict()
+            and result.val.rows == 600
         )
         table = run.predictions("val")
         again = from_probabilities(table[[f"p_{name}" for name in CLASSES]].to_numpy(), LABELS, CLASSES)
-        assert again.confusion == found.val.confusion and again["loss"] == pytest.approx(found.val["loss"], abs=1e-6)
+        assert again.confusion == result.val.confusion and again["loss"] == pytest.approx(result.val["loss"], abs=1e-6)
         assert table["path"].tolist() == members[0].predictions("val")["path"].tolist()
-        assert found.best == members[1].root and found.members == [run.root for run in members]
-        assert found.temperatures[0] > 2 > 1.2 > found.temperatures[1] and sum(found.weights) == pytest.approx(1)
-        assert found.val["ece"] < 0.15 and not found.cross_fitted.duplicates_together
-    vote, _, weighted = made
+        assert result.best == members[1].root and result.members == [run.root for run in members]
+        assert result.temperatures[0] > 2 > 1.2 > result.temperatures[1] and sum(result.weights) == pytest.approx(1)
+        assert result.val["ece"] < 0.15 and not result.cross_fitted.duplicates_together
+    vote, _, weighted = results
     assert vote.val["balanced_accuracy"] >= best - 0.03 and weighted.val["balanced_accuracy"] >= best - 0.01
     assert np.argmax(weighted.weights) == 1
     votes = np.array(
@@ -184,15 +189,15 @@ def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
     )
     named = Run(vote.run).predictions("val")["predicted"]
     assert (
-        named != np.array(CLASSES)[mixing.majority(votes)]
+        named != np.array(CLASSES)[mixing.majority_vote(votes)]
     ).mean() < 0.02  # the ranking of the two equals may differ between the folds
-    board = leaderboard(members, made)
+    board = leaderboard(members, results)
     assert len(board.rows) == 4 and {row.recipe for row in board.rows} >= {"ensemble vote", "ensemble mean"}
 
 
-def test_what_cannot_be_mixed_is_refused(members, tmp_path):
+def test_members_that_do_not_fit_are_refused(members, tmp_path):
     out = str(tmp_path / "out")
-    chances = guesses(LABELS, 0.7, np.random.default_rng(0))
+    probabilities = guesses(LABELS, 0.7, np.random.default_rng(0))
     with pytest.raises(UserError, match="at least two runs"):
         ensemble(members[:1], out)
     with pytest.raises(UserError, match="given twice"):
@@ -200,10 +205,14 @@ def test_what_cannot_be_mixed_is_refused(members, tmp_path):
     with pytest.raises(UserError, match="method average: choose among vote, mean, weighted"):
         ensemble(members, out, methods=["average"])
     with pytest.raises(UserError, match="another order"):
-        ensemble([members[0], finished_run(tmp_path / "order", chances, LABELS, classes=CLASSES[::-1])], out)
-    with pytest.raises(UserError, match="other pictures"):
+        ensemble([members[0], finished_run(tmp_path / "order", probabilities, LABELS, classes=CLASSES[::-1])], out)
+    with pytest.raises(UserError, match="other images"):
         ensemble(
-            [members[0], finished_run(tmp_path / "other", chances, LABELS, paths=[f"{n}.jpg" for n in range(600)])], out
+            [
+                members[0],
+                finished_run(tmp_path / "other", probabilities, LABELS, paths=[f"{n}.jpg" for n in range(600)]),
+            ],
+            out,
         )
     unfinished = Run(str(tmp_path / "unfinished"))
     unfinished.write_config(CONFIG)
@@ -212,11 +221,11 @@ def test_what_cannot_be_mixed_is_refused(members, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# ----------------------------------------------------------------------------------------------------------- flips and unlabelled pictures
+# ---------------------------------------------------------------------------- flips and unlabelled images
 
 
 def trained(root, prepared, seed, prior):
-    """A finished run of an untrained but decided model on a prepared set."""
+    """A finished run of an untrained model with large logits on a prepared set."""
     torch.manual_seed(seed)
     run = Run(str(root))
     settings = configuration.from_dict({**configuration.to_dict(CONFIG), "seed": seed})
@@ -234,10 +243,10 @@ def trained(root, prepared, seed, prior):
     run.write_config(settings)
     run.write_environment(prepared=prepared.root, data_fingerprint=prepared.fingerprint)
     rows = prepared.rows("val")
-    chances = directly(run.root, images_of(prepared, rows))
+    probabilities = directly(run.root, images_of(prepared, rows))
     names = prepared.manifest["path"].iloc[rows].tolist()
     shutil.rmtree(root / "predictions", ignore_errors=True)
-    finished_run(root, chances, prepared.labels[rows], classes=prepared.classes, paths=names)
+    finished_run(root, probabilities, prepared.labels[rows], classes=prepared.classes, paths=names)
     run.write_config(settings)
     run.write_environment(prepared=prepared.root, data_fingerprint=prepared.fingerprint)
     return run
@@ -259,7 +268,7 @@ def directly(run, images):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     prepared = tiny_prepared(tmp_path_factory.mktemp("prepared"), (24, 16, 8), size=80)
-    # Copies: the first pictures of the first class are one group.
+    # The first images of the first class are one group of duplicates.
     manifest = prepared.manifest.assign(group=np.maximum(np.arange(48), 8))
     storage.write_bytes(f"{prepared.root}/manifest.parquet", manifest.to_parquet())
     root = tmp_path_factory.mktemp("pair")
@@ -289,19 +298,19 @@ def test_flips_are_the_mean_over_the_mirror_image(pair, tmp_path):
         ensemble([members[1], broken], str(tmp_path / "out"), flips=True)
 
 
-def test_evaluating_without_flips_is_as_before(pair):
+def test_evaluate_gives_the_metrics_of_the_training(pair):
     _, members = pair
     assert evaluate(members[0].root).confusion == members[0].read_result()["val"]["confusion"]
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Five PNG pictures and a broken one."""
+    """Five PNG images and an unreadable one."""
     folder, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     images = generator.integers(0, 255, (5, 80, 80, 3), np.uint8)
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number + 7}.png")
-    (folder / "9a.png").write_bytes(b"no picture")
+    (folder / "9a.png").write_bytes(b"no image")
     return folder, images
 
 
@@ -317,20 +326,23 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
         "Id,Class\n" + "".join(f"{name},class0\n" for name in sorted(path.name for path in folder.iterdir()))
     )
     options = {"prior": "uniform", "sample_submission": str(sample), "progress": False, "flips": True}
-    made = ensemble(members, str(tmp_path / "out"), data=str(folder), **options)
+    results = ensemble(members, str(tmp_path / "out"), data=str(folder), **options)
     small = evaluation_view(images, 76)
     both = np.stack([(directly(run.root, small) + directly(run.root, small[:, :, ::-1].copy())) / 2 for run in members])
-    for found in made:
-        table = pd.read_parquet(found.predictions).set_index("path")
-        assert len(table) == found.images == 6 and found.unreadable[0].path == "9a.png"
+    for result in results:
+        table = pd.read_parquet(result.predictions).set_index("path")
+        assert len(table) == result.images == 6 and result.unreadable[0].path == "9a.png"
         assert table.loc["9a.png", [f"p_{name}" for name in names]].tolist() == pytest.approx([1 / 3] * 3)
-        cooled = [mixing.cooled(mine, temperature) for mine, temperature in zip(both, found.temperatures, strict=True)]
+        cooled = [
+            mixing.apply_temperature(member, temperature)
+            for member, temperature in zip(both, result.temperatures, strict=True)
+        ]
         cooled[0] = priors.adjust(cooled[0], np.array([0.5, 0.3, 0.2]), np.full(3, 1 / 3))
-        if found.method != "vote":
-            mixed = mixing.cooled(np.tensordot(found.weights, np.stack(cooled), 1), found.last_temperature)
-            good = [f"{number + 7}.png" for number in range(5)]
-            assert table.loc[good, [f"p_{name}" for name in names]].to_numpy() == pytest.approx(mixed, abs=2e-3)
-        lines = Path(found.submission).read_text().splitlines()
+        if result.method != "vote":
+            mixed = mixing.apply_temperature(np.tensordot(result.weights, np.stack(cooled), 1), result.last_temperature)
+            readable = [f"{number + 7}.png" for number in range(5)]
+            assert table.loc[readable, [f"p_{name}" for name in names]].to_numpy() == pytest.approx(mixed, abs=2e-3)
+        lines = Path(result.submission).read_text().splitlines()
         assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == [
             "7.png",
             "8.png",
@@ -340,32 +352,32 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
             "11.png",
         ]
         assert dict(line.split(",") for line in lines[1:]) == dict(zip(table["id"], table["predicted"], strict=True))
-        assert Run(found.run).read_result() == found.to_dict()
-        json.dumps(found.to_dict(), allow_nan=False)
+        assert Run(result.run).read_result() == result.to_dict()
+        json.dumps(result.to_dict(), allow_nan=False)
 
-    asked, kept = [], next((tmp_path / "out" / "members").glob("b-*")) / "predictions.parquet"
+    predicted, cached = [], next((tmp_path / "out" / "members").glob("b-*")) / "predictions.parquet"
 
     def copied(run, data, out, **options):
-        asked.append(run)
-        storage.write_bytes(f"{out}/predictions.parquet", kept.read_bytes())
+        predicted.append(run)
+        storage.write_bytes(f"{out}/predictions.parquet", cached.read_bytes())
 
     monkeypatch.setattr(predict, "predict", copied)
     again = ensemble(members, str(tmp_path / "out"), data=str(folder), **options)
-    assert asked == [] and again == made  # each member's prediction is used again
+    assert predicted == [] and again == results  # from the cache
     other = Run(str(tmp_path / "other"))
     shutil.copytree(members[1].root, other.root)
     ensemble([members[0], other], str(tmp_path / "out"), data=str(folder), methods=["mean"], **options)
-    assert asked == [other.root]
+    assert predicted == [other.root]
     shutil.copy(members[0].checkpoint("best"), other.checkpoint("best"))
     ensemble([members[0], other], str(tmp_path / "out"), data=str(folder), methods=["mean"], **options)
-    assert asked == [other.root] * 2  # another checkpoint in the same place
+    assert predicted == [other.root] * 2  # another checkpoint in the same folder
     Image.fromarray(images[0]).save(folder / "12.png")
-    with pytest.raises(UserError, match="its images changed"):  # the copy has not the new one
+    with pytest.raises(UserError, match="its images changed"):  # `copied` has no row for it
         ensemble(members, str(tmp_path / "out"), data=str(folder), progress=False)
-    assert asked[2:] == [members[0].root]
+    assert predicted[2:] == [members[0].root]
 
 
-def test_what_a_submission_cannot_be_made_of_stops_before_the_work(pair, photos, tmp_path):
+def test_an_impossible_submission_is_refused_before_the_prediction(pair, photos, tmp_path):
     out, members = tmp_path / "out", pair[1]
     (tmp_path / "sample.csv").write_text("id,category\n7.png,class0\n55.png,class0\n")
     with pytest.raises(UserError, match=r"55\.png"):
@@ -377,7 +389,7 @@ def test_what_a_submission_cannot_be_made_of_stops_before_the_work(pair, photos,
     assert not out.exists()
 
 
-# --------------------------------------------------------------------------------------------------------------- votes over submissions
+# ---------------------------------------------------------------------------- votes over submissions
 
 
 def submissions(folder, *columns, ids=("1.jpg", "2.jpg", "10.jpg"), header="id,category"):
@@ -395,10 +407,10 @@ def test_a_vote_over_submissions_by_hand(tmp_path):
     files = submissions(tmp_path, ["ape", "ape", "ape"], ["bee", "bee", "ape"], ["cow", "bee", "ape"])
     shuffled = Path(files[2]).read_text().splitlines()
     Path(files[2]).write_text("\n".join([shuffled[0], *shuffled[:0:-1]]) + "\n")
-    found = vote_submissions(files, str(tmp_path / "out"))
-    assert Path(found.submission).read_text() == "id,category\n1.jpg,ape\n2.jpg,bee\n10.jpg,ape\n"
-    assert found.submission == str(tmp_path / "out" / "submission.csv")
-    assert (found.rows, found.unanimous, found.ties, found.changed) == (3, 1, 1, 1)
+    result = vote_submissions(files, str(tmp_path / "out"))
+    assert Path(result.submission).read_text() == "id,category\n1.jpg,ape\n2.jpg,bee\n10.jpg,ape\n"
+    assert result.submission == str(tmp_path / "out" / "submission.csv")
+    assert (result.rows, result.unanimous, result.ties, result.changed) == (3, 1, 1, 1)
     vote_submissions([files[1], files[0]], str(tmp_path / "two.csv"))
     assert (tmp_path / "two.csv").read_text() == "id,category\n1.jpg,bee\n2.jpg,bee\n10.jpg,ape\n"
 
@@ -406,7 +418,7 @@ def test_a_vote_over_submissions_by_hand(tmp_path):
 def test_submissions_that_do_not_fit_are_refused(tmp_path):
     first, second = submissions(tmp_path, ["ape"] * 3, ["bee"] * 3)
     out = str(tmp_path / "out.csv")
-    for text, wanted in (
+    for text, message in (
         (
             "id,category\n1.jpg,a\n2.jpg,a\n7.jpg,a\n",
             r"1\.csv: other ids than .*0\.csv: 1 not in .*\(first '7.jpg'\); 1 missing \(first '10.jpg'\)",
@@ -417,7 +429,7 @@ def test_submissions_that_do_not_fit_are_refused(tmp_path):
         ("id,category,more\n1.jpg,a,b\n", "two columns"),
     ):
         Path(second).write_text(text)
-        with pytest.raises(UserError, match=wanted):
+        with pytest.raises(UserError, match=message):
             vote_submissions([first, second], out)
     with pytest.raises(UserError, match="at least two"):
         vote_submissions([first], out)

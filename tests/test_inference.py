@@ -29,11 +29,11 @@ CONFIG = tiny_config(model__input_size=76, data__stored_size=80)
 
 
 def make_run(root, classes=CLASSES, config=CONFIG, saved=None, **facts):
-    """A run folder as training leaves it, with an untrained model; `saved` is the configuration that the checkpoint claims."""
+    """A run folder as training writes it, with an untrained model. `saved`: the configuration in the checkpoint."""
     torch.manual_seed(0)
     run, model = Run(str(root)), build(config.model, len(classes), load_weights=False)
     with torch.no_grad():
-        list(model.head.parameters())[-2].mul_(100)  # an untrained model would be undecided everywhere
+        list(model.head.parameters())[-2].mul_(100)  # else all probabilities are nearly equal
     run.write_config(config)
     run.write_environment(**facts)
     about = {
@@ -57,7 +57,7 @@ def run(tmp_path_factory, prepared):
     return make_run(tmp_path_factory.mktemp("run"), prepared=prepared.root, data_fingerprint=prepared.fingerprint)
 
 
-def picture(seed, size=(90, 70)):
+def encoded_image(seed, size=(90, 70)):
     generator = np.random.default_rng(seed)
     small = Image.fromarray(generator.integers(0, 255, (6, 6, 3), np.uint8))
     sink = io.BytesIO()
@@ -66,7 +66,7 @@ def picture(seed, size=(90, 70)):
 
 
 def directly(run, contents):
-    """Probabilities of encoded pictures, by the shortest way."""
+    """Probabilities of encoded images, without Ray and batches."""
     from animalclf.data.augment import evaluation_view
     from animalclf.data.decode import decode, resize
 
@@ -76,20 +76,22 @@ def directly(run, contents):
         return model(torch.from_numpy(images)).softmax(1).numpy()
 
 
-# ------------------------------------------------------------------------------------------------------------------------------- prior
+# ---------------------------------------------------------------------------- prior
 
 
 def test_adjust_by_hand():
-    found = priors.adjust(np.array([[0.6, 0.4], [0.0, 1.0]]), np.array([0.75, 0.25]), np.array([0.5, 0.5]))
-    assert found[0] == pytest.approx([0.6 / 0.75 / (0.6 / 0.75 + 0.4 / 0.25), 0.4 / 0.25 / (0.6 / 0.75 + 0.4 / 0.25)])
-    assert found[1] == pytest.approx([0, 1]) and found.dtype == np.float32
-    same = priors.adjust(found, np.array([0.5, 0.5]), np.array([0.5, 0.5]))
-    assert same == pytest.approx(found)
+    adjusted = priors.adjust(np.array([[0.6, 0.4], [0.0, 1.0]]), np.array([0.75, 0.25]), np.array([0.5, 0.5]))
+    assert adjusted[0] == pytest.approx(
+        [0.6 / 0.75 / (0.6 / 0.75 + 0.4 / 0.25), 0.4 / 0.25 / (0.6 / 0.75 + 0.4 / 0.25)]
+    )
+    assert adjusted[1] == pytest.approx([0, 1]) and adjusted.dtype == np.float32
+    same = priors.adjust(adjusted, np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    assert same == pytest.approx(adjusted)
 
 
 def test_a_class_that_cannot_occur_is_never_predicted():
-    found = priors.adjust(np.array([[1.0, 0.0, 0.0]]), np.full(3, 1 / 3), np.array([0, 0.75, 0.25]))
-    assert found[0] == pytest.approx([0, 0.75, 0.25])
+    adjusted = priors.adjust(np.array([[1.0, 0.0, 0.0]]), np.full(3, 1 / 3), np.array([0, 0.75, 0.25]))
+    assert adjusted[0] == pytest.approx([0, 0.75, 0.25])
 
 
 def test_priors_as_people_write_them(tmp_path):
@@ -103,69 +105,71 @@ def test_priors_as_people_write_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, wanted",
+    "text, message",
     [
         ("class0=0.5,clas1=0.5,class2=0", r"no class 'clas1' \(did you mean 'class1'\?\)"),
-        ("class0=0.5,class1=0.5", "no share for class2"),
+        ("class0=0.5,class1=0.5", "no prior for class2"),
         ("class0=0.5,class1=0.5,class2=0.5", "sum to 1.5"),
-        ("class0=0.5,class1=-0.5,class2=1", "class1: '-0.5' is not a share"),
-        ("class0=0.5,class1=nan,class2=0.5", "class1: 'nan' is not a share"),
+        ("class0=0.5,class1=-0.5,class2=1", "class1: '-0.5' is not a number"),
+        ("class0=0.5,class1=nan,class2=0.5", "class1: 'nan' is not a number"),
         ("class0=0.5,class0=0.5,class2=0", "class0 is named twice"),
         ("equal", "write train, uniform"),
         ("nowhere.yaml", "no such file"),
     ],
 )
-def test_wrong_priors_are_named(text, wanted):
-    with pytest.raises(UserError, match=wanted):
+def test_wrong_priors_are_named(text, message):
+    with pytest.raises(UserError, match=message):
         priors.parse_prior(text, CLASSES)
 
 
-def test_a_class_without_training_pictures_cannot_be_corrected_for():
-    with pytest.raises(UserError, match="no training pictures of class2"):
+def test_a_class_without_training_images_cannot_be_corrected_for():
+    with pytest.raises(UserError, match="no training images of class2"):
         priors.parse_prior("uniform", CLASSES, [0.5, 0.5, 0.0])
     assert priors.parse_prior("class0=0.2,class1=0.8,class2=0", CLASSES, [0.5, 0.5, 0.0]) == pytest.approx(
         [0.2, 0.8, 0]
     )
 
 
-def test_the_shares_of_the_pictures_are_found_from_their_probabilities():
+def test_class_priors_are_estimated_from_the_probabilities():
     generator = np.random.default_rng(0)
     labels = generator.choice(3, 4000, p=[0.1, 0.2, 0.7])
     seen = (
         generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]
     )  # class c adds 2 to measurement c, so that log p(x|c) = 2 x_c + const
     trained = np.array([0.6, 0.3, 0.1])
-    chances = np.exp(2 * seen) * trained
-    chances /= chances.sum(1, keepdims=True)
-    assert priors.estimate(chances, trained) == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
-    corrected, _ = priors.apply(chances, trained, "estimate")
-    assert (corrected.argmax(1) == labels).mean() > (chances.argmax(1) == labels).mean() + 0.05
-    assert priors.estimate(chances[:0], trained) == pytest.approx(trained)
+    probabilities = np.exp(2 * seen) * trained
+    probabilities /= probabilities.sum(1, keepdims=True)
+    assert priors.estimate(probabilities, trained) == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
+    corrected, _ = priors.apply(probabilities, trained, "estimate")
+    assert (corrected.argmax(1) == labels).mean() > (probabilities.argmax(1) == labels).mean() + 0.05
+    assert priors.estimate(probabilities[:0], trained) == pytest.approx(trained)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- evaluate
+# ---------------------------------------------------------------------------- evaluate
 
 
 def test_the_runs_own_validation_split(run, prepared):
-    found = evaluate(run)
+    result = evaluate(run)
     rows = prepared.rows("val")
     from animalclf.data.augment import evaluation_view
     from animalclf.data.loader import load_images
 
     model, _ = checkpoint.load_model(run)
     with torch.no_grad():
-        chances = model(torch.from_numpy(evaluation_view(load_images(prepared).views(rows), 76))).softmax(1).numpy()
-    expected = from_probabilities(chances, prepared.labels[rows], CLASSES)
-    assert found.rows == len(rows) == 6 and found.split == "val" and found.confusion == expected.confusion
-    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-    kept = pd.read_parquet(found.predictions)
+        probabilities = (
+            model(torch.from_numpy(evaluation_view(load_images(prepared).views(rows), 76))).softmax(1).numpy()
+        )
+    expected = from_probabilities(probabilities, prepared.labels[rows], CLASSES)
+    assert result.rows == len(rows) == 6 and result.split == "val" and result.confusion == expected.confusion
+    assert result["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    predictions = pd.read_parquet(result.predictions)
     assert (
-        kept["path"].tolist() == prepared.manifest["path"].iloc[rows].tolist()
-        and kept["label"].tolist() == prepared.manifest["label"].iloc[rows].tolist()
+        predictions["path"].tolist() == prepared.manifest["path"].iloc[rows].tolist()
+        and predictions["label"].tolist() == prepared.manifest["label"].iloc[rows].tolist()
     )
-    assert kept[[f"p_{name}" for name in CLASSES]].to_numpy() == pytest.approx(chances, abs=1e-4)
-    with open(found.predictions.replace(".parquet", ".json")) as file:
-        assert json.load(file) == found.to_dict()
+    assert predictions[[f"p_{name}" for name in CLASSES]].to_numpy() == pytest.approx(probabilities, abs=1e-4)
+    with open(result.predictions.replace(".parquet", ".json")) as file:
+        assert json.load(file) == result.to_dict()
 
 
 def test_the_prior_changes_the_probabilities_and_keeps_the_other_evaluation(run, tmp_path):
@@ -174,7 +178,7 @@ def test_the_prior_changes_the_probabilities_and_keeps_the_other_evaluation(run,
         dict.fromkeys(CLASSES, 1 / 3)
     )
     before, after = (
-        pd.read_parquet(found.predictions)[[f"p_{name}" for name in CLASSES]].to_numpy() for found in (plain, uniform)
+        pd.read_parquet(result.predictions)[[f"p_{name}" for name in CLASSES]].to_numpy() for result in (plain, uniform)
     )
     assert after == pytest.approx(priors.adjust(before, np.array(PRIOR), np.full(3, 1 / 3)), abs=1e-6)
     elsewhere = evaluate(run, split="train", out=str(tmp_path / "out"))
@@ -191,7 +195,7 @@ def test_other_class_lists_are_refused(run, tmp_path):
 
 
 def test_a_prepared_set_that_does_not_fit_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match=r"no pictures in split 'test'; there are train \(18\), val \(6\)"):
+    with pytest.raises(UserError, match=r"no images in split 'test'; splits with images: train \(18\), val \(6\)"):
         evaluate(run, split="test")
     with pytest.raises(UserError, match="stored at 40 px, the model reads 76 px"):
         evaluate(run, data=tiny_prepared(tmp_path / "small", (4, 4, 4), size=40).root)
@@ -216,11 +220,11 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, prepared):
 
 
 def test_the_tables_fit_a_terminal_of_80_columns(run):
-    found = dataclasses.replace(
+    result = dataclasses.replace(
         evaluate(run), unreadable=[Unreadable(path="a/[b].jpg", reason="empty file")], notes=["something"]
     )
     console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(Group(*table(found)))
+    console.print(Group(*table(result)))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     for expected in (
@@ -228,7 +232,7 @@ def test_the_tables_fit_a_terminal_of_80_columns(run):
         "class2",
         "a/[b].jpg: empty file",
         "note: something",
-        f"{found['accuracy']:.4f}",
+        f"{result['accuracy']:.4f}",
     ):
         assert expected in text
     assert "…" not in text
@@ -239,44 +243,44 @@ def test_the_most_confused_pairs():
     assert pairs == [("class1", "class0", 5, 0.5), ("class0", "class1", 2, 0.2), ("class1", "class2", 2, 0.2)]
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- predict
+# ---------------------------------------------------------------------------- predict
 
 
 @pytest.fixture()
-def pictures(tmp_path):
-    """Nine pictures in two folders, one of them a text, and what they hold by path."""
+def image_folder(tmp_path):
+    """A folder of nine files in two folders, one of them unreadable, and their contents by path."""
     contents = {
-        f"{'deep/er/' if number % 2 else ''}{number}.jpeg": picture(number, (80 + number, 60))
+        f"{'deep/er/' if number % 2 else ''}{number}.jpeg": encoded_image(number, (80 + number, 60))
         for number in (0, 1, 2, 3, 7, 9, 10, 11)
     }
-    contents["bad.jpeg"] = b"this is no picture"
+    contents["bad.jpeg"] = b"this is no image"
     for path, content in contents.items():
-        file = tmp_path / "pictures" / path
+        file = tmp_path / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    return str(tmp_path / "pictures"), contents
+    return str(tmp_path / "images"), contents
 
 
 @pytest.mark.ray
-def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
+def test_prediction_end_to_end(run, image_folder, tmp_path, ray_local):
     from animalclf.inference.predict import predict
 
-    folder, contents = pictures
+    folder, contents = image_folder
     names = [path.rsplit("/")[-1] for path in contents]
     (tmp_path / "sample.csv").write_text("Id,Class\n" + "".join(f"{name},class0\n" for name in names))
     prior = {"class0": 0.1, "class1": 0.6, "class2": 0.3}
-    spoken = ",".join(f"{name}={share}" for name, share in prior.items())
-    found = predict(
+    prior_text = ",".join(f"{name}={value}" for name, value in prior.items())
+    result = predict(
         run,
         folder,
         str(tmp_path / "out"),
-        prior=spoken,
+        prior=prior_text,
         batch_size=4,
         sample_submission=str(tmp_path / "sample.csv"),
         progress=False,
     )
-    rows = pd.read_parquet(found.predictions).set_index("path")
-    assert sorted(rows.index) == sorted(contents) and found.images == 9 and rows["id"].is_unique
+    rows = pd.read_parquet(result.predictions).set_index("path")
+    assert sorted(rows.index) == sorted(contents) and result.images == 9 and rows["id"].is_unique
 
     good = [path for path in contents if path != "bad.jpeg"]
     expected = priors.adjust(
@@ -287,21 +291,21 @@ def test_prediction_end_to_end(run, pictures, tmp_path, ray_local):
         rows.loc[good, "predicted"].tolist() == [CLASSES[best] for best in expected.argmax(1)]
         and (rows.loc[good, "status"] == "ok").all()
     )
-    assert len(set(rows.loc[good, "p_class0"])) > 4  # the pictures are told apart
+    assert len(set(rows.loc[good, "p_class0"])) > 4  # the predictions differ
 
     bad = rows.loc["bad.jpeg"]
     assert bad["predicted"] == "class1" and bad["status"] != "ok" and bad["p_class1"] == pytest.approx(0.6)
-    assert found.unreadable == [Unreadable(path="bad.jpeg", reason=bad["status"])]
-    lines = Path(found.submission).read_text().splitlines()
+    assert result.unreadable == [Unreadable(path="bad.jpeg", reason=bad["status"])]
+    lines = Path(result.submission).read_text().splitlines()
     assert lines[0] == "Id,Class" and [line.split(",")[0] for line in lines[1:]] == [
         f"{n}.jpeg" for n in (0, 1, 2, 3, 7, 9, 10, 11)
     ] + ["bad.jpeg"]
     assert dict(line.split(",") for line in lines[1:]) == dict(zip(rows["id"], rows["predicted"], strict=True))
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 @pytest.mark.ray
-def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepared, tmp_path, ray_local):
+def test_files_and_the_prepared_set_give_the_same_predictions(run, prepared, tmp_path, ray_local):
     from animalclf.data.loader import load_images
 
     rows = prepared.rows("val")
@@ -317,7 +321,7 @@ def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepa
 
     (tmp_path / "photos" / "class2").rename(tmp_path / "elsewhere")
     fewer = evaluate(run, data=str(tmp_path / "photos"))
-    assert "no pictures of class2" in fewer.notes[0] and fewer.per_class.recall[2] is None
+    assert "no images of class2" in fewer.notes[0] and fewer.per_class.recall[2] is None
     (tmp_path / "elsewhere").rename(tmp_path / "photos" / "wolf")
     with pytest.raises(UserError, match="unknown to the model: wolf; known to the model only: class2"):
         evaluate(run, data=str(tmp_path / "photos"))
@@ -325,7 +329,7 @@ def test_pictures_from_files_and_from_the_prepared_set_are_seen_alike(run, prepa
 
 @pytest.mark.ray
 @pytest.mark.parametrize("survivable", [True, False])
-def test_a_copy_of_the_model_that_dies(run, pictures, tmp_path, ray_local, monkeypatch, survivable):
+def test_a_replica_of_the_model_that_dies(run, image_folder, tmp_path, ray_local, monkeypatch, survivable):
     from animalclf.inference import classify
 
     mark, original = tmp_path / "died", classify._Replica
@@ -340,22 +344,22 @@ def test_a_copy_of_the_model_that_dies(run, pictures, tmp_path, ray_local, monke
     monkeypatch.setattr(classify, "_Replica", Dying)
     model, _ = checkpoint.load_model(run)
     settings = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, max_failures=1))
-    paths = [path for path in pictures[1] if path != "bad.jpeg"]
+    paths = [path for path in image_folder[1] if path != "bad.jpeg"]
     if survivable:
-        chances, status = classify.classify(
-            model, settings, pictures[0], paths, classify.Options(batch_size=3, progress=False)
+        probabilities, status = classify.classify(
+            model, settings, image_folder[0], paths, classify.Options(batch_size=3, progress=False)
         )
         assert mark.exists() and status == ["ok"] * 8
-        assert chances == pytest.approx(directly(run, [pictures[1][path] for path in paths]), abs=1e-4)
+        assert probabilities == pytest.approx(directly(run, [image_folder[1][path] for path in paths]), abs=1e-4)
     else:
         with pytest.raises(UserError, match="died 2 times"):
-            classify.classify(model, settings, pictures[0], paths, classify.Options(batch_size=3, progress=False))
+            classify.classify(model, settings, image_folder[0], paths, classify.Options(batch_size=3, progress=False))
 
 
-def test_a_file_that_goes_is_a_row_and_a_store_that_refuses_stops_everything(pictures, monkeypatch):
+def test_a_missing_file_is_a_row_and_a_refused_store_stops_the_prediction(image_folder, monkeypatch):
     from animalclf.inference import classify
 
-    folder, contents = pictures
+    folder, contents = image_folder
     block = classify._read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
     assert (
         block["status"].tolist()[-1] == "not there any more"
@@ -372,26 +376,26 @@ def test_a_file_that_goes_is_a_row_and_a_store_that_refuses_stops_everything(pic
 
 
 @pytest.mark.ray
-def test_more_workers_than_the_cluster_has_are_refused(run, pictures, tmp_path, ray_local):
+def test_more_workers_than_the_cluster_has_are_refused(run, image_folder, tmp_path, ray_local):
     from animalclf.inference.predict import predict
 
     with pytest.raises(UserError, match="the cluster has 4 CPUs"):
-        predict(run, pictures[0], str(tmp_path / "out"), workers=9, batch_size=1, progress=False)
+        predict(run, image_folder[0], str(tmp_path / "out"), workers=9, batch_size=1, progress=False)
 
 
-def test_what_cannot_become_a_submission_stops_before_the_work(run, pictures, tmp_path):
+def test_what_cannot_become_a_submission_stops_before_the_work(run, image_folder, tmp_path):
     from animalclf.inference.predict import predict
 
-    folder, contents = pictures
+    folder, contents = image_folder
     (tmp_path / "sample.csv").write_text("id,category\n0.jpeg,class0\n55.jpeg,class0\n")
-    with pytest.raises(UserError, match=r"1 of its ids have no picture \(55\.jpeg\); 8 pictures are not in it"):
+    with pytest.raises(UserError, match=r"1 of its ids have no image \(55\.jpeg\); 8 images are not in it"):
         predict(run, folder, str(tmp_path / "out"), sample_submission=str(tmp_path / "sample.csv"))
     with pytest.raises(UserError, match="no class 'wolf'"):
         predict(run, folder, str(tmp_path / "out"), prior="wolf=1")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         predict(run, folder, str(tmp_path / "file" / "out"))
-    (tmp_path / "pictures" / "deep" / "0.jpeg").write_bytes(contents["0.jpeg"])
+    (tmp_path / "images" / "deep" / "0.jpeg").write_bytes(contents["0.jpeg"])
     with pytest.raises(UserError, match=r"0\.jpeg.*ambiguous"):
         predict(run, folder, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

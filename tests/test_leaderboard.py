@@ -23,32 +23,36 @@ LABELS = np.repeat([0, 1, 2], [60, 40, 20])
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two recipes of three seeds: one right on 90 % of the pictures, one on 60 %."""
+    """Two recipes of three seeds: accuracy 0.9 and 0.6."""
     generator, root = np.random.default_rng(0), tmp_path_factory.mktemp("runs")
-    made = []
-    for name, share in (("vgg16_pooled", 0.9), ("resnet18", 0.6)):
+    runs = []
+    for name, accuracy in (("vgg16_pooled", 0.9), ("resnet18", 0.6)):
         for seed in (2, 0, 1):
             run = finished_run(
-                root / f"{name}-{seed}", guesses(LABELS, share, generator), LABELS, recipe=name, sets=[f"seed={seed}"]
+                root / f"{name}-{seed}",
+                guesses(LABELS, accuracy, generator),
+                LABELS,
+                recipe=name,
+                sets=[f"seed={seed}"],
             )
-            made.append(run)
-    return made
+            runs.append(run)
+    return runs
 
 
-def test_a_board_of_known_figures(runs):
+def test_a_leaderboard_of_known_metrics(runs):
     board = leaderboard(runs[::-1])
     good, poor = board.rows
     assert (
         [good.recipe, poor.recipe] == ["vgg16_pooled", "resnet18"] and good.seeds == [0, 1, 2] and board.images == 120
     )
     values = [run.read_result()["balanced_accuracy"] for run in (runs[1], runs[2], runs[0])]
-    found = good["balanced_accuracy"]
+    score = good["balanced_accuracy"]
     assert (
-        found.values == values
-        and found.mean == pytest.approx(np.mean(values))
-        and found.std == pytest.approx(np.std(values, ddof=1))
+        score.values == values
+        and score.mean == pytest.approx(np.mean(values))
+        and score.std == pytest.approx(np.std(values, ddof=1))
     )
-    assert found.low < found.mean < found.high < poor["balanced_accuracy"].low + 1
+    assert score.low < score.mean < score.high < poor["balanced_accuracy"].low + 1
     assert good.best_epoch == Spread(mean=2, std=0, low=2, high=2, values=[2, 2, 2])
     assert good.seconds_to_best == 21 and good.device_seconds_to_best == 42 and good.images_per_s == 100
     assert (good.parameters, good.trainable) == (14_714_688 + 1024 * 3 + 3, 1024 * 3 + 3)
@@ -56,7 +60,7 @@ def test_a_board_of_known_figures(runs):
     (pair,) = board.pairs
     assert (pair.better, pair.worse, pair.significant) == ("vgg16_pooled", "resnet18", True)
     assert (
-        pair.difference == pytest.approx(found.mean - poor["balanced_accuracy"].mean)
+        pair.difference == pytest.approx(score.mean - poor["balanced_accuracy"].mean)
         and pair.low > 0.1
         and pair.p < 0.001
     )
@@ -82,12 +86,12 @@ def test_a_metric_that_a_run_folder_lacks_is_computed_from_its_probabilities(run
 
 def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
     generator = np.random.default_rng(0)
-    made = []
+    runs = []
     for seed in (0, 1):
         for lr in (0.001, 0.0003):
             sets = [f"seed={seed}", f"optim.lr={lr}"]
-            made.append(finished_run(tmp_path / f"{seed}-{lr}", guesses(LABELS, 0.8, generator), LABELS, sets=sets))
-    board = leaderboard(made)
+            runs.append(finished_run(tmp_path / f"{seed}-{lr}", guesses(LABELS, 0.8, generator), LABELS, sets=sets))
+    board = leaderboard(runs)
     assert {row.recipe: row.seeds for row in board.rows} == {
         "vgg16_pooled optim.lr=0.001": [0, 1],
         "vgg16_pooled optim.lr=0.0003": [0, 1],
@@ -95,7 +99,7 @@ def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
     with pytest.raises(UserError, match=r"again: the same configuration and seed as .*0-0\.001"):
         leaderboard(
             [
-                *made,
+                *runs,
                 finished_run(
                     tmp_path / "again", guesses(LABELS, 0.8, generator), LABELS, sets=["seed=0", "optim.lr=0.001"]
                 ),
@@ -103,11 +107,13 @@ def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
         )
 
 
-def test_an_ensemble_stands_on_the_board(runs, tmp_path):
-    chances = np.mean([run.predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy() for run in runs[:3]], 0)
-    run = finished_run(tmp_path / "mean", chances, LABELS)
-    made = ensemble_result(run, runs[:3])
-    board = leaderboard(runs, [made])
+def test_an_ensemble_is_a_row_of_the_leaderboard(runs, tmp_path):
+    probabilities = np.mean(
+        [run.predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy() for run in runs[:3]], 0
+    )
+    run = finished_run(tmp_path / "mean", probabilities, LABELS)
+    result = ensemble_result(run, runs[:3])
+    board = leaderboard(runs, [result])
     row = next(row for row in board.rows if row.kind == "ensemble")
     assert row.recipe == "ensemble mean" and row.seeds == [] and row.best_epoch is None and row.images_per_s is None
     assert (
@@ -118,9 +124,9 @@ def test_an_ensemble_stands_on_the_board(runs, tmp_path):
     assert len(board.pairs) == 3 and Leaderboard.from_dict(json.loads(to_json(board))) == board
 
 
-def test_what_cannot_be_compared_is_named(runs, tmp_path):
+def test_runs_that_cannot_be_compared_are_named(runs, tmp_path):
     generator = np.random.default_rng(0)
-    chances = guesses(LABELS, 0.8, generator)
+    probabilities = guesses(LABELS, 0.8, generator)
     with pytest.raises(UserError, match="nothing to compare"):
         leaderboard([])
     with pytest.raises(UserError, match="given twice"):
@@ -131,23 +137,23 @@ def test_what_cannot_be_compared_is_named(runs, tmp_path):
     with pytest.raises(UserError, match=r"running/result.json: not there .*--resume"):
         leaderboard([runs[0], running])
     with pytest.raises(UserError, match=r"order: other classes than .*the same names in another order"):
-        leaderboard([runs[0], finished_run(tmp_path / "order", chances, LABELS, classes=CLASSES[::-1])])
+        leaderboard([runs[0], finished_run(tmp_path / "order", probabilities, LABELS, classes=CLASSES[::-1])])
     with pytest.raises(UserError, match=r"other classes than .*only here: dog; only there: cow"):
-        leaderboard([runs[0], finished_run(tmp_path / "dog", chances, LABELS, classes=[*CLASSES[:2], "dog"])])
+        leaderboard([runs[0], finished_run(tmp_path / "dog", probabilities, LABELS, classes=[*CLASSES[:2], "dog"])])
     paths = runs[0].predictions("val")["path"].tolist()
     moved = finished_run(
-        tmp_path / "moved", chances, LABELS, paths=["else.jpg", *paths[1:]], sets=["seed=9", "data.split_seed=5"]
+        tmp_path / "moved", probabilities, LABELS, paths=["else.jpg", *paths[1:]], sets=["seed=9", "data.split_seed=5"]
     )
     with pytest.raises(
-        UserError, match=r"1 of its 120 are not .*first else.jpg.*first ape/0.jpg.*data.split_seed: 0 -> 5"
+        UserError, match=r"1 of its 120 images are not .*first else.jpg.*first ape/0.jpg.*data.split_seed: 0 -> 5"
     ):
         leaderboard([runs[0], moved])
-    fewer = finished_run(tmp_path / "fewer", chances[:-2], LABELS[:-2], sets=["seed=9"])
-    with pytest.raises(UserError, match=r"other pictures than .*: 2 of the other's 120"):
+    fewer = finished_run(tmp_path / "fewer", probabilities[:-2], LABELS[:-2], sets=["seed=9"])
+    with pytest.raises(UserError, match=r"other images than .*: 2 of the other's 120"):
         leaderboard([runs[0], fewer])
     wrong = np.where(np.arange(len(LABELS)) == 3, 1, LABELS)
     with pytest.raises(UserError, match=r"ape/3.jpg is labelled 'bee', but 'ape'"):
-        leaderboard([runs[0], finished_run(tmp_path / "relabelled", chances, wrong, paths=paths)])
+        leaderboard([runs[0], finished_run(tmp_path / "relabelled", probabilities, wrong, paths=paths)])
     result = runs[0].read_result()
     del result["val"]
     (tmp_path / "without").mkdir()
@@ -156,7 +162,7 @@ def test_what_cannot_be_compared_is_named(runs, tmp_path):
         leaderboard([runs[0], Run(str(tmp_path / "without"))])
 
 
-def test_pictures_in_another_order_are_the_same_pictures(runs, tmp_path):
+def test_the_order_of_the_images_does_not_matter(runs, tmp_path):
     predictions, result = runs[0].predictions("val"), runs[0].read_result()
     turned = Run(str(tmp_path / "turned"))
     turned.write_config(runs[3].config())
@@ -203,16 +209,16 @@ def test_renderings(runs, tmp_path):
     assert {line.replace("\\|", "").count("|") for line in lines[:5]} == {
         len(headline_metrics()) + 7
     } and r"a\|long" in "".join(lines[2:5])
-    made = write(board, str(tmp_path / "out"))
+    urls = write(board, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
-    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == board.to_dict() and set(made) == {
+    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == board.to_dict() and set(urls) == {
         "csv",
         "json",
         "md",
     }
 
 
-# -------------------------------------------------------------------------------------------------------------------------- significance
+# ---------------------------------------------------------------------------- significance
 
 
 def test_student_by_the_book():
@@ -232,8 +238,8 @@ def test_holm_by_hand():
 def test_a_difference_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1])
     first, second = np.array([[1, 1, 1, 1, 1, 0]], bool), np.array([[1, 1, 0, 0, 0, 1]], bool)
-    found, low, high, p = significance.difference(first, second, labels)
-    assert found == pytest.approx(0.5 * 2 / 4 + 0)
+    difference, low, high, p = significance.difference(first, second, labels)
+    assert difference == pytest.approx(0.5 * 2 / 4 + 0)
     deviation = math.sqrt(2 * (1 / 8) ** 2 + 2 * (1 / 4) ** 2)
     assert (high - low) / 2 == pytest.approx(significance.student_quantile(5) * deviation) and p == pytest.approx(
         significance.student_p(0.25 / deviation, 5)
@@ -241,40 +247,41 @@ def test_a_difference_by_hand():
     assert significance.difference(first, first, labels) == (0, 0, 0, 1)
 
 
-def test_a_few_pictures_prove_nothing():
-    """Three of three better is a chance of 1 in 4 for coin tosses, however sure the variance of equal differences (0) would be."""
+def test_three_images_are_not_significant():
+    """Three of three better: p = 0.25 for coin tosses, although the variance of equal differences is 0."""
     assert significance.difference(np.ones((1, 3), bool), np.zeros((1, 3), bool), np.array([0, 1, 2]))[3] > 0.1
 
 
 def trainings(generator, seeds, labels, seed_spread, hardness, better=0.0):
-    """Correctness bool (seeds, N) of one recipe: pictures differ in hardness, seeds in luck."""
+    """Correctness bool (seeds, N) of one recipe: images differ in hardness, seeds in luck."""
     luck = generator.normal(0, seed_spread, (seeds, 1))
     return generator.normal(0, 1, (seeds, len(labels))) + hardness + luck + 1 + better > 0
 
 
 @pytest.mark.parametrize(
-    "seeds, pictures, seed_spread", [(1, 100, 0.0), (2, 100, 0.3), (2, 1000, 0.2), (3, 1000, 0.0), (5, 400, 0.2)]
+    "seeds, images, seed_spread", [(1, 100, 0.0), (2, 100, 0.3), (2, 1000, 0.2), (3, 1000, 0.0), (5, 400, 0.2)]
 )
-def test_false_alarms_are_as_rare_as_they_say_and_real_differences_are_found(seeds, pictures, seed_spread):
+def test_the_error_rates_of_the_difference_test(seeds, images, seed_spread):
     generator = np.random.default_rng(1)
-    labels = np.repeat(np.arange(10), pictures // 10)
-    alarms, covered, found, rounds = 0, 0, 0, 100
+    labels = np.repeat(np.arange(10), images // 10)
+    false_alarms, covered, detected, rounds = 0, 0, 0, 100
     for _ in range(rounds):
         hardness = generator.normal(0, 1, len(labels))
         same = [trainings(generator, seeds, labels, seed_spread, hardness) for _ in range(2)]
         _, low, high, p = significance.difference(*same, labels)
-        alarms += p < 0.05
+        false_alarms += p < 0.05
         covered += low <= 0 <= high
         better = trainings(generator, seeds, labels, 0.05 * (seeds > 1), hardness, better=1.5)
         worse = trainings(generator, seeds, labels, 0.05 * (seeds > 1), hardness)
-        found += significance.difference(better, worse, labels)[3] < 0.05
-    assert alarms <= 0.05 * rounds + 2.6 * math.sqrt(0.05 * 0.95 * rounds) and alarms == rounds - covered
-    assert found > 0.8 * rounds
+        detected += significance.difference(better, worse, labels)[3] < 0.05
+    assert false_alarms <= 0.05 * rounds + 2.6 * math.sqrt(0.05 * 0.95 * rounds)
+    assert false_alarms == rounds - covered
+    assert detected > 0.8 * rounds
 
 
 @pytest.mark.parametrize("seeds, seed_spread", [(1, 0.0), (2, 0.3), (4, 0.0), (4, 0.3)])
 def test_the_interval_covers_the_truth(seeds, seed_spread):
-    """The truth is the mean over all seeds and all pictures; one seed's interval speaks of that training alone, so it is given no luck."""
+    """The truth is the mean over all seeds and images. The interval of one seed is of that training alone: no luck."""
     generator = np.random.default_rng(2)
     labels, rounds, covered = np.repeat(np.arange(4), 50), 100, 0
     truth = 0.5 * (1 + math.erf(1 / math.sqrt(2 * (2 + seed_spread**2))))
@@ -286,10 +293,10 @@ def test_the_interval_covers_the_truth(seeds, seed_spread):
     assert covered >= 0.8 * rounds
 
 
-def test_seeds_that_agree_leave_the_interval_of_the_pictures(runs, tmp_path):
-    chances = runs[3].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy()
+def test_equal_seeds_have_the_interval_of_the_images(runs, tmp_path):
+    probabilities = runs[3].predictions("val")[[f"p_{name}" for name in CLASSES]].to_numpy()
     (row,) = leaderboard(
-        [finished_run(tmp_path / str(seed), chances, LABELS, sets=[f"seed={seed}"]) for seed in range(3)]
+        [finished_run(tmp_path / str(seed), probabilities, LABELS, sets=[f"seed={seed}"]) for seed in range(3)]
     ).rows
-    for name, (low, high) in from_probabilities(chances, LABELS, CLASSES).intervals.items():
+    for name, (low, high) in from_probabilities(probabilities, LABELS, CLASSES).intervals.items():
         assert [row[name].low, row[name].high] == pytest.approx([low, high], abs=0.02)

@@ -24,36 +24,36 @@ def test_rows_are_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_an_id_is_a_file_name_and_must_be_one_only():
-    assert submission.ids_of(["x/y/0.jpeg", "1.jpeg"]) == ["0.jpeg", "1.jpeg"]
+    assert submission.image_ids(["x/y/0.jpeg", "1.jpeg"]) == ["0.jpeg", "1.jpeg"]
     with pytest.raises(UserError, match=r"x/0\.jpeg and y/0\.jpeg.*ambiguous"):
-        submission.ids_of(["x/0.jpeg", "y/0.jpeg"])
+        submission.image_ids(["x/0.jpeg", "y/0.jpeg"])
     with pytest.raises(UserError, match=r"more than once \(0\.jpeg\)"):
         submission.write("never-written.csv", ["0.jpeg", "0.jpeg"], ["cane", "cane"])
 
 
 @pytest.mark.parametrize(
-    "text, wanted",
+    "text, message",
     [
         ("id,category\n1.jpeg,cane\n0.jpeg,gatto\n", None),
-        ("id,category\n0.jpeg,cane\n", r"1 of its ids have no picture \(1\.jpeg\)"),
+        ("id,category\n0.jpeg,cane\n", r"1 of its ids have no image \(1\.jpeg\)"),
         (
             "id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n10.jpeg,cane\n",
-            r"2 pictures are not in it \(2\.jpeg, 10\.jpeg\)",
+            r"2 images are not in it \(2\.jpeg, 10\.jpeg\)",
         ),
         ("id,category\n0.jpeg,cane\n1.jpeg,cane\n1.jpeg,cane\n", r"1 ids occur more than once \(1\.jpeg\)"),
         ("id,category\n0.jpeg,cane\n1.jpeg,lupo\n", r"1 rows name no known class \(1\.jpeg: 'lupo'\)"),
-        ("picture,category\n0.jpeg,cane\n1.jpeg,cane\n", "header is picture,category, the sample's is id,category"),
+        ("image,category\n0.jpeg,cane\n1.jpeg,cane\n", "header is image,category, the sample's is id,category"),
         ("id,category,more\n0.jpeg,cane,1\n1.jpeg,cane,1\n", "two columns"),
         ("", "not a CSV"),
     ],
 )
-def test_checked_against_a_sample(tmp_path, text, wanted):
+def test_checked_against_a_sample(tmp_path, text, message):
     sample = csv(tmp_path, "sample.csv", "id,category\n0.jpeg,cane\n1.jpeg,cane\n")
     ours = csv(tmp_path, "ours.csv", text)
-    if wanted is None:
+    if message is None:
         submission.check(ours, sample, CLASSES)
     else:
-        with pytest.raises(UserError, match=wanted):
+        with pytest.raises(UserError, match=message):
             submission.check(ours, sample, CLASSES)
 
 
@@ -80,15 +80,15 @@ def test_score_by_hand(tmp_path):
         and score["accuracy"] == 0.75
         and score["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     )
-    with pytest.raises(UserError, match=r"answers\.csv.*no picture \(3\.jpeg\)"):
+    with pytest.raises(UserError, match=r"answers\.csv.*no image \(3\.jpeg\)"):
         submission.score(csv(tmp_path, "less.csv", "id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n"), answers)
 
 
 def test_the_table_of_predictions():
     import numpy as np
 
-    chances = np.array([[0.5, 0.5], [0.2, 0.8]])
-    table = predictions_table(["x/0.jpeg", "1.jpeg"], CLASSES, chances, ["ok", "empty file"], ["cane", "cane"])
+    probabilities = np.array([[0.5, 0.5], [0.2, 0.8]])
+    table = predictions_table(["x/0.jpeg", "1.jpeg"], CLASSES, probabilities, ["ok", "empty file"], ["cane", "cane"])
     assert list(table.columns) == ["id", "path", "label", "predicted", "probability", "p_cane", "p_gatto", "status"]
     assert table["predicted"].tolist() == ["cane", "gatto"]  # of equals the first class
     assert table["probability"].tolist() == pytest.approx([0.5, 0.8]) and isinstance(table, pd.DataFrame)

@@ -1,4 +1,4 @@
-"""Finished run folders made by code, with the validation probabilities that a test wants: for leaderboards and ensembles."""
+"""Finished run folders written by code, with the validation probabilities of a test: for leaderboards and ensembles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = ["ape", "bee", "cow"]
 
 def finished_run(
     root: Path,
-    chances: np.ndarray,
+    probabilities: np.ndarray,
     labels: np.ndarray,
     *,
     sets: Sequence[str] = (),
@@ -28,15 +28,17 @@ def finished_run(
     paths: Sequence[str] | None = None,
     **result: Any,
 ) -> Run:
-    """A run folder as training leaves it, without checkpoints: three epochs of 10, 11 and 12 s, the second the best. `chances` float (N, C)."""
+    """A run folder as training writes it, without checkpoints: three epochs of 10, 11 and 12 s, the second the best.
+    `probabilities` float (N, C)."""
     run, config = Run(str(root)), configuration.load(recipe, configuration.parse_sets(sets))
     names = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)] if paths is None else list(paths)
-    found = from_probabilities(chances, labels, classes)
+    val = from_probabilities(probabilities, labels, classes)
     run.write_config(config)
     run.write_environment()
     run.write_metrics([EpochRow(number, seconds=9.0 + number) for number in (1, 2, 3)])
     run.write_predictions(
-        "val", predictions_table(names, classes, chances, ["ok"] * len(labels), [classes[label] for label in labels])
+        "val",
+        predictions_table(names, classes, probabilities, ["ok"] * len(labels), [classes[label] for label in labels]),
     )
     facts = {
         "run": run.root,
@@ -46,7 +48,7 @@ def finished_run(
         "best_epoch": 2,
         "epochs": 3,
     }
-    metrics = {"val": found.to_dict(), "balanced_accuracy": found["balanced_accuracy"]}
+    metrics = {"val": val.to_dict(), "balanced_accuracy": val["balanced_accuracy"]}
     run.write_result({**facts, **metrics, "workers": 2, "images_per_s": 100.0, **result})
     return run
 
@@ -72,12 +74,11 @@ def ensemble_result(run: Run, members: Sequence[Run], name: str = "ensemble mean
 
 
 def guesses(
-    labels: np.ndarray, share: float, generator: np.random.Generator, classes: int = 3, sure: float = 0.8
+    labels: np.ndarray, accuracy: float, generator: np.random.Generator, classes: int = 3, confidence: float = 0.8
 ) -> np.ndarray:
-    """Probabilities (N, C) of a model that is right with the chance `share` a picture, and always as sure as `sure`."""
-    named = np.where(
-        generator.random(len(labels)) < share, labels, (labels + generator.integers(1, classes, len(labels))) % classes
-    )
-    chances = np.full((len(labels), classes), (1 - sure) / (classes - 1), np.float32)
-    chances[np.arange(len(labels)), named] = sure
-    return chances
+    """Probabilities (N, C) of a model with this expected `accuracy` and the same `confidence` for every image."""
+    correct = generator.random(len(labels)) < accuracy
+    predicted = np.where(correct, labels, (labels + generator.integers(1, classes, len(labels))) % classes)
+    probabilities = np.full((len(labels), classes), (1 - confidence) / (classes - 1), np.float32)
+    probabilities[np.arange(len(labels)), predicted] = confidence
+    return probabilities

@@ -1,5 +1,5 @@
-"""The Ray Data edge of inference: tasks on any node read and decode images, replicas of the model classify them, this process
-gathers the probabilities."""
+"""Batch inference with Ray Data: tasks on any node read and decode images, replicas of the model classify them, and
+this process collects the probabilities."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Block = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Options:
-    """How images are classified. `workers`: replicas of the model, 0 = one a GPU, or one a node. `device`: auto, cpu or cuda.
-    `flips`: the mean over each image and its mirror image. `progress`: show a bar."""
+    """How images are classified. `workers`: replicas of the model, 0 = one a GPU, or one a node. `device`: auto, cpu or
+    cuda. `flips`: average over each image and its mirror image. `progress`: show a progress bar."""
 
     batch_size: int = 64
     workers: int = 0
@@ -44,8 +44,8 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What one execution after another works on. `model`, `paths`: references to objects in the store."""
+class _Job:
+    """The input of each execution. `model`, `paths`: references to objects in the object store."""
 
     model: ray.ObjectRef
     paths: ray.ObjectRef
@@ -59,11 +59,11 @@ class _Work:
 def classify(
     model: Classifier, config: Config, root: str, paths: Sequence[str], options: Options
 ) -> tuple[np.ndarray, list[str]]:
-    """Class probabilities float32 (N, C) of the images `paths` below `root`, in their order, and each one's status: OK, or why it
-    is unreadable (its probabilities then mean nothing). Images are decoded and resized exactly as `prepare` and the evaluation do.
+    """Class probabilities float32 (N, C) of the images `paths` below `root`, in their order, and the status of each:
+    OK, or why it is unreadable (its probabilities then mean nothing). Images are decoded and resized as in `prepare`.
 
-    Raises UserError where the cluster has too little for `workers` or `device`, a node cannot see `root`, or the model's values
-    are not finite.
+    Raises UserError where the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
+    probabilities are not finite.
     """
     from animalclf.cluster import at_most, ensure_ray, gpus
     from animalclf.training.resources import Workers, preflight
@@ -75,23 +75,23 @@ def classify(
         )
     ensure_ray(workers or 1)
     use_gpu = device == "cuda" or (device == "auto" and at_most().get("GPU", 0) > 0)
-    useful = math.ceil(len(paths) / batch_size)
-    replicas = workers or min(max(gpus(), 1) if use_gpu else len(cpus_of_nodes()), useful)
+    batches = math.ceil(len(paths) / batch_size)
+    replicas = workers or min(max(gpus(), 1) if use_gpu else len(cpus_per_node()), batches)
     resources = preflight(Workers.fixed(replicas, use_gpu), [root])
     if options.progress:
-        placed = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
-        console.print(f"{len(paths):,} images of {root} with {config.name} on {placed}", soft_wrap=True)
-    work = _Work(ray.put(model), ray.put(list(paths)), root, config, replicas, use_gpu, options)
-    return _gathered(work, len(paths), model.classes)
+        place = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
+        console.print(f"{len(paths):,} images of {root} with {config.name} on {place}", soft_wrap=True)
+    job = _Job(ray.put(model), ray.put(list(paths)), root, config, replicas, use_gpu, options)
+    return _collect(job, len(paths), model.classes)
 
 
-def _gathered(work: _Work, count: int, classes: int) -> tuple[np.ndarray, list[str]]:
+def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]]:
     """Probabilities and status of all `count` images, with a progress bar."""
     probabilities, status = np.zeros((count, classes), np.float32), np.full(count, "", object)
     done = 0
-    with ProgressLine(enabled=work.options.progress) as line:
+    with ProgressLine(enabled=job.options.progress) as line:
         line.update("classifying", done, count)
-        for block in _blocks(work, count):
+        for block in _blocks(job, count):
             probabilities[block["index"]], status[block["index"]] = block["probabilities"], block["status"]
             done += len(block["index"])
             line.update("classifying", done, count)
@@ -101,69 +101,71 @@ def _gathered(work: _Work, count: int, classes: int) -> tuple[np.ndarray, list[s
         )
     if not np.isfinite(probabilities).all():
         raise UserError(
-            "the model gives values that are not numbers: its training diverged; train it again with a lower optim.lr"
+            "the model's probabilities are not finite: its training diverged; train again with a lower optim.lr"
         )
     return probabilities, status.tolist()
 
 
-def _blocks(work: _Work, count: int) -> Iterator[Block]:
-    """Blocks with the columns index, probabilities, status; one block a batch, as they get ready. A batch always has the same
-    images, so that the probabilities do not depend on the timing. Batches lost with a replica that died are done again; Ray's own
-    restarts would go on without end where a batch is too large for the memory."""
-    batch_size = work.options.batch_size
-    left, deaths = set(range(math.ceil(count / batch_size))), 0
-    while left:
+def _blocks(job: _Job, count: int) -> Iterator[Block]:
+    """Blocks with the columns index, probabilities, status; one block a batch, in the order in which they are ready. A
+    batch always has the same images, so the probabilities do not depend on the timing. Batches lost with a dead replica
+    are repeated here, because Ray's own restarts never end where a batch is too large for the memory."""
+    batch_size = job.options.batch_size
+    pending, deaths = set(range(math.ceil(count / batch_size))), 0
+    while pending:
         try:
-            for block in _execution(work, sorted(left)):
+            for block in _execute(job, sorted(pending)):
                 failures = [text for text in block["failed"] if text]
                 if failures:
                     raise UserError(failures[0])
-                left.discard(int(block["index"][0]) // batch_size)
+                pending.discard(int(block["index"][0]) // batch_size)
                 yield block
         except ray.exceptions.RayActorError as error:
             deaths += 1
-            if deaths > work.config.train.max_failures:
+            if deaths > job.config.train.max_failures:
                 text = f"a replica of the model died {deaths} times, probably out of memory; try a smaller --batch-size"
                 raise UserError(text) from error
 
 
-def _execution(work: _Work, batches: list[int]) -> Iterator[Block]:
-    """One execution over the batches with these numbers."""
+def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
+    """One Ray Data execution over the batches with these numbers."""
     data_context()
-    root, config, shared, batch_size = work.root, work.config, work.paths, work.options.batch_size
+    root, config, shared, batch_size = job.root, job.config, job.paths, job.options.batch_size
 
     def read(block: Block) -> Block:
         start = batches[int(block["id"][0])] * batch_size
         return _read_images(root, ray.get(shared)[start : start + batch_size], start, config)
 
-    cpus = cpus_of_nodes()
-    on_a_node = math.ceil(work.replicas / len(cpus))
-    # A replica on CPUs reserves those that its threads use, so that replicas spread over the nodes, and leaves one on each to readers.
-    resources = {"num_gpus": 1, "num_cpus": 0} if work.use_gpu else {"num_cpus": max(1, (min(cpus) - 1) // on_a_node)}
+    cpus = cpus_per_node()
+    replicas_per_node = math.ceil(job.replicas / len(cpus))
+    if job.use_gpu:
+        resources = {"num_gpus": 1, "num_cpus": 0}
+    else:  # a replica reserves the CPUs of its threads, so replicas spread over nodes; one CPU a node is for reading
+        resources = {"num_cpus": max(1, (min(cpus) - 1) // replicas_per_node)}
     dataset = ray.data.range(len(batches), override_num_blocks=len(batches)).map_batches(read, batch_size=None)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RayDeprecationWarning)  # of ray_remote_args_fn, which Ray 2.64 removes
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # ray_remote_args_fn: Ray 2.64 removes it
         dataset = dataset.map_batches(
             _Replica,
-            fn_constructor_args=(work.model, config, work.use_gpu, on_a_node, work.options.flips),
+            fn_constructor_args=(job.model, config, job.use_gpu, replicas_per_node, job.options.flips),
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=work.replicas),
-            # Such a function also keeps Ray Data from fusing the stages: the next images are decoded while the model works.
+            compute=ray.data.ActorPoolStrategy(size=job.replicas),
+            # The function also prevents Ray Data from fusing the stages: images are decoded while the model runs.
             ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
             **resources,
         )
     yield from dataset.iter_batches(batch_size=None, batch_format="numpy")
 
 
-def cpus_of_nodes() -> list[int]:
-    """The CPUs of each living node that has any."""
+def cpus_per_node() -> list[int]:
+    """The number of CPUs of each alive node that has some."""
     counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     return [count for count in counts if count] or [1]
 
 
 def _read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
-    """In a task: the images as the model takes them, uint8 (N, input, input, 3), black where one is unreadable; `failed` is why the
-    whole classification must stop (a UserError's text, which would come wrapped out of a task)."""
+    """In a task: the model's input uint8 (N, input, input, 3), black where an image is unreadable. `failed` is why the
+    whole classification must stop: the text of a UserError, which Ray would wrap."""
     import cv2
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
@@ -193,13 +195,14 @@ def _read_images(root: str, paths: Sequence[str], start: int, config: Config) ->
 class _Replica:
     """One replica of the model, in its own actor."""
 
-    def __init__(self, model: ray.ObjectRef, config: Config, use_gpu: bool, on_a_node: int, flips: bool) -> None:
+    def __init__(
+        self, model: ray.ObjectRef, config: Config, use_gpu: bool, replicas_per_node: int, flips: bool
+    ) -> None:
         from animalclf.training.distributed import set_up_cpu
 
-        # Ray 2.60 sometimes waits without end where it takes its own parts down at the end of such a process, which would stay alive
-        # with the model.
+        # Ray 2.60 sometimes hangs when it shuts down at the end of such a process, which then holds the model's memory.
         atexit.register(os._exit, 0)
-        set_up_cpu(0, on_a_node)
+        set_up_cpu(0, replicas_per_node)
         self.device = torch.device("cuda" if use_gpu else "cpu")
         self.model = ray.get(model).to(self.device).eval()
         self.bf16, self.flips = uses_bf16(config, self.device), flips

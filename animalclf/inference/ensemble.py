@@ -1,4 +1,4 @@
-"""Several finished runs as one model: calibrated, mixed, evaluated on validation like a model, and used for a submission."""
+"""Ensembles of finished runs: calibrated, mixed, evaluated on validation like a model, and used for a submission."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 
 from animalclf.errors import UserError
 from animalclf.inference import mixing, prior_shift, submission
-from animalclf.inference.evaluate import on_prepared, own_prepared
-from animalclf.inference.members import Validated, side_by_side
+from animalclf.inference.evaluate import predict_prepared, prepared_set_of
+from animalclf.inference.validation import ValidationPredictions, validation_predictions
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import OK, class_probabilities, predicted_counts, predictions_table, unreadable
 from animalclf.prepare import sources
@@ -34,60 +34,62 @@ def ensemble(
     sample_submission: str | None = None,
     **options: Any,
 ) -> list[EnsembleResult]:
-    """Mix finished runs, by each of `methods`, into a folder `out`/<method> with result.json and predictions/val.parquet, as a run has them.
+    """Mix finished runs, by each of `methods`, into a folder `out`/<method> with result.json and
+    predictions/val.parquet, as a run has them.
 
-    "vote": the class that most members name; ties go to the best member, by balanced accuracy, that voted for one of the tied classes. "mean": the
-    mean of the members' probabilities. "weighted": their mean with the weights that fit validation best. Every member is first calibrated by a
-    temperature, and so is the mixture at last. Temperatures, weights and the ranking are fitted on the validation pictures, so the figures are
-    cross-fitted: each of mixing.FOLDS folds (copies of a picture lie in one fold, where the prepared set is still there) is judged with what was
-    fitted on the others. Prediction uses what was fitted on all. `flips`: each member gives the mean over the picture and its mirror image.
+    "vote": the class with the most votes; a tie goes to the tied class of the member with the best balanced accuracy.
+    "mean": the mean of the members' probabilities. "weighted": their mean with the weights that fit validation best.
+    Each member is calibrated by a temperature before, and the mixture after. Temperatures, weights and the ranking are
+    fitted on the validation images, so the metrics are cross-fitted: each of mixing.FOLDS folds is predicted with what
+    was fitted on the others. Duplicates are in one fold where the prepared set can be opened. The prediction of `data`
+    uses what was fitted on all validation images. `flips`: each member averages over the image and its mirror image.
 
-    With `data`, unlabelled pictures, predictions.parquet and submission.csv are written beside result.json. Each member predicts once, into
-    `out`/members, and not again while its checkpoint and the pictures stay. Members are corrected for `prior` (see prior_shift.parse_prior), each for
-    the class priors it was trained under, after calibration and before they are mixed. `options`: `limit`, and those of classify.Options.
+    `data`: unlabelled images. Their predictions.parquet and submission.csv are written beside result.json. Each member
+    predicts once, into `out`/members, and again only where its checkpoint or the images changed. Members are corrected
+    for `prior` (see prior_shift.parse_prior), each from its training priors, after calibration and before they are
+    mixed. `options`: `limit`, and those of classify.Options.
 
-    Returns one result a method. Raises UserError, before any long work, for fewer than two members, an unfinished run, runs that were not validated
-    on the same pictures with the same classes, an unknown method, and whatever predict refuses.
+    Returns one result a method. Raises UserError, before any long work, for fewer than two members, an unfinished run,
+    runs that were not validated on the same images with the same classes, an unknown method, and whatever predict
+    refuses.
     """
     unknown = [method for method in methods if method not in mixing.METHODS]
     if unknown or not methods:
         raise UserError(f"method {', '.join(unknown) or 'missing'}: choose among {', '.join(mixing.METHODS)}")
     if len(members) < 2:
         raise UserError("an ensemble needs at least two runs; name two or more run folders")
-    validated = side_by_side(members)
+    validated = validation_predictions(members)
     out = storage.absolute(out)
-    job = _Prediction(members, validated.classes, data, prior, sample_submission, options) if data else None
+    unlabelled = (
+        _UnlabelledImages(members, validated.classes, data, prior, sample_submission, options) if data else None
+    )
     if flips:
         validated = replace(validated, probabilities=_with_flips(members, validated))
-    groups, grouped = _groups(members[0], validated.paths)
-    fold = mixing.folds(validated.labels, groups)
+    groups, groups_known = _duplicate_groups(members[0], validated.paths)
+    fold = mixing.assign_folds(validated.labels, groups)
     if fold.max() < 1:
-        raise UserError(
-            f"{members[0].root}: one validation picture is too little to fit an ensemble on; prepare more with data.val"
-        )
-    tables = job.tables(storage.join(out, "members"), flips) if job else []
-    cross_fitted = CrossFitting(folds=int(fold.max()) + 1, duplicates_together=grouped)
+        raise UserError(f"{members[0].root}: one validation image cannot fit an ensemble; prepare more with data.val")
+    tables = unlabelled.tables(storage.join(out, "members"), flips) if unlabelled else []
+    cross_fitting = CrossFitting(folds=int(fold.max()) + 1, duplicates_together=groups_known)
     results = []
     for method in dict.fromkeys(methods):
         mixture = mixing.fit(method, validated.probabilities, validated.labels)
         mixed = mixing.cross_fitted(method, validated.probabilities, validated.labels, fold)
         run = Run(storage.join(out, method))
-        result = _result(
-            run, members, mixture, from_probabilities(mixed, validated.labels, validated.classes), flips, cross_fitted
-        )
+        val = from_probabilities(mixed, validated.labels, validated.classes)
+        result = _result(run, members, mixture, val, flips, cross_fitting)
         labels = [validated.classes[label] for label in validated.labels]
-        run.write_predictions(
-            "val", predictions_table(validated.paths, validated.classes, mixed, [OK] * len(labels), labels)
-        )
-        if job:
-            result = job.predicted(result, tables, mixture)
+        table = predictions_table(validated.paths, validated.classes, mixed, [OK] * len(labels), labels)
+        run.write_predictions("val", table)
+        if unlabelled:
+            result = unlabelled.predict(result, tables, mixture)
         run.write_result(result.to_dict())
         results.append(result)
     return results
 
 
 def _result(
-    run: Run, members: Sequence[Run], mixture: mixing.Mixture, val: Evaluation, flips: bool, cross_fitted: CrossFitting
+    run: Run, members: Sequence[Run], mixture: mixing.Mixture, val: Evaluation, flips: bool, cross_fitting: CrossFitting
 ) -> EnsembleResult:
     return EnsembleResult(
         name=f"ensemble {mixture.method}{' with flips' if flips else ''}",
@@ -95,10 +97,10 @@ def _result(
         members=[member.root for member in members],
         best=members[mixture.ranking[0]].root,
         temperatures=mixture.temperatures.tolist(),
-        last_temperature=mixture.last,
+        last_temperature=mixture.last_temperature,
         weights=mixture.weights.tolist(),
         flips=flips,
-        cross_fitted=cross_fitted,
+        cross_fitted=cross_fitting,
         classes=val.classes,
         val=val,
         run=run.root,
@@ -108,7 +110,7 @@ def _result(
 
 @dataclass(frozen=True)
 class _Inputs(Row):
-    """What stored member predictions depend on: the content of made_of.json."""
+    """The inputs of a member's cached predictions: the content of made_of.json."""
 
     checkpoint: str = ""
     """SHA-256 of the file."""
@@ -118,8 +120,8 @@ class _Inputs(Row):
     flips: bool = False
 
 
-class _Prediction:
-    """The unlabelled images of an ensemble. Made before any long work: raises UserError for what the user can fix."""
+class _UnlabelledImages:
+    """The unlabelled images that an ensemble predicts. The constructor raises UserError for what the user can fix."""
 
     def __init__(
         self,
@@ -132,23 +134,21 @@ class _Prediction:
     ) -> None:
         self.members, self.classes, self.data, self.prior = members, classes, data, prior
         self.sample, self.limit, self.options = sample_submission, options.pop("limit", 0), options
-        self.trained_priors = [checkpoint.load(member.checkpoint("best"))["prior"] for member in members]
-        self.target_priors = [prior_shift.parse_prior(prior, classes, trained) for trained in self.trained_priors]
+        self.train_priors = [checkpoint.load(member.checkpoint("best"))["prior"] for member in members]
+        self.target_priors = [prior_shift.parse_prior(prior, classes, train) for train in self.train_priors]
         self.source = sources.find(data, members[0].config().data, labelled=False)
         self.paths = submission.first_images(self.source.files["path"], self.limit)
-        self.ids = submission.ids_of(self.paths)
+        self.ids = submission.image_ids(self.paths)
         self.columns = submission.columns_like(sample_submission, self.ids)
 
     def tables(self, folder: str, flips: bool) -> list[pd.DataFrame]:
-        """Each member's predictions under its own training prior, stored in `folder` and used again while they fit."""
+        """Each member's predictions under its training priors, cached in `folder`."""
         tables = []
         for member in self.members:
             name = f"{member.root.rsplit('/', 1)[-1]}-{hashlib.sha256(member.root.encode()).hexdigest()[:8]}"
             table = self._table(member, storage.join(folder, name), flips)
             if table["path"].tolist() != self.paths:
-                raise UserError(
-                    f"{self.data}: its images changed while they were predicted; run the same command again"
-                )
+                raise UserError(f"{self.data}: its images changed during the prediction; run the same command again")
             tables.append(table)
         return tables
 
@@ -161,71 +161,70 @@ class _Prediction:
             limit=self.limit,
             flips=flips,
         )
-        note, table = storage.join(folder, "made_of.json"), storage.join(folder, "predictions.parquet")
-        if not (
-            storage.exists(note) and _Inputs.from_dict(storage.read_json(note)) == inputs and storage.exists(table)
-        ):
-            storage.remove(note)  # first, so that it never vouches for another prediction's table
+        cache_key, table = storage.join(folder, "made_of.json"), storage.join(folder, "predictions.parquet")
+        cached = _Inputs.from_dict(storage.read_json(cache_key)) if storage.exists(cache_key) else None
+        if cached != inputs or not storage.exists(table):
+            storage.remove(cache_key)  # an interrupt must not leave the key of one table beside another
             predict.predict(member.root, self.data, folder, limit=self.limit, flips=flips, **self.options)
-            storage.write_json(note, inputs.to_dict())
+            storage.write_json(cache_key, inputs.to_dict())
         return storage.as_table(storage.read_bytes(table))
 
-    def predicted(
+    def predict(
         self, result: EnsembleResult, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture
     ) -> EnsembleResult:
-        """`result` with what its mixture of the members' tables predicts, written as predictions.parquet and submission.csv. An image that a
-        member could not read gets the class priors."""
-        states = np.stack([table["status"].to_numpy(object) for table in tables])
-        readable = (states == OK).all(0)
-        status = [next((state for state in column if state != OK), OK) for column in states.T]
+        """Write predictions.parquet and submission.csv of the mixture of the members' tables; `result` with what they
+        contain. An image that a member could not read gets the class priors."""
+        member_status = np.stack([table["status"].to_numpy(object) for table in tables])
+        readable = (member_status == OK).all(0)
+        status = [next((reason for reason in reasons if reason != OK), OK) for reasons in member_status.T]
         probabilities = np.stack([class_probabilities(table, self.classes) for table in tables])
         calibrated = mixture.calibrate(probabilities[:, readable])
-        pairs = zip(calibrated, self.trained_priors, self.target_priors, strict=True)
-        corrected = [prior_shift.apply(one, trained, target) for one, trained, target in pairs]
-        priors = np.mean([used for _, used in corrected], axis=0)
-        mixed = np.tile(priors, (len(self.paths), 1))
-        mixed[readable] = mixture.mix(np.stack([one for one, _ in corrected]))
+        members = zip(calibrated, self.train_priors, self.target_priors, strict=True)
+        corrected, priors = zip(*(prior_shift.apply(*member) for member in members), strict=True)
+        mean_priors = np.mean(priors, axis=0)
+        mixed = np.tile(mean_priors, (len(self.paths), 1))
+        mixed[readable] = mixture.mix(np.stack(corrected))
         table = predictions_table(self.paths, self.classes, mixed, status)
-        targets = {
-            "predictions": storage.join(result.run, "predictions.parquet"),
-            "submission": storage.join(result.run, "submission.csv"),
-        }
-        storage.write_table(targets["predictions"], table)
-        submission.write(targets["submission"], self.ids, table["predicted"].tolist(), self.columns)
+        predictions = storage.join(result.run, "predictions.parquet")
+        submission_file = storage.join(result.run, "submission.csv")
+        storage.write_table(predictions, table)
+        submission.write(submission_file, self.ids, table["predicted"].tolist(), self.columns)
         if self.sample:
-            submission.check(targets["submission"], self.sample, self.classes)
+            submission.check(submission_file, self.sample, self.classes)
         return replace(
             result,
             data=self.source.root,
             images=len(self.paths),
             unreadable=unreadable(self.paths, status),
             prior=self.prior,
-            class_priors=dict(zip(self.classes, priors.tolist(), strict=True)),
+            class_priors=dict(zip(self.classes, mean_priors.tolist(), strict=True)),
             predicted=predicted_counts(table, self.classes),
-            predictions=targets["predictions"],
-            submission=targets["submission"],
+            predictions=predictions,
+            submission=submission_file,
         )
 
 
-def _with_flips(members: Sequence[Run], validated: Validated) -> np.ndarray:
-    """The members' validation probabilities float32 (M, N, C), each the mean over the image and its mirror image, from their prepared sets."""
-    sets = [own_prepared(member) for member in members]  # all, before the first works
+def _with_flips(members: Sequence[Run], validated: ValidationPredictions) -> np.ndarray:
+    """The members' validation probabilities float32 (M, N, C), each the mean over the image and its mirror image, from
+    their prepared sets."""
+    prepared_sets = [prepared_set_of(member) for member in members]  # all are checked before the first prediction
     probabilities = []
-    for member, prepared in zip(members, sets, strict=True):
+    for member, prepared in zip(members, prepared_sets, strict=True):
         model, info = checkpoint.load_model(member.root)
-        flipped = on_prepared(model, validated.classes, info.config, prepared, "val", flips=True)
-        place = {path: row for row, path in enumerate(flipped.paths)}
-        probabilities.append(flipped.probabilities[[place[path] for path in validated.paths]])
+        flipped = predict_prepared(model, validated.classes, info.config, prepared, "val", flips=True)
+        rows = {path: row for row, path in enumerate(flipped.paths)}
+        probabilities.append(flipped.probabilities[[rows[path] for path in validated.paths]])
     return np.stack(probabilities)
 
 
-def _groups(member: Run, paths: Sequence[str]) -> tuple[np.ndarray, bool]:
-    """Which pictures are copies of one another, int64 (N,), and whether that is known: the prepared set may be gone since."""
-    alone = np.arange(len(paths))
+def _duplicate_groups(member: Run, paths: Sequence[str]) -> tuple[np.ndarray, bool]:
+    """The duplicate group of each image, int64 (N,), and whether the groups are known: without the prepared set each
+    image is a group."""
+    unknown = np.arange(len(paths)), False
     try:
-        manifest = own_prepared(member).manifest
+        manifest = prepared_set_of(member).manifest
     except UserError:
-        return alone, False
+        return unknown
     if "group" not in manifest or not set(paths) <= set(manifest["path"]):
-        return alone, False
+        return unknown
     return manifest.set_index("path")["group"].loc[list(paths)].to_numpy(np.int64), True

@@ -1,4 +1,4 @@
-"""A run's best model on labelled pictures: its own prepared set, another one, or any labelled folder or table."""
+"""A run's best model on labelled images: its own prepared set, another one, or any labelled folder or table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,12 +33,12 @@ from animalclf.training import checkpoint
 from animalclf.utils import storage
 
 BATCH = 64
-MAX_CLASSES, MAX_PAIRS = 40, 10  # rows of a table
+MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
 
 
 @dataclass
-class Classified:
-    """Labelled pictures and what the model makes of them: `probabilities` float32 (N, C); a status other than "ok" makes its row meaningless."""
+class LabelledPredictions:
+    """Labelled images with their `probabilities` float32 (N, C), which mean nothing where the status is not OK."""
 
     paths: list[str]
     labels: list[str]
@@ -46,17 +47,25 @@ class Classified:
     notes: list[str] = field(default_factory=list)
 
 
+class ConfusedPair(NamedTuple):
+    """Images of the class `true` that are predicted as `predicted`, and their fraction of the true class."""
+
+    true: str
+    predicted: str
+    images: int
+    fraction: float
+
+
 def evaluate(
     run: str, *, data: str | None = None, split: str = "val", prior: str = "train", out: str | None = None
 ) -> EvaluationResult:
-    """Evaluate the run folder's best model on `split` of its own prepared set, or on `data`: another prepared set's `split`, or all
-    images of a labelled folder or table. `prior`: see prior_shift.parse_prior.
+    """Evaluate the run folder's best model on `split` of its own prepared set, or on `data`: another prepared set's
+    `split`, or all images of a labelled folder or table. `prior`: see prior_shift.parse_prior.
 
-    Unreadable images are left out of the metrics and listed. Writes the result as evaluate-<name>.json, and the probabilities as
-    evaluate-<name>.parquet, into `out` (default: the run's predictions folder).
+    Unreadable images are listed and not part of the metrics. Writes the result as evaluate-<name>.json and the
+    probabilities as evaluate-<name>.parquet into `out` (default: the run's predictions folder).
 
-    Raises UserError where the class lists do not agree, the prepared set is not the one of the training, or there is nothing to
-    evaluate.
+    Raises UserError where the class lists differ, the prepared set changed since the training, or no image is readable.
     """
     started = time.perf_counter()
     folder = open_run(run)
@@ -64,19 +73,20 @@ def evaluate(
     classes, config = info.classes, info.config
     target_prior = prior_shift.parse_prior(prior, classes, info.prior)
     if data is None or is_prepared(data):
-        prepared = own_prepared(folder) if data is None else open_prepared(data)
-        origin, name = prepared.root, split if data is None else f"{_last(data)}-{split}"
-        labelled = on_prepared(model, classes, config if data is None else _without_limit(config), prepared, split)
+        prepared = prepared_set_of(folder) if data is None else open_prepared(data)
+        origin, name = prepared.root, split if data is None else f"{_basename(data)}-{split}"
+        predictions = predict_prepared(model, classes, config if data is None else _no_limit(config), prepared, split)
     else:
-        origin, name, split = storage.absolute(data), _last(data), ""
-        labelled = on_images(model, classes, config, data)
-    readable = np.array([status == OK for status in labelled.status])
+        origin, name, split = storage.absolute(data), _basename(data), ""
+        predictions = predict_images(model, classes, config, data)
+    readable = np.array([status == OK for status in predictions.status])
     if not readable.any():
-        raise UserError(f"{origin}: none of the {len(readable):,} images can be read (the first: {labelled.status[0]})")
-    probabilities = labelled.probabilities
+        first = predictions.status[0]
+        raise UserError(f"{origin}: none of the {len(readable):,} images can be read (the first: {first})")
+    probabilities = predictions.probabilities
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     probabilities[readable], probabilities[~readable] = corrected, priors
-    labels = np.array([classes.index(label) for label in labelled.labels], np.int64)
+    labels = np.array([classes.index(label) for label in predictions.labels], np.int64)
     name = "evaluate-" + (name if prior == "train" else f"{name}-{_slug(prior)}")
     target = storage.join(storage.absolute(out) if out else folder.url("predictions"), name)
     evaluation = from_probabilities(corrected, labels[readable], classes)
@@ -89,183 +99,178 @@ def evaluate(
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
         epoch=info.epoch,
         images=len(readable),
-        unreadable=unreadable(labelled.paths, labelled.status),
-        notes=labelled.notes,
+        unreadable=unreadable(predictions.paths, predictions.status),
+        notes=predictions.notes,
         predictions=f"{target}.parquet",
         seconds=time.perf_counter() - started,
     )
-    table = predictions_table(labelled.paths, classes, probabilities, labelled.status, labelled.labels)
+    table = predictions_table(predictions.paths, classes, probabilities, predictions.status, predictions.labels)
     storage.write_table(result.predictions, table)
     storage.write_json(f"{target}.json", result.to_dict())
     return result
 
 
-def own_prepared(run: Run) -> Prepared:
-    """The prepared set that the run was trained on. Raises UserError where it is gone, or was made anew of other pictures or config."""
+def prepared_set_of(run: Run) -> Prepared:
+    """The prepared set that the run was trained on. Raises UserError where it cannot be opened or has changed since."""
     environment = run.environment()
     if not environment.prepared:
-        raise UserError(f"{run.root}: environment.json names no prepared set; say with --data what to evaluate on")
+        raise UserError(f"{run.root}: environment.json names no prepared set; name the images to evaluate with --data")
     prepared = open_prepared(environment.prepared)
     if prepared.fingerprint != environment.data_fingerprint:
         raise UserError(
-            f"{prepared.root}: changed since the training of {run.root}; train again, or evaluate on it as other pictures with --data"
+            f"{prepared.root}: changed since the training of {run.root}; train again, or evaluate on it with --data"
         )
     return prepared
 
 
-def on_prepared(
+def predict_prepared(
     model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, flips: bool = False
-) -> Classified:
-    """The model on the rows of `split` (those that `config` trains with, where it has a limit), on this machine, without Ray. `flips`: see
-    `batch_probabilities`."""
-    missing, extra = (
-        [c for c in classes if c not in prepared.classes],
-        [c for c in prepared.classes if c not in classes],
-    )
+) -> LabelledPredictions:
+    """Predictions for the rows of `split` (within the limit that `config` trains with), in this process, without Ray.
+    `flips`: see `batch_probabilities`."""
     if list(classes) != prepared.classes:
+        difference = _class_difference(classes, prepared.classes)
         raise UserError(
-            f"{prepared.root}: other classes than the model's: {_differing(missing, extra)}; evaluate on a set of the same classes"
+            f"{prepared.root}: other classes than the model's: {difference}; evaluate on a set of the same classes"
         )
     if prepared.stored_size < model.input_size:
         raise UserError(
-            f"{prepared.root}: pictures are stored at {prepared.stored_size} px, the model reads {model.input_size} px; prepare them again"
+            f"{prepared.root}: images are stored at {prepared.stored_size} px, the model reads {model.input_size} px; "
+            "prepare them again"
         )
     rows = np.sort(sampling_plan(prepared, config).rows[split])
     if not len(rows):
-        there = [
-            f"{name} ({len(prepared.rows(name)):,})" for name in ("train", "val", "test") if len(prepared.rows(name))
-        ]
-        raise UserError(f"{prepared.root}: no pictures in split {split!r}; there are {', '.join(there)}")
+        sizes = {name: len(prepared.rows(name)) for name in ("train", "val", "test")}
+        known = ", ".join(f"{name} ({size:,})" for name, size in sizes.items() if size)
+        raise UserError(f"{prepared.root}: no images in split {split!r}; splits with images: {known}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = _batches(prepared, rows, model.input_size)
     index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), flips)
     order = np.argsort(index)
     if not np.array_equal(index[order], rows):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
-    pictures, notes = prepared.manifest.iloc[rows], []
+    images, notes = prepared.manifest.iloc[rows], []
     if prepared.stored_size != config.data.stored_size:
         notes.append(
-            f"stored at {prepared.stored_size} px, the training's pictures at {config.data.stored_size} px: they are resized a little differently"
+            f"stored at {prepared.stored_size} px, the training images at {config.data.stored_size} px: "
+            "they are resized a little differently"
         )
-    return Classified(
-        pictures["path"].tolist(), pictures["label"].tolist(), probabilities[order], [OK] * len(rows), notes
-    )
+    paths, labels = images["path"].tolist(), images["label"].tolist()
+    return LabelledPredictions(paths, labels, probabilities[order], [OK] * len(rows), notes)
 
 
-def on_images(model: Classifier, classes: Sequence[str], config: Config, data: str) -> Classified:
-    """The model on all pictures of a labelled folder or table, by Ray Data, as `predict` does it."""
+def predict_images(model: Classifier, classes: Sequence[str], config: Config, data: str) -> LabelledPredictions:
+    """Predictions for all images of a labelled folder or table, with Ray Data."""
     from animalclf.inference.classify import Options, classify  # imports Ray
     from animalclf.prepare import sources
 
     source = sources.find(data, config.data, labelled=True)
     labels = source.files["label"].tolist()
-    missing, extra = sorted(set(classes) - set(labels)), sorted(set(labels) - set(classes))
-    if extra:
+    occurring = sorted(set(labels))
+    if not set(occurring) <= set(classes):
         raise UserError(
-            f"{data}: other classes than the model's: {_differing(missing, extra)}; leave out the unknown ones, or name them as the model does"
+            f"{data}: other classes than the model's: {_class_difference(classes, occurring)}; "
+            "remove the unknown classes, or name them as the model does"
         )
     paths, notes = source.files["path"].tolist(), []
-    if missing:
+    if absent := sorted(set(classes) - set(occurring)):
         notes.append(
-            f"no pictures of {', '.join(missing)}: balanced accuracy and macro F1 are over the {len(set(labels))} classes that occur"
+            f"no images of {', '.join(absent)}: balanced accuracy and macro F1 are over the {len(occurring)} classes "
+            "that occur"
         )
     if (source.files["split"] != "").any():
-        notes.append(f"its own split is not used: all {len(paths):,} pictures are evaluated")
+        notes.append(f"its own split is not used: all {len(paths):,} images are evaluated")
     probabilities, status = classify(model, config, source.root, paths, Options(batch_size=BATCH))
-    return Classified(paths, labels, probabilities, status, notes)
+    return LabelledPredictions(paths, labels, probabilities, status, notes)
 
 
 def table(result: EvaluationResult) -> list[RenderableType]:
     """An evaluation for people: the metrics with their intervals, the classes, the most confused pairs, the notes."""
-    of = f"{result.data}{', ' + result.split if result.split else ''}"
-    headline = Table(title=f"{result.rows:,} images of {of}", title_justify="left", show_header=False)
+    title = f"{result.rows:,} images of {result.data}{', ' + result.split if result.split else ''}"
+    headline = Table(title=Text(title), title_justify="left", show_header=False)
     headline.add_column(style="bold")
     headline.add_column()
     for line in metric_lines(result):
         headline.add_row(line.title, line.text)
     if result.prior != "train":
-        headline.add_row("corrected for the prior", result.prior)
-    shown: list[RenderableType] = [headline, _classes_table(result)]
-    pairs = confused(result.confusion, result.classes)
+        headline.add_row("corrected for the priors", Text(result.prior))
+    renderables: list[RenderableType] = [headline, _classes_table(result)]
+    pairs = confused_pairs(result.confusion, result.classes)
     if pairs:
-        mistakes = Table(title="most confused", title_justify="left")
-        mistakes.add_column("is")
-        mistakes.add_column("taken for")
-        mistakes.add_column("images", justify="right")
-        mistakes.add_column("of its class", justify="right")
-        for true, predicted, count, fraction in pairs[:MAX_PAIRS]:
-            mistakes.add_row(Text(true), Text(predicted), f"{count:,}", f"{fraction:.1%}")
-        shown.append(mistakes)
+        confusions = Table(title="most confused", title_justify="left")
+        confusions.add_column("true class")
+        confusions.add_column("predicted class")
+        confusions.add_column("images", justify="right")
+        confusions.add_column("of the true class", justify="right")
+        for pair in pairs[:MAX_PAIRS]:
+            confusions.add_row(Text(pair.true), Text(pair.predicted), f"{pair.images:,}", f"{pair.fraction:.1%}")
+        renderables.append(confusions)
     if result.unreadable:
-        first = "; ".join(f"{image.path}: {image.reason}" for image in result.unreadable[:5])
-        shown.append(Text(f"unreadable and left out: {len(result.unreadable):,} images ({first})", style="yellow"))
-    return shown + [Text(f"note: {note}", style="yellow") for note in result.notes]
+        first = "; ".join(f"{image.path}: {image.reason}" for image in result.unreadable[:MAX_UNREADABLE])
+        renderables.append(Text(f"unreadable and skipped: {len(result.unreadable):,} images ({first})", style="yellow"))
+    return renderables + [Text(f"note: {note}", style="yellow") for note in result.notes]
 
 
-def confused(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int, float]]:
-    """(true class, predicted class, pictures, share of the true class) of every kind of mistake, the most frequent first."""
+def confused_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[ConfusedPair]:
+    """The pairs of classes with errors, sorted by the number of images, the highest first. `confusion`: counts (C, C),
+    rows = true class."""
     counts = np.asarray(confusion)
     support = counts.sum(1)
     pairs = [(int(true), int(predicted)) for true, predicted in np.argwhere(counts) if true != predicted]
     pairs.sort(key=lambda pair: (-counts[pair], pair))
     return [
-        (
-            classes[true],
-            classes[predicted],
-            int(counts[true, predicted]),
-            float(counts[true, predicted] / support[true]),
-        )
-        for true, predicted in pairs
+        ConfusedPair(classes[pair[0]], classes[pair[1]], int(counts[pair]), float(counts[pair] / support[pair[0]]))
+        for pair in pairs
     ]
 
 
 def _classes_table(result: EvaluationResult) -> Table:
-    per_class, classes = result.per_class.to_dict(), result.classes
-    order = list(range(len(classes)))
-    title = "classes"
+    per_class, classes = result.per_class, result.classes
+    order, title = list(range(len(classes))), "classes"
     if len(classes) > MAX_CLASSES:
-        order = sorted((n for n in order if per_class["support"][n]), key=lambda n: per_class["recall"][n])[
-            :MAX_CLASSES
-        ]
+        occurring = [number for number in order if per_class.support[number]]
+        order = sorted(occurring, key=lambda number: per_class.recall[number] or 0.0)[:MAX_CLASSES]
         title = f"the {len(order)} classes of {len(classes)} with the lowest recall"
-    shown = Table(title=title, title_justify="left")
-    shown.add_column("class")
+    classes_table = Table(title=title, title_justify="left")
+    classes_table.add_column("class")
     for name in ("images", "recall", "precision", "F1"):
-        shown.add_column(name, justify="right")
+        classes_table.add_column(name, justify="right")
     for number in order:
-        figures = [
-            "-" if (value := per_class[name][number]) is None else f"{value:.3f}"
-            for name in ("recall", "precision", "f1")
-        ]
-        shown.add_row(Text(classes[number]), f"{per_class['support'][number]:,}", *figures)
-    return shown
+        values = [metric[number] for metric in (per_class.recall, per_class.precision, per_class.f1)]
+        cells = ["-" if value is None else f"{value:.3f}" for value in values]
+        classes_table.add_row(Text(classes[number]), f"{per_class.support[number]:,}", *cells)
+    return classes_table
 
 
 def _batches(prepared: Prepared, rows: np.ndarray, input_size: int) -> Iterator[Batch]:
-    """The pictures of the manifest rows `rows`, shard by shard: one shard is in memory at a time."""
-    wanted = np.zeros(len(prepared.manifest), bool)
-    wanted[rows] = True
+    """Batches of the manifest rows `rows`, shard by shard: one shard is in memory at a time."""
+    in_rows = np.zeros(len(prepared.manifest), bool)
+    in_rows[rows] = True
     for path in prepared.shard_paths():
         images, index = read_shard(path, prepared.stored_size)
-        mine = np.flatnonzero(wanted[index])
-        for pick in (mine[start : start + BATCH] for start in range(0, len(mine), BATCH)):
+        positions = np.flatnonzero(in_rows[index])
+        for start in range(0, len(positions), BATCH):
+            batch = positions[start : start + BATCH]
             yield {
-                "image": evaluation_view(images[pick], input_size),
-                "label": prepared.labels[index[pick]],
-                "index": index[pick],
+                "image": evaluation_view(images[batch], input_size),
+                "label": prepared.labels[index[batch]],
+                "index": index[batch],
             }
 
 
-def _without_limit(config: Config) -> Config:
+def _no_limit(config: Config) -> Config:
     return replace(config, data=replace(config.data, limit=0))
 
 
-def _differing(missing: Sequence[str], extra: Sequence[str]) -> str:
-    parts = [f"unknown to the model: {', '.join(extra)}"] if extra else []
-    return "; ".join(parts + ([f"known to the model only: {', '.join(missing)}"] if missing else []))
+def _class_difference(model_classes: Sequence[str], classes: Sequence[str]) -> str:
+    unknown = [name for name in classes if name not in model_classes]
+    absent = [name for name in model_classes if name not in classes]
+    parts = [f"unknown to the model: {', '.join(unknown)}"] if unknown else []
+    parts += [f"known to the model only: {', '.join(absent)}"] if absent else []
+    return "; ".join(parts) or "the same names in another order"
 
 
-def _last(url: str) -> str:
+def _basename(url: str) -> str:
     return _slug(storage.absolute(url).rsplit("/", 1)[-1])
 
 

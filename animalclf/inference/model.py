@@ -33,14 +33,14 @@ class Model:
     """The best epoch of a run, ready to classify images.
 
     Every method takes one image or many: a path, an s3:// URL, a NumPy array uint8 (H, W, 3) RGB, a PIL image, a
-    list of these, or a batch uint8 (N, H, W, 3). They are decoded, resized and scaled exactly as `animalclf.predict`
-    does it. The result always has one row an image, also for a single one. A file that cannot be read raises
-    UserError with its name.
+    list of these, or a batch uint8 (N, H, W, 3). They are decoded, resized and scaled exactly as by
+    `animalclf.predict`. The result has one row an image, also for a single one. An unreadable file raises UserError
+    with its name.
     """
 
     def __init__(self, run: str | os.PathLike[str], device: str = "auto") -> None:
         """Load the best checkpoint of the run folder `run`. `device`: auto, cpu or cuda. Raises UserError where
-        there is no run or no checkpoint yet."""
+        there is no run or no checkpoint."""
         self.run = open_run(os.fspath(run)).root
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self._classifier, info = checkpoint.load_model(self.run, self.device)
@@ -62,7 +62,7 @@ class Model:
         return probabilities[np.argsort(index)]
 
     def embed(self, images: Images) -> np.ndarray:
-        """Features float32 (N, F) of each image: what the base of the model gives its head, flattened."""
+        """Features float32 (N, F) of each image: the flattened output of the model's base."""
         features = [np.empty((0, 0), np.float32)]
         with (
             torch.inference_mode(),
@@ -75,14 +75,14 @@ class Model:
 
     def _batches(self, images: Images) -> Iterator[Batch]:
         """Batches of images as the model takes them."""
-        size, numbered = self.config.data.stored_size, enumerate(_listed(images))
+        size, numbered = self.config.data.stored_size, enumerate(_as_iterable(images))
         while batch := list(islice(numbered, BATCH)):
             index = np.array([number for number, _ in batch], np.int64)
             stored = np.stack([decode.resize(_pixels(image, number, self.config), size) for number, image in batch])
             yield {"image": evaluation_view(stored, self.config.model.input_size), "label": index, "index": index}
 
 
-def _listed(images: Any) -> Iterable[Any]:
+def _as_iterable(images: Any) -> Iterable[Any]:
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim == 3:
@@ -91,7 +91,7 @@ def _listed(images: Any) -> Iterable[Any]:
 
 
 def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
-    """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it where it is none."""
+    """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it where it is unreadable."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give uint8 (H, W, 3), RGB")
@@ -104,8 +104,9 @@ def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
         content = storage.read_bytes(storage.absolute(name))
         return decode.decode(content, name=name, max_pixels=config.data.max_pixels).image
     except TypeError as error:
-        raise UserError(f"image {number}: {type(image).__name__} is no path, URL, uint8 array or PIL image") from error
-    except (OSError, decode.UnreadableImage) as error:
         raise UserError(
-            f"{name}: cannot be read: {error.strerror if isinstance(error, OSError) and error.strerror else error}"
+            f"image {number}: {type(image).__name__} is not a path, URL, uint8 array or PIL image"
         ) from error
+    except (OSError, decode.UnreadableImage) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"{name}: cannot be read: {reason}") from error

@@ -26,23 +26,23 @@ def predict(
     limit: int = 0,
     **options: Any,
 ) -> PredictionResult:
-    """Classify the images of `data` (a folder, or a competition folder's test images) with the best model of the run folder `run`.
+    """Classify the images of `data` (a folder, or a competition folder's test images) with the best model of the run
+    folder `run`.
 
-    Writes `predictions.parquet` (see predictions_table) and `submission.csv` into `out`. `prior`: see prior_shift.parse_prior.
-    `limit`: only the first so many images. `options`: see classify.Options. An unreadable image gets a row all the same: the class
-    priors as its probabilities, the most frequent class, the reason as its status.
+    Writes `predictions.parquet` (see predictions_table) and `submission.csv` into `out`. `prior`: see
+    prior_shift.parse_prior. `limit`: only the first N images, 0 for all. `options`: see classify.Options. An unreadable
+    image has a row, too: the class priors as its probabilities, the most frequent class, the reason as its status.
 
     Raises UserError, before any long work, for whatever the user can fix.
     """
     started = time.perf_counter()
-    model, info = checkpoint.load_model(
-        run
-    )  # here and not in the workers, so that a checkpoint that does not fit stops everything
+    # Loaded here and not in the workers: a checkpoint that does not fit is refused before any long work.
+    model, info = checkpoint.load_model(run)
     classes, config = info.classes, info.config
     target_prior = prior_shift.parse_prior(prior, classes, info.prior)
     source = sources.find(data, config.data, labelled=False)
     paths = submission.first_images(source.files["path"], limit)
-    ids = submission.ids_of(paths)
+    ids = submission.image_ids(paths)
     columns = submission.columns_like(sample_submission, ids)
     out = storage.absolute(out)
     _check_writable(out)
@@ -51,14 +51,11 @@ def predict(
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     probabilities[readable], probabilities[~readable] = corrected, priors
     table = predictions_table(paths, classes, probabilities, status)
-    targets = {
-        "predictions": storage.join(out, "predictions.parquet"),
-        "submission": storage.join(out, "submission.csv"),
-    }
-    storage.write_table(targets["predictions"], table)
-    submission.write(targets["submission"], ids, table["predicted"].tolist(), columns)
+    predictions, submission_file = storage.join(out, "predictions.parquet"), storage.join(out, "submission.csv")
+    storage.write_table(predictions, table)
+    submission.write(submission_file, ids, table["predicted"].tolist(), columns)
     if sample_submission:
-        submission.check(targets["submission"], sample_submission, classes)
+        submission.check(submission_file, sample_submission, classes)
     seconds = time.perf_counter() - started
     return PredictionResult(
         run=storage.absolute(run),
@@ -71,12 +68,13 @@ def predict(
         predicted=predicted_counts(table, classes),
         seconds=seconds,
         images_per_s=len(paths) / seconds,
-        **targets,
+        predictions=predictions,
+        submission=submission_file,
     )
 
 
 def _check_writable(folder: str) -> None:
-    """Raises UserError now, and not after the work, where `folder` cannot be written."""
+    """Raises UserError where `folder` cannot be written: now, and not after the prediction."""
     probe = storage.join(folder, ".writable")
     storage.write_bytes(probe, b"")
     storage.remove(probe)

@@ -1,5 +1,5 @@
-"""submission.csv as the competition wants it (`id,category`, the id being the file name): written, checked against a sample, scored against
-answers."""
+"""submission.csv of a Kaggle competition (`id,category`, the id is the file name): write, check against a sample, score
+against answers."""
 
 from __future__ import annotations
 
@@ -25,37 +25,39 @@ def first_images(paths: Iterable[str], limit: int) -> list[str]:
     return list(paths)[: limit or None]
 
 
-def ids_of(paths: Iterable[str]) -> list[str]:
-    """The id of every picture: its file name with extension. Raises UserError where two folders hold the same name."""
-    seen: dict[str, str] = {}
+def image_ids(paths: Iterable[str]) -> list[str]:
+    """The id of each image: its file name with extension. Raises UserError where two folders hold the same name."""
+    path_of: dict[str, str] = {}
     for path in paths:
         name = path.rsplit("/", 1)[-1]
-        if name in seen:
+        if name in path_of:
             raise UserError(
-                f"{seen[name]} and {path} have the same file name, so the id {name!r} is ambiguous; rename one, or predict the folders apart"
+                f"{path_of[name]} and {path} have the same file name, so the id {name!r} is ambiguous; "
+                "rename one, or predict each folder separately"
             )
-        seen[name] = path
-    return list(seen)
+        path_of[name] = path
+    return list(path_of)
 
 
-def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sorting key that counts numbers as numbers: 2.jpeg before 10.jpeg."""
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sorting key that compares numbers as numbers: 2.jpeg before 10.jpeg."""
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)
 
 
-def write(url: str, ids: Sequence[str], classes_predicted: Sequence[str], columns: Sequence[str] = COLUMNS) -> None:
-    """Write one row a picture in the natural order of the ids. Raises UserError for an id that occurs twice or an unwritable place."""
-    _once(ids, url)
+def write(url: str, ids: Sequence[str], predicted: Sequence[str], columns: Sequence[str] = COLUMNS) -> None:
+    """Write one row an image, sorted by `natural_key` of the id. Raises UserError for a repeated id or where `url`
+    cannot be written."""
+    _check_unique(ids, url)
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(columns)
-    predicted = dict(zip(ids, classes_predicted, strict=True))
-    writer.writerows((name, predicted[name]) for name in sorted(ids, key=natural))
+    class_of = dict(zip(ids, predicted, strict=True))
+    writer.writerows((name, class_of[name]) for name in sorted(ids, key=natural_key))
     storage.write_bytes(url, sink.getvalue().encode())
 
 
 def read(url: str) -> pd.DataFrame:
-    """A CSV of two columns, id and class (called as they like), every value as text. Raises UserError where it is none."""
+    """A CSV of two columns, id and class (of any header), every value as text. Raises UserError for any other file."""
     try:
         table = pd.read_csv(io.BytesIO(storage.read_bytes(url)), dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -63,70 +65,75 @@ def read(url: str) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{url}: not a CSV file in UTF-8 ({error})") from error
     if table.shape[1] != 2:
-        raise UserError(
-            f"{url}: a submission has two columns, id and class; this has {', '.join(map(str, table.columns))}"
-        )
+        columns = ", ".join(map(str, table.columns))
+        raise UserError(f"{url}: a submission has two columns, id and class; this has {columns}")
     return table
 
 
-def same_ids(ids: Iterable[str], wanted: Iterable[str], origin: str) -> None:
-    """Raises UserError, naming the first few, where `ids` and the ids `wanted` by the file `origin` are not the same, each once."""
-    listed, known = list(wanted), list(ids)
-    _once(listed, origin)
-    missing, extra = sorted(set(listed) - set(known), key=natural), sorted(set(known) - set(listed), key=natural)
+def check_same_ids(ids: Iterable[str], file_ids: Iterable[str], file: str) -> None:
+    """Raises UserError, naming the first few, where the images' `ids` and the `file_ids` of the file differ, or an id
+    of the file is repeated."""
+    listed, known = list(file_ids), list(ids)
+    _check_unique(listed, file)
+    missing = sorted(set(listed) - set(known), key=natural_key)
+    extra = sorted(set(known) - set(listed), key=natural_key)
     if missing or extra:
-        parts = [f"{len(missing):,} of its ids have no picture ({_some(missing)})"] if missing else []
-        parts += [f"{len(extra):,} pictures are not in it ({_some(extra)})"] if extra else []
+        parts = [f"{len(missing):,} of its ids have no image ({_first_few(missing)})"] if missing else []
+        parts += [f"{len(extra):,} images are not in it ({_first_few(extra)})"] if extra else []
         raise UserError(
-            f"{origin}: other ids than the pictures': {'; '.join(parts)}; predict the folder that the file belongs to, without --limit"
+            f"{file}: other ids than the images': {'; '.join(parts)}; predict the folder that the file belongs to, "
+            "without --limit"
         )
 
 
 def columns_like(sample: str | None, ids: Sequence[str]) -> Sequence[str]:
-    """The header of a submission: that of the file `sample`, where one is given. Raises UserError where its ids are not `ids`."""
+    """The header of a submission: that of the file `sample`, or COLUMNS. Raises UserError where its ids are not
+    `ids`."""
     if not sample:
         return COLUMNS
     table = read(sample)
-    same_ids(ids, table.iloc[:, 0], sample)
+    check_same_ids(ids, table.iloc[:, 0], sample)
     return list(table.columns)
 
 
 def check(submission: str, sample: str, classes: Sequence[str]) -> None:
-    """Compare a submission file with a sample: the same header and ids, every id once, known classes. Raises UserError naming the first offenders."""
-    ours, wanted = read(submission), read(sample)
-    if list(ours.columns) != list(wanted.columns):
-        raise UserError(
-            f"{submission}: the header is {','.join(ours.columns)}, the sample's is {','.join(wanted.columns)}"
-        )
-    _once(ours.iloc[:, 0], submission)
-    same_ids(ours.iloc[:, 0], wanted.iloc[:, 0], sample)
-    unknown = ours[~ours.iloc[:, 1].isin(list(classes))]
+    """Compare a submission file with a sample: the same header and ids, every id once, known classes. Raises UserError
+    naming the first rows that differ."""
+    table, sample_table = read(submission), read(sample)
+    if list(table.columns) != list(sample_table.columns):
+        header, sample_header = ",".join(table.columns), ",".join(sample_table.columns)
+        raise UserError(f"{submission}: the header is {header}, the sample's is {sample_header}")
+    _check_unique(table.iloc[:, 0], submission)
+    check_same_ids(table.iloc[:, 0], sample_table.iloc[:, 0], sample)
+    unknown = table[~table.iloc[:, 1].isin(list(classes))]
     if len(unknown):
         rows = [f"{name}: {category!r}" for name, category in zip(unknown.iloc[:, 0], unknown.iloc[:, 1], strict=True)]
         raise UserError(
-            f"{submission}: {len(unknown):,} rows name no known class ({_some(rows)}); classes: {', '.join(classes)}"
+            f"{submission}: {len(unknown):,} rows name no known class ({_first_few(rows)}); "
+            f"classes: {', '.join(classes)}"
         )
 
 
 def score(submission: str, answers: str) -> dict[str, float]:
-    """What a submission would have scored: rows and every metric of counts, against a CSV of the true classes with the same ids."""
-    ours, truth = read(submission), read(answers)
-    _once(ours.iloc[:, 0], submission)
-    same_ids(ours.iloc[:, 0], truth.iloc[:, 0], answers)
-    claimed = dict(zip(ours.iloc[:, 0], ours.iloc[:, 1], strict=True))
-    numbers = {name: number for number, name in enumerate(sorted({*truth.iloc[:, 1], *claimed.values()}))}
+    """The score of a submission: `rows` and every metric of counts, against a CSV of the true classes with the same
+    ids."""
+    table, truth = read(submission), read(answers)
+    _check_unique(table.iloc[:, 0], submission)
+    check_same_ids(table.iloc[:, 0], truth.iloc[:, 0], answers)
+    predicted = dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True))
+    numbers = {name: number for number, name in enumerate(sorted({*truth.iloc[:, 1], *predicted.values()}))}
     confusion = np.zeros((len(numbers), len(numbers)), np.int64)
     for image, name in zip(truth.iloc[:, 0], truth.iloc[:, 1], strict=True):
-        confusion[numbers[name], numbers[claimed[image]]] += 1
+        confusion[numbers[name], numbers[predicted[image]]] += 1
     return {"rows": len(truth), **from_confusion(confusion)}
 
 
-def _once(ids: Iterable[str], origin: str) -> None:
-    counted = pd.Series(list(ids), dtype=str).value_counts()
-    twice = sorted(counted.index[counted > 1], key=natural)
-    if twice:
-        raise UserError(f"{origin}: {len(twice):,} ids occur more than once ({_some(twice)})")
+def _check_unique(ids: Iterable[str], file: str) -> None:
+    counts = pd.Series(list(ids), dtype=str).value_counts()
+    repeated = sorted(counts.index[counts > 1], key=natural_key)
+    if repeated:
+        raise UserError(f"{file}: {len(repeated):,} ids occur more than once ({_first_few(repeated)})")
 
 
-def _some(names: Sequence[str], show: int = 5) -> str:
-    return ", ".join(names[:show]) + (", ..." if len(names) > show else "")
+def _first_few(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -1,4 +1,4 @@
-"""The majority vote over submission files that exist already: the seed's ensemble."""
+"""The majority vote over submission files: the reference notebook's ensemble."""
 
 from __future__ import annotations
 
@@ -13,37 +13,33 @@ from animalclf.utils import storage
 
 
 def vote_submissions(files: Sequence[str], out: str) -> VoteResult:
-    """The majority vote over submission files, the best model's first; ties go to the first file that voted for one of the tied classes.
+    """The majority vote over submission files, the best model's first; a tie goes to the tied class of the first file.
 
-    Writes `out` (a .csv file, or a folder for submission.csv). Raises UserError for fewer than two files, and, naming the file and its first
-    differing id, for another header, an id that occurs twice, or other ids than in the first file.
+    Writes `out` (a .csv file, or a folder for submission.csv). Raises UserError for fewer than two files, and, naming
+    the file and its first differing id, for another header, a repeated id, or other ids than in the first file.
     """
     if len(files) < 2:
         raise UserError("a vote needs at least two submission files")
     tables = {file: submission.read(file) for file in files}
     if len(tables) < len(files):
-        raise UserError(
-            f"{next(file for file in files if list(files).count(file) > 1)}: given twice; a file has one vote"
-        )
-    columns, ids = list(tables[files[0]].columns), tables[files[0]].iloc[:, 0].tolist()
+        repeated = next(file for file in files if list(files).count(file) > 1)
+        raise UserError(f"{repeated}: given twice; a file has one vote")
+    first = files[0]
+    columns, ids = list(tables[first].columns), tables[first].iloc[:, 0].tolist()
     for file, table in tables.items():
         if list(table.columns) != columns:
-            raise UserError(
-                f"{file}: the header is {','.join(table.columns)}, that of {files[0]} is {','.join(columns)}"
-            )
-        mine = table.iloc[:, 0]
-        if mine.duplicated().any():
-            raise UserError(
-                f"{file}: the id {mine[mine.duplicated()].iloc[0]!r} occurs more than once; every picture has one row"
-            )
-        _same_ids(file, mine.tolist(), files[0], ids)
-    claimed = [dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True)) for table in tables.values()]
-    names = sorted({name for votes in claimed for name in votes.values()})
+            raise UserError(f"{file}: the header is {','.join(table.columns)}, that of {first} is {','.join(columns)}")
+        file_ids = table.iloc[:, 0]
+        if file_ids.duplicated().any():
+            repeated = file_ids[file_ids.duplicated()].iloc[0]
+            raise UserError(f"{file}: the id {repeated!r} occurs more than once; every image has one row")
+        _check_same_ids(file, file_ids.tolist(), first, ids)
+    classes_by_id = [dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True)) for table in tables.values()]
+    names = sorted({name for votes in classes_by_id for name in votes.values()})
     number = {name: position for position, name in enumerate(names)}
-    votes = np.array([[number[mine[picture]] for picture in ids] for mine in claimed], np.int64).reshape(
-        len(files), len(ids)
-    )
-    winners = mixing.majority(votes)
+    votes = np.array([[number[by_id[image]] for image in ids] for by_id in classes_by_id], np.int64)
+    votes = votes.reshape(len(files), len(ids))  # also without ids
+    winners = mixing.majority_vote(votes)
     counts = (votes[:, :, None] == np.arange(len(names))).sum(0)
     target = storage.absolute(out)
     target = target if target.endswith(".csv") else storage.join(target, "submission.csv")
@@ -58,14 +54,11 @@ def vote_submissions(files: Sequence[str], out: str) -> VoteResult:
     )
 
 
-def _same_ids(file: str, mine: Sequence[str], first: str, wanted: Sequence[str]) -> None:
-    extra, missing = (
-        sorted(set(mine) - set(wanted), key=submission.natural),
-        sorted(set(wanted) - set(mine), key=submission.natural),
-    )
+def _check_same_ids(file: str, ids: Sequence[str], first: str, first_ids: Sequence[str]) -> None:
+    extra = sorted(set(ids) - set(first_ids), key=submission.natural_key)
+    missing = sorted(set(first_ids) - set(ids), key=submission.natural_key)
     if extra or missing:
         parts = [f"{len(extra):,} not in {first} (first {extra[0]!r})"] if extra else []
         parts += [f"{len(missing):,} missing (first {missing[0]!r})"] if missing else []
-        raise UserError(
-            f"{file}: other ids than {first}: {'; '.join(parts)}; vote over submissions for the same pictures"
-        )
+        difference = "; ".join(parts)
+        raise UserError(f"{file}: other ids than {first}: {difference}; vote over submissions for the same images")

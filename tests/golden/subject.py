@@ -159,12 +159,12 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
 
 def ensemble_of(method: str, probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """What is fitted on probabilities (M, N, C) of M models, and the cross-fitted mixture."""
-    fitted, fold = mixing.fit(method, probabilities, labels), mixing.folds(labels, groups)
+    fitted, fold = mixing.fit(method, probabilities, labels), mixing.assign_folds(labels, groups)
     mixed = mixing.cross_fitted(method, probabilities, labels, fold)
     return {
         "weights": fitted.weights.tolist(),
         "temperatures": fitted.temperatures.tolist(),
-        "last_temperature": fitted.last,
+        "last_temperature": fitted.last_temperature,
         "ranking": fitted.ranking.tolist(),
         "folds": sha256(fold),
         "predicted": sha256(mixed.argmax(1)),
@@ -176,7 +176,7 @@ def submission_file(paths: Sequence[str], classes: Sequence[str], probabilities:
     """The submission file of predictions for these paths."""
     table = predictions_table(paths, classes, probabilities, ["ok"] * len(paths))
     with tempfile.TemporaryDirectory() as folder:
-        submission.write(f"{folder}/submission.csv", submission.ids_of(paths), table["predicted"].tolist())
+        submission.write(f"{folder}/submission.csv", submission.image_ids(paths), table["predicted"].tolist())
         return Path(folder, "submission.csv").read_bytes().decode()
 
 

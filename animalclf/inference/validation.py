@@ -1,0 +1,99 @@
+"""Validation predictions of finished runs on the same images: the input of leaderboards and ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from animalclf import config as configuration
+from animalclf.errors import UserError
+from animalclf.predictions import class_probabilities
+from animalclf.runs import Run
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationPredictions:
+    """Predictions of R runs for the same N validation images: `paths`, `labels` int64 (N,), `probabilities` float32
+    (R, N, C), with the classes in the order of `classes`."""
+
+    classes: list[str]
+    paths: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
+    """The validation predictions of finished runs (or of ensembles' folders), in the order of the first run's images.
+
+    Raises UserError naming the run that is unfinished, is given twice, has no validation images, other classes (or in
+    another order), other validation images, or another label for one of them.
+    """
+    roots = [run.root for run in runs]
+    repeated = [root for position, root in enumerate(roots) if root in roots[:position]]
+    if repeated:
+        raise UserError(f"{repeated[0]}: given twice; name every run once")
+    results = [run.result() for run in runs]
+    for run, result in zip(runs, results, strict=True):
+        if result.val is None:
+            raise UserError(
+                f"{run.root}: trained without a validation split; train it with data.val above 0 to compare it"
+            )
+        if result.classes != results[0].classes:
+            difference = _class_difference(result.classes, results[0].classes)
+            raise UserError(
+                f"{run.root}: other classes than {runs[0].root}: {difference}; compare runs of the same classes"
+            )
+    classes, first = list(results[0].classes), runs[0].predictions("val")
+    probabilities = [class_probabilities(first, classes)]
+    for run in runs[1:]:
+        table = run.predictions("val")
+        _check_same_images(run, table, runs[0], first)
+        probabilities.append(class_probabilities(table.set_index("path").loc[first["path"]], classes))
+    labels = np.array([classes.index(label) for label in first["label"]], np.int64)
+    return ValidationPredictions(classes, first["path"].tolist(), labels, np.stack(probabilities))
+
+
+def _class_difference(classes: Sequence[str], reference: Sequence[str]) -> str:
+    extra = [name for name in classes if name not in reference]
+    missing = [name for name in reference if name not in classes]
+    parts = [f"only here: {', '.join(extra)}"] if extra else []
+    parts += [f"only there: {', '.join(missing)}"] if missing else []
+    return "; ".join(parts) or "the same names in another order"
+
+
+def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_table: pd.DataFrame) -> None:
+    """Raises UserError where two tables of predictions have other images or labels."""
+    paths, reference_paths = table["path"], reference_table["path"]
+    extra = paths[~paths.isin(reference_paths)].tolist()
+    missing = reference_paths[~reference_paths.isin(paths)].tolist()
+    if extra or missing:
+        parts = []
+        if extra:
+            parts.append(f"{len(extra):,} of its {len(paths):,} images are not in the other's (first {extra[0]})")
+        if missing:
+            total = len(reference_paths)
+            parts.append(f"{len(missing):,} of the other's {total:,} images are not in its (first {missing[0]})")
+        if settings := _split_settings(run, reference):
+            parts.append(settings)
+        fix = "train both on one prepared set, with the same data.* settings"
+        raise UserError(f"{run.root}: validated on other images than {reference.root}: {'; '.join(parts)}; {fix}")
+    labels = table.set_index("path")["label"].loc[reference_paths].to_numpy()
+    differing = np.flatnonzero(labels != reference_table["label"].to_numpy())
+    if len(differing):
+        row = differing[0]
+        path, label = reference_paths.iloc[row], reference_table["label"].iloc[row]
+        raise UserError(
+            f"{run.root}: {path} is labelled {labels[row]!r}, but {label!r} in {reference.root}; "
+            "train both on one prepared set"
+        )
+
+
+def _split_settings(run: Run, reference: Run) -> str:
+    """The data settings in which two runs differ, where both are runs of a model."""
+    if not (run.exists() and reference.exists()):
+        return ""
+    differences = configuration.differences(reference.config(), run.config())
+    return ", ".join(line for line in differences if line.startswith("data."))
