@@ -300,16 +300,20 @@ def ensemble(
 
 @_public
 def report(
-    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, out: str | os.PathLike[str] | None = None
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    reference: bool = False,
 ) -> ReportResult:
     """Write report.html (one page that opens offline) and its plots: of a run, of several runs, or of a comparison.
 
-    `out`: where they go (default: into the run or comparison folder; needed for several runs).
+    `out`: where they go (default: into the run or comparison folder; needed for several runs). `reference`: show the
+    reference results that come with a recipe, also where the data has other classes than the reference.
     """
     from animalclf.tuning.conclusion import report_folders
 
     names = [folders] if isinstance(folders, str) else [str(folder) for folder in folders]  # type: ignore[union-attr]
-    return report_folders(names, str(out) if out else None)
+    return report_folders(names, str(out) if out else None, reference=reference)
 
 
 def load(run: str | os.PathLike[str], *, device: str = "auto") -> Model:

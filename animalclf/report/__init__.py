@@ -1,1 +1,1 @@
-"""Tables, plots and the HTML page, made from run folders."""
+"""Tables, plots and the HTML page of run folders."""

@@ -1,4 +1,4 @@
-"""What the sections of a report read: run folders, the leaderboard, ensembles, failed trials and the prepared set."""
+"""The content of a report: run folders, the leaderboard, ensembles, failed trials and the prepared set."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.metrics import PRIMARY
+from animalclf.report.reference_results import ReferenceResults, recipes_with_reference, reference_results
 from animalclf.rows import (
     EnsembleResult,
     Environment,
@@ -48,8 +49,9 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that a report is made of. `failed`: trials of a comparison; `prepared`: the prepared set of the first run, or
-    None, and then `prepared_error` is why it cannot be opened."""
+    """The content of a report. `failed`: trials of a comparison; `prepared`: the prepared set of the first run, or
+    None, and then `prepared_error` is why it cannot be opened; `all_references`: show the reference results of the
+    recipes whatever the classes are."""
 
     runs: list[RunFacts]
     board: Leaderboard | None
@@ -57,6 +59,7 @@ class ReportData:
     failed: list[TrialEntry]
     prepared: Prepared | None
     prepared_error: str
+    all_references: bool
 
     @property
     def rows(self) -> list[LeaderboardRow]:
@@ -93,22 +96,48 @@ class ReportData:
         """Class probabilities of the validation images, one table for each of `validated`, sorted by path."""
         return [facts.run.predictions("val").sort_values("path", ignore_index=True) for facts, _ in self.validated]
 
+    @functools.cached_property
+    def references(self) -> dict[str, ReferenceResults]:
+        """The reference results to show, by recipe: of the recipes of `runs` that have some, where the run's classes
+        are the reference's or with `all_references`."""
+        shown = {}
+        for facts in self.runs:
+            results = reference_results(facts.config.name)
+            if results and (self.all_references or set(self._classes(facts)) == set(results.classes)):
+                shown[facts.config.name] = results
+        return shown
+
+    def _classes(self, facts: RunFacts) -> list[str]:
+        """The classes of a run; empty where the run is unfinished and the prepared set cannot be opened."""
+        if facts.result:
+            return facts.result.classes
+        return self.prepared.classes if self.prepared else []
+
 
 def read(
     runs: Sequence[Run],
     board: Leaderboard | None = None,
     ensembles: Sequence[EnsembleResult] = (),
     failed: Sequence[TrialEntry] = (),
+    reference: bool = False,
 ) -> ReportData:
-    """Read run folders, finished or not. Raises UserError naming the file that a folder lacks; a missing prepared
-    set is no error."""
+    """Read run folders, finished or not. `reference`: show reference results whatever the classes are.
+
+    Raises UserError naming the file that a folder lacks, or, with `reference`, where no recipe has reference results. A
+    missing prepared set is no error."""
     facts = [_facts(run) for run in runs]
+    recipes = dict.fromkeys(run.config.name for run in facts)
+    if reference and not any(map(reference_results, recipes)):
+        raise UserError(
+            f"--reference: there are no reference results of {', '.join(recipes)}; recipes that have some: "
+            f"{', '.join(recipes_with_reference())}"
+        )
     prepared, error = None, ""
     try:
         prepared = open_prepared(facts[0].environment.prepared)
     except UserError as missing:
         error = str(missing)
-    return ReportData(facts, board, list(ensembles), list(failed), prepared, error)
+    return ReportData(facts, board, list(ensembles), list(failed), prepared, error, reference)
 
 
 def _facts(run: Run) -> RunFacts:

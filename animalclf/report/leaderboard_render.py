@@ -22,16 +22,16 @@ def table(board: Leaderboard) -> Table:
     """The rows of a leaderboard for 100 columns: mean and standard deviation over seeds, below them the 95 %
     interval. Metrics beyond the first MAX_METRICS are in the files and the report only."""
     title = f"leaderboard on {board.images:,} validation images"
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
-    shown.caption = "mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"
-    shown.add_column("recipe", overflow="fold")
+    board_table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
+    board_table.caption = "mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"
+    board_table.add_column("recipe", overflow="fold")
     primary, others = METRICS.get(PRIMARY), _other_metrics()[: MAX_METRICS - 1]
     headings = [metric.heading or metric.title.replace(" ", "\n") for metric in (primary, *others)]
     for name in ("seeds", *headings, "best\nepoch", "images\n/s", "time to\nbest", "para-\nmeters"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        board_table.add_column(name, justify="right", no_wrap=True)
     for row in board.rows:
         score = row[PRIMARY]
-        shown.add_row(
+        board_table.add_row(
             Text(row.recipe),
             _seeds(row),
             f"{primary.short_text(score.mean)}{_spread(score)}\n{_interval(score)}",
@@ -41,20 +41,20 @@ def table(board: Leaderboard) -> Table:
             duration(row.seconds_to_best),
             f"{row.parameters / 1e6:.1f} M",
         )
-    return shown
+    return board_table
 
 
 def pairs_table(board: Leaderboard) -> Table:
     """The pairwise differences in balanced accuracy and their significance, for 100 columns."""
-    shown = Table(title="differences in balanced accuracy", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    shown.add_column("better", overflow="fold")
-    shown.add_column("than", overflow="fold")
+    table = Table(title="differences in balanced accuracy", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("better", overflow="fold")
+    table.add_column("than", overflow="fold")
     for name in ("by", "95 % interval", "p", "significant"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for pair in board.pairs:
         numbers = (f"{pair.difference:.3f}", _interval(pair), _p(pair), _significant(pair))
-        shown.add_row(Text(pair.better), Text(pair.worse), *numbers)
-    return shown
+        table.add_row(Text(pair.better), Text(pair.worse), *numbers)
+    return table
 
 
 def to_json(board: Leaderboard) -> str:
@@ -110,7 +110,7 @@ def write(board: Leaderboard, out: str) -> dict[str, str]:
 
 
 def _other_metrics() -> list[Metric]:
-    """The headline metrics beside the primary one."""
+    """The headline metrics except the primary one."""
     return [metric for metric in headline_metrics() if metric.key != PRIMARY]
 
 

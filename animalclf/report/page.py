@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -14,7 +13,7 @@ from animalclf.report.data import ReportData
 from animalclf.report.render import render
 from animalclf.report.section import SECTIONS, Content, Section
 from animalclf.report.thumbnails import thumbnails
-from animalclf.rows import EnsembleResult, Leaderboard, TrialEntry
+from animalclf.rows import EnsembleResult, Leaderboard, ReportResult, TrialEntry
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -27,46 +26,43 @@ def write_report(
     board: Leaderboard | None = None,
     ensembles: Sequence[EnsembleResult] = (),
     failed: Sequence[TrialEntry] = (),
-) -> dict[str, Any]:
+    reference: bool = False,
+) -> ReportResult:
     """Write `out`/report.html and its plots as `out`/report/*.png. `runs`: run folders, finished or not, in the order
-    to show; `board`: what leaderboard() returned; `ensembles`: what ensemble() returned; `failed`: trials of a
-    comparison with "name", "seed" and "reason".
+    to show; `board`: what leaderboard() returned; `ensembles`: what ensemble() returned; `failed`: failed trials of a
+    comparison; `reference`: show the reference results of the recipes whatever the classes are.
 
-    Returns {"report", "plots", "bytes"}. A section is shown where its condition holds (see section.py): an
-    unfinished training has learning curves and no confusion matrix. Raises UserError naming the file that a run
-    folder lacks.
+    A section is shown where its condition holds (see section.py): an unfinished training has learning curves and no
+    confusion matrix. Raises UserError naming the file that a run folder lacks.
     """
-    data = report_data.read(runs, board, ensembles, failed)
+    data = report_data.read(runs, board, ensembles, failed, reference)
     ordered = sorted(SECTIONS.entries().values(), key=lambda section: section.order)
     parts = [(section, section.gather(data)) for section in ordered if section.when(data)]
     pngs = {f"{name}.png": plots.png(figure) for _, content in parts for name, figure in content.plots.items()}
     html = _page(title, data, parts).encode()
-    storage.write_bytes(storage.join(out, "report.html"), html)
+    url = storage.join(out, "report.html")
+    storage.write_bytes(url, html)
     for name, png in pngs.items():
         storage.write_bytes(storage.join(out, "report", name), png)
-    return {
-        "report": storage.join(out, "report.html"),
-        "plots": [storage.join(out, "report", name) for name in pngs],
-        "bytes": len(html),
-    }
+    return ReportResult(report=url, plots=[storage.join(out, "report", name) for name in pngs], bytes=len(html))
 
 
 def _page(title: str, data: ReportData, parts: Sequence[tuple[Section, Content]]) -> str:
     paths = [path for _, content in parts for path in content.images]
     images = thumbnails(data.prepared, paths) if data.prepared else {}
     sections = [(section, _body(section, content, images)) for section, content in parts]
-    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return render("page.html", title=title, made=made, sections=sections, **_summary(data))
+    written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return render("page.html", title=title, written=written, sections=sections, **_summary(data))
 
 
-def _body(section: Section, content: Content, images: dict[str, str]) -> Markup:
+def _body(section: Section, content: Content, images: Mapping[str, str]) -> Markup:
     svgs = {name: Markup(plots.svg(figure, name)) for name, figure in content.plots.items()}  # escaped by matplotlib
     return Markup(render(f"{section.name}.html", **content.values, plots=svgs, thumbnails=images))
 
 
-def _summary(data: ReportData) -> dict[str, Any]:
-    """What the first sentence says: the best run, or the two best rows of the leaderboard and the pair that compares
-    them."""
+def _summary(data: ReportData) -> Mapping[str, object]:
+    """The variables of summary.html: the best run, or the two best rows of the leaderboard and the test of their
+    difference."""
     leaders = data.rows[:2]
     names = {row.recipe for row in leaders}
     return {

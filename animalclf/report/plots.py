@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, ParamSpec
 
 import matplotlib
-import matplotlib.lines
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from animalclf.metrics import METRICS, PRIMARY
 from animalclf.rows import EpochRow, Evaluation, LeaderboardRow
+
+P = ParamSpec("P")
 
 # Okabe and Ito 2008: distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
@@ -37,18 +39,19 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+WHOLE_LINE_EPOCHS = 30  # from this many epochs on, a curve has no mark at each epoch
 
 
 def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
     """Balanced accuracy of each row with its 95 % interval, the best on top; a small mark for each seed."""
     figure = Figure(figsize=(7, 0.7 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(rows):
+    for y, row in enumerate(rows):
         score, colour = row[PRIMARY], COLOURS[0] if row.kind == "model" else COLOURS[1]
-        axes.plot([score.low, score.high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
-        axes.plot(score.values, [place] * len(score.values), "|", color=colour, markersize=9)
-        axes.plot(score.mean, place, "o", color=colour, markersize=7)
-    axes.set_yticks(range(len(rows)), [_short(row.recipe) for row in rows])
+        axes.plot([score.low, score.high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
+        axes.plot(score.values, [y] * len(score.values), "|", color=colour, markersize=9)
+        axes.plot(score.mean, y, "o", color=colour, markersize=7)
+    axes.set_yticks(range(len(rows)), [_shorten(row.recipe) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{METRICS.get(PRIMARY).title} on validation, 95 % interval")
     axes.grid(axis="y", visible=False)
@@ -56,44 +59,41 @@ def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
 
 
 def learning_curves(
-    histories: Sequence[tuple[str, str, Sequence[EpochRow]]],
-    reference: Mapping[str, Sequence[tuple[int, float, float, float, float]]],
+    histories: Sequence[tuple[str, Sequence[EpochRow]]], reference: Mapping[str, Sequence[EpochRow]]
 ) -> Figure:
-    """Loss and accuracy by epoch of every run (label, model, history): validation solid, training dashed, and as crosses the validation of
-    `reference` results by model (epoch, train accuracy, validation accuracy, train loss, validation loss)."""
+    """Accuracy and loss by epoch of each run (recipe, history): validation solid, training dashed, and as crosses the
+    validation of the `reference` results, by recipe."""
     figure = Figure(figsize=(7, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1)
-    labels = list(dict.fromkeys(label for label, *_ in histories))
-    for label, model, history in histories:
-        epochs, colour = [row.epoch for row in history], COLOURS[labels.index(label) % len(COLOURS)]
-        dots = "." if len(history) < 30 else ""
-        trained = ([row.train_accuracy for row in history], [row.train_loss for row in history])
-        for axes, name, values in zip((above, below), ("accuracy", "loss"), trained, strict=True):
-            axes.plot(epochs, values, "--", color=colour, linewidth=1, alpha=0.7)
-            if name in history[-1].val:
-                axes.plot(epochs, [row.val[name] for row in history], color=colour, linewidth=1.6, marker=dots)
-        last = max(epochs)
-        crosses = [row for row in reference.get(model, ()) if row[0] <= last * 1.5]
-        for axes, column in ((above, 2), (below, 4)):
-            axes.plot([row[0] for row in crosses], [row[column] for row in crosses], "x", color=colour, markersize=7)
+    recipes = list(dict.fromkeys(recipe for recipe, _ in histories))
+    colours = {recipe: COLOURS[number % len(COLOURS)] for number, recipe in enumerate(recipes)}
     for axes, name in ((above, "accuracy"), (below, "loss")):
+        for recipe, history in histories:
+            epochs, colour = [row.epoch for row in history], colours[recipe]
+            training = [row.train_accuracy if name == "accuracy" else row.train_loss for row in history]
+            axes.plot(epochs, training, "--", color=colour, linewidth=1, alpha=0.7)
+            if name in history[-1].val:
+                marker = "." if len(history) < WHOLE_LINE_EPOCHS else ""
+                axes.plot(epochs, [row.val[name] for row in history], color=colour, linewidth=1.6, marker=marker)
+            crosses = [row for row in reference.get(recipe, ()) if row.epoch <= max(epochs) * 1.5]
+            values = [row.val[name] for row in crosses]
+            axes.plot([row.epoch for row in crosses], values, "x", color=colour, markersize=7)
         axes.set_ylabel(name)
-    rows = [row for *_, history in histories for row in history]
-    losses = [row.train_loss for row in rows] + [row.val["loss"] for row in rows if "loss" in row.val]
-    if losses:
-        below.set_ylim(0, float(np.quantile(losses, 0.98)) * 1.1)  # one wild epoch must not flatten all others
+    below.set_ylim(*_loss_limits(histories))
     below.set_xlabel("epoch")
-    lines = [
-        matplotlib.lines.Line2D([], [], color=COLOURS[n % len(COLOURS)], label=_short(label))
-        for n, label in enumerate(labels)
-    ]
-    marks: list[tuple[str, dict[str, str]]] = [("validation", {}), ("training", {"linestyle": "--"})]
-    if any(reference.get(model) for _, model, _ in histories):
-        marks.append(("reference notebook, validation", {"marker": "x", "linestyle": ""}))
-    for text, how in marks:
-        lines.append(matplotlib.lines.Line2D([], [], color=INK, label=text, **how))  # type: ignore[arg-type]
-    figure.legend(handles=lines, loc="outside upper left", ncols=3, fontsize=8)
+    handles = [Line2D([], [], color=colour, label=_shorten(recipe)) for recipe, colour in colours.items()]
+    handles += [Line2D([], [], color=INK, label="validation"), Line2D([], [], color=INK, ls="--", label="training")]
+    if any(reference.get(recipe) for recipe in recipes):
+        handles.append(Line2D([], [], color=INK, marker="x", ls="", label="reference notebook, validation"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=8)
     return figure
+
+
+def _loss_limits(histories: Sequence[tuple[str, Sequence[EpochRow]]]) -> tuple[float | None, float | None]:
+    """Limits of the loss axis that a single outlier does not stretch."""
+    rows = [row for _, history in histories for row in history]
+    losses = [row.train_loss for row in rows] + [row.val["loss"] for row in rows if "loss" in row.val]
+    return (0, float(np.quantile(losses, 0.98)) * 1.1) if losses else (None, None)
 
 
 def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
@@ -101,17 +101,13 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
     figure = Figure(figsize=(5, 4.6 + 0.12 * len(results)), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
-    for number, (label, found) in enumerate(results):
-        bins, colour = found.calibration, COLOURS[number % len(COLOURS)]
-        x, y = [row.confidence for row in bins], [row.accuracy for row in bins]
-        axes.plot(x, y, color=colour, linewidth=1, alpha=0.7)
-        axes.scatter(
-            x,
-            y,
-            s=[200 * (row.images / found.rows) + 8 for row in bins],
-            color=colour,
-            label=f"{_short(label)} ({found['ece']:.3f})",
-        )
+    for number, (label, evaluation) in enumerate(results):
+        bins, colour = evaluation.calibration, COLOURS[number % len(COLOURS)]
+        confidence, accuracy = [row.confidence for row in bins], [row.accuracy for row in bins]
+        areas = [200 * (row.images / evaluation.rows) + 8 for row in bins]
+        legend = f"{_shorten(label)} ({evaluation['ece']:.3f})"
+        axes.plot(confidence, accuracy, color=colour, linewidth=1, alpha=0.7)
+        axes.scatter(confidence, accuracy, s=areas, color=colour, label=legend)
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.set_xlim(0, 1.02)
@@ -120,71 +116,62 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
     return figure
 
 
-def confusion(label: str, found: Evaluation) -> Figure:
-    """Rows: true class; columns: predicted; shade: fraction of the row."""
-    classes, counts = found.classes, np.array(found.confusion)
+def confusion(label: str, classes: Sequence[str], counts: np.ndarray, support: np.ndarray) -> Figure:
+    """A confusion matrix. `counts`: int64 (C, C), rows = true class, columns = predicted class; the shade is the
+    fraction of the row's `support`, int64 (C,)."""
     side = 2.2 + 0.36 * len(classes)
     figure = Figure(figsize=(side, side * 0.94), layout="constrained")
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 40:
-        for row, column in np.argwhere(counts):
-            axes.text(
-                column,
-                row,
-                str(counts[row, column]),
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if shares[row, column] > 0.5 else "#333",
-            )
-    names = [_short(name, 20) for name in classes]
+    fractions = counts / np.maximum(support, 1)[:, None]
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(counts):
+        colour = "white" if fractions[row, column] > 0.5 else "#333"
+        text = str(counts[row, column])
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    names = [_shorten(name, 20) for name in classes]
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(_short(label), fontsize=10)
+    axes.set_title(_shorten(label), fontsize=10)
     axes.grid(visible=False)
     return figure
 
 
-def drawn(make: Any, *arguments: Any) -> Figure:
-    """The figure `make(*arguments)` in the report's style. A $ in a user's name does not start a formula."""
+def draw(plot: Callable[P, Figure], *args: P.args, **kwargs: P.kwargs) -> Figure:
+    """The figure that `plot` returns, in the report's style. A $ in a class name starts no formula."""
     with matplotlib.rc_context({**STYLE, "text.parse_math": False}):
-        figure: Figure = make(*arguments)
-    return figure
+        return plot(*args, **kwargs)
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """For the page: scalable, text in the page's own colour and font. `salt`: unique on the page, so that element ids are."""
+    """The figure for the page: scalable, text in the page's own colour and font. `salt` is unique on the page, and so
+    are the ids of the SVG's elements."""
     sink = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         _save(figure, sink, format="svg", metadata={"Date": None})
     text = sink.getvalue()
-    text = re.sub(
-        r'<g id="[^"]*"', "<g", text[text.index("<svg") :].replace(INK, "currentColor")
-    )  # group names, the same in every plot
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
-    )
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # matplotlib's ids of groups are the same in every plot
+    for size in ("height", "width"):  # the page's style decides
+        text = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", text, count=1)
+    return text
 
 
 def png(figure: Figure) -> bytes:
-    """For a file: on white."""
+    """The figure as a PNG file, on white."""
     sink = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         _save(figure, sink, format="png", dpi=150, facecolor="white")
     return sink.getvalue()
 
 
-def _save(figure: Figure, sink: Any, **how: Any) -> None:
+def _save(figure: Figure, sink: IO[Any], **settings: Any) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph", UserWarning
-        )  # no installed font has the script: the page shows it, the PNG boxes
-        figure.savefig(sink, **how)
+        # Where no installed font has a script, the PNG has boxes; the page uses the browser's fonts.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(sink, **settings)
 
 
-def _short(text: str, most: int = 34) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _shorten(text: str, length: int = 34) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

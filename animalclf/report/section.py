@@ -1,10 +1,10 @@
-"""What a section of the report is, and how one is registered.
+"""The sections of the report: what a section is, and its registration.
 
     @register("best_epochs", title="Best epochs", order=115, when=lambda data: bool(data.rows))
     def best_epochs(data: ReportData) -> Content:
         return Content({"rows": data.rows})
 
-This is all of sections/best_epochs.py beside its imports; templates/best_epochs.html shows `rows`. A section that
+These lines and the imports are all of sections/best_epochs.py; templates/best_epochs.html shows `rows`. A section that
 needs the images of a prepared set has `when=lambda data: data.prepared is not None`.
 """
 
@@ -21,7 +21,7 @@ from animalclf.utils.registry import Registry
 
 @dataclass(frozen=True)
 class Content:
-    """What a section shows. `values`: the variables of its template, plain data; `plots`: figures by the name of
+    """The content of a section. `values`: the variables of its template, plain data; `plots`: figures by the name of
     their PNG file, unique on the page, which the template shows as `{{ plots[name] }}`; `images`: manifest paths of
     images whose thumbnails the template shows."""
 
@@ -35,7 +35,7 @@ Gather = Callable[[ReportData], Content]
 
 @dataclass(frozen=True)
 class Section:
-    """`name`: its id on the page and its template, templates/<name>.html; `order`: its place on the page, the
+    """`name`: its id on the page and its template, templates/<name>.html; `order`: its position on the page, the
     smallest first; `when`: whether a report shows it."""
 
     name: str

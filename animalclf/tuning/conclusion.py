@@ -45,7 +45,7 @@ def conclude(
     write(board, out)
     page = write_report(finished, out, title="Comparison", board=board, ensembles=ensembles, failed=failed)
     return ComparisonResult(
-        comparison=out, leaderboard=board, ensembles=ensembles, trials=list(trials), report=page["report"]
+        comparison=out, leaderboard=board, ensembles=ensembles, trials=list(trials), report=page.report
     )
 
 
@@ -59,8 +59,9 @@ def best_of_each(finished: Sequence[Run]) -> list[Run]:
     return [max(runs, key=lambda run: run.result().metrics[PRIMARY]) for runs in by_name.values()]
 
 
-def report_folders(folders: Sequence[str], out: str | None = None) -> ReportResult:
+def report_folders(folders: Sequence[str], out: str | None = None, *, reference: bool = False) -> ReportResult:
     """Write the report of one comparison folder, or of run folders, finished or not, into `out` (default: the folder).
+    `reference`: show the reference results of the recipes whatever the classes are.
 
     Raises UserError for a folder that is no run, several runs without `out`, a comparison without a finished trial, and
     finished runs that were validated on different images.
@@ -82,7 +83,12 @@ def report_folders(folders: Sequence[str], out: str | None = None) -> ReportResu
     # Runs without validation cannot be ranked. Where only some have it, `leaderboard` raises an error about the others.
     board = leaderboard(finished, ensembles) if any(run.result().val for run in finished) else None
     title = runs[0].config().name if len(runs) == 1 else "Comparison"
-    page = write_report(
-        runs, storage.absolute(out or folders[0]), title=title, board=board, ensembles=ensembles, failed=failed
+    return write_report(
+        runs,
+        storage.absolute(out or folders[0]),
+        title=title,
+        board=board,
+        ensembles=ensembles,
+        failed=failed,
+        reference=reference,
     )
-    return ReportResult.from_dict(page)

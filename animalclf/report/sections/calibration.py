@@ -9,4 +9,4 @@ from animalclf.report.section import Content, register
 def calibration(data: ReportData) -> Content:
     models = [(facts.label, val) for facts, val in data.validated]
     ensembles = [(ensemble.name, ensemble.val) for ensemble in data.ensembles]
-    return Content(plots={"calibration": plots.drawn(plots.calibration, [*models, *ensembles])})
+    return Content(plots={"calibration": plots.draw(plots.calibration, [*models, *ensembles])})

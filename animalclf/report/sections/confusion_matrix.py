@@ -1,12 +1,34 @@
-"""Confusion matrix of the best run of each recipe: a table, or a plot for many classes."""
+"""Confusion matrix of the best run of each recipe; with many classes, the most confused pairs and the matrix of their
+classes."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from animalclf.inference.evaluate import ConfusedPair, confused_pairs
 from animalclf.report import plots
 from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
+from animalclf.rows import Evaluation
 
-MAX_TABLE_CLASSES = 40  # with more classes a matrix is shown as a plot only
+MAX_TABLE_CLASSES = 40  # the most classes whose whole matrix is legible
+MAX_PLOT_CLASSES, MAX_PAIRS = 20, 30  # with more classes
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The section's content for one run: the whole matrix `rows`, or `pairs` and the plot of their classes."""
+
+    label: str
+    classes: Sequence[str]
+    rows: Sequence[tuple[str, list[int]]]
+    pairs: Sequence[ConfusedPair]
+    plotted: int
+    """Classes of the plot."""
+    plot: str
+    """Name of the plot."""
 
 
 @register("confusion_matrix", title="Confusion matrix", order=50, when=lambda data: bool(data.validated))
@@ -14,11 +36,27 @@ def confusion_matrix(data: ReportData) -> Content:
     matrices, figures = [], {}
     for number, (facts, val) in enumerate(data.validated, start=1):
         plot = f"confusion-{number}-{_slug(facts.label)}"
-        figures[plot] = plots.drawn(plots.confusion, facts.label, val)
-        as_table = len(val.classes) <= MAX_TABLE_CLASSES
-        rows = zip(val.classes, val.confusion, strict=True) if as_table else ()
-        matrices.append({"label": facts.label, "classes": val.classes, "rows": list(rows), "plot": plot})
+        pairs = confused_pairs(val.confusion, val.classes)
+        whole = len(val.classes) <= MAX_TABLE_CLASSES
+        shown = list(range(len(val.classes))) if whole else most_confused_classes(val, pairs)
+        counts = np.array(val.confusion)
+        names = [val.classes[number] for number in shown]
+        matrix_counts, support = counts[np.ix_(shown, shown)], counts.sum(1)[shown]
+        figures[plot] = plots.draw(plots.confusion, facts.label, names, matrix_counts, support)
+        rows = list(zip(val.classes, val.confusion, strict=True)) if whole else []
+        matrices.append(Matrix(facts.label, val.classes, rows, pairs[:MAX_PAIRS], len(shown), plot))
     return Content({"matrices": matrices}, plots=figures)
+
+
+def most_confused_classes(val: Evaluation, pairs: Sequence[ConfusedPair]) -> list[int]:
+    """The numbers of the classes of the most confused pairs, at most MAX_PLOT_CLASSES, in class order."""
+    names: dict[str, None] = {}
+    for pair in pairs:
+        if len(names | {pair.true: None, pair.predicted: None}) > MAX_PLOT_CLASSES:
+            break
+        names |= {pair.true: None, pair.predicted: None}
+    names = names or dict.fromkeys(val.classes[:MAX_PLOT_CLASSES])  # without mistakes the first classes
+    return [number for number, name in enumerate(val.classes) if name in names]
 
 
 def _slug(text: str) -> str:

@@ -1,12 +1,19 @@
 """Data health: class counts, duplicates, conflicting labels and skipped files of the prepared set."""
 
-from typing import Any
+from typing import NamedTuple
 
 from animalclf.data.prepared_set import Prepared
 from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 
 MAX_SKIPPED, MAX_CONFLICTS = 30, 20  # rows shown
+
+
+class LabelledImage(NamedTuple):
+    """A manifest path and its label."""
+
+    path: str
+    label: str
 
 
 @register("data_health", title="Data health", order=110)
@@ -31,11 +38,12 @@ def data_health(data: ReportData) -> Content:
     )
 
 
-def conflicting_labels(prepared: Prepared) -> list[dict[str, Any]]:
-    """The images (path, label) of duplicate groups with more than one label, group by group."""
+def conflicting_labels(prepared: Prepared) -> list[LabelledImage]:
+    """The images of duplicate groups with more than one label, group by group."""
     manifest = prepared.manifest
     if "group" not in manifest or "copy_how" not in manifest:
         return []
     duplicates = manifest[manifest["group"].isin(manifest.loc[manifest["copy_how"] != "", "group"])]
     conflicting = duplicates[duplicates.groupby("group")["label"].transform("nunique") > 1]
-    return [{"path": row.path, "label": row.label} for row in conflicting.sort_values("group").itertuples()]
+    conflicting = conflicting.sort_values("group")
+    return [LabelledImage(*row) for row in zip(conflicting["path"], conflicting["label"], strict=True)]

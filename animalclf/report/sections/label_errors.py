@@ -21,8 +21,8 @@ def label_errors(data: ReportData) -> Content:
 
 def likely_label_errors(tables: Sequence[pd.DataFrame], count: int) -> pd.DataFrame:
     """The `count` images for which all models predict the same class, not the label, with a mean probability above
-    MIN_CONFIDENCE: path, label, predicted, probability, and `given`, the mean probability of the label, sorted by
-    `given`. The tables have the same images in the same order."""
+    MIN_CONFIDENCE: path, label, predicted, and mean probabilities of the predicted class (`probability`) and of the
+    label (`label_probability`), sorted by the last. The tables have the same images in the same order."""
     columns = [name for name in tables[0].columns if name.startswith("p_")]
     probabilities = np.mean([table[columns].to_numpy(np.float64) for table in tables], axis=0)
     predicted, label = tables[0]["predicted"], tables[0]["label"]
@@ -35,8 +35,8 @@ def likely_label_errors(tables: Sequence[pd.DataFrame], count: int) -> pd.DataFr
             "label": label,
             "predicted": predicted,
             "probability": probabilities[rows, predicted.map(numbers).to_numpy()],
-            "given": probabilities[rows, label.map(numbers).to_numpy()],
+            "label_probability": probabilities[rows, label.map(numbers).to_numpy()],
         }
     )
     images = images[agreed & (predicted != label).to_numpy() & (images["probability"] > MIN_CONFIDENCE).to_numpy()]
-    return images.sort_values("given", kind="stable").head(count)
+    return images.sort_values("label_probability", kind="stable").head(count)

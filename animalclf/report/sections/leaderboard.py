@@ -17,4 +17,4 @@ def leaderboard(data: ReportData) -> Content:
         "pairs": data.pairs,
         "ensembles": ensembles,
     }
-    return Content(values, plots={"leaderboard": plots.drawn(plots.leaderboard, data.rows)})
+    return Content(values, plots={"leaderboard": plots.draw(plots.leaderboard, data.rows)})

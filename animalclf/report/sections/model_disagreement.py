@@ -17,16 +17,19 @@ def model_disagreement(data: ReportData) -> Content:
 
 
 def disagreement(first: pd.DataFrame, second: pd.DataFrame, count: int) -> tuple[dict[str, int], pd.DataFrame]:
-    """How many images two models both classify correctly ("both"), only one of them ("first", "second") or neither;
-    and the `count` images (path, label, predicted, other) with different predictions, sorted by the lower confidence
+    """How many images both models classify correctly ("both"), only one of them ("first", "second") or neither;
+    and the `count` images (path, label, predicted, second) with different predictions, sorted by the lower confidence
     of the two. Both tables have the same images in the same order."""
-    correct, also = (
-        (first["predicted"] == first["label"]).to_numpy(),
-        (second["predicted"] == second["label"]).to_numpy(),
-    )
-    masks = {"both": correct & also, "first": correct & ~also, "second": ~correct & also, "neither": ~correct & ~also}
+    first_correct = (first["predicted"] == first["label"]).to_numpy()
+    second_correct = (second["predicted"] == second["label"]).to_numpy()
+    masks = {
+        "both": first_correct & second_correct,
+        "first": first_correct & ~second_correct,
+        "second": ~first_correct & second_correct,
+        "neither": ~first_correct & ~second_correct,
+    }
     differ = (first["predicted"] != second["predicted"]).to_numpy()
-    sure = np.minimum(first["probability"], second["probability"])
-    images = first[["path", "label", "predicted"]].assign(other=second["predicted"], sure=sure)[differ]
-    images = images.sort_values("sure", ascending=False, kind="stable").head(count)
+    confidence = np.minimum(first["probability"], second["probability"])
+    images = first[["path", "label", "predicted"]].assign(second=second["predicted"], confidence=confidence)[differ]
+    images = images.sort_values("confidence", ascending=False, kind="stable").head(count)
     return {name: int(mask.sum()) for name, mask in masks.items()}, images

@@ -1,40 +1,48 @@
-"""Reference results: the reference notebook's training histories, and those of the runs at the same epochs."""
+"""Reference results: published training histories of the recipes, and those of the runs at the same epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from animalclf.report.data import ReportData
-from animalclf.report.reference_results import reference_rows
+from animalclf.report.reference_results import ReferenceResults
 from animalclf.report.section import Content, register
 
 
-class Line(NamedTuple):
-    """A line of a table: train accuracy, validation accuracy, train loss and validation loss after an epoch, which is named once."""
+class HistoryLine(NamedTuple):
+    """A line of a table. `values`: train accuracy, validation accuracy, train loss and validation loss after `epoch`,
+    which only the reference's line names."""
 
     label: str
     values: Sequence[float | None]
     epoch: int | None = None
 
 
-def _models(data: ReportData) -> list[str]:
-    """The models of started runs that the reference notebook has, in the order of the runs."""
-    started = dict.fromkeys(facts.config.model.name for facts in data.runs if facts.history)
-    return [model for model in started if reference_rows(model)]
+class Reference(NamedTuple):
+    """The section's content for one recipe."""
+
+    recipe: str
+    validation: str
+    history: Sequence[HistoryLine]
+    final: Mapping[str, str]
 
 
-@register("reference_results", title="Reference results", order=40, when=lambda data: bool(_models(data)))
+@register("reference_results", title="Reference results", order=40, when=lambda data: bool(data.references))
 def reference_results(data: ReportData) -> Content:
-    return Content({"tables": {model: _rows(model, data) for model in _models(data)}})
+    references = [
+        Reference(recipe, results.validation, _history(recipe, results, data), results.final)
+        for recipe, results in data.references.items()
+    ]
+    return Content({"references": references})
 
 
-def _rows(model: str, data: ReportData) -> list[Line]:
-    """For each epoch of the reference a row of its values, and one of each run of this model that reached the epoch."""
-    rows = []
-    for epoch, *values in reference_rows(model):
-        rows.append(Line("reference notebook", values, epoch))
-        for facts in data.runs:
-            same = [row for row in facts.history if row.epoch == epoch and facts.config.model.name == model]
-            for row in same:
-                ours = (row.train_accuracy, row.val.get("accuracy"), row.train_loss, row.val.get("loss"))
-                rows.append(Line(facts.config.name, ours))
-    return rows
+def _history(recipe: str, results: ReferenceResults, data: ReportData) -> list[HistoryLine]:
+    """For each epoch of the reference its values, and those of each run of this recipe that reached the epoch."""
+    histories = [("reference notebook", results.epochs)]
+    histories += [(facts.label, facts.history) for facts in data.runs if facts.config.name == recipe]
+    lines = []
+    for epoch in (row.epoch for row in results.epochs):
+        for number, (label, history) in enumerate(histories):
+            for row in (row for row in history if row.epoch == epoch):
+                values = (row.train_accuracy, row.val.get("accuracy"), row.train_loss, row.val.get("loss"))
+                lines.append(HistoryLine(label, values, None if number else epoch))
+    return lines
