@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.inference import prior_shift as priors
-from animalclf.inference.evaluate import confused, evaluate, table
+from animalclf.inference.evaluate import confused_pairs, evaluate, table
 from animalclf.metrics import from_probabilities
 from animalclf.models import build
 from animalclf.rows import Unreadable
@@ -239,7 +239,7 @@ def test_the_tables_fit_a_terminal_of_80_columns(run):
 
 
 def test_the_most_confused_pairs():
-    pairs = confused([[8, 2, 0], [5, 3, 2], [0, 0, 4]], CLASSES)
+    pairs = confused_pairs([[8, 2, 0], [5, 3, 2], [0, 0, 4]], CLASSES)
     assert pairs == [("class1", "class0", 5, 0.5), ("class0", "class1", 2, 0.2), ("class1", "class2", 2, 0.2)]
 
 

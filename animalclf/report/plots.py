@@ -93,7 +93,7 @@ def _loss_limits(histories: Sequence[tuple[str, Sequence[EpochRow]]]) -> tuple[f
     """Limits of the loss axis that a single outlier does not stretch."""
     rows = [row for _, history in histories for row in history]
     losses = [row.train_loss for row in rows] + [row.val["loss"] for row in rows if "loss" in row.val]
-    return (0, float(np.quantile(losses, 0.98)) * 1.1) if losses else (None, None)
+    return 0, (float(np.quantile(losses, 0.98)) * 1.1 or None) if losses else None
 
 
 def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
