@@ -179,7 +179,7 @@ def test_thumbnails_come_from_the_prepared_set(tmp_path):
     assert re.search(r'id="label_errors">(.*?)</section>', page, re.S).group(1).count("<img") == 4
     storage.remove(f"{prepared.root}/{prepared_set.INFO}")
     page = page_of(write_report([run], run.root, title="x"))
-    assert "cannot be shown" in page and "no prepared set here" in page
+    assert "cannot be shown" in page and "not a prepared set" in page
 
 
 def test_top_losses_are_sorted_and_label_errors_need_all_models(tmp_path):
