@@ -433,7 +433,7 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
             extra = [part for text in arguments.sets for part in ("--set", text)]
             prepared = f"{folder}/prepared-{name}"
             near = (
-                [] if not arguments.images else ["--set", "data.near_copies=false"]
+                [] if not arguments.images else ["--set", "data.near_duplicates=false"]
             )  # drawn from real images, all would be near-duplicates
             seconds, _ = command("prepare", "--data", data, "--out", prepared, "--recipe", recipe, *near, *extra)
             found[f"prepare {name}"] = {"seconds": seconds, "images_per_s": arguments.count / seconds}

@@ -59,7 +59,7 @@ def measure(folder: str, pictures: int, cores: int) -> dict[str, Any]:
     seconds = {"bare": bare_loop(photos, cores), "the whole command": whole_command(photos, f"{folder}/prepared")}
     start_local(cores)
     seconds["with near-copies"] = prepare_once(photos, f"{folder}/prepared")
-    seconds["identical files only"] = prepare_once(photos, f"{folder}/prepared", near_copies=False)
+    seconds["identical files only"] = prepare_once(photos, f"{folder}/prepared", near_duplicates=False)
     ray.shutdown()
     seconds["bare"] = (seconds["bare"] + bare_loop(photos, cores)) / 2
     ratios = {
@@ -68,11 +68,11 @@ def measure(folder: str, pictures: int, cores: int) -> dict[str, Any]:
     return {"pictures": pictures, "cores": cores, "seconds": seconds, **ratios}
 
 
-def prepare_once(photos: str, out: str, near_copies: bool = True) -> float:
+def prepare_once(photos: str, out: str, near_duplicates: bool = True) -> float:
     from animalclf.prepare.job import prepare
 
     started = time.perf_counter()
-    prepare(photos, out, configuration.Data(stored_size=SIZE, near_copies=near_copies), progress=False)
+    prepare(photos, out, configuration.Data(stored_size=SIZE, near_duplicates=near_duplicates), progress=False)
     seconds = time.perf_counter() - started
     shutil.rmtree(out)
     return seconds

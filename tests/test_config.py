@@ -7,12 +7,14 @@ from pathlib import Path
 import jsonschema
 import pydantic
 import pytest
+import yaml
 
 from animalclf import config as configuration
 from animalclf.config import reference
-from animalclf.config.schema import groups, keys
+from animalclf.config.schema import RENAMED, groups, keys
 from animalclf.errors import UserError
 from animalclf.models import MODELS
+from animalclf.tuning.spec import build_spec
 
 RECORDED = (
     Path(__file__).parent / "golden" / "recipes"
@@ -63,8 +65,8 @@ def test_set_converts_to_the_keys_type():
         (["train.balance=weights"], "class_weights"),
         (["optim.lr=-1"], "optim.lr: above 0"),
         (["augment.flip=1"], "augment.flip: 1 is not true or false"),
-        (["augment.zoom=[1,2,3]"], "augment.zoom: wants 2 values, got [1, 2, 3]"),
-        (["augment.zoom=1"], "augment.zoom: wants 2 values, got 1"),
+        (["augment.zoom=[1,2,3]"], "augment.zoom: takes 2 values, got [1, 2, 3]"),
+        (["augment.zoom=1"], "augment.zoom: takes 2 values, got 1"),
         (["augment.zoom=[1, a]"], "augment.zoom: 'a' is not a number"),
         (["augment.zoom=[2, 1]"], "augment.zoom: two numbers, the smaller first"),
         (["augment.zoom=[0, 1]"], "augment.zoom: above 0, not 0"),
@@ -115,9 +117,32 @@ def test_differences_name_keys_and_both_values():
 
 @pytest.mark.parametrize("recipe", configuration.recipe_names())
 def test_recipes_and_the_configurations_of_older_runs_keep_their_values(recipe):
-    config, recorded = configuration.load(recipe), (RECORDED / f"{recipe}.yaml").read_text().splitlines()
+    config, recorded = configuration.load(recipe), (RECORDED / f"{recipe}.yaml").read_text()
     assert configuration.load(str(RECORDED / f"{recipe}.yaml")) == config  # keys that came later have their defaults
-    assert [line for line in configuration.to_yaml(config).splitlines() if line in recorded] == recorded
+    for old, name in RENAMED.items():
+        recorded = recorded.replace(f"  {old.removeprefix('data.')}: ", f"  {name.removeprefix('data.')}: ")
+    lines = recorded.splitlines()
+    assert [line for line in configuration.to_yaml(config).splitlines() if line in lines] == lines
+
+
+@pytest.mark.parametrize("recipe", configuration.recipe_names())
+def test_renamed_keys_leave_the_hashes_of_prepared_sets_as_they_are(recipe):
+    recorded = yaml.safe_load((RECORDED / f"{recipe}.yaml").read_text())["data"]
+    assert configuration.hashed_json(configuration.load(recipe).data) == json.dumps(recorded, sort_keys=True)
+
+
+def test_old_names_of_keys_are_read_everywhere(tmp_path):
+    assert configuration.data_from_dict({"near_copies": False, "max_bad": 0.5}) == configuration.Data(
+        near_duplicates=False, max_unreadable=0.5
+    )
+    (tmp_path / "old.yaml").write_text("data: {max_bad: 0.5, near_copies: false}")
+    config = configuration.load(str(tmp_path / "old.yaml"), {"data.max_unreadable": 0.25})
+    assert (config.data.max_unreadable, config.data.near_duplicates) == (0.25, False)
+    assert configuration.load("big_cnn", configuration.parse_sets(["data.max_bad=0.5"])).data.max_unreadable == 0.5
+    spec = build_spec({"recipes": ["demo"], "set": {"data.max_bad": 0.5}})
+    assert spec.data_keys == ("data.max_unreadable",) and spec.trials[0].config.data.max_unreadable == 0.5
+    with pytest.raises(UserError, match=r"data.max_unreadable: from 0 to 1, not 2"):
+        configuration.load("big_cnn", {"data.max_bad": 2})
 
 
 def test_a_key_that_an_older_run_lacks_has_its_default():
@@ -143,7 +168,7 @@ def test_a_configuration_is_a_frozen_value():
 
 def outside(key):
     """For each limit of a key: the value nearest to it that is out of range."""
-    whole = key.wanted == "a whole number"
+    whole = key.value_kind == "a whole number"
     for name, limit in key.limits.items():
         step = {"gt": 0, "lt": 0, "ge": -1, "le": 1}[name]
         yield limit if step == 0 else limit + step if whole else math.nextafter(limit, step * math.inf)

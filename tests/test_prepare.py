@@ -127,9 +127,10 @@ def test_bad_files_are_set_aside_with_their_reasons(
     (pictures / "cat" / "notes.txt").write_text("no picture")
     (pictures / "élan" / "page.jpg").write_text("<!DOCTYPE html><html><body>not found</body></html>")
     with pytest.raises(
-        UserError, match=r"(?s)3 of 81 files \(3.7%\) cannot be used.*data.max_bad=0.04.*cat/000.jpg: .*cat/001.jpg: "
+        UserError,
+        match=r"(?s)3 of 81 files \(3.7%\) cannot be used.*data.max_unreadable=0.04.*cat/000.jpg: .*cat/001.jpg: ",
     ) as caught:
-        prepare(str(pictures), str(tmp_path / "strict"), replace(CONFIG, max_bad=0.01), progress=False)
+        prepare(str(pictures), str(tmp_path / "strict"), replace(CONFIG, max_unreadable=0.01), progress=False)
     assert "page.jpg" in str(caught.value) and not os.listdir(tmp_path / "strict")
 
     monkeypatch.setattr(job, "CHUNK_IMAGES", (1, 3))  # small chunks: one of them may hold bad files only
@@ -169,7 +170,7 @@ def test_copies_share_a_group_on_one_side_and_contradictions_are_reported(
     text = " ".join(shown(prepared).split())
     assert "cat/004.jpg (cat) = dog [big]/wrong.jpg (dog [big])" in text and "2 identical, 1 near; groups: 3" in text
 
-    plain = prepare(str(pictures), str(tmp_path / "plain"), replace(CONFIG, near_copies=False), progress=False)
+    plain = prepare(str(pictures), str(tmp_path / "plain"), replace(CONFIG, near_duplicates=False), progress=False)
     assert plain.info["copies"]["near"] == 0 and plain.info["copies"]["identical"] == 2
     assert not (tmp_path / "plain" / "copies.png").exists()
 

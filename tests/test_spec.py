@@ -95,7 +95,7 @@ def test_optuna_varies_one_trial_within_its_ranges():
         ({"recipes": "demo", "search": ["optim.lr=log:1e-2:1e-2"], "samples": 4}, "empty range"),
         ({"recipes": "demo", "search": ["optim.lr=log:0:1e-2"], "samples": 4}, "above 0"),
         ({"recipes": "demo", "search": ["optim.lrr=0:1"], "samples": 4}, "did you mean 'optim.lr'"),
-        ({"recipes": "demo", "seeds": "0"}, "seeds: "),
+        ({"recipes": "demo", "seeds": "-1"}, "seeds: "),
         ({"recipes": "demo", "seeds": "1,1"}, "repeats a seed"),
         ({"recipes": "demo", "seeds": "x"}, "seeds: 'x'"),
         ({"recipes": "demo", "overrides": {"train.monitor": "val_auc"}}, "train.monitor: 'val_auc' is not one of"),

@@ -1,12 +1,15 @@
-"""The configuration: `schema` says which keys there are, `parsing` reads them from recipes and from `--set`, `reference` documents them."""
+"""The configuration: `schema` defines the keys, `parsing` reads them from recipes and `--set`, `reference` documents
+them."""
 
 from animalclf.config.parsing import (
     assignment,
     changed_keys,
+    current_names,
     data_from_dict,
     differences,
     flat,
     from_dict,
+    hashed_json,
     load,
     nearest,
     parse_sets,
@@ -27,10 +30,12 @@ __all__ = [
     "Train",
     "assignment",
     "changed_keys",
+    "current_names",
     "data_from_dict",
     "differences",
     "flat",
     "from_dict",
+    "hashed_json",
     "load",
     "nearest",
     "parse_sets",

@@ -1,22 +1,35 @@
-"""Configurations from recipes, files and dotted overrides, and back to plain data; errors name the dotted key and the remedy."""
+"""Configurations from recipes, files and dotted overrides, and back to plain data. Errors name the dotted key and the
+remedy."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from animalclf.config.schema import Config, Data, Key, keys
+from animalclf.config.schema import RENAMED, Config, Data, Key, keys
 from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
 
+V = TypeVar("V")
 Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
+
+
+class TextKeyLoader(yaml.SafeLoader):
+    """YAML in which keys are text: YAML 1.1 takes the key `on` (as in augment.on) for the boolean True."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
 def recipe_names() -> list[str]:
@@ -34,13 +47,13 @@ def recipe_file(recipe: str) -> str:
         return str(resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml"))
     if recipe.endswith((".yaml", ".yml")):
         return recipe
-    raise UserError(
-        f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
-    )
+    listed = f"recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
+    raise UserError(f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; {listed}")
 
 
-def load(recipe: str = "big_cnn", overrides: Mapping[str, Any] | None = None) -> Config:
-    """The configuration of `recipe` (a name, or the path or s3:// URL of a YAML file) with `overrides` (dotted key -> value) on top.
+def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None) -> Config:
+    """The configuration of `recipe` (a name, or the path or s3:// URL of a YAML file) with `overrides` (dotted key ->
+    value) on top.
 
     Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
     """
@@ -51,7 +64,8 @@ def load(recipe: str = "big_cnn", overrides: Mapping[str, Any] | None = None) ->
 
 
 def from_dict(tree: Tree) -> Config:
-    """A validated Config from plain data (a parsed recipe, or the result of `to_dict`); missing keys get their defaults. Raises UserError."""
+    """A validated Config from plain data (a parsed recipe, or the result of `to_dict`); missing keys get their
+    defaults. Raises UserError."""
     config: Config = _validated(Config, tree, "")
     return config
 
@@ -72,6 +86,15 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
+def hashed_json(data: Data) -> str:
+    """The data settings as the JSON that hashes of prepared sets are made of: keys under their first names, so that a
+    renamed key leaves all hashes as they are."""
+    first_names = {name: old for old, name in RENAMED.items()}
+    settings = {f"data.{key}": value for key, value in to_dict(data).items()}
+    named = {first_names.get(key, key).removeprefix("data."): value for key, value in settings.items()}
+    return json.dumps(named, sort_keys=True)
+
+
 def changed_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (old value, new value) for every key that differs, in the order of the tree."""
     before, after = flat(to_dict(old)), flat(to_dict(new))
@@ -84,51 +107,62 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def parse_sets(items: Iterable[str], flag: str = "--set") -> Tree:
-    """The overrides that a repeated `flag` gives as key=value: dotted key -> value as YAML reads it; the last of a key wins. Raises UserError."""
+    """The overrides that a repeated `flag` gives as key=value: dotted key -> value as YAML reads it; the last value of
+    a key wins. Raises UserError."""
     return dict(assignment(flag, item) for item in items)
 
 
 def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
-    """Key and value of `key=value`, given with `flag`; the value as YAML reads it, or (`raw`) as text. Raises UserError."""
+    """Key and value of `key=value`, given with `flag`; the value as YAML reads it, or (`raw`) as text. Raises
+    UserError."""
     key, equals, value = item.partition("=")
     if not equals:
         raise UserError(f"{flag} {item}: write it as key=value, for example {flag} optim.lr=1e-3")
     try:
-        return key.strip(), value.strip() if raw else yaml.safe_load(value)
+        return key.strip(), value.strip() if raw else yaml.load(value, TextKeyLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{flag} {item}: the value is not valid YAML: {error}") from error
 
 
-def read(url: str, what: str, loader: Any = yaml.SafeLoader) -> Tree:
-    """The mapping in a YAML or JSON file (a path or an s3:// URL), which is a `what`; an empty file has an empty one. Raises UserError."""
+def current_names(overrides: Mapping[str, V]) -> dict[str, V]:
+    """`overrides` (dotted key -> value) with the present names of keys that were renamed."""
+    return {RENAMED.get(key, key): value for key, value in overrides.items()}
+
+
+def read(url: str, kind: str, loader: Any = TextKeyLoader) -> Tree:
+    """The mapping in the YAML or JSON file `url` (a path or an s3:// URL); `kind` is what errors call the file. An
+    empty file is an empty mapping. Raises UserError."""
     try:
         tree = yaml.load(storage.read_bytes(url).decode(), loader)
     except FileNotFoundError as error:
-        raise UserError(f"{url}: no such {what}") from error
+        raise UserError(f"{url}: no such {kind}") from error
+    except OSError as error:
+        raise UserError(f"{url}: cannot be read as a {kind} ({error.strerror or error})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{url}: not valid YAML: {error}") from error
     if not isinstance(tree, dict | None):
-        raise UserError(f"{url}: a {what} is a mapping of keys to values")
+        raise UserError(f"{url}: a {kind} is a mapping of keys to values")
     return tree or {}
 
 
-def put(tree: Tree, key: str, value: Any, said: str) -> None:
-    """Set the dotted `key` of `tree`. Raises UserError, which begins with `said`, where a part of the key is not a group."""
+def put(tree: Tree, key: str, value: object, origin: str) -> None:
+    """Set the dotted `key` of `tree`. Raises UserError, which begins with `origin`, where a part of the key is not a
+    group."""
     node = tree
-    *parents, last = key.split(".")
+    *parents, last = RENAMED.get(key, key).split(".")
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise UserError(f"{said}: {parent!r} is a value, not a group of keys")
+            raise UserError(f"{origin}: {parent!r} is a value, not a group of keys")
     node[last] = value
 
 
 def flat(tree: Tree, prefix: str = "") -> Tree:
     """`tree` with dotted keys in one mapping."""
-    found: Tree = {}
+    leaves: Tree = {}
     for key, value in tree.items():
-        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return found
+        leaves.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return leaves
 
 
 def _plain(value: Any) -> Any:
@@ -143,7 +177,9 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 def _validated(cls: Any, tree: Any, prefix: str) -> Any:
-    """The dataclass `cls` of a tree, whose keys begin with `prefix`. Raises UserError that names every wrong key, unknown ones first."""
+    """The dataclass `cls` of a tree, whose keys begin with `prefix`. Raises UserError that names every wrong key,
+    unknown ones first."""
+    tree = _currently_named(tree, prefix)
     try:
         return _adapter(cls).validate_python(tree)
     except ValidationError as error:
@@ -160,8 +196,19 @@ def _validated(cls: Any, tree: Any, prefix: str) -> Any:
         raise UserError("; ".join(dict.fromkeys(unknown + wrong))) from error
 
 
+def _currently_named(tree: Any, prefix: str) -> Any:
+    """`tree`, whose keys begin with `prefix`, with the present names of keys that were renamed."""
+    if not isinstance(tree, dict):
+        return tree
+    dotted = {name: f"{prefix}{name}" for name in tree}
+    return {
+        RENAMED[key].removeprefix(prefix) if key in RENAMED else name: _currently_named(tree[name], f"{key}.")
+        for name, key in dotted.items()
+    }
+
+
 def _fault(kind: str, value: Any, path: Sequence[str | int], tree: Any, prefix: str, known: Mapping[str, Key]) -> str:
-    """What is wrong with the value at `path` of `tree`, by the schema's own words."""
+    """What is wrong with the value at `path` of `tree`, in the schema's own words."""
     names = [part for part in path if isinstance(part, str)]
     key = known[prefix + ".".join(names)]
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
@@ -171,5 +218,5 @@ def _fault(kind: str, value: Any, path: Sequence[str | int], tree: Any, prefix: 
     if kind in ("missing", "too_long"):
         for name in names:
             tree = tree[name]
-        return f"{key.name}: wants {len(key.elements)} values, got {tree!r}"
-    return f"{key.name}: {value!r} is not {key.wanted}"
+        return f"{key.name}: takes {len(key.elements)} values, got {tree!r}"
+    return f"{key.name}: {value!r} is not {key.value_kind}"

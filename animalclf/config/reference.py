@@ -1,6 +1,6 @@
 """Documents made from the schema: docs/config.md, the JSON schema of recipe files, and what a recipe's keys mean.
 
-`python -m animalclf.config.reference` writes both files anew.
+`python -m animalclf.config.reference` writes both files.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,27 @@ MARKDOWN, JSON_SCHEMA = PACKAGE.parent / "docs" / "config.md", PACKAGE / "recipe
 _LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 _INTRODUCTION = """# Configuration
 
-Every key of a recipe file, made from `animalclf/config/schema.py` by `python -m animalclf.config.reference`; change it there.
+Every key of a recipe file, made from `animalclf/config/schema.py` by `python -m animalclf.config.reference`; change it
+there.
 
 A recipe file holds the keys that differ from the defaults, in groups: `train: {epochs: 20}`. On the command line
-`--set train.epochs=20` changes one key, in Python `set={"train.epochs": 20}`. An unknown key, a value of the wrong type and a value
-out of range are refused before any work. `animalclf recipes` lists the recipes that come with the package, and
-`animalclf recipes NAME` shows one key by key.
+`--set train.epochs=20` changes one key, in Python `set={"train.epochs": 20}`. An unknown key, a value of the wrong type
+and a value out of range are refused before any work. `animalclf recipes` lists the recipes that come with the package,
+and `animalclf recipes NAME` shows one key by key.
 """
+
+
+@dataclass(frozen=True)
+class RecipeKey:
+    """A key of a recipe: its dotted name, value and default, what it takes, and its documentation."""
+
+    key: str
+    value: object
+    default: object
+    changed: bool
+    """Whether the value differs from the default."""
+    kind: str
+    doc: str
 
 
 def recipe_summaries() -> list[dict[str, str]]:
@@ -38,25 +53,17 @@ def recipe_summaries() -> list[dict[str, str]]:
     return [{"recipe": name, "summary": _first_comment(name)} for name in recipe_names()]
 
 
-def explain(recipe: str) -> list[dict[str, Any]]:
-    """Every key of `recipe` (a name or a file), in the order of the tree: `key`, `value`, `default`, `changed` (from the default), `kind`, `doc`.
-
-    Raises UserError for an unknown recipe and a wrong file."""
+def explain(recipe: str) -> list[RecipeKey]:
+    """Every key of `recipe` (a name or a file), in the order of the tree. Raises UserError for an unknown recipe and a
+    wrong file."""
     values, defaults = flat(to_dict(load(recipe))), flat(to_dict(Config()))
     return [
-        {
-            "key": name,
-            "value": values[name],
-            "default": defaults[name],
-            "changed": values[name] != defaults[name],
-            "kind": key.kind,
-            "doc": key.doc,
-        }
+        RecipeKey(name, values[name], defaults[name], values[name] != defaults[name], key.kind, key.doc)
         for name, key in keys().items()
     ]
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as --set takes it."""
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
 
@@ -65,11 +72,11 @@ def markdown() -> str:
     """The text of docs/config.md."""
     defaults, parts = flat(to_dict(Config())), [_INTRODUCTION]
     for group, cls in groups().items():
-        own = [key for name, key in keys().items() if name.rpartition(".")[0] == group]
+        members = [key for name, key in keys().items() if name.rpartition(".")[0] == group]
         parts.append(f"## {group or 'The run'}\n\n{_wrapped(inspect.getdoc(cls) or '')}")
         parts += [
             f"### {key.name}\n\n{key.kind.capitalize()}; default `{shown(defaults[key.name])}`.\n\n{_wrapped(key.doc)}"
-            for key in own
+            for key in members
         ]
     return "\n".join(f"{part.rstrip()}\n" for part in parts)
 
@@ -85,7 +92,7 @@ def json_schema() -> str:
 
 
 def write() -> None:
-    """Write both files of this checkout anew."""
+    """Write both files of this checkout."""
     MARKDOWN.write_text(markdown(), encoding="utf-8")
     JSON_SCHEMA.write_text(json_schema(), encoding="utf-8")
 
@@ -104,8 +111,8 @@ def _wrapped(text: str) -> str:
 
 
 def _tidy(schema: Any) -> Any:
-    """`schema` without titles, which repeat the keys, with the lines of each description joined, and with limits by their JSON names (pydantic
-    leaves its own where a validator precedes the limit)."""
+    """`schema` without titles, which repeat the keys, with the lines of each description joined, and with limits by
+    their JSON names (pydantic leaves its own where a validator precedes the limit)."""
     if isinstance(schema, list):
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,7 +1,7 @@
 """The configuration tree: each key's name, type, default, range and documentation, in one place.
 
-Errors, docs/config.md, the JSON schema for editors and `animalclf recipes` are derived from here. To add a key, write one field with its docstring,
-then run `python -m animalclf.config.reference`.
+Errors, docs/config.md, the JSON schema for editors and `animalclf recipes` are derived from here. To add a key, write
+one field with its docstring, then run `python -m animalclf.config.reference`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.metrics import epoch_metrics
 
+RENAMED = {
+    "data.near_copies": "data.near_duplicates",
+    "data.max_bad": "data.max_unreadable",
+}  # old name -> present name
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 def _number(value: Any) -> Any:
-    """Text and NumPy scalars as a float (PyYAML reads 1e-4 as text). Raises ValueError for a bool, which pydantic would take for 0 or 1."""
+    """Text and NumPy scalars as a float (PyYAML reads 1e-4 as text). Raises ValueError for a bool, which pydantic would
+    take for 0 or 1."""
     if isinstance(value, bool):
         raise ValueError("a bool is not a number")
     try:
@@ -96,22 +101,23 @@ class Data:
     """How `prepare` reads, splits and stores the images. Every key here is part of the prepared set's fingerprint."""
 
     stored_size: Annotated[Whole, Field(ge=1)] = 144
-    """Side in pixels of the square images in the prepared set. At least model.input_size; a little more (144 for 128) keeps
-    detail for zooming in, at the price of disk, memory and reading time, which grow with its square."""
+    """Side in pixels of the square images in the prepared set. At least model.input_size; a little more (144 for 128)
+    keeps detail for zooming in, at the price of disk, memory and reading time, which grow with its square."""
 
     store: Literal["pixels", "jpeg"] = "pixels"
-    """How images are stored. pixels: decoded uint8, the fastest to load. jpeg: quality 95, a fifth of the disk or less, and
-    decoded when training starts; choose it when the prepared set is too large for the disk or the bucket."""
+    """How images are stored. pixels: decoded uint8, the fastest to load. jpeg: quality 95, a fifth of the disk or less,
+    and decoded when training starts; choose it when the prepared set is too large for the disk or the bucket."""
 
     val: Annotated[Number, Field(ge=0, lt=1)] = 0.2
-    """Fraction of each class for the validation split. 0 trains without validation. Not used with data.folds, or where a
-    table names the validation images."""
+    """Fraction of each class for the validation split. 0 trains without validation. Not used with data.folds, or where
+    a table names the validation images."""
 
     test: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Fraction of each class for a test split, which is evaluated once, after training. 0 makes none."""
 
     folds: Annotated[Whole, Field(ge=0)] = 0
-    """Number of cross-validation folds, at least 2; replaces data.val. Train once with each data.fold. 0 splits by data.val."""
+    """Number of cross-validation folds, at least 2; replaces data.val. Train once with each data.fold. 0 splits by
+    data.val."""
 
     fold: Annotated[Whole, Field(ge=0)] = 0
     """Which of the data.folds is the validation split, counted from 0."""
@@ -119,28 +125,31 @@ class Data:
     split_seed: Whole = 0
     """Random seed of the split, apart from `seed`: runs with different seeds are validated on the same images."""
 
-    near_copies: Flag = True
-    """Look for near-duplicates (recompressed, resized, cropped, darkened, mirrored or rotated images) besides identical files.
-    Duplicates always stay in the same split. False saves time on large sets that are known to have none."""
+    near_duplicates: Flag = True
+    """Look for near-duplicates (recompressed, resized, cropped, darkened, mirrored or rotated images) besides identical
+    files. Duplicates always stay in the same split. False saves time on large sets that are known to have none."""
 
-    max_bad: Annotated[Number, Field(ge=0, le=1)] = 0.05
-    """Largest fraction of unreadable files. `prepare` refuses a set with more, which usually means a broken download."""
+    max_unreadable: Annotated[Number, Field(ge=0, le=1)] = 0.05
+    """Largest fraction of unreadable files. `prepare` refuses a set with more, which usually means a broken
+    download."""
 
     max_pixels: Annotated[Whole, Field(gt=0)] = 100_000_000
-    """Images with more pixels than this (width x height) are skipped as decompression bombs, which would exhaust memory."""
+    """Images with more pixels than this (width x height) are skipped as decompression bombs, which would exhaust
+    memory."""
 
     limit: Annotated[Whole, Field(ge=0)] = 0
     """Use only this many images, spread over the classes: for a smoke run (the flag --limit sets it). 0 uses all."""
 
     path_column: Text = "path"
-    """Column with the image paths, where the data is a CSV, TSV or Parquet table. Relative paths start at the table's folder."""
+    """Column with the image paths, where the data is a CSV, TSV or Parquet table. Relative paths start at the table's
+    folder."""
 
     label_column: Text = "label"
     """Column with the class names, where the data is a table."""
 
     split_column: Text = "split"
-    """Column with the splits (train, val, test or empty), where the data is a table. Without such a column the set is split by
-    data.val and data.test."""
+    """Column with the splits (train, val, test or empty), where the data is a table. Without such a column the set is
+    split by data.val and data.test."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -164,28 +173,31 @@ class Model:
     convnext_tiny, efficientnet_b0, mobilenet_v3_large, resnet18, resnet34, resnet50."""
 
     input_size: Annotated[Whole, Field(ge=32)] = 128
-    """Side in pixels of the square images that the network sees. Larger images show more detail; time and memory grow with the
-    square. big_cnn needs at least 76."""
+    """Side in pixels of the square images that the network sees. Larger images show more detail; time and memory grow
+    with the square. big_cnn needs at least 76."""
 
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
     """Probability with which the head drops each activation while training. Raise it against overfitting."""
 
     batchnorm_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.99
-    """Fraction of the old BatchNorm statistics that stays at each step (Keras's convention: 1 - PyTorch's momentum). Only big_cnn uses
-    it. Lower it (0.9) for runs of a few hundred steps, or the statistics do not settle."""
+    """Fraction of the old BatchNorm statistics that stays at each step (Keras's convention: 1 - PyTorch's momentum).
+    Only big_cnn uses it. Lower it (0.9) for runs of a few hundred steps, or the statistics do not settle."""
 
     weights: Text = "none"
-    """Initial weights: none (random), imagenet (downloaded once, checksum verified), or a path or s3:// URL of a state dict."""
+    """Initial weights: none (random), imagenet (downloaded once, checksum verified), or a path or s3:// URL of a state
+    dict."""
 
     trainable: Texts = ("all",)
-    """Layers that train, by name prefix: block5, block4_conv3, head, or all. The others are frozen, which saves time and memory
-    and suits small sets. If the whole base is frozen and nothing is augmented, its features are computed only once."""
+    """Layers that train, by name prefix: block5, block4_conv3, head, or all. The others are frozen, which saves time
+    and memory and suits small sets. If the whole base is frozen and nothing is augmented, its features are computed
+    only once."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Augment:
-    """Random changes to training images; validation is never augmented. The default is the warp of the reference notebook. The
-    changes to an image depend on the random seed, the epoch and the image alone, not on the number of workers."""
+    """Random changes to training images; validation is never augmented. The default is the warp of the reference
+    notebook. The changes to an image depend on the random seed, the epoch and the image alone, not on the number of
+    workers."""
 
     rotation: Annotated[Number, Field(ge=0, le=180)] = 25.0
     """Largest rotation in degrees; the angle is uniform between minus and plus this."""
@@ -194,43 +206,48 @@ class Augment:
     """Largest shift in x and in y, as a fraction of the side; uniform between minus and plus this."""
 
     zoom: Factors = (0.6, 1.4)
-    """Smallest and largest zoom factor, drawn for x and y apart. As in Keras the factor stretches the sampling grid: below 1 zooms
-    in, above 1 zooms out. [1, 1] does not zoom."""
+    """Smallest and largest zoom factor, drawn for x and y apart. As in Keras the factor stretches the sampling grid:
+    below 1 zooms in, above 1 zooms out. [1, 1] does not zoom."""
 
     flip: Flag = True
     """Mirror half of the images, left to right. Turn it off where left and right mean something, as in text."""
 
     crop: Fractions = (1.0, 1.0)
-    """Smallest and largest area of a random resized crop, as a fraction of the image; aspect ratio 3:4 to 4:3. [1, 1] does not crop."""
+    """Smallest and largest area of a random resized crop, as a fraction of the image; aspect ratio 3:4 to 4:3. [1, 1]
+    does not crop."""
 
     brightness: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Strength of the brightness jitter: the factor is uniform in 1 plus or minus this. 0 changes nothing."""
 
     contrast: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    """Strength of the contrast jitter, about mid-grey: the factor is uniform in 1 plus or minus this. 0 changes nothing."""
+    """Strength of the contrast jitter, about mid-grey: the factor is uniform in 1 plus or minus this. 0 changes
+    nothing."""
 
     saturation: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Strength of the saturation jitter: the factor is uniform in 1 plus or minus this. 0 changes nothing."""
 
     trivial: Flag = False
-    """Apply TrivialAugment: one random operation of random strength to each image. Needs no tuning; set the others to 0 with it."""
+    """Apply TrivialAugment: one random operation of random strength to each image. Needs no tuning; set the others to 0
+    with it."""
 
     erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Fraction of the images in which a random rectangle is painted grey (random erasing). 0 erases nothing."""
 
     blur: Annotated[Number, Field(ge=0, le=10)] = 0.0
-    """Largest standard deviation of a Gaussian blur, in pixels of the view; uniform between 0 and this. 0 does not blur."""
+    """Largest standard deviation of a Gaussian blur, in pixels of the view; uniform between 0 and this. 0 does not
+    blur."""
 
     mixup: Annotated[Number, Field(ge=0)] = 0.0
-    """Alpha of mixup, which blends pairs of images and of labels on the training device; 0.2 is usual. 0 turns it off."""
+    """Alpha of mixup, which blends pairs of images and of labels on the training device; 0.2 is usual. 0 turns it
+    off."""
 
     cutmix: Annotated[Number, Field(ge=0)] = 0.0
-    """Alpha of CutMix, which pastes a rectangle of one image into another; 1.0 is usual. With mixup too, each step uses one of
-    them at random. 0 turns it off."""
+    """Alpha of CutMix, which pastes a rectangle of one image into another; 1.0 is usual. With mixup too, each step uses
+    one of them at random. 0 turns it off."""
 
     on: Literal["auto", "data", "device"] = "auto"
-    """Where warps and colours are computed. data: in Ray Data tasks on CPUs. device: on the training device. auto: on a GPU where
-    there is one. Choose device when training waits for data."""
+    """Where warps and colours are computed. data: in Ray Data tasks on CPUs. device: on the training device. auto: on a
+    GPU where there is one. Choose device when training waits for data."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -245,14 +262,16 @@ class Optim:
     """The optimizer, its learning rate and regularisation."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    """Optimizer. adam: as in the reference notebook. adamw: decoupled weight decay, the usual choice for transfer. sgd: with Nesterov
-    momentum."""
+    """Optimizer. adam: as in the reference notebook. adamw: decoupled weight decay, the usual choice for transfer. sgd:
+    with Nesterov momentum."""
 
     lr: Annotated[Number, Field(gt=0)] = 1e-3
-    """Learning rate, the highest of the schedule. It is not scaled with the batch size. The first key to tune: try factors of 3."""
+    """Learning rate, the highest of the schedule. It is not scaled with the batch size. The first key to tune: try
+    factors of 3."""
 
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
-    """Weight decay of matrices and convolutions; biases and norm scales are never decayed. 0.01 to 0.1 is usual with adamw."""
+    """Weight decay of matrices and convolutions; biases and norm scales are never decayed. 0.01 to 0.1 is usual with
+    adamw."""
 
     eps: Annotated[Number, Field(gt=0)] = 1e-7
     """Constant that Adam adds to the denominator. 1e-7 is Keras's, 1e-8 PyTorch's default. sgd does not use it."""
@@ -264,20 +283,20 @@ class Optim:
     """Learning rate over the run, after the warm-up."""
 
     warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
-    """Epochs in which the learning rate rises linearly to optim.lr; at most train.epochs. 0.5 to 5 helps large batches and
-    pretrained weights."""
+    """Epochs in which the learning rate rises linearly to optim.lr; at most train.epochs. 0.5 to 5 helps large batches
+    and pretrained weights."""
 
     clip_norm: Annotated[Number, Field(ge=0)] = 0.0
-    """Largest norm of the gradient over all parameters; longer gradients are scaled down. Set 1.0 when the loss jumps or becomes
-    NaN. 0 does not clip."""
+    """Largest norm of the gradient over all parameters; longer gradients are scaled down. Set 1.0 when the loss jumps
+    or becomes NaN. 0 does not clip."""
 
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Fraction of the target probability that is spread evenly over all classes. 0.1 is usual; it makes the model less
     overconfident. 0 does not smooth."""
 
     ema: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved. 0.998 averages over about 500
-    steps. 0 keeps no average."""
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved. 0.998 averages
+    over about 500 steps. 0 keeps no average."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -288,49 +307,51 @@ class Train:
     """Passes over the training split."""
 
     batch_size: Annotated[Whole, Field(ge=1)] = 128
-    """Global batch size: images in one optimizer step, over all workers together. The result does not depend on how many
-    workers share it (except through BatchNorm)."""
+    """Global batch size: images in one optimizer step, over all workers together. The result does not depend on how
+    many workers share it (except through BatchNorm)."""
 
     accumulate: Annotated[Whole, Field(ge=1)] = 1
-    """Gradient-accumulation steps: each worker computes its part of a batch in this many pieces. Raise it when memory runs out; the
-    gradient stays the same (except through BatchNorm)."""
+    """Gradient-accumulation steps: each worker computes its part of a batch in this many pieces. Raise it when memory
+    runs out; the gradient stays the same (except through BatchNorm)."""
 
     balance: Annotated[Literal["none", "class_weights", "sampling"], BeforeValidator(_text)] = "none"
-    """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws each class
-    equally often. none: nothing; `predict --prior` can still correct for other class frequencies."""
+    """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws
+    each class equally often. none: nothing; `predict --prior` can still correct for other class frequencies."""
 
     loss: Text = "cross_entropy"
-    """Training loss. cross_entropy: with optim.label_smoothing. focal: cross-entropy that weights hard images more (Lin et al. 2017).
-    The validation loss is always the log loss, so that runs compare."""
+    """Training loss. cross_entropy: with optim.label_smoothing. focal: cross-entropy that weights hard images more (Lin
+    et al. 2017). The validation loss is always the log loss, so that runs compare."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the forward and backward pass. bf16 takes half the memory and is faster where the hardware computes it
-    natively; auto uses it there and fp32 elsewhere. Weights are always fp32."""
+    """Number format of the forward and backward pass. bf16 takes half the memory and is faster where the hardware
+    computes it natively; auto uses it there and fp32 elsewhere. Weights are always fp32."""
 
     channels_last: Flag = True
-    """Compute convolutions in NHWC memory order, which is faster on most hardware. False computes in NCHW order, after a copy of each
-    batch."""
+    """Compute convolutions in NHWC memory order, which is faster on most hardware. False computes in NCHW order, after
+    a copy of each batch."""
 
     compile: Flag = False
-    """Compile the model with torch.compile, also where train.compile_from does not ask for it. On a CPU it takes a minute or more at the start."""
+    """Compile the model with torch.compile, also where train.compile_from does not ask for it. On a CPU it takes a
+    minute or more at the start."""
 
     compile_from: Annotated[Whole, Field(ge=0)] = 1_000_000
-    """Compile the model on GPUs in trainings of at least this many images over all epochs: shorter ones do not earn the 10 to 60 s that it
-    takes. 0 never does."""
+    """Compile the model on GPUs in trainings of at least this many images over all epochs: shorter ones do not earn the
+    10 to 60 s that it takes. 0 never does."""
 
     cuda_graphs: Flag = True
-    """Start all kernels of a step by one call: on one GPU, with Adam or AdamW, without mixup and CutMix. Elsewhere it has no effect."""
+    """Start all kernels of a step by one call: on one GPU, with Adam or AdamW, without mixup and CutMix. Elsewhere it
+    has no effect."""
 
     cache: Literal["auto", "memory", "disk"] = "auto"
-    """Where the decoded images are cached for the epochs. memory: in Ray's object store. disk: on the nodes' local disks. auto: in
-    memory if they fit."""
+    """Where the decoded images are cached for the epochs. memory: in Ray's object store. disk: on the nodes' local
+    disks. auto: in memory if they fit."""
 
     patience: Annotated[Whole, Field(ge=0)] = 0
     """Stop after this many epochs without a better train.monitor. 0 never stops early."""
 
     monitor: Annotated[Text, Registered(lambda: [metric.key for metric in epoch_metrics()])] = "balanced_accuracy"
-    """Validation metric that selects the best checkpoint (the loss by its minimum, accuracies by their maximum). balanced_accuracy
-    counts every class alike, however rare."""
+    """Validation metric that selects the best checkpoint (the loss by its minimum, accuracies by their maximum).
+    balanced_accuracy counts every class alike, however rare."""
 
     threads: Annotated[Whole, Field(ge=0)] = 0
     """CPU threads of each worker. 0 shares the node's physical cores among its workers."""
@@ -339,7 +360,8 @@ class Train:
     """Write a trace of a few steps into the run folder, to open with ui.perfetto.dev (the flag --profile sets it)."""
 
     max_failures: Annotated[Whole, Field(ge=0)] = 3
-    """How many times workers are restarted after one has died, each time from the last finished epoch, before the run fails."""
+    """How many times workers are restarted after one has died, each time from the last finished epoch, before the run
+    fails."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -350,8 +372,8 @@ class Config:
     """Name of the run in leaderboards and reports; a recipe uses its file name."""
 
     seed: Whole = 0
-    """Random seed of initial weights, batch order, augmentation and dropout. Train with several seeds to see the spread. The split has
-    its own, data.split_seed."""
+    """Random seed of initial weights, batch order, augmentation and dropout. Train with several seeds to see the
+    spread. The split has its own, data.split_seed."""
 
     data: Data = Data()
     model: Model = Model()
@@ -404,27 +426,26 @@ class Key:
 
     @property
     def elements(self) -> tuple[Any, ...]:
-        """The types of the elements of a key that takes a list (the last is `...` where their number is free); else empty."""
+        """The types of the elements of a key that takes a list (the last is `...` where their number is free); else
+        empty."""
         return typing.get_args(self.annotation) if typing.get_origin(self.annotation) is tuple else ()
 
     @property
-    def wanted(self) -> str:
-        """What a value, or an element of a list, is: a whole number, a number, true or false, text, or one of the choices."""
+    def value_kind(self) -> str:
+        """What a value, or an element of a list, is: a whole number, a number, true or false, text, or one of the
+        choices."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         return _KINDS[_plain(self.elements[0])[0] if self.elements else self.annotation]
 
     @property
     def kind(self) -> str:
-        """What the key takes, its range included: `a whole number, at least 1`, `a list of 2, each a number, above 0`."""
-        many = (
-            "a list, each "
-            if self.elements[-1:] == (...,)
-            else f"a list of {len(self.elements)}, each "
-            if self.elements
-            else ""
-        )
-        return f"{many}{self.wanted}{', ' if self.range else ''}{self.range}"
+        """What the key takes, its range included: `a whole number, at least 1`, `a list of 2, each a number, above
+        0`."""
+        prefix = ""
+        if self.elements:
+            prefix = "a list, each " if self.elements[-1] is ... else f"a list of {len(self.elements)}, each "
+        return f"{prefix}{self.value_kind}{', ' if self.range else ''}{self.range}"
 
     @property
     def range(self) -> str:
@@ -432,15 +453,9 @@ class Key:
         low = next((self.limits[name] for name in ("gt", "ge") if name in self.limits), None)
         high = next((self.limits[name] for name in ("lt", "le") if name in self.limits), None)
         if high is None:
-            return (
-                ""
-                if low is None
-                else f"above {low}"
-                if "gt" in self.limits
-                else "0 or more"
-                if low == 0
-                else f"at least {low}"
-            )
+            if low is None:
+                return ""
+            return f"above {low}" if "gt" in self.limits else "0 or more" if low == 0 else f"at least {low}"
         start = f"above {low} and" if "gt" in self.limits else f"from {low} to"
         return (
             f"{start} below {high}"

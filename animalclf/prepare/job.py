@@ -117,7 +117,7 @@ def _make_shards(
 ) -> tuple[pd.DataFrame, dict[int, str]]:
     """Read the files and write the shards. Returns the manifest, and the shards' file names by their number there."""
     manifest, signatures = _read(files, source.root, out, config, show, workers)
-    tables.check_readable(manifest, config.max_bad)
+    tables.check_readable(manifest, config.max_unreadable)
     names = _number_shards(manifest, out)
     output_dir.clear(out, [output_dir.TEMPORARY])  # of tasks that were killed, and done again
     with ThreadPoolExecutor(1) as background:
@@ -152,7 +152,7 @@ def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
 def _read(
     files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """Run the job. Returns the manifest so far (path, label, given split, what was measured) and, with data.near_copies, the signatures
+    """Run the job. Returns the manifest so far (path, label, given split, what was measured) and, with data.near_duplicates, the signatures
     uint8 (rows, K)."""
     from animalclf.cluster import data_context, ensure_ray
 
@@ -169,7 +169,7 @@ def _read(
         partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1
     )
     measured: list[dict[str, np.ndarray]] = []
-    signatures = np.zeros((len(files), find.SIDE**2), np.uint8) if config.near_copies else None
+    signatures = np.zeros((len(files), find.SIDE**2), np.uint8) if config.near_duplicates else None
     done = 0
     show("reading images", done)
     for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,7 @@ SHEET_PAIRS = 24
 LISTED = 20  # unreadable files and the like, in dataset.json and the summary
 
 
-def check_readable(manifest: pd.DataFrame, max_bad: float) -> None:
+def check_readable(manifest: pd.DataFrame, max_unreadable: float) -> None:
     """Refuse a set with too many bad files, without a readable picture in a class, or with one class only. Raises UserError that lists them."""
     bad = manifest[manifest["status"] != "ok"]
     classes = sorted(manifest["label"].unique())
@@ -42,10 +41,10 @@ def check_readable(manifest: pd.DataFrame, max_bad: float) -> None:
         raise UserError(
             f"no readable picture in class {names}; mend the files or remove the class. Bad files:{examples}"
         )
-    if len(bad) > max_bad * len(manifest):
-        share = f"{len(bad):,} of {len(manifest):,} files ({len(bad) / len(manifest):.1%}) cannot be used, more than data.max_bad={max_bad:g} allows"
+    if len(bad) > max_unreadable * len(manifest):
+        share = f"{len(bad):,} of {len(manifest):,} files ({len(bad) / len(manifest):.1%}) cannot be used, more than data.max_unreadable={max_unreadable:g} allows"
         raise UserError(
-            f"{share}; mend or remove them, or raise it with --set data.max_bad={_above(len(bad) / len(manifest))}. Bad files:{examples}"
+            f"{share}; mend or remove them, or raise it with --set data.max_unreadable={_above(len(bad) / len(manifest))}. Bad files:{examples}"
         )
     if len(classes) < 2:
         raise UserError(f"only one class, {classes[0]!r}; a classifier needs at least two")
@@ -131,7 +130,7 @@ def describe(
 
 def fingerprint(manifest: pd.DataFrame, config: Data) -> str:
     """Hash of what training sees: path, label, split, content and status of every row, and the settings."""
-    digest = hashlib.sha256(json.dumps(configuration.to_dict(config), sort_keys=True).encode())
+    digest = hashlib.sha256(configuration.hashed_json(config).encode())
     columns = [manifest[name] for name in ("path", "label", "split", "sha256", "status")]
     for row in zip(*columns, strict=True):
         digest.update("\x1f".join(row).encode() + b"\x1e")
@@ -140,11 +139,12 @@ def fingerprint(manifest: pd.DataFrame, config: Data) -> str:
 
 def changes(prepared: Prepared, source: Source, config: Data) -> str:
     """What differs between a prepared set and what is asked for now, in words."""
-    old, new = prepared.info["config"], configuration.to_dict(config)
-    said = [f"data.{key}: {old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]]
+    stored = configuration.data_from_dict(prepared.info["config"])
+    old, new = configuration.to_dict(stored), configuration.to_dict(config)
+    said = [f"data.{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]]
     if prepared.info["source"] != source.root:
         said.append(f"pictures: {prepared.info['source']} -> {source.root}")
-    if not (old.get("limit") or config.limit):
+    if not (old["limit"] or config.limit):
         both = prepared.manifest[["path", "label", "bytes"]].merge(
             source.files, on="path", how="outer", suffixes=("_old", ""), indicator="where"
         )

@@ -80,7 +80,7 @@ def build_spec(tree: Mapping[str, Any]) -> ComparisonSpec:
     """
     _check_keys(tree, KEYS, "comparison")
     common, grid, search = _mapping(tree, "set"), _mapping(tree, "grid"), _mapping(tree, "search")
-    seeds = _seeds(tree.get("seeds") or 1)
+    seeds = _seeds(1 if tree.get("seeds") is None else tree["seeds"])
     searcher = _choice("searcher", tree.get("searcher") or "random", SEARCHERS)
     schedule = _choice("schedule", tree.get("schedule") or "none", SCHEDULES)
     samples = tree.get("samples") or 0
@@ -179,7 +179,7 @@ def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = tree.get(key) or {}
     if not isinstance(value, Mapping):
         raise UserError(f"{key}: must map configuration keys to values, not be {value!r}")
-    return dict(value)
+    return configuration.current_names(value)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,8 +100,7 @@ def find(data: str, config: Data, *, labelled: bool = True) -> Source:
 
 def inputs_hash(source: Source, config: Data) -> str:
     """A fingerprint of the listing and the settings (hex): cheap to make, other when any file or setting is."""
-    settings = json.dumps(configuration.to_dict(config), sort_keys=True)
-    digest = hashlib.sha256(f"{source.root}\n{settings}\n".encode())
+    digest = hashlib.sha256(f"{source.root}\n{configuration.hashed_json(config)}\n".encode())
     columns = [source.files[name].astype(str) for name in ("path", "label", "split", "bytes", "stamp")]
     digest.update("\n".join("\t".join(row) for row in zip(*columns, strict=True)).encode())
     return digest.hexdigest()
