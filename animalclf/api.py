@@ -1,4 +1,5 @@
-"""The Python API: one function a command, with keyword arguments named as its flags, and `load` for a model in this process.
+"""The Python API: a function for each command, with keyword arguments named as its flags, and `load` for a model in
+this process.
 
 A call uses the Ray that this process is connected to and leaves it as it was. Where there is none, the first call that
 needs Ray joins the cluster that RAY_ADDRESS names or starts a small one on this machine, which later calls use again;
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from animalclf import cluster
 from animalclf.cluster import leave_ray
 from animalclf.errors import UserError
-from animalclf.utils import caller
+from animalclf.utils import arguments, caller
 
 if TYPE_CHECKING:
     from animalclf.data.prepared_set import Prepared
@@ -37,20 +38,59 @@ __all__ = ["UserError", "compare", "ensemble", "evaluate", "leave_ray", "load", 
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Overrides = Mapping[str, Any]  # dotted configuration key -> value
+PathLike = str | os.PathLike[str]
+Settings = Mapping[str, Any]  # dotted configuration key -> value
+# The check of each parameter, by its name, or by function and name. None passes unchecked where it is the default.
+CHECKS: dict[str, arguments.Check] = {
+    **dict.fromkeys(("data", "out", "prepared", "run", "file", "predict", "sample_submission"), arguments.path),
+    **dict.fromkeys(("members", "folders"), arguments.paths),
+    **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "reference"), arguments.flag),
+    **dict.fromkeys(("limit", "samples", "max_concurrent"), arguments.whole(0)),
+    "batch_size": arguments.whole(1),
+    "workers": arguments.whole(0),
+    "train.workers": arguments.workers,
+    "recipes": arguments.recipes,
+    "seeds": arguments.seeds,
+    "set": arguments.settings('{"train.epochs": 5}'),
+    "grid": arguments.settings('{"optim.lr": [1e-3, 3e-3]}'),
+    "search": arguments.settings('{"optim.lr": "log:1e-5:1e-2"}'),
+    "searcher": arguments.one_of("random", "optuna"),
+    "schedule": arguments.one_of("none", "asha"),
+    "split": arguments.one_of("train", "val", "test"),
+    "method": arguments.some_of("vote", "mean", "weighted"),
+    "recipe": arguments.text("the name of a recipe, or the path of a YAML file"),
+    "prior": arguments.text('"train", "uniform", "estimate", shares such as "cane=0.2,gatto=0.8", or a file'),
+    "device": arguments.text('"auto", "cpu" or "cuda"'),
+}
+_parameters: dict[str, inspect.Parameter] = {}  # of all functions of the API
 
 
 def _public(function: Callable[P, T]) -> Callable[P, T]:
-    """A function of the API: paths may be os.PathLike; afterwards Ray's settings are as before, and nothing runs on after an interrupt."""
+    """A function of the API: its arguments are plain values that CHECKS accepts, errors name them, Ray's settings are
+    restored, and an interrupt leaves nothing running."""
+    signature = inspect.signature(function)
+    _parameters.update(signature.parameters)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        bound = inspect.signature(function).bind(*args, **kwargs)
-        given = {name: _plain(value) for name, value in bound.arguments.items()}
-        text = f"animalclf.{function.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        try:
+            bound = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"animalclf.{function.__name__}(): {error}") from None
+        values = {name: arguments.plain(value) for name, value in bound.items()}
+        text = f"animalclf.{function.__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+        in_command = caller.is_known()
         with caller.called(text), cluster.settings_restored():
             try:
-                return function(**given)  # type: ignore[call-arg]
+                for name, value in values.items():
+                    if value is not None or signature.parameters[name].default is not None:
+                        check = CHECKS.get(f"{function.__name__}.{name}") or CHECKS[name]
+                        values[name] = check(name, value)
+                return function(**values)  # type: ignore[call-arg]
+            except UserError as error:
+                if not in_command:
+                    error.args = (_in_python(str(error)),)
+                raise
             except KeyboardInterrupt:
                 cluster.leave_ray()
                 raise
@@ -58,28 +98,29 @@ def _public(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _in_python(message: str) -> str:
+    """`message` with arguments of the API in place of the flags that it names."""
+    flags = [name for name, parameter in _parameters.items() if parameter.default is False]
+    return arguments.in_python(message, flags, _parameters)
 
 
 @_public
 def prepare(
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    data: PathLike,
+    out: PathLike,
     *,
     recipe: str = "big_cnn",
-    set: Overrides | None = None,
+    set: Settings | None = None,
     limit: int = 0,
     force: bool = False,
 ) -> Prepared:
-    """Read every image of `data` once: verify, measure, find duplicates, split, and store them decoded and resized in `out`.
+    """Read every image of `data` once: verify, measure, find duplicates, split, and store them decoded and resized in
+    `out`.
 
     `data`: class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, or a CSV or Parquet table; a
     local path or an s3:// URL. `recipe` decides the size of the stored images. `set`: other values of configuration
-    keys, such as {"data.val": 0.25}. `limit`: use only so many images. `force`: replace a set of other images or
-    settings; one that fits is returned as it is.
+    keys, such as {"data.val": 0.25}. `limit`: use only this many images. `force`: replace a set of other images or
+    settings; a set that fits is returned as it is.
 
     Returns the prepared set: `root`, `classes`, `manifest` (a DataFrame, one row an image) and `info`, where "bad"
     lists the unreadable files.
@@ -93,12 +134,12 @@ def prepare(
 
 @_public
 def train(
-    data: str | os.PathLike[str],
+    data: PathLike,
     *,
     recipe: str = "big_cnn",
-    out: str | os.PathLike[str] | None = None,
-    prepared: str | os.PathLike[str] | None = None,
-    set: Overrides | None = None,
+    out: PathLike | None = None,
+    prepared: PathLike | None = None,
+    set: Settings | None = None,
     limit: int = 0,
     workers: int | str = 0,
     cpu: bool = False,
@@ -109,10 +150,10 @@ def train(
     """Train one recipe and evaluate its best epoch.
 
     `data`: see `prepare`, or a prepared set. `recipe`: its name, or the path of a YAML file. `out`: the run folder
-    (default: runs/<recipe>-<time>). `prepared`: where the prepared set is stored (default: beside the run folder).
-    `set`: other values of configuration keys, such as {"train.epochs": 5}. `limit`: use only so many images.
-    `workers`: training workers (0: one a GPU, or one on CPUs), or "2:8" for as many as there are. `cpu`: train on CPUs
-    although there are GPUs. `resume`: continue the run in `out` after its last finished epoch, also after an
+    (default: runs/<recipe>-<time>). `prepared`: where the prepared set is stored (default: next to the run folder).
+    `set`: other values of configuration keys, such as {"train.epochs": 5}. `limit`: use only this many images.
+    `workers`: training workers (0: one for each GPU, or one on CPUs), or "2:8" for an elastic number. `cpu`: train on
+    CPUs although there are GPUs. `resume`: continue the run in `out` after its last finished epoch, also after an
     interrupt. `local`: train in this process, without Ray Train. `profile`: write a trace of a few steps.
     """
     from dataclasses import replace
@@ -125,19 +166,19 @@ def train(
     from animalclf.utils import storage
 
     mlflow_log.enabled()
-    wanted = Workers.parse(str(workers))
+    number = Workers.parse(str(workers))
     overrides = _overrides(set, limit) | ({"train.profile": True} if profile else {})
     config = checks.resolve_config(configuration.load(recipe, overrides))
     if resume and not out:
         raise UserError("--resume needs --out: the run folder to continue")
     folder = _folder(out, config.name)
-    where = prepared or storage.join(os.path.dirname(folder), "prepared")
-    images, config = checks.open_or_prepare(str(data), config, str(where), overrides, wanted.maximum)
+    stored_in = str(prepared or storage.join(os.path.dirname(folder), "prepared"))
+    images, config = checks.open_or_prepare(str(data), config, stored_in, overrides, number.maximum)
     run = checks.lock_run(folder, config, resume)
     try:
         with TrainingDisplay(config.train.epochs) as display:
             display.show(StartupEvent("images"))
-            result = launch.start_training(config, images, run, wanted, cpu, local, display.show)
+            result = launch.start_training(config, images, run, number, cpu, local, display.show)
     finally:
         run.unlock()
     mlflow_log.log_run(run)
@@ -146,41 +187,42 @@ def train(
 
 @_public
 def compare(
-    data: str | os.PathLike[str],
+    data: PathLike,
     *,
-    recipes: Sequence[str | Mapping[str, Any]] = (),
-    seeds: int | Sequence[int] | str = 0,
-    set: Overrides | None = None,
+    recipes: Sequence[PathLike | Mapping[str, Any]] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    set: Settings | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
     search: Mapping[str, Any] | None = None,
     samples: int = 0,
-    searcher: str = "",
-    schedule: str = "",
-    file: str | os.PathLike[str] = "",
-    out: str | os.PathLike[str] | None = None,
-    prepared: str | os.PathLike[str] = "",
+    searcher: str | None = None,
+    schedule: str | None = None,
+    file: PathLike | None = None,
+    out: PathLike | None = None,
+    prepared: PathLike | None = None,
     limit: int = 0,
     workers: int = 0,
     cpu: bool = False,
     max_concurrent: int = 0,
     resume: bool = False,
-    predict: str | os.PathLike[str] | None = None,
+    predict: PathLike | None = None,
     prior: str = "train",
-    sample_submission: str | None = None,
+    sample_submission: PathLike | None = None,
 ) -> ComparisonResult:
     """Train several recipes, seeds or settings on the same images; end with a leaderboard, ensembles and a report.
 
     `recipes`: names, or mappings {"recipe": ..., "name": ..., "set": {...}}. `seeds`: how many (default 1), or a list.
     `set`: values of configuration keys for all recipes. `grid`: every combination of these values, such as
     {"optim.lr": [1e-3, 3e-3]}. `search`: ranges to draw `samples` from, such as {"optim.lr": "log:1e-5:1e-2"}, or
-    lists; `searcher` "random" or "optuna". `schedule`: "asha" stops trials of one recipe that fall behind. `file`: a
+    lists; `searcher`: "random" or "optuna". `schedule`: "asha" stops trials of one recipe that fall behind. `file`: a
     comparison file with these keys; arguments win over it. `out`: the comparison folder (default: runs/compare-<time>).
-    `prepared`: where prepared sets are stored (default: beside it). `limit`: use only so many images. `workers`:
-    training workers a trial. `cpu`: train on CPUs although there are GPUs. `max_concurrent`: trials at a time (0: as
-    many as the cluster has room for). `resume`: continue the comparison in `out`, or add trials to it. `predict`:
-    unlabelled images for which the ensembles write submissions; `prior` and `sample_submission` as for `predict`.
+    `prepared`: where prepared sets are stored (default: next to it). `limit`: use only this many images. `workers`:
+    training workers for each trial. `cpu`: train on CPUs although there are GPUs. `max_concurrent`: trials at a time
+    (0: as many as the cluster has room for). `resume`: continue the comparison in `out`, or add trials to it.
+    `predict`: unlabelled images for which the ensembles write submissions; `prior` and `sample_submission` as for
+    `predict`.
 
-    A trial that fails is listed in `.failed` of the result, and the others go on.
+    A trial that fails is listed in `.failed` of the result; the others continue.
     """
     from rich.text import Text
 
@@ -194,11 +236,20 @@ def compare(
         raise UserError("--resume needs --out: the comparison folder to continue")
     described = {"recipes": recipes, "seeds": seeds, "grid": grid, "search": search}
     described |= {"samples": samples, "searcher": searcher, "schedule": schedule}
-    spec = build_spec(comparison_tree(str(file), set=_overrides(set, limit), **described))
+    spec = build_spec(comparison_tree(str(file or ""), set=_overrides(set, limit), **described))
     folder = _folder(out, "compare")
     with LiveTable(spec.trials) as live:
-        flags: dict[str, Any] = {"workers": workers, "cpu": cpu, "resume": resume, "max_concurrent": max_concurrent}
-        summary = run_trials(spec, str(data), folder, prepared_dir=str(prepared), show=live.show, **flags)
+        summary = run_trials(
+            spec,
+            str(data),
+            folder,
+            prepared_dir=str(prepared or ""),
+            workers=workers,
+            cpu=cpu,
+            resume=resume,
+            max_concurrent=max_concurrent,
+            show=live.show,
+        )
     for trial in summary.trials:
         if trial.state == "failed":
             text = f" {trial.name}, seed {trial.seed}: {trial.reason}"
@@ -206,15 +257,15 @@ def compare(
     return conclude(
         summary.trials,
         folder,
-        predict=str(predict) if predict else None,
+        predict=_text(predict),
         prior=prior,
-        sample_submission=sample_submission,
+        sample_submission=_text(sample_submission),
     )
 
 
 @_public
 def evaluate(
-    run: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None, split: str = "val", prior: str = "train"
+    run: PathLike, *, data: PathLike | None = None, split: str = "val", prior: str = "train"
 ) -> EvaluationResult:
     """Evaluate the best model of the run folder `run`: metrics with 95 % intervals, per class, confusion, calibration.
 
@@ -224,17 +275,17 @@ def evaluate(
     """
     from animalclf.inference import evaluate as evaluation
 
-    return evaluation.evaluate(str(run), data=str(data) if data else None, split=split, prior=prior)
+    return evaluation.evaluate(str(run), data=_text(data), split=split, prior=prior)
 
 
 @_public
 def predict(
-    run: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    run: PathLike,
+    data: PathLike,
     *,
-    out: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
     prior: str = "train",
-    sample_submission: str | None = None,
+    sample_submission: PathLike | None = None,
     batch_size: int = 64,
     workers: int = 0,
     limit: int = 0,
@@ -243,55 +294,67 @@ def predict(
 
     `data`: a folder of images of any depth, or a Kaggle competition folder (its test images). `out`: where the files
     go (default: RUN/predictions/<data>). `prior`: see `evaluate`. `sample_submission`: check ids and classes against
-    this CSV. `workers`: replicas of the model (0: one a GPU, or one a node). `limit`: only the first so many images.
-    For a few images at hand `load(run).predict(images)` is simpler.
+    this CSV. `workers`: replicas of the model (0: one for each GPU, or one for each node). `limit`: only the first
+    `limit` images. For a few images at hand `load(run).predict(images)` is simpler.
     """
     from animalclf.inference import predict as prediction
     from animalclf.utils import storage
 
     name = os.path.basename(storage.absolute(str(data)))
     target = out or storage.join(storage.absolute(str(run)), "predictions", name)
-    options = {"batch_size": batch_size, "workers": workers}
     return prediction.predict(
-        str(run), str(data), str(target), prior=prior, sample_submission=sample_submission, limit=limit, **options
+        str(run),
+        str(data),
+        str(target),
+        prior=prior,
+        sample_submission=_text(sample_submission),
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
     )
 
 
 @_public
 def ensemble(
-    members: Sequence[str | os.PathLike[str]],
+    members: PathLike | Sequence[PathLike],
     *,
-    out: str | os.PathLike[str] | None = None,
-    method: Sequence[str] | None = None,
-    data: str | os.PathLike[str] | None = None,
+    out: PathLike | None = None,
+    method: str | Sequence[str] | None = None,
+    data: PathLike | None = None,
     flips: bool = False,
     prior: str = "train",
-    sample_submission: str | None = None,
+    sample_submission: PathLike | None = None,
     workers: int = 0,
     limit: int = 0,
 ) -> EnsemblesResult | VoteResult:
-    """Join several runs, validated on the same images, by each `method` ("vote", "mean", "weighted"; default: all).
+    """Combine several runs, validated on the same images, by each `method` ("vote", "mean", "weighted"; default: all).
 
     `members` may also be submission .csv files: then the result is their majority vote. `out`: where the ensembles go
     (default: runs/ensemble-<time>). `data`: unlabelled images to predict. `flips`: average over each image and its
     mirror image. `prior`, `sample_submission`, `workers`, `limit`: as for `predict`.
     """
     from animalclf.inference import mixing
-    from animalclf.inference.ensemble import ensemble as join
+    from animalclf.inference.ensemble import ensemble as combine
     from animalclf.inference.vote import vote_submissions
     from animalclf.report.leaderboard import leaderboard
     from animalclf.report.leaderboard_render import write
     from animalclf.rows import EnsemblesResult
     from animalclf.runs import open_run
 
-    folder, names = _folder(out, "ensemble"), [str(member) for member in members]
-    if names and all(name.endswith(".csv") for name in names):
+    folder, names = _folder(out, "ensemble"), list(map(str, members))  # type: ignore[arg-type]
+    if all(name.endswith(".csv") for name in names):
         return vote_submissions(names, folder)
     runs = [open_run(name) for name in names]
-    options: dict[str, Any] = {"data": str(data), "workers": workers, "limit": limit} if data else {}
-    methods = [method] if isinstance(method, str) else method or mixing.METHODS
-    ensembles = join(
-        runs, folder, methods=methods, flips=flips, prior=prior, sample_submission=sample_submission, **options
+    ensembles = combine(
+        runs,
+        folder,
+        methods=method or mixing.METHODS,
+        data=_text(data),
+        flips=flips,
+        prior=prior,
+        sample_submission=_text(sample_submission),
+        workers=workers,
+        limit=limit,
     )
     board = leaderboard(runs, ensembles)
     write(board, folder)
@@ -299,35 +362,36 @@ def ensemble(
 
 
 @_public
-def report(
-    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    *,
-    out: str | os.PathLike[str] | None = None,
-    reference: bool = False,
-) -> ReportResult:
-    """Write report.html (one page that opens offline) and its plots: of a run, of several runs, or of a comparison.
+def report(folders: PathLike | Sequence[PathLike], *, out: PathLike | None = None, reference: bool = False) -> ReportResult:
+    """Write report.html (one page that opens offline) and its plots: for a run, several runs, or a comparison.
 
-    `out`: where they go (default: into the run or comparison folder; needed for several runs). `reference`: show the
+    `out`: where they go (default: into the run or comparison folder; required for several runs). `reference`: show the
     reference results that come with a recipe, also where the data has other classes than the reference.
     """
     from animalclf.tuning.conclusion import report_folders
 
-    names = [folders] if isinstance(folders, str) else [str(folder) for folder in folders]  # type: ignore[union-attr]
-    return report_folders(names, str(out) if out else None, reference=reference)
+    return report_folders(list(map(str, folders)), _text(out), reference=reference)  # type: ignore[arg-type]
 
 
-def load(run: str | os.PathLike[str], *, device: str = "auto") -> Model:
+@_public
+def load(run: PathLike, *, device: str = "auto") -> Model:
     """The best model of the run folder `run` in this process, on `device` (auto, cpu or cuda), without Ray."""
     from animalclf.inference.model import Model
 
     return Model(run, device)
 
 
-def _overrides(set: Overrides | None, limit: int) -> dict[str, Any]:
-    return dict(set or {}) | ({"data.limit": limit} if limit else {})
+def _overrides(set: Settings | None, limit: int) -> dict[str, Any]:
+    from animalclf import config as configuration
+
+    return configuration.current_names(set or {}) | ({"data.limit": limit} if limit else {})
 
 
-def _folder(out: str | os.PathLike[str] | None, name: str) -> str:
+def _text(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _folder(out: PathLike | None, name: str) -> str:
     """The absolute `out`, or a new folder for `name` below runs/."""
     from animalclf.utils import storage
 

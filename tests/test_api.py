@@ -20,7 +20,6 @@ from PIL import Image
 
 import animalclf
 from animalclf.cli import main
-from animalclf.commands import command_modules
 from animalclf.data import decode, prepared_set
 from animalclf.data.prepared_set import open_prepared
 from animalclf.demo.dataset import write_demo
@@ -48,22 +47,6 @@ def test_everything_public_has_a_docstring_and_unknown_names_are_refused():
     assert set(animalclf.__all__) <= set(dir(animalclf))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = animalclf.trian
-
-
-def test_a_command_is_a_module_and_the_help_keeps_their_order():
-    names = [module.__name__.rpartition(".")[2] for module in command_modules()]
-    assert names == [
-        "recipes",
-        "prepare",
-        "train",
-        "compare",
-        "evaluate",
-        "predict",
-        "ensemble",
-        "report",
-        "submit",
-        "demo",
-    ]
 
 
 # ------------------------------------------------------------------------------------------- a model in this process
@@ -186,8 +169,8 @@ def test_results_are_small_escaped_tables_in_notebooks(trained):
     assert f"({low:.4f} to {high:.4f})" in evaluation
     spread = Spread(mean=0.5, std=None, low=0.25, high=0.75, values=[0.5])
     row = LeaderboardRow(
-        recipe="<b>net</b>", kind="model", seeds=[0], runs=[], metrics={"accuracy": spread}, best_epoch=None, images_per_s=None,
-        seconds_to_best=0, device_seconds_to_best=0, parameters=1, trainable=1,
+        recipe="<b>net</b>", kind="model", seeds=[0], runs=[], metrics={"accuracy": spread}, best_epoch=None,
+        images_per_s=None, seconds_to_best=0, device_seconds_to_best=0, parameters=1, trainable=1,
     )  # fmt: skip
     board = Leaderboard(images=4, classes=["a"], rows=[row], pairs=[])._repr_html_()
     assert "&lt;b&gt;net&lt;/b&gt;" in board and "<b>" not in board and "0.5000 (0.2500 to 0.7500)" in board

@@ -1,4 +1,5 @@
-"""What runs in this process: a command, or a call of the Python API. A run records it, and startup times count from its beginning."""
+"""What runs in this process: a command, or a call of the Python API. A run records it, and startup times count from its
+beginning."""
 
 from __future__ import annotations
 
@@ -27,13 +28,19 @@ def caller() -> Caller:
     return _current or _process()
 
 
+def is_known() -> bool:
+    """Whether a command or a call runs."""
+    return _current is not None
+
+
 def _process() -> Caller:
     return Caller(" ".join(sys.argv), psutil.Process().create_time())
 
 
 @contextmanager
 def called(text: str = "") -> Iterator[None]:
-    """Within this block the caller is `text`, a call that begins now, or (without `text`) this process's command; an outer block wins."""
+    """Within this block the caller is `text`, a call that begins now, or (without `text`) this process's command; an
+    outer block wins."""
     global _current
     outer = _current
     _current = outer or (Caller(text, time.time()) if text else _process())

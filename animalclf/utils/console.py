@@ -15,6 +15,11 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
     console = _stderr(width=120)  # a log file has no width to which tables must be cut
 
 
+def show_line(text: str) -> None:
+    """Print a line for people, not wrapped."""
+    console.print(text, soft_wrap=True)
+
+
 def duration(seconds: float) -> str:
     """Seconds in the form people read: 48 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
