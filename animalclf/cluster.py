@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _connection = ""  # the one that `ensure_ray` made, as `_current_connection` names it
 _own_connection = ""  # to the Ray that `start_local` started
+_environment_before: dict[str, str | None] = {}  # variables that `start_local` set, as they were
 _cpus = 0  # of the Ray that `ensure_ray` started; 0 for a cluster that it joined
 CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers
 # A resource of such a Ray: for tasks that load pictures, which would keep CPUs from the training workers that start beside them.
@@ -39,6 +40,10 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a machine that is taken back is treated as one that is lost
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "TUNE_WARN_THRESHOLD_S": "3600",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter prints to the screen however quiet it is told to be
 }
 # Of Ray Data. A block stays whole, however large, and may take its time; its task does not look once a second, in a thread, how much memory it has.
 DATA_CONTEXT = {
@@ -65,9 +70,8 @@ def ensure_ray(workers: int = 0) -> None:
     wanted = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
     if ray.is_initialized():
         if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
-            os.environ.pop(
-                OWN, None
-            )  # the caller has left our Ray for another, which stays as it is; a Ray worker has OWN from its raylet
+            # The caller has left our Ray for another, which stays as it is; a Ray worker has OWN from its raylet.
+            _restore_environment()
         if not (_connected_here() and 0 < _cpus < wanted):
             return
         leave_ray()
@@ -93,7 +97,9 @@ def start_local(cpus: int, **options: Any) -> None:
 
     from animalclf.raycompat.local_start import quick_start
 
-    os.environ.update({**ONE_ARENA, OWN: "1"})
+    for name, value in {**ONE_ARENA, OWN: "1"}.items():
+        _environment_before.setdefault(name, os.environ.get(name))
+        os.environ[name] = value
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with quick_start():
         ray.init(
@@ -124,8 +130,22 @@ def leave_ray() -> None:
         import ray
 
         ray.shutdown()
-        os.environ.pop(OWN, None)
     _connection = ""
+    if _environment_before and _current_connection() != _own_connection:
+        _restore_environment()
+
+
+def _restore_environment() -> None:
+    """Set the environment variables that `start_local` changed as they were before."""
+    _set_environment(_environment_before)
+    _environment_before.clear()
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def _connected_here() -> bool:
@@ -152,10 +172,7 @@ def settings_restored() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in variables.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        _set_environment(variables)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         if now := _data_settings():

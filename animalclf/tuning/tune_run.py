@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import queue
 import tempfile
 import threading
@@ -209,10 +208,6 @@ def _searcher(spec: ComparisonSpec, tracker: TrialTracker) -> Any:
 @contextmanager
 def _quiet_tune() -> Iterator[str]:
     """Tune without its console output and result files. Yields a temporary folder for its other files."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "10")
-    os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "3600")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new reporter prints also with verbose=0
     logger = logging.getLogger("ray.tune")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # animalclf reports a failed trial itself, in one line
