@@ -1,4 +1,5 @@
-"""Labelled images to a trained, evaluated classifier on one laptop or a Ray cluster; see animalclf/api.py for the Python API."""
+"""Labelled images to a trained, evaluated classifier on one laptop or a Ray cluster; see animalclf/api.py for the
+Python API."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def __dir__() -> list[str]:
 
 
 class _Package(types.ModuleType):
-    """`animalclf.prepare` and `animalclf.report` are functions: the import of the subpackages of these names must not replace them."""
+    """`animalclf.prepare` and `animalclf.report` are functions: the import of the subpackages of these names must not
+    replace them."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in __all__:

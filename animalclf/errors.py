@@ -2,4 +2,5 @@
 
 
 class UserError(Exception):
-    """A request that cannot be met. Its text names the file or key and the remedy; the commands print it without a traceback and exit with 2."""
+    """A request that cannot be met. Its text names the file or key and the remedy; the commands print it without a
+    traceback and exit with 2."""

@@ -1,4 +1,4 @@
-"""One job on a running Ray cluster: checked before it is sent, its log as it comes, its true exit status, and where its results are.
+"""One job on a running Ray cluster: checks before it is sent, its log, its true exit status, and where its results are.
 
 Does what `ray job submit` does and more: that shows the log too, but returns 0 for a job that somebody stopped.
 """
@@ -15,26 +15,21 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from animalclf.cluster import quiet
 from animalclf.errors import UserError
-from animalclf.utils.console import console, duration
+from animalclf.utils.console import console, duration, show_line
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 DASHBOARD = "http://127.0.0.1:8265"
 MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
 STOPPED = 130  # exit code of a job that somebody stopped, and of a client that left after Ctrl-C
-WRITERS = (
-    "prepare",
-    "train",
-    "compare",
-    "demo",
-)  # jobs whose default --out would be lost with the job's copy of the code
-PATIENCE = 120.0  # seconds that the connection may be away while the job runs
-RETRY_SECONDS = 1.0  # before the log is asked for again
+WRITERS = ("prepare", "train", "compare", "demo")  # their default --out lies in the job's copy of the code
+CONNECTION_TIMEOUT = 120.0  # seconds without a connection while the job runs, until that is an error
+RETRY_SECONDS = 1.0  # between two requests for the log
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 
 
@@ -47,40 +42,42 @@ def submit(
     env: dict[str, str] | None = None,
     wait: bool = True,
 ) -> int:
-    """Run `python -m ray_jobs.<job> <arguments>` on the cluster whose dashboard is at `address` (default: RAY_API_SERVER_ADDRESS, or this machine's
-    port 8265, where `ray dashboard cluster.yaml` puts it). `folder`, without what .gitignore and .rayignore name, becomes the job's working
-    directory; `env`: variables of the job.
+    """Run `python -m ray_jobs.<job> <arguments>` on the cluster whose dashboard is at `address` (default:
+    RAY_API_SERVER_ADDRESS, or this machine's port 8265, where `ray dashboard cluster.yaml` puts it). `folder`, without
+    what .gitignore and .rayignore name, becomes the job's working directory; `env`: variables of the job.
 
-    The log goes to standard output. Returns the job's exit status: 0 only where it fully succeeded, 130 where it was stopped; with `wait=False` 0 as
-    soon as it is submitted. Raises UserError for a cluster that cannot be reached, refuses the token or runs another Ray, for an unknown job,
-    for arguments that would lose the results, and for a folder that packs too large.
+    The log goes to standard output. Returns the job's exit status: 0 only where it fully succeeded, 130 where it was
+    stopped; with `wait=False` 0 as soon as it is submitted. Raises UserError for a cluster that cannot be reached,
+    refuses the token or runs another Ray, for an unknown job, for arguments that would lose the results, and for a
+    folder that packs too large.
     """
     _check(job, arguments, folder, env or {})
     client = connect(address)
     packed = packed_size(folder)
     entrypoint = shlex.join(["python", "-m", f"ray_jobs.{job}", *arguments])
-    runtime: dict[str, Any] = {"working_dir": str(Path(folder).resolve())} | ({"env_vars": dict(env)} if env else {})
-    name = client.submit_job(entrypoint=entrypoint, runtime_env=runtime, metadata={"job": f"animalclf {job}"})
+    runtime_env: dict[str, object] = {"working_dir": str(Path(folder).resolve())}
+    if env:
+        runtime_env["env_vars"] = dict(env)
+    job_id = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata={"job": f"animalclf {job}"})
     size = "" if packed is None else f" ({packed / 1e6:.2g} MB of code)"
-    console.print(f"job {name}{size}: {entrypoint}", markup=False, soft_wrap=True)
+    show_line(f"job {job_id}{size}: {entrypoint}")
     if not wait:
-        console.print(f"follow it with: animalclf submit --follow {name}", markup=False, soft_wrap=True)
+        show_line(f"follow it with: animalclf submit --follow {job_id}")
         return 0
-    code = follow(client, name)
-    where = _option(arguments, "--out")
-    if where and code != STOPPED:
-        console.print(
-            f"{'results' if code in (0, 3) else 'what it wrote until then'}: {where}", markup=False, soft_wrap=True
-        )
-    if code and job in ("train", "compare") and where:
-        console.print("continue it with the same command and --resume")
+    code = follow(client, job_id)
+    out = _option(arguments, "--out")
+    if out and code != STOPPED:
+        show_line(f"{'results' if code in (0, 3) else 'partial results'}: {out}")
+    if code and job in ("train", "compare") and out:
+        show_line("continue it with the same command and --resume")
     return code
 
 
-def follow(client: JobSubmissionClient, name: str) -> int:
-    """Show the log of job `name` on standard output until it ends; its exit status, 130 where it was stopped. Ctrl-C asks whether to stop it.
+def follow(client: JobSubmissionClient, job_id: str) -> int:
+    """Show the log of the job on standard output until it ends; its exit status, 130 where it was stopped. Ctrl-C asks
+    whether to stop it.
 
-    Raises UserError where the cluster has no such job, or stays out of reach for two minutes.
+    Raises UserError where the cluster has no such job, or there is no connection for two minutes.
     """
     import aiohttp
     import requests
@@ -89,28 +86,27 @@ def follow(client: JobSubmissionClient, name: str) -> int:
     while True:
         try:
             try:
-                if client.get_job_info(name).status.is_terminal():
-                    log.print_rest(client.get_job_logs(name))
-                    return _status(name, client.get_job_info(name))
+                if client.get_job_info(job_id).status.is_terminal():
+                    log.print_rest(client.get_job_logs(job_id))
+                    return _exit_status(job_id, client.get_job_info(job_id))
                 if disconnected_at:
-                    console.print(f"connected again after {duration(time.monotonic() - disconnected_at)}")
+                    show_line(f"connected again after {duration(time.monotonic() - disconnected_at)}")
                     disconnected_at = 0.0
-                log.tail(client, name)
+                log.tail(client, job_id)
             except (requests.exceptions.RequestException, aiohttp.ClientError) as error:
                 disconnected_at = disconnected_at or time.monotonic()
-                if time.monotonic() - disconnected_at > PATIENCE:
-                    raise UserError(
-                        f"job {name}: no connection to the cluster for {duration(PATIENCE)}; {_follow_hint(name)}"
-                    ) from error
+                if time.monotonic() - disconnected_at > CONNECTION_TIMEOUT:
+                    text = f"no connection to the cluster for {duration(CONNECTION_TIMEOUT)}; {_follow_hint(job_id)}"
+                    raise UserError(f"job {job_id}: {text}") from error
                 time.sleep(2)
             except RuntimeError as error:
-                raise UserError(f"job {name}: {_short(error)}; `ray job list` shows what the cluster has") from error
+                raise UserError(f"job {job_id}: {_short(error)}; `ray job list` shows the cluster's jobs") from error
         except KeyboardInterrupt:
-            if not _stop_it(name):
-                console.print(f"job {name} goes on; {_follow_hint(name)}", markup=False, soft_wrap=True)
+            if not _confirm_stop(job_id):
+                show_line(f"job {job_id} continues; {_follow_hint(job_id)}")
                 return STOPPED
-            client.stop_job(name)
-            console.print("stopping it ...")
+            client.stop_job(job_id)
+            show_line("stopping it ...")
 
 
 class _LogPrinter:
@@ -119,19 +115,19 @@ class _LogPrinter:
     def __init__(self) -> None:
         self.printed = 0  # characters
 
-    def tail(self, client: JobSubmissionClient, name: str) -> None:
+    def tail(self, client: JobSubmissionClient, job_id: str) -> None:
         """Print the log as it grows, until the job ends or the connection breaks."""
 
         async def follow_log() -> None:
             position = 0  # a new connection sends the log from its beginning
-            async for chunk in client.tail_job_logs(name):
+            async for chunk in client.tail_job_logs(job_id):
                 position += len(chunk)
                 if position > self.printed:
                     self._print(chunk[-(position - self.printed) :])
 
         try:
             asyncio.run(follow_log())
-        except RuntimeError as error:  # Ray's word for a connection that closes before the job ends
+        except RuntimeError as error:  # Ray's error for a connection that closes before the job ends
             if "closed unexpectedly" not in str(error) and "WebSocket" not in str(error):
                 raise
             time.sleep(RETRY_SECONDS)
@@ -147,7 +143,8 @@ class _LogPrinter:
 
 
 def connect(address: str | None) -> JobSubmissionClient:
-    """A client for the cluster at `address`. Raises UserError where nobody answers, the token is missing or wrong, or another Ray runs there."""
+    """A client for the cluster at `address`. Raises UserError where nobody answers, the token is missing or wrong, or
+    another Ray runs there."""
     import ray
     import requests
     from ray.job_submission import JobSubmissionClient
@@ -156,38 +153,47 @@ def connect(address: str | None) -> JobSubmissionClient:
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD).rstrip("/")
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--address {address}: give the dashboard's address, such as {DASHBOARD}")
-    token = _token()
     headers: dict[str, str] = {}
     try:
-        # Whether a token is wanted is asked of a page that wants it; the token itself goes only where it is.
-        answer = requests.get(f"{address}/api/jobs/", timeout=20)
-        if answer.status_code == 401 and token:
-            headers = {"Authorization": f"Bearer {token}"}
-            answer = requests.get(f"{address}/api/jobs/", headers=headers, timeout=20)
-        if answer.status_code in (401, 403):
-            state = "has another" if token else "wants a"
-            raise UserError(
-                f"{address}: the cluster {state} token; put the cluster's into ~/.ray/auth_token (cluster.yaml mounts yours when it is made), or "
-                "name its file with RAY_AUTH_TOKEN_PATH"
-            )
-        answer.raise_for_status()
+        headers = _authorization(address)
         version = str(requests.get(f"{address}/api/version", headers=headers, timeout=20).json()["ray_version"])
     except (requests.exceptions.RequestException, ValueError, KeyError) as error:
         raise UserError(
-            f"{address}: no Ray dashboard answers there ({_short(error)}). For a cluster of `ray up`, keep `ray dashboard cluster.yaml` running in "
-            "another terminal; otherwise give --address"
+            f"{address}: no Ray dashboard answers there ({_short(error)}). For a cluster of `ray up`, leave "
+            "`ray dashboard cluster.yaml` running in another terminal; otherwise give --address"
         ) from error
     if version != ray.__version__:
         raise UserError(
-            f"{address}: the cluster runs Ray {version}, this environment Ray {ray.__version__}; install the same (constraints.txt)"
+            f"{address}: the cluster runs Ray {version}, this environment Ray {ray.__version__}; install the same "
+            "(constraints.txt)"
         )
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets it override the argument
     return JobSubmissionClient(address, headers=headers)
 
 
+def _authorization(address: str) -> dict[str, str]:
+    """Headers with the token where the cluster requires one; a cluster that requires none never gets it. Raises
+    UserError for a missing or wrong token, requests' errors where nobody answers."""
+    import requests
+
+    token, headers = _token(), {}
+    response = requests.get(f"{address}/api/jobs/", timeout=20)
+    if response.status_code == 401 and token:
+        headers = {"Authorization": f"Bearer {token}"}
+        response = requests.get(f"{address}/api/jobs/", headers=headers, timeout=20)
+    if response.status_code in (401, 403):
+        state = "has another" if token else "requires a"
+        raise UserError(
+            f"{address}: the cluster {state} token; put the cluster's into ~/.ray/auth_token (cluster.yaml mounts "
+            "yours at the cluster's start), or name its file with RAY_AUTH_TOKEN_PATH"
+        )
+    response.raise_for_status()
+    return headers
+
+
 def packed_size(folder: str = ".") -> int | None:
-    """Bytes that `folder` is to send; None where that is not known before it is sent (see raycompat/packing.py). Raises UserError, naming the
-    largest files, where that is more than code can be."""
+    """Bytes that `folder` sends; None where that is not known before it is sent (see raycompat/packing.py). Raises
+    UserError, naming the largest files, where that is more than code can be."""
     from animalclf.raycompat.packing import pack
 
     quiet()
@@ -201,16 +207,15 @@ def packed_size(folder: str = ".") -> int | None:
                 largest = sorted(content.infolist(), key=lambda entry: -entry.compress_size)[:3]
             names = ", ".join(f"{entry.filename} ({entry.compress_size / 1e6:.0f} MB)" for entry in largest)
             raise UserError(
-                f"{folder}: packs to {size / 1e6:.0f} MB, more than code can be; add to .rayignore what is none: {names}"
+                f"{folder}: packs to {size / 1e6:.0f} MB, more than code can be; add other files to .rayignore: {names}"
             )
     return size
 
 
 def jobs(folder: str = ".") -> list[str]:
     """The jobs that the code in `folder` has: its ray_jobs/*.py."""
-    return sorted(
-        path.stem for path in Path(folder, "ray_jobs").glob("*.py") if path.stem not in ("__init__", "submit")
-    )
+    names = [path.stem for path in Path(folder, "ray_jobs").glob("*.py")]
+    return sorted(name for name in names if name not in ("__init__", "submit"))
 
 
 def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str]) -> None:
@@ -220,19 +225,18 @@ def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str])
         )
     if job not in jobs(folder):
         raise UserError(f"unknown job {job!r}; jobs: {', '.join(jobs(folder))}")
-    wanted = [
-        option
-        for option in (("--data", "--out") if job == "demo" else ("--out",))
-        if job in WRITERS and not _option(arguments, option)
-    ]
-    if wanted and "--help" not in arguments and "-h" not in arguments:
+    required = () if job not in WRITERS else ("--data", "--out") if job == "demo" else ("--out",)
+    missing = [option for option in required if not _option(arguments, option)]
+    if missing and "--help" not in arguments and "-h" not in arguments:
         raise UserError(
-            f"{job} needs {' and '.join(wanted)} on a cluster: the folder that the job runs in is removed after it; use s3://bucket/..."
+            f"{job} needs {' and '.join(missing)} on a cluster: the folder that the job runs in is removed after it; "
+            "use s3://bucket/..."
         )
     for name in SECRETS:
         if name in env:
             raise UserError(
-                f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file ~/.aws/credentials"
+                f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file "
+                "~/.aws/credentials"
             )
 
 
@@ -245,35 +249,34 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
-def _status(name: str, info: Any) -> int:
-    """The exit status that a finished job stands for, said in one line."""
+def _exit_status(job_id: str, info: JobDetails) -> int:
+    """The exit status of a finished job, which is also printed."""
     status, code = str(info.status.value), info.driver_exit_code
     if status == "SUCCEEDED":
-        console.print(f"job {name} succeeded")
+        show_line(f"job {job_id} succeeded")
         return 0
     if status == "STOPPED":
-        console.print(f"job {name} was stopped")
+        show_line(f"job {job_id} was stopped")
         return STOPPED
-    code = 1 if not code else code if code > 0 else 128 - code
-    why = f": {info.message}" if info.message and not info.driver_exit_code else ""
-    console.print(f"job {name} ended with exit code {code}{why}", markup=False, soft_wrap=True)
-    return code
+    exit_code = 1 if not code else code if code > 0 else 128 - code
+    reason = f": {info.message}" if info.message and not code else ""
+    show_line(f"job {job_id} ended with exit code {exit_code}{reason}")
+    return exit_code
 
 
-def _stop_it(name: str) -> bool:
-    """Whether the person wants the job stopped; nobody there means no."""
+def _confirm_stop(job_id: str) -> bool:
+    """Whether the person at the terminal says that the job is to stop; False without a terminal."""
     if not sys.stdin.isatty():
         return False
+    question = f"\nstop job {job_id}? y = stop it, anything else = leave it running: "
     try:
-        return console.input(
-            f"\nstop job {name}? y = stop it, anything else = leave it running: ", markup=False
-        ).strip().lower() in ("y", "yes")
+        return console.input(question, markup=False).strip().lower() in ("y", "yes")
     except (KeyboardInterrupt, EOFError):
         return False
 
 
-def _follow_hint(name: str) -> str:
-    return f"see it again with: animalclf submit --follow {name}"
+def _follow_hint(job_id: str) -> str:
+    return f"see it again with: animalclf submit --follow {job_id}"
 
 
 def _token() -> str | None:
@@ -292,7 +295,7 @@ def _short(error: BaseException) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `run` reads."""
+    """Add the arguments that `run` reads."""
     parser.add_argument("--address", help=f"the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, or {DASHBOARD})")
     parser.add_argument("--folder", default=".", help="the code to send (default: the current folder)")
     parser.add_argument(
@@ -311,23 +314,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Submit, or follow, what the command line asks for; the exit status."""
+    """Submit a job, or follow one; the exit status."""
     if arguments.follow:
         return follow(connect(arguments.address), arguments.follow)
     if not arguments.job:
         raise UserError(f"name a job: {', '.join(jobs(arguments.folder))}")
-    env = dict(_pair(item) for item in arguments.env)
     return submit(
         arguments.job,
         arguments.arguments,
         address=arguments.address,
         folder=arguments.folder,
-        env=env,
+        env=dict(_variable(item) for item in arguments.env),
         wait=not arguments.no_wait,
     )
 
 
-def _pair(item: str) -> tuple[str, str]:
+def _variable(item: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     if not equals or not name:
         raise UserError(f"--env {item}: write it as NAME=VALUE")

@@ -1,5 +1,6 @@
-"""The commands as a user types them: from drawn pictures to a scored submission, help that teaches, faults that name their remedy."""
+"""The commands as a user types them: from drawn images to a submission, help with examples, errors with a remedy."""
 
+import argparse
 import contextlib
 import io
 import json
@@ -17,11 +18,14 @@ import pytest
 from rich.console import Console
 
 from animalclf.cli import main
+from animalclf.commands import command_names, reference
+from animalclf.commands.common import Answer, add_command
 from animalclf.data.prepared_set import is_prepared
 from animalclf.demo.dataset import write_demo
 from animalclf.rows import PhaseProgress, StartupEvent
 
-COMMANDS = ["prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "submit", "demo"]
+COMMANDS = command_names()
+JOBS = [name for name in COMMANDS if name != "recipes"]  # which prints what the checkout has
 
 
 @pytest.fixture(scope="module")
@@ -31,88 +35,93 @@ def drawn(tmp_path_factory):
     return folder
 
 
+def run(arguments):
+    """The exit code of a command line."""
+    return main(arguments.split())
+
+
+def command_line(arguments):
+    """The command as a process of its own."""
+    return [sys.executable, "-m", "animalclf.cli", *arguments.split()]
+
+
 def answer(capsys):
+    """The JSON that the command printed."""
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 @pytest.mark.ray
-def test_from_pictures_to_a_scored_submission(drawn, tmp_path, capsys, ray_local):
-    run = str(tmp_path / "run")
-    assert (
-        main(
-            [
-                "train",
-                "--data",
-                str(drawn),
-                "--out",
-                run,
-                "--recipe",
-                "demo",
-                "--local",
-                "--set",
-                "train.epochs=1",
-                "--json",
-            ]
-        )
-        == 0
-    )
+def test_from_images_to_a_scored_submission(drawn, tmp_path, capsys, ray_local):
+    folder = str(tmp_path / "run")
+    assert run(f"train --data {drawn} --out {folder} --recipe demo --local --set train.epochs=1 --json") == 0
     trained = answer(capsys)
-    assert trained["run"] == run and trained["rows"]["train"] + trained["rows"]["val"] == 60
-    assert set(os.listdir(run)) >= {
-        "config.yaml",
-        "environment.json",
-        "metrics.jsonl",
-        "result.json",
-        "checkpoints",
-        "predictions",
-    }
+    assert trained["run"] == folder and trained["rows"]["train"] + trained["rows"]["val"] == 60
+    files = {"config.yaml", "environment.json", "metrics.jsonl", "result.json", "checkpoints", "predictions"}
+    assert set(os.listdir(folder)) >= files
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["data_fingerprint"] and environment["versions"]["ray"] and environment["prepared"]
-    assert main(["evaluate", run, "--json"]) == 0
+    assert run(f"evaluate {folder} --json") == 0
     evaluated = answer(capsys)
-    assert evaluated["accuracy"] == pytest.approx(trained["accuracy"]) and evaluated["loss"] == pytest.approx(
-        trained["loss"], rel=1e-3
-    )
-    sample = str(drawn / "sample_submission.csv")
-    assert (
-        main(["predict", run, "--data", str(drawn), "--prior", "uniform", "--sample-submission", sample, "--json"]) == 0
-    )
-    predicted = answer(capsys)
-    submission = pd.read_csv(predicted["submission"])
+    assert evaluated["accuracy"] == pytest.approx(trained["accuracy"])
+    assert evaluated["loss"] == pytest.approx(trained["loss"], rel=1e-3)
+    sample = drawn / "sample_submission.csv"
+    assert run(f"predict {folder} --data {drawn} --prior uniform --sample-submission {sample} --json") == 0
+    submission = pd.read_csv(answer(capsys)["submission"])
     assert list(submission.columns) == ["id", "category"] and len(submission) == 20
-    assert set(submission["id"]) == set(pd.read_csv(sample)["id"]) and set(submission["category"]) <= set(
-        trained["classes"]
-    )
+    assert set(submission["id"]) == set(pd.read_csv(sample)["id"])
+    assert set(submission["category"]) <= set(trained["classes"])
 
 
 @pytest.mark.ray
-def test_an_unreadable_picture_is_named_and_the_exit_code_says_so(drawn, tmp_path, capsys, ray_local):
-    """A set with planted defects: prepared, each bad file named, exit code 3: done, but not everything could be read."""
-    folder = tmp_path / "demo"
-    write_demo(str(folder), images=60, test_images=10, seed=1, defects=True)
-    code = main(
-        ["prepare", "--data", str(folder), "--out", str(tmp_path / "prepared"), "--set", "data.max_bad=0.2", "--json"]
-    )
+def test_unreadable_images_are_listed_and_set_the_exit_code(drawn, tmp_path, capsys, ray_local):
+    """A set with planted defects: prepared, each unreadable file named, exit code 3."""
+    write_demo(str(tmp_path / "demo"), images=60, test_images=10, seed=1, defects=True)
+    prepare = f"prepare --data {tmp_path}/demo --json --out {tmp_path}"
+    assert run(f"{prepare}/prepared --set data.max_unreadable=0.2") == 3
     output = capsys.readouterr()
-    info = json.loads(output.out.splitlines()[-1])
-    assert code == 3 and len(info["bad"]) == 3
-    for bad in info["bad"]:
-        assert bad["path"].rpartition("/")[2] in output.err.replace("\n", "")
-    assert (
-        main(["prepare", "--data", str(folder), "--out", str(tmp_path / "strict"), "--set", "data.max_bad=0.01"]) == 2
-    )
+    unreadable = json.loads(output.out.splitlines()[-1])["bad"]
+    assert len(unreadable) == 3
+    for image in unreadable:
+        assert image["path"].rpartition("/")[2] in output.err.replace("\n", "")
+    assert run(f"{prepare}/strict --set data.max_unreadable=0.01") == 2
     assert not is_prepared(str(tmp_path / "strict"))
 
 
+def test_the_old_flags_of_the_demo_are_accepted(tmp_path, capsys):
+    assert run(f"demo --only-data --data {tmp_path}/demo --pictures 30 --test-pictures 5 --json") == 0
+    assert len(list((tmp_path / "demo" / "test_images").iterdir())) == 5
+    with pytest.raises(SystemExit):
+        run("demo --help")
+    assert "pictures" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches_by_examples(command, capsys):
+def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as done:
         main([command, "--help"])
     text = capsys.readouterr().out
     assert done.value.code == 0 and "examples:" in text and f"animalclf {command}" in text
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_a_summary_may_hold_a_percent_sign(capsys):
+    parser = argparse.ArgumentParser()
+    command = add_command(parser.add_subparsers(), "x", lambda arguments: Answer({}), "Read 95 % of it.", "  x")
+    assert "Read 95 % of it." in parser.format_help() and "Read 95 % of it." in command.format_help()
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_the_reference_of_the_commands_is_current(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    stale = f"{reference.MARKDOWN} is stale: run `python -m animalclf.commands.reference` and commit what it writes"
+    assert reference.MARKDOWN.read_text(encoding="utf-8") == reference.markdown(), stale
+
+
+def test_text_that_is_not_ours_is_printed_as_it_is(capsys):
+    assert run("recipes [red]:cat:[/nothing].yaml") == 2
+    assert "[red]:cat:[/nothing].yaml: no such recipe file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", JOBS)
 def test_the_jobs_are_the_commands(command):
     done = subprocess.run([sys.executable, "-m", f"ray_jobs.{command}", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and f"usage: animalclf {command}" in done.stdout
@@ -125,27 +134,11 @@ def test_a_full_disk_is_an_error_with_a_remedy(drawn, tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
 
-    command = [
-        sys.executable,
-        "-m",
-        "animalclf.cli",
-        "train",
-        "--local",
-        "--data",
-        str(drawn),
-        "--out",
-        str(tmp_path / "run"),
-        "--recipe",
-        "demo",
-    ]
-    command += ["--set", "train.epochs=1"]
-    subprocess.run(
-        [*command[:3], "prepare", "--data", str(drawn), "--out", str(tmp_path / "prepared"), "--recipe", "demo"],
-        check=True,
-        capture_output=True,
-    )
-    command[command.index(str(drawn))] = str(tmp_path / "prepared")
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files)
+    prepared = tmp_path / "prepared"
+    prepare = command_line(f"prepare --data {drawn} --out {prepared} --recipe demo")
+    subprocess.run(prepare, check=True, capture_output=True)
+    train = f"train --local --data {prepared} --out {tmp_path}/run --recipe demo --set train.epochs=1"
+    done = subprocess.run(command_line(train), capture_output=True, text=True, preexec_fn=small_files)
     text = " ".join(done.stderr.split())
     assert done.returncode == 2 and "cannot be written" in text and "free space" in text and "Traceback" not in text
     assert not [name for name in os.listdir(tmp_path / "run" / "checkpoints") if name.endswith(".tmp")]
@@ -154,7 +147,7 @@ def test_a_full_disk_is_an_error_with_a_remedy(drawn, tmp_path):
 def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
     write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
     out = tmp_path / "prepared"
-    command = [sys.executable, "-m", "animalclf.cli", "prepare", "--data", str(tmp_path / "demo"), "--out", str(out)]
+    command = command_line(f"prepare --data {tmp_path}/demo --out {out}")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out.exists() and any(out.iterdir())) and process.poll() is None and time.monotonic() < deadline:
@@ -169,28 +162,19 @@ def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
 
 def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
     write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
-    command = [
-        sys.executable,
-        "-m",
-        "animalclf.cli",
-        "prepare",
-        "--data",
-        str(tmp_path / "demo"),
-        "--out",
-        str(tmp_path / "prepared"),
-    ]
+    command = command_line(f"prepare --data {tmp_path}/demo --out {tmp_path}/prepared")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    started, of_raylet, deadline = [], [], time.monotonic() + 120
+    children, of_raylet, deadline = [], [], time.monotonic() + 120
     while not of_raylet and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
         with contextlib.suppress(psutil.Error):
-            started = psutil.Process(process.pid).children(recursive=True)
-            of_raylet = [each for each in started if each.ppid() != process.pid]
+            children = psutil.Process(process.pid).children(recursive=True)
+            of_raylet = [child for child in children if child.ppid() != process.pid]
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    _, left = psutil.wait_procs(started, timeout=20)  # Ray's agents look for a minute why their Ray is gone
-    assert not [each for each in left if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    _, alive = psutil.wait_procs(children, timeout=20)  # Ray's agents look for a minute why their Ray is gone
+    assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
@@ -199,8 +183,8 @@ def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
 
     screen, now = io.StringIO(), [1000.0]
     written = Console(file=screen, width=100, highlight=False)
-    for each in (console, module):
-        monkeypatch.setattr(each, "console", written)
+    for patched in (console, module):
+        monkeypatch.setattr(patched, "console", written)
     monkeypatch.setattr(throttle.time, "monotonic", lambda: now[0])
     display = module.TrainingDisplay(3)
     display.show(StartupEvent("ray"))

@@ -1,4 +1,5 @@
-"""cluster.yaml and the example for machines at hand: valid by Ray's own schema, and safe where Ray's defaults are not."""
+"""cluster.yaml and the example for machines at hand: valid by Ray's own schema, and safe where Ray's defaults are
+not."""
 
 import json
 import re

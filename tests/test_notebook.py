@@ -1,4 +1,5 @@
-"""The Python API in a real Jupyter kernel: calls one after another, a progress bar, an interrupted cell that is resumed."""
+"""The Python API in a real Jupyter kernel: calls one after another, a progress bar, an interrupted cell that is
+resumed."""
 
 import os
 import shutil
@@ -17,7 +18,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
-    """Runs a cell in a kernel that starts in `tmp_path` and joins no Ray of others: the cell's source to its outputs."""
+    """Runs a cell in a kernel that starts in `tmp_path` and joins no Ray of others: the cell's source to its
+    outputs."""
     scratch = tempfile.mkdtemp(prefix="nb-")  # short: sockets lie below it
     monkeypatch.setenv("RAY_TMPDIR", scratch)
     monkeypatch.setenv("IPYTHONDIR", scratch)
@@ -46,7 +48,8 @@ def result_of(outputs, kind="text/plain"):
 @pytest.mark.ray
 def test_cells_one_after_another_and_an_interrupted_one(notebook, tmp_path):
     tiny_prepared(tmp_path / "set", size=76)
-    train = "animalclf.train('set', recipe='demo', out={!r}, set={{'train.epochs': {}, 'train.precision': 'fp32'}}, resume={})"
+    settings = "{{'train.epochs': {}, 'train.precision': 'fp32'}}"
+    train = f"animalclf.train('set', recipe='demo', out={{!r}}, set={settings}, resume={{}})"
     outputs = notebook(f"import animalclf\n{train.format('one', 1, False)}")
     assert "<td>balanced_accuracy</td>" in result_of(outputs, "text/html")
     assert any(WIDGET in output.get("data", {}) for output in outputs)  # the progress bar

@@ -1,4 +1,5 @@
-"""Every recipe that comes with the package: it opens with its command, loads, builds its model and makes a training step."""
+"""Every recipe that comes with the package: it opens with its command, loads, builds its model and makes a training
+step."""
 
 import json
 from dataclasses import replace
@@ -16,18 +17,18 @@ from animalclf.models.classifier import count_parameters, layer_names
 from animalclf.training.optim import make_optimizer
 
 RECIPES = configuration.recipe_names()
-SEEDS = {"big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook"}
+REFERENCE = {"big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook"}
 
 
 def opening(name):
     first, *lines = resources.files("animalclf.recipes").joinpath(f"{name}.yaml").read_text().splitlines()
     assert first == "# yaml-language-server: $schema=schema.json"
-    assert all(len(line) <= 150 for line in lines)
+    assert all(len(line) <= 120 for line in lines)
     return [line for line in lines if line.startswith("#")]
 
 
-def test_the_recipes_that_are_promised():
-    assert SEEDS | {"vgg16_pooled", "resnet18"} <= set(RECIPES)
+def test_the_documented_recipes_exist():
+    assert REFERENCE | {"vgg16_pooled", "resnet18"} <= set(RECIPES)
     with pytest.raises(UserError, match="did you mean 'vgg16_pooled'"):
         configuration.load("vgg16_poled")
 
@@ -37,10 +38,10 @@ def test_a_recipe_opens_with_its_command(name):
     lines = opening(name)
     command = next(line for line in lines if line.startswith("# Run:"))
     assert (
-        f"animalclf {'demo' if name == 'demo' else f'train --recipe {name} --data PICTURES --out runs/{name}'}"
+        f"animalclf {'demo' if name == 'demo' else f'train --recipe {name} --data photos/ --out runs/{name}'}"
         in command
     )
-    assert name not in SEEDS or any(line.startswith("# Seed:") for line in lines)
+    assert name not in REFERENCE or any(line.startswith("# Reference:") for line in lines)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -53,11 +54,11 @@ def test_a_recipe_makes_a_step(name, classes):
     model = build(small, classes).train()
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     optimizer = make_optimizer(model.parameters(), spec.optim)
-    pictures, labels = (
+    images, labels = (
         torch.randint(0, 256, (4, model.input_size, model.input_size, 3), dtype=torch.uint8),
         torch.arange(4) % classes,
     )
-    F.cross_entropy(model(pictures), labels, label_smoothing=spec.optim.label_smoothing).backward()
+    F.cross_entropy(model(images), labels, label_smoothing=spec.optim.label_smoothing).backward()
     optimizer.step()
     after = dict(model.named_parameters())
     assert all(value.requires_grad or torch.equal(value, before[key]) for key, value in after.items())
@@ -65,7 +66,7 @@ def test_a_recipe_makes_a_step(name, classes):
     assert all(torch.isfinite(value).all() for value in after.values())
 
 
-def test_the_seeds_settings():
+def test_the_settings_of_the_reference_notebook():
     cnn, balanced, vgg, notebook = (
         configuration.load(name) for name in ("big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook")
     )
@@ -98,7 +99,7 @@ def test_the_seeds_settings():
         assert (augment.rotation, augment.shift, augment.zoom, augment.flip) == (25, 0.2, (0.6, 1.4), True)
 
 
-def test_vgg16_pooled_trains_the_head_on_kept_features():
+def test_vgg16_pooled_trains_the_head_on_cached_features():
     spec = configuration.load("vgg16_pooled")
     model = build(replace(spec.model, input_size=64, weights="none"), 10)
     assert (
@@ -130,8 +131,8 @@ def test_the_command_explains_a_recipe(capsys, tmp_path):
     }  # fmt: skip
     assert keys["optim.lr"]["doc"].startswith("Learning rate") and not keys["seed"]["changed"]
     assert "[block5, head]" in output.err and "Learning rate" in output.err
-    (tmp_path / "mine.yaml").write_text("train: {epochs: 3}")
-    assert main(["recipes", str(tmp_path / "mine.yaml"), "--changed", "--json"]) == 0
+    (tmp_path / "recipe.yaml").write_text("train: {epochs: 3}")
+    assert main(["recipes", str(tmp_path / "recipe.yaml"), "--changed", "--json"]) == 0
     assert [row["key"] for row in json.loads(capsys.readouterr().out)["keys"]] == ["train.epochs"]
 
 

@@ -403,8 +403,9 @@ def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
 def test_a_comparison_folder_has_leaderboard_ensembles_and_report(tmp_path, capsys):
     runs = comparison(tmp_path / "trials")
     trials = [TrialEntry(slug=run.root, name="x", seed=0, run=run.root, state="finished") for run in runs]
-    content = compare.show(conclude(trials, str(tmp_path)))
-    assert content["exit_code"] == 0 and [row["kind"] for row in content["leaderboard"]].count("model") == 2
+    answer = compare.show(conclude(trials, str(tmp_path)))
+    content = answer.content
+    assert answer.exit_code == 0 and [row["kind"] for row in content["leaderboard"]].count("model") == 2
     assert {ensemble["method"] for ensemble in content["ensembles"]} == {"vote", "mean", "weighted"}
     assert all(len(ensemble["members"]) == 2 for ensemble in content["ensembles"])  # the best seed of each recipe
     files = {path.name for path in tmp_path.iterdir()}

@@ -1,4 +1,5 @@
-"""Submitting jobs to a cluster of its own (its own ports, folder and token), by what people see: exit status, log, one-line errors."""
+"""Submitting jobs to a cluster of its own (its own ports, folder and token), by what people see: exit status, log,
+one-line errors."""
 
 import os
 import shutil
@@ -117,7 +118,7 @@ def test_the_true_exit_status_the_log_and_the_place_of_the_results(cluster):
     (out, err), code = partly.communicate(timeout=120), partly.returncode
     assert code == 3 and "results: s3://b/r" in err
     (out, err), code = killed.communicate(timeout=120), killed.returncode
-    assert code == 137 and "what it wrote until then: s3://b/r" in err and "--resume" in err
+    assert code == 137 and "partial results: s3://b/r" in err and "--resume" in err
 
 
 @pytest.mark.ray
@@ -129,7 +130,7 @@ def test_a_stopped_job_is_no_success_and_a_client_that_leaves_stops_nothing(clus
             break
     waiting.send_signal(signal.SIGINT)
     _, err = waiting.communicate(timeout=60)
-    assert waiting.returncode == 130 and "goes on" in err
+    assert waiting.returncode == 130 and "continues" in err
     name = err.split("--follow ")[1].split()[0]
     again = submit(cluster, "--follow", name)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
@@ -146,7 +147,7 @@ def test_what_is_wrong_is_said_before_anything_is_sent(cluster, monkeypatch, tmp
     with pytest.raises(UserError, match=r"no Ray dashboard answers there.*ray dashboard cluster.yaml"):
         submission.submit("train", ["--out", "x"], address="http://127.0.0.1:9", folder=jobs)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(UserError, match="wants a token"):
+    with pytest.raises(UserError, match="requires a token"):
         submission.submit("train", ["--out", "x"], address=address, folder=jobs)
     (tmp_path / "other").write_text("f" * 64)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))

@@ -1,6 +1,21 @@
-"""One module a command: its arguments, its help, and how its result is shown. The work is done by animalclf.api.
+"""One module for each command: its arguments, its help, and how its result is shown. animalclf.api does the work.
 
-A module here with `add(commands)` is a command; its ORDER is its place in the help.
+A module here with `add(commands)` is a command. Its ORDER is its position in the help. For example:
+
+    ORDER = 85
+
+    def add(commands: Commands) -> None:
+        parser = add_command(
+            commands, "count", run, "Count the images of a prepared set.", "  animalclf count prepared/"
+        )
+        parser.add_argument("prepared", metavar="FOLDER", help="a prepared set")
+
+    def run(arguments: argparse.Namespace) -> Answer:
+        images = len(open_prepared(arguments.prepared).manifest)
+        show_line(f"{images:,} images")
+        return Answer({"images": images})
+
+`ray job submit` runs it as ray_jobs/count.py, a copy of any file there with the other name.
 """
 
 from __future__ import annotations
@@ -14,3 +29,8 @@ def command_modules() -> list[Any]:
     """The modules of all commands, in the order of the help."""
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     return sorted((module for module in modules if hasattr(module, "add")), key=lambda module: module.ORDER)
+
+
+def command_names() -> list[str]:
+    """The names of all commands, in the order of the help."""
+    return [module.__name__.rpartition(".")[2] for module in command_modules()]

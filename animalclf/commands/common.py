@@ -1,58 +1,83 @@
-"""What the commands share: how a command is added to the parser, and arguments that several of them have."""
+"""What the commands share: the registration of a command, its answer, and arguments that several commands have."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from animalclf import config as configuration
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 T = TypeVar("T")
 
-UNREADABLE = 3  # exit code: the work is done, but some pictures could not be read
-DATA_HELP = "class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, a CSV or Parquet table, or a prepared set; a local path or s3://"
-PRIOR_HELP = "class shares of these pictures, to correct for: train (no change), uniform, estimate (from the predictions), cane=0.2,gatto=0.8, or a file"
+UNREADABLE = 3  # exit code: the work is done, but some images could not be read
+DATA_HELP = (
+    "class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, a CSV or Parquet table, or a prepared "
+    "set; a local path or s3://"
+)
+PRIOR_HELP = (
+    "class priors of these images, to correct for: train (no change), uniform, estimate (from the predictions), "
+    "cane=0.2,gatto=0.8, or a file"
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command returns: `content` is what --json prints."""
+
+    content: Mapping[str, object]
+    exit_code: int = 0
 
 
 def add_command(
-    commands: Any, name: str, run: Any, summary: str, examples: str, function: Callable[..., Any] | None = None
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], Answer],
+    summary: str,
+    examples: str,
+    function: Callable[..., object] | None = None,
 ) -> argparse.ArgumentParser:
-    """Add the command `name`. `run(arguments)` returns what --json prints; its key `exit_code` (default 0) is taken out and returned.
-    `function` of the API gives the arguments of the command that are named as its parameters their defaults."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    """Add the command `name`, which `run` runs. Where it calls `function` of the API, its arguments have the defaults
+    of the parameters of the same name."""
+    parser = commands.add_parser(
         name,
-        help=summary,
+        help=summary.replace("%", "%%"),
         description=summary,
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parameters = inspect.signature(function).parameters.values() if function else ()
-    parser.set_defaults(handler=run, **{one.name: one.default for one in parameters if one.default is not one.empty})
+    defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
+    parser.set_defaults(handler=run, **defaults)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line on standard output")
     return parser
 
 
-def call(function: Callable[..., T], arguments: argparse.Namespace, **others: Any) -> T:
-    """Call a function of the API with the command's arguments that are named as its parameters; `others` go before them."""
+def call(function: Callable[..., T], arguments: argparse.Namespace, **values: Any) -> T:
+    """Call a function of the API with the command's arguments that are named as its parameters; `values` replace
+    them."""
     names = inspect.signature(function).parameters
-    values = {name: value for name, value in vars(arguments).items() if name in names}
-    if "set" in values:
-        values["set"] = configuration.parse_sets(values["set"] or ())
-    return function(**values | others)
+    named = {name: value for name, value in vars(arguments).items() if name in names}
+    if "set" in named:
+        named["set"] = configuration.parse_sets(named["set"] or ())
+    return function(**named | values)
 
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(configuration.recipe_names())
-    parser.add_argument("--recipe", help=f"one of {names}, or a .yaml file (default: %(default)s)")
+    parser.add_argument("--recipe", metavar="NAME", help=f"one of {names}, or a .yaml file (default: %(default)s)")
     set_argument(parser)
     limit_argument(parser)
 
 
 def limit_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="use only N pictures, spread over the classes: a smoke run"
+        "--limit", type=int, metavar="N", help="use only N images, spread over the classes: a smoke run"
     )
 
 
@@ -61,9 +86,14 @@ def set_argument(parser: argparse.ArgumentParser) -> None:
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="change one key of the recipe, e.g. --set train.epochs=5; repeatable (`animalclf recipes NAME` explains the keys)",
+        help="change one key of the recipe, e.g. --set train.epochs=5; repeatable (`animalclf recipes NAME` explains "
+        "the keys)",
     )
 
 
 def prior_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", help=PRIOR_HELP)
+
+
+def sample_submission_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sample-submission", metavar="CSV", help="check the submission's ids and classes against it")

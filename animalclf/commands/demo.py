@@ -1,61 +1,70 @@
-"""`animalclf demo`: everything that the package does, on pictures drawn by code, in minutes."""
+"""`animalclf demo`: everything that the package does, on images drawn by code, in minutes."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from animalclf import api
 from animalclf.commands import compare
-from animalclf.commands.common import add_command
+from animalclf.commands.common import Answer, add_command
+from animalclf.utils.console import show_line
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 100
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "demo",
         run,
-        "Everything on pictures drawn by code: compare the big CNN, its balanced form and VGG16, join them, score a submission, write the report.",
+        "Run everything on drawn images: compare three models, combine them, score a submission, write the report.",
         """  animalclf demo
-  animalclf demo --pictures 20000 --data demo_data/             (only larger)
-  animalclf demo --weights vgg16_features.pth                   (VGG16's weights from a file, where they cannot be downloaded)
-  animalclf demo --only-data --defects --data demo_data/        (only the pictures, with planted defects)""",
+  animalclf demo --images 20000 --data demo_data/               (the same, larger)
+  animalclf demo --weights vgg16_features.pth                   (VGG16's weights from a file instead of a download)
+  animalclf demo --only-data --defects --data demo_data/        (only the images, with planted defects)""",
     )
-    parser.add_argument("--data", default="demo_data", help="where the pictures are drawn to (default: demo_data)")
+    parser.add_argument("--data", default="demo_data", help="where the images are drawn to (default: demo_data)")
     parser.add_argument("--out", help="comparison folder (default: runs/demo-<time>)")
-    parser.add_argument("--pictures", type=int, default=600, help="training pictures (default: 600)")
-    parser.add_argument("--test-pictures", type=int, default=100, help="unlabelled test pictures (default: 100)")
-    parser.add_argument("--epochs", type=int, default=4, help="epochs of the CNNs (default: 4)")
+    parser.add_argument("--images", type=int, default=600, metavar="N", help="training images (default: 600)")
+    parser.add_argument(
+        "--test-images", type=int, default=100, metavar="N", help="unlabelled test images (default: 100)"
+    )
+    for old, name in (("--pictures", "images"), ("--test-pictures", "test_images")):
+        parser.add_argument(old, type=int, dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="epochs of the CNNs (default: 4)")
     parser.add_argument(
         "--weights",
         default="imagenet",
         help="VGG16's weights: imagenet (downloaded once), or a file (default: imagenet)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     parser.add_argument(
         "--defects",
         action="store_true",
-        help="plant known defects: truncated, wrong extension, copies, a wrong label, ...",
+        help="plant known defects: truncated files, wrong extensions, duplicates, wrong labels, ...",
     )
-    parser.add_argument("--only-data", action="store_true", help="draw the pictures and stop")
+    parser.add_argument("--only-data", action="store_true", help="draw the images and stop")
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.demo.dataset import write_demo
     from animalclf.inference.submission import score
+    from animalclf.metrics import PRIMARY
     from animalclf.utils import storage
-    from animalclf.utils.console import console
 
-    images = {"images": arguments.pictures, "test_images": arguments.test_pictures}
+    images = {"images": arguments.images, "test_images": arguments.test_images}
     drawn = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)
-    console.print(
-        f"{drawn['images']:,} training and {drawn['test_images']:,} test pictures of {len(drawn['classes'])} animals in {drawn['root']}"
-    )
+    counts = f"{drawn['images']:,} training and {drawn['test_images']:,} test images"
+    show_line(f"{counts} of {len(drawn['classes'])} animals in {drawn['root']}")
     if arguments.only_data:
-        return drawn
+        return Answer(drawn)
     result = api.compare(
         arguments.data,
         **comparison(arguments),
@@ -64,17 +73,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         prior="uniform",  # the test set is balanced, as the competition's
         sample_submission=storage.join(arguments.data, "sample_submission.csv"),
     )
-    found = compare.show(result)
-    best = max(found["ensembles"], key=lambda one: one["balanced_accuracy"])
-    scored = score(best["submission"], storage.join(arguments.data, "answers.csv"))
-    console.print(
-        f"submission of the {best['name']} scored against the answer key: accuracy {scored['accuracy']:.4f} (chance: {1 / len(drawn['classes']):.2f})"
-    )
-    return {**found, "submission": best["submission"], "test_accuracy": scored["accuracy"]}
+    answer = compare.show(result)
+    best = max(result.ensembles, key=lambda ensemble: ensemble.metrics[PRIMARY])
+    accuracy = score(str(best.submission), storage.join(arguments.data, "answers.csv"))["accuracy"]
+    chance = f"chance: {1 / len(drawn['classes']):.2f}"
+    show_line(f"submission of the {best.name} scored against the answer key: accuracy {accuracy:.4f} ({chance})")
+    return replace(answer, content={**answer.content, "submission": best.submission, "test_accuracy": accuracy})
 
 
-def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The seed's three models at a size for 2 cores and minutes: recipe `demo` with and without class weights, and VGG16's pooled features."""
+def comparison(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """The reference notebook's three models, small enough for minutes on 2 cores: recipe `demo` with and without class
+    weights, and VGG16's pooled features."""
     vgg, weights = "vgg16_pooled", arguments.weights
     if not _available(weights):
         vgg, weights = "vgg16_pooled without ImageNet weights", "none"
@@ -91,19 +100,15 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _available(weights: str) -> bool:
-    """False, with a line that says so, where VGG16's weights cannot be downloaded: the demo goes on without."""
-    from rich.text import Text
-
+    """Whether VGG16's weights are there or can be downloaded; where not, prints that the demo runs without them."""
     from animalclf.errors import UserError
     from animalclf.models.weights import check
-    from animalclf.utils.console import console
 
     try:
         check("vgg16", weights)
     except UserError as error:
         if weights != "imagenet":
             raise
-        warning = "VGG16 goes without its ImageNet weights, so it shows little of what it can do:"
-        console.print(Text.assemble((warning, "yellow"), f" {error}"), soft_wrap=True)
+        show_line(f"VGG16 runs without its ImageNet weights, far below its usual accuracy: {error}")
         return False
     return True

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import add_command, call, prior_argument
+from animalclf.commands.common import Answer, add_command, call, prior_argument
+from animalclf.utils.console import console
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 50
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "evaluate",
         run,
-        "Evaluate a run's best model on a labelled set: accuracy, balanced accuracy, macro F1, per class, confusion, calibration, intervals.",
+        "Evaluate a run's best model on labelled images: metrics with intervals, per class, confusion, calibration.",
         """  animalclf evaluate runs/a                                 (the validation split of its own prepared set)
   animalclf evaluate runs/a --data other_photos/            (any labelled folder or table)
-  animalclf evaluate runs/a --prior uniform                 (corrected for a set where all classes are equally frequent)""",
+  animalclf evaluate runs/a --prior uniform                 (corrected for equally frequent classes)""",
         api.evaluate,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("--data", help="labelled pictures; default: the run's own prepared set")
+    parser.add_argument("--data", help="labelled images, or a prepared set (default: the run's own prepared set)")
     parser.add_argument(
         "--split", choices=["train", "val", "test"], help="which split of the prepared set (default: val)"
     )
     prior_argument(parser)
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.inference.evaluate import table
-    from animalclf.utils.console import console
 
     result = call(api.evaluate, arguments)
     for renderable in table(result):
         console.print(renderable)
-    return result.to_dict()
+    return Answer(result.to_dict())

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import UNREADABLE, add_command, call, prior_argument
+from animalclf.commands.common import (
+    UNREADABLE,
+    Answer,
+    add_command,
+    call,
+    prior_argument,
+    sample_submission_argument,
+)
+from animalclf.utils.console import show_line
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 60
+MAX_LISTED = 20  # unreadable images
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "predict",
         run,
-        "Classify unlabelled pictures: class probabilities a picture (Parquet) and submission.csv.",
+        "Classify unlabelled images: class probabilities of each image (Parquet) and submission.csv.",
         """  animalclf predict runs/a --data new_photos/ --out predictions/
-  animalclf predict runs/a --data competition/ --prior uniform         (its test pictures; a balanced test set)
+  animalclf predict runs/a --data competition/ --prior uniform         (its test images; a balanced test set)
   animalclf predict runs/a --data new/ --sample-submission sample_submission.csv""",
         api.predict,
     )
@@ -26,36 +38,28 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="a folder of pictures of any depth, or a Kaggle competition folder (its test pictures)",
+        help="a folder of images of any depth, or a Kaggle competition folder (its test images)",
     )
     parser.add_argument(
         "--out", help="where predictions.parquet and submission.csv go (default: RUN/predictions/<data>)"
     )
     prior_argument(parser)
-    parser.add_argument("--sample-submission", help="check the submission's ids and classes against this CSV")
-    parser.add_argument("--batch-size", type=int)
+    sample_submission_argument(parser)
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="copies of the model (default: one a GPU, or 1 on CPUs)"
+        "--batch-size", type=int, metavar="N", help="images that a replica classifies at a time (default: %(default)s)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="replicas of the model (default: one a GPU, or one a node)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from rich.text import Text
-
-    from animalclf.utils.console import console
-
+def run(arguments: argparse.Namespace) -> Answer:
     result = call(api.predict, arguments)
-    for image in result.unreadable[:20]:
-        text = f" {image.path}: {image.reason}; predicted as the most frequent class"
-        console.print(Text.assemble(("unreadable:", "yellow"), text), soft_wrap=True)
-    console.print(
-        f"{result.images:,} images, {result.images_per_s:,.0f} images/s: {result.predictions}, {result.submission}",
-        soft_wrap=True,
-    )
+    for image in result.unreadable[:MAX_LISTED]:
+        show_line(f"unreadable: {image.path}: {image.reason}; predicted as the most frequent class")
+    speed = f"{result.images:,} images, {result.images_per_s:,.0f} images/s"
+    show_line(f"{speed}: {result.predictions}, {result.submission}")
     if result.ignored:
-        console.print(
-            f"skipped {len(result.ignored):,} files that are not images by their names, such as {result.ignored[0]}",
-            soft_wrap=True,
-        )
-    return {**result.to_dict(), "exit_code": UNREADABLE if result.unreadable else 0}
+        show_line(f"skipped: {len(result.ignored):,} files without an image extension, such as {result.ignored[0]}")
+    return Answer(result.to_dict(), UNREADABLE if result.unreadable else 0)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, UNREADABLE, add_command, call, recipe_arguments
+from animalclf.commands.common import DATA_HELP, UNREADABLE, Answer, add_command, call, recipe_arguments
+from animalclf.utils.console import console
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 20
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "prepare",
         run,
-        "Read every picture once: verify, measure, find duplicates, split, and store them decoded and resized.",
+        "Read every image once: verify, measure, find duplicates, split, and store them decoded and resized.",
         """  animalclf prepare --data photos/ --out prepared/
   animalclf prepare --data labels.csv --out s3://bucket/prepared --set data.label_column=species
   animalclf prepare --data photos/ --out prepared/ --recipe vgg16        (stored large enough for VGG16's 224 px)
@@ -25,14 +29,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder or s3:// prefix for the prepared set")
-    parser.add_argument("--force", action="store_true", help="replace a prepared set of other pictures or settings")
+    parser.add_argument("--force", action="store_true", help="replace a prepared set of other images or settings")
     recipe_arguments(parser)
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.prepare.summary import summary
-    from animalclf.utils.console import console
 
     prepared = call(api.prepare, arguments)
     console.print(summary(prepared))
-    return {**prepared.info, "root": prepared.root, "exit_code": UNREADABLE if prepared.info["bad"] else 0}
+    return Answer({**prepared.info, "root": prepared.root}, UNREADABLE if prepared.info["bad"] else 0)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from animalclf.commands.common import add_command
+from rich.table import Table
+from rich.text import Text
+
+from animalclf.commands.common import Answer, add_command
 from animalclf.config import reference
+from animalclf.utils.console import console
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 10
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "recipes",
         run,
-        "List the recipes that come with the package, or show one: each key's value, what differs from the defaults, and what it means.",
+        "List the recipes that come with the package, or show one: each key with its value, default and meaning.",
         """  animalclf recipes
   animalclf recipes vgg16
   animalclf recipes runs/a/config.yaml --changed         (any recipe file; only what differs from the defaults)""",
@@ -31,32 +39,26 @@ def add(commands: Any) -> None:
     parser.add_argument("--changed", action="store_true", help="show only the keys that differ from the defaults")
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.utils.console import console
-
+def run(arguments: argparse.Namespace) -> Answer:
     if arguments.recipe is None:
         recipes = reference.recipe_summaries()
-        console.print(_table("recipes", ("recipe", "summary"), [(row["recipe"], row["summary"]) for row in recipes]))
-        return {"recipes": recipes}
-    keys = [row for row in reference.explain(arguments.recipe) if row["changed"] or not arguments.changed]
-    console.print(_table(arguments.recipe, ("key", "value", "meaning"), [_cells(row) for row in keys]))
-    return {"recipe": arguments.recipe, "keys": keys}
+        rows = [(Text(row["recipe"]), Text(row["summary"])) for row in recipes]
+        console.print(_table("recipes", ("recipe", "summary"), rows))
+        return Answer({"recipes": recipes})
+    keys = [key for key in reference.explain(arguments.recipe) if key.changed or not arguments.changed]
+    console.print(_table(arguments.recipe, ("key", "value", "meaning"), [_cells(key) for key in keys]))
+    return Answer({"recipe": arguments.recipe, "keys": [dataclasses.asdict(key) for key in keys]})
 
 
-def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
-    from rich.text import Text
-
-    value = Text(reference.shown(row["value"]))
-    if row["changed"]:
-        value.stylize("bold")
-        value.append(f" (default {reference.shown(row['default'])})", "dim")
-    return Text(row["key"]), value, Text.assemble(row["doc"], (f"\n{row['kind']}", "dim"))
+def _cells(key: reference.RecipeKey) -> tuple[Text, Text, Text]:
+    value = Text(reference.shown(key.value), "bold" if key.changed else "")
+    if key.changed:
+        value.append(f" (default {reference.shown(key.default)})", "not bold dim")
+    return Text(key.key), value, Text.assemble(f"{key.doc}\n", (key.kind, "dim"))
 
 
-def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_lines=len(columns) > 2)
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Text]]) -> Table:
+    table = Table(title=Text(title), title_justify="left", show_lines=len(columns) > 2)
     for column in columns:
         table.add_column(column, no_wrap=column in ("recipe", "key"))
     for row in rows:

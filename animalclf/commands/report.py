@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import add_command, call
+from animalclf.commands.common import Answer, add_command, call
+from animalclf.utils.console import show_line
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 80
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "report",
         run,
-        "Write report.html of a run, of several runs, or of a comparison: one page that opens offline, and its plots.",
+        "Write report.html of a run, several runs or a comparison: one page that opens offline, and its plots as PNG.",
         """  animalclf report runs/vgg16_pooled-...             (report.html in the run folder)
-  animalclf report runs/compare-...                  (again, of a comparison folder)
+  animalclf report runs/compare-...                  (of a comparison, again)
   animalclf report runs/a runs/b --out both/         (side by side; validated on the same images)""",
         api.report,
     )
@@ -31,9 +35,7 @@ def add(commands: Any) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf.utils.console import console
-
-    page = call(api.report, arguments)
-    console.print(f"report: {page.report}", soft_wrap=True)
-    return page.to_dict()
+def run(arguments: argparse.Namespace) -> Answer:
+    result = call(api.report, arguments)
+    show_line(f"report: {result.report}")
+    return Answer(result.to_dict())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
-from animalclf.commands.common import add_command
+from animalclf import submit
+from animalclf.commands.common import Answer, add_command
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 90
 
 
-def add(commands: Any) -> None:
-    from animalclf.submit import add_arguments
-
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "submit",
@@ -21,10 +23,8 @@ def add(commands: Any) -> None:
         """  animalclf submit train --data s3://bucket/photos --out s3://bucket/runs/a --recipe vgg16 --workers 4
   animalclf submit compare --data s3://bucket/photos --out s3://bucket/runs/c --recipes big_cnn,vgg16 --seeds 3""",
     )
-    add_arguments(parser)
+    submit.add_arguments(parser)
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from animalclf import submit
-
-    return {"exit_code": submit.run(arguments)}
+def run(arguments: argparse.Namespace) -> Answer:
+    return Answer({}, submit.run(arguments))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, add_command, call, recipe_arguments
+from animalclf.commands.common import DATA_HELP, Answer, add_command, call, recipe_arguments
+from animalclf.utils.console import console
+
+if TYPE_CHECKING:
+    from animalclf.commands.common import Commands
 
 ORDER = 30
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "train",
@@ -28,26 +32,30 @@ def add(commands: Any) -> None:
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", help="run folder or s3:// prefix (default: runs/<recipe>-<time>)")
     parser.add_argument(
-        "--prepared", help="where the prepared set is kept (default: beside the run folder, named by its fingerprint)"
+        "--prepared",
+        metavar="FOLDER",
+        help="where the prepared set is stored (default: next to the run folder, named by its fingerprint)",
     )
     parser.add_argument(
         "--workers",
         metavar="N|MIN:MAX",
-        help="training workers (default: one a GPU, or 1 on CPUs); 2:8 goes on with fewer when machines are lost and grows when they come",
+        help="training workers (default: one a GPU, or 1 on CPUs); 2:8: continue with fewer when machines are lost, "
+        "grow when they return",
     )
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray Train")
     parser.add_argument(
-        "--profile", action="store_true", help="write profile/trace.json.gz of a few steps; ui.perfetto.dev shows it"
+        "--profile",
+        action="store_true",
+        help="write a trace of a few steps as profile/trace.json.gz, to open with ui.perfetto.dev",
     )
     recipe_arguments(parser)
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.training.display import results_table
-    from animalclf.utils.console import console
 
     result = call(api.train, arguments)
     console.print(results_table(result))
-    return result.to_dict()
+    return Answer(result.to_dict())

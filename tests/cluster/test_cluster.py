@@ -45,9 +45,9 @@ def test_the_comparison_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
         DATA,
         "--out",
         "s3://bucket/unused",
-        "--pictures",
+        "--images",
         "120",
-        "--test-pictures",
+        "--test-images",
         "10",
     )
     assert drawn.ends() == 0, drawn.log
