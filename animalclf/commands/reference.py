@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from animalclf import cli
+from animalclf.commands import command_modules
 
 MARKDOWN = Path(__file__).parents[2] / "docs" / "cli.md"
 _INTRODUCTION = """# Command line
@@ -24,8 +24,10 @@ a cluster; `animalclf submit` does that with checks before it.
 
 def markdown() -> str:
     """The text of docs/cli.md, the same for every terminal and Python version."""
-    subparsers = next(action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
-    sections = ["\n".join(_section(name, parser)) for name, parser in subparsers.choices.items()]
+    commands = argparse.ArgumentParser(prog="animalclf").add_subparsers()
+    for module in command_modules():
+        module.add(commands)
+    sections = ["\n".join(_section(name, parser)) for name, parser in commands.choices.items()]
     return "\n".join([_INTRODUCTION, *sections])
 
 
