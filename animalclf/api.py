@@ -362,7 +362,9 @@ def ensemble(
 
 
 @_public
-def report(folders: PathLike | Sequence[PathLike], *, out: PathLike | None = None, reference: bool = False) -> ReportResult:
+def report(
+    folders: PathLike | Sequence[PathLike], *, out: PathLike | None = None, reference: bool = False
+) -> ReportResult:
     """Write report.html (one page that opens offline) and its plots: for a run, several runs, or a comparison.
 
     `out`: where they go (default: into the run or comparison folder; required for several runs). `reference`: show the
