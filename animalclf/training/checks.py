@@ -36,8 +36,8 @@ def resolve_config(config: Config) -> Config:
     from animalclf.models import weights
 
     weights.check(config.model.name, source)
-    path = source if source == "imagenet" else storage.absolute(source)
-    return replace(config, model=replace(config.model, weights=path))
+    file = config.model.weights_file
+    return replace(config, model=replace(config.model, weights=storage.absolute(file))) if file else config
 
 
 def lock_run(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:

@@ -85,7 +85,7 @@ def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers
     if not workers.maximum:
         workers = Workers.fixed(max(gpus(), 1) if use_gpu else 1)
     workers = replace(workers, use_gpu=use_gpu)
-    weights = [config.model.weights] if config.model.weights not in ("none", "imagenet") else []
+    weights = [config.model.weights_file] if config.model.weights_file else []
     resources = preflight(workers, [prepared.root, run.root, *weights])
     cache_in_memory, cache_text = choose_cache(config.train.cache, prepared)
     return Placement(workers, cache_in_memory, f"on {workers.text} ({resources}), {cache_text}")

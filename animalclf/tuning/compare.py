@@ -71,7 +71,7 @@ def compare(
         comparison_dir.check_same_data(out, stored, compared_data)
         entries = comparison_dir.known_trials(spec, out, stored)
         ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
-        weights = {trial.config.model.weights for trial in spec.trials} - {"none", "imagenet"}
+        weights = {trial.config.model.weights_file for trial in spec.trials} - {""}
         resources = preflight(trial_workers, [out, *(each.root for each in prepared), *weights])
         max_concurrent = concurrency(workers, trial_workers.use_gpu, max_concurrent)
         caches, cache_text = _cache(
