@@ -56,7 +56,11 @@ def _page(title: str, data: ReportData, parts: Sequence[tuple[Section, Content]]
 
 
 def _body(section: Section, content: Content, images: Mapping[str, str]) -> Markup:
-    svgs = {name: Markup(plots.svg(figure, name)) for name, figure in content.plots.items()}  # escaped by matplotlib
+    # matplotlib escapes the texts of a figure.
+    svgs = {
+        name: Markup(f'<figure class="wide">{plots.svg(figure, name)}</figure>')
+        for name, figure in content.plots.items()
+    }
     return Markup(render(f"{section.name}.html", **content.values, plots=svgs, thumbnails=images))
 
 

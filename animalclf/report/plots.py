@@ -67,6 +67,10 @@ def learning_curves(
     above, below = figure.subplots(2, 1)
     recipes = list(dict.fromkeys(recipe for recipe, _ in histories))
     colours = {recipe: COLOURS[number % len(COLOURS)] for number, recipe in enumerate(recipes)}
+    last_epoch = max(row.epoch for _, history in histories for row in history)
+    crosses = {
+        recipe: [row for row in reference.get(recipe, ()) if row.epoch <= last_epoch * 1.5] for recipe in recipes
+    }
     for axes, name in ((above, "accuracy"), (below, "loss")):
         for recipe, history in histories:
             epochs, colour = [row.epoch for row in history], colours[recipe]
@@ -75,15 +79,15 @@ def learning_curves(
             if name in history[-1].val:
                 marker = "." if len(history) < WHOLE_LINE_EPOCHS else ""
                 axes.plot(epochs, [row.val[name] for row in history], color=colour, linewidth=1.6, marker=marker)
-            crosses = [row for row in reference.get(recipe, ()) if row.epoch <= max(epochs) * 1.5]
-            values = [row.val[name] for row in crosses]
-            axes.plot([row.epoch for row in crosses], values, "x", color=colour, markersize=7)
+        for recipe, rows in crosses.items():
+            values = [row.val[name] for row in rows]
+            axes.plot([row.epoch for row in rows], values, "x", color=colours[recipe], markersize=7)
         axes.set_ylabel(name)
     below.set_ylim(*_loss_limits(histories))
     below.set_xlabel("epoch")
     handles = [Line2D([], [], color=colour, label=_shorten(recipe)) for recipe, colour in colours.items()]
     handles += [Line2D([], [], color=INK, label="validation"), Line2D([], [], color=INK, ls="--", label="training")]
-    if any(reference.get(recipe) for recipe in recipes):
+    if any(crosses.values()):
         handles.append(Line2D([], [], color=INK, marker="x", ls="", label="reference notebook, validation"))
     figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=8)
     return figure
