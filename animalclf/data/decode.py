@@ -1,33 +1,46 @@
 """Bytes of an image file to RGB pixels, strictly: a damaged file is refused with the reason. Plain Python.
 
-`decode` and `resize` are used by preparation and prediction alike, so that both see the same pixels.
+`decode` and `resize` are used by preparation and prediction alike, so that both see the same pixels. `decode` is the
+one boundary to the libraries that read image files: whatever they raise becomes an UnreadableImage with a reason.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from animalclf.data import jpeg
 
 MAX_PIXELS = 100_000_000
-EXIF_ORIENTATION = 0x0112
-_EXTENSIONS = {
-    "jpg": "JPEG",
-    "jpeg": "JPEG",
-    "png": "PNG",
-    "webp": "WEBP",
-    "bmp": "BMP",
-    "tif": "TIFF",
-    "tiff": "TIFF",
-    "gif": "GIF",
+_JPEG, _PNG, _TIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
+    "PNG": _PNG,
+    "TIFF": _TIFF,
+    "GIF": b"GIF8",
+    "WEBP": b"RIFF",
+    "AVIF": b"ftypavi",
 }
-# What Pillow's readers raise for damaged files; it differs by format.
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError, MemoryError)
+# Readers of Pillow that start another program, or that only name a format.
+_NOT_READ = {"EPS", "WMF", "GRIB", "BUFR", "HDF5", "MPEG", "FPX", "MIC"}
+_EXTENSIONS = {
+    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG"),
+    **dict.fromkeys(("tif", "tiff"), "TIFF"),
+    **{name.lower(): name for name in ("PNG", "WEBP", "BMP", "GIF", "AVIF")},
+}
+_EXIF_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 256, 257
+_TIFF_BITS, _TIFF_SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113
+_NODATA = (-9999, -99999, -32768, -(2**31))  # usual values of missing pixels in signed data
+_MAX_FLOAT = 1e30  # floats beyond are missing pixels too
 
 
 class UnreadableImage(Exception):
@@ -36,8 +49,8 @@ class UnreadableImage(Exception):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """`image` uint8 (H, W, 3) RGB, upright; `format` as Pillow names it; `note`: conversions and oddities ("" without
-    any)."""
+    """`image` uint8 (H, W, 3) RGB, upright; `format` as Pillow names it; `note`: conversions and oddities ("" if
+    none)."""
 
     image: np.ndarray
     format: str
@@ -46,34 +59,31 @@ class DecodedImage:
 
 def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode an image file. Applies the EXIF orientation; composites transparency on white; converts grey, palette,
-    CMYK and 16 bits; takes the first frame of an animation.
+    CMYK, 16 bits and floating point; takes the first frame of an animation.
 
     `name`: the file's, to note an extension that does not fit the content. Raises UnreadableImage.
     """
     if not data:
         raise UnreadableImage("empty file")
+    with _boundary():
+        image, format_name, notes = (
+            _decode_jpeg(data, max_pixels) if data.startswith(_JPEG) else _decode(data, max_pixels)
+        )
+        if not image.size:
+            raise UnreadableImage("no pixels")
+        if _is_single_colour(image):
+            notes.append("single colour")
     extension = name.rpartition(".")[2]
-    expected_format = _EXTENSIONS.get(extension.lower())
-    pixels = _plain_jpeg(data, max_pixels)
-    if pixels is not None and expected_format in (None, "JPEG"):
-        return DecodedImage(pixels, "JPEG")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, and of the size, which is checked here
-            with Image.open(io.BytesIO(data)) as file:
-                _check_size(file, max_pixels)
-                image, notes = _read(file, data)
-                format_name = "JPEG" if file.format == "MPO" else file.format or "unknown"
-    except UnidentifiedImageError:
-        raise UnreadableImage(_unknown_format(data)) from None
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"too large: {error}") from None
-    except _DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadableImage(f"damaged: {reason}") from None
-    if expected_format and format_name != expected_format:
+    if _EXTENSIONS.get(extension.lower(), format_name) != format_name:
         notes.append(f"{format_name} named .{extension}")
     return DecodedImage(image, format_name, ", ".join(notes))
+
+
+def from_pil(image: Image.Image) -> np.ndarray:
+    """The pixels uint8 (H, W, 3) of a Pillow image, upright, converted as `decode` converts a file's. Raises
+    UnreadableImage."""
+    with _boundary(), warnings.catch_warnings(action="ignore"):
+        return _converted(image)[0]
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -91,108 +101,56 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(multiple, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _check_size(file: Image.Image, max_pixels: int) -> None:
-    if file.width * file.height > max_pixels:
-        raise UnreadableImage(f"too large: {file.width} x {file.height} pixels (limit {max_pixels:,}; data.max_pixels)")
-
-
-def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """Pixels of a JPEG file without EXIF data and further images, in a fifth of Pillow's time; None for all other
-    files."""
-    if not data.startswith(b"\xff\xd8\xff") or not {b"Exif", b"MPF\0"}.isdisjoint(_segments(data)):
-        return None
+@contextmanager
+def _boundary() -> Iterator[None]:
+    """Turn every exception of a library into an UnreadableImage."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-        if colours not in ("YCbCr", "Gray") or height * width > max_pixels:
-            return None
-        return np.ascontiguousarray(
-            simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True)
-        )
-    except ValueError:
-        return None  # the slower path gives the reason
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        # What readers raise for damaged files differs by format and library.
+        raise UnreadableImage(_reason(error)) from error
 
 
-def _segments(data: bytes) -> list[bytes]:
-    """The first four bytes of each segment before the image data of a JPEG file: the kinds of its metadata. ["Exif"],
-    the slower path, where the segments do not lead to the image data."""
-    kinds, position = [], 2
-    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
-        kinds.append(data[position + 4 : position + 8])
-        position += 2 + int.from_bytes(data[position + 2 : position + 4])
-    return kinds if data[position : position + 2] == b"\xff\xda" else [b"Exif"]
+def _reason(error: Exception) -> str:
+    """One printable line."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: {error}"
+    known = isinstance(error, OSError | ValueError | SyntaxError) and str(error).strip()
+    text = str(error).strip() if known else f"{type(error).__name__} {error}".strip()
+    return f"damaged: {''.join(filter(str.isprintable, text.splitlines()[0]))[:200]}"
 
 
-def _read(file: Image.Image, data: bytes) -> tuple[np.ndarray, list[str]]:
-    """Pixels uint8 (H, W, 3), upright, and notes."""
-    notes = []
-    if file.format == "JPEG" and file.mode in ("RGB", "L"):
-        # Twice as fast as Pillow, and strict mode refuses files whose missing part libjpeg would fill with grey.
-        try:
-            image = simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False, strict=True)
-        except ValueError as error:
-            raise UnreadableImage(_jpeg_reason(str(error), data)) from None
-        orientation = file.getexif().get(EXIF_ORIENTATION, 1)
-        if orientation != 1:
-            notes.append("rotated by its EXIF orientation")
-            image = np.asarray(_upright(Image.fromarray(image), orientation))
-        return np.ascontiguousarray(image), notes
-    if getattr(file, "is_animated", False) and file.format != "MPO":
-        notes.append("animated, first frame used")
-        file.seek(0)
-    image, conversions = _converted(file)
-    return image, notes + conversions
+# --------------------------------------------------------------------------------------------------------------- JPEG
 
 
-def from_pil(image: Image.Image) -> np.ndarray:
-    """The pixels uint8 (H, W, 3) of a Pillow image, upright, converted as `decode` converts a file's. Raises
-    UnreadableImage."""
+def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
+    """Twice as fast as Pillow, and strict: Pillow accepts damaged Huffman codes and fills the rest with grey."""
     try:
-        return _converted(image)[0]
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UnreadableImage(f"damaged: {error}") from error
-
-
-def _converted(file: Image.Image) -> tuple[np.ndarray, list[str]]:
-    """Pixels uint8 (H, W, 3) of an image in any mode, upright, and notes."""
-    notes = []
-    file.load()
-    mode = file.mode
-    if file.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        notes.append("rotated by its EXIF orientation")
-    upright = ImageOps.exif_transpose(file)
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        notes.append("16 bits reduced to 8" if mode != "F" else "floating point scaled to 8 bits")
-        return np.repeat(_eight_bits(np.asarray(upright), mode)[:, :, None], 3, axis=2), notes
-    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        notes.append(f"{mode} converted")
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in file.info:
-        notes.append("transparency on white")
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        upright = Image.alpha_composite(white, layer)
-    return np.ascontiguousarray(np.asarray(upright.convert("RGB"))), notes
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Undo an EXIF orientation (2 to 8)."""
-    methods = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    return image.transpose(methods[orientation]) if orientation in methods else image
-
-
-def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """16-bit or floating point grey as uint8, scaled: Pillow clips, which would turn most of such an image white."""
-    if mode == "F":
-        low, high = float(values.min()), float(values.max())
-        return ((values - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8)
-    return (np.clip(values, 0, 65535).astype(np.uint32) * 255 // 65535).astype(np.uint8)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except KeyError:  # a chroma subsampling that simplejpeg does not name
+        return _decode(data, max_pixels)
+    except ValueError as error:
+        if "subsampling" in str(error):  # one that TurboJPEG does not know; libjpeg does
+            return _decode(data, max_pixels)
+        raise UnreadableImage(_jpeg_reason(str(error), data)) from None
+    _check_size(width, height, max_pixels)
+    try:
+        # Pillow converts CMYK; here it is only checked.
+        image, note = jpeg.decode(data, "CMYK" if colours in ("CMYK", "YCCK") else "RGB")
+    except ValueError as error:
+        raise UnreadableImage(_jpeg_reason(str(error), data)) from None
+    notes = [note] if note else []
+    if image.shape[2] == 4:
+        image, format_name, conversions = _decode(data, max_pixels)
+        return image, format_name, notes + conversions
+    orientation = 1
+    if jpeg.has_exif(data):
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # the metadata may be damaged
+            orientation = _orientation(Image.open(io.BytesIO(data), formats=("JPEG",)))
+    image, rotation = _upright(image, orientation)
+    return image, "JPEG", notes + rotation
 
 
 def _jpeg_reason(error: str, data: bytes) -> str:
@@ -201,13 +159,223 @@ def _jpeg_reason(error: str, data: bytes) -> str:
     return f"damaged: {error}"
 
 
+# ---------------------------------------------------------------------------------------------------- all other formats
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
+    """Pillow, and a second attempt where it gives up: without metadata, or with OpenCV."""
+    try:
+        return _decode_pillow(data, max_pixels)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # noqa: BLE001 - see _boundary
+        first = UnreadableImage(_unknown_format(data) if isinstance(error, UnidentifiedImageError) else _reason(error))
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            if data.startswith(_PNG):
+                image, format_name, notes = _decode_pillow(_without_metadata(data), max_pixels)
+                return image, format_name, [*notes, "metadata ignored"]
+            if data.startswith(_TIFF):
+                pixels, rotation = _opencv_pixels(data, max_pixels)
+                image, note = _eight_bits(pixels)
+                return _flattened(image), "TIFF", [*rotation, note] if note else rotation
+    except UnreadableImage:
+        raise
+    except Exception:  # noqa: BLE001 - see _boundary
+        raise first from None
+    raise first
+
+
+def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
+    # Pillow warns of odd metadata, and of the size, which is checked here.
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats()) as file:
+        _check_size(file.width, file.height, max_pixels)
+        image, notes = _converted(file)
+        format_name = "JPEG" if file.format == "MPO" else file.format or "unknown"
+        if _bits(file, data) > 8 and image.max() < 2**4:
+            # Pillow takes the high byte of channels of 16 bits, in which data of 12 bits are black.
+            with suppress(ValueError):
+                scaled, note = _eight_bits(_opencv_pixels(data, max_pixels, _orientation(file))[0])
+                image, notes = _flattened(scaled), [*notes, note]
+        if file.format != "MPO" and _is_animated(file):
+            notes.insert(0, "animated, first frame used")
+        return image, format_name, notes
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _NOT_READ)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UnreadableImage(f"too large: {width} x {height} pixels (limit {max_pixels:,}; data.max_pixels)")
+
+
+def _is_animated(file: Image.Image) -> bool:
+    """Asked after the first frame is decoded, because later frames may be damaged."""
+    try:
+        return bool(getattr(file, "is_animated", False))
+    except Exception:  # noqa: BLE001 - see _boundary
+        return True
+
+
+def _bits(file: Image.Image, data: bytes) -> int:
+    """Bits of a channel."""
+    if data.startswith(_PNG):
+        return data[24]
+    return int(np.max(getattr(file, "tag_v2", {}).get(_TIFF_BITS, 8)))
+
+
+def _converted(file: Image.Image) -> tuple[np.ndarray, list[str]]:
+    """Pixels uint8 (H, W, 3) of an image in any mode, upright, and notes."""
+    file.load()
+    image, notes = _rgb(file)
+    image, rotation = _upright(image, _orientation(file))
+    return image, rotation + notes
+
+
+def _rgb(file: Image.Image) -> tuple[np.ndarray, list[str]]:
+    mode = file.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        values, tags = np.asarray(file), getattr(file, "tag_v2", {})
+        if mode == "I" and _TIFF_BITS in tags and np.all(np.equal(tags.get(_TIFF_SAMPLE_FORMAT, 1), 1)):
+            values = values.view(np.uint32)  # Pillow has no unsigned mode
+        grey, note = _eight_bits(values, str(tags.get(_GDAL_NODATA, "")))
+        return np.repeat(grey[:, :, None], 3, axis=2), [note]
+    notes = [f"{mode} converted"] if mode in ("CMYK", "YCbCr", "LAB", "HSV") else []
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in file.info:
+        layer = file.convert("RGBA")
+        if layer.getchannel("A").getextrema()[1] == 0:
+            return np.ascontiguousarray(np.asarray(layer)[:, :, :3]), [*notes, "transparent everywhere, alpha ignored"]
+        notes.append("transparency on white")
+        file = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.ascontiguousarray(np.asarray(file.convert("RGB"))), notes
+
+
+def _orientation(file: Image.Image) -> int:
+    """The EXIF orientation, 1 where the metadata are damaged."""
+    try:
+        orientation = file.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - see _boundary
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> tuple[np.ndarray, list[str]]:
+    """Undo an EXIF orientation (2 to 8) of (H, W, 3), with a note."""
+    if not 2 <= orientation <= 8:
+        return image, []
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image), ["rotated by its EXIF orientation"]
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """A PNG file with only the chunks of its pixels and its EXIF data."""
+    parts, position = [_PNG], len(_PNG)
+    while position + 12 <= len(data):
+        stop = position + 12 + int.from_bytes(data[position : position + 4])
+        if data[position + 4 : position + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            parts.append(data[position:stop])
+        elif data[position + 4 : position + 8] == b"eXIf":  # also with a wrong checksum
+            parts += [data[position : stop - 4], zlib.crc32(data[position + 4 : stop - 4]).to_bytes(4)]
+        position = stop
+    return b"".join(parts)
+
+
+def _opencv_pixels(data: bytes, max_pixels: int, orientation: int = 1) -> tuple[np.ndarray, list[str]]:
+    """(H, W) or (H, W, C) in RGB order, of the file's own type, upright, with a note. A TIFF file's own orientation is
+    used. Raises ValueError where OpenCV does not read it."""
+    if data.startswith(_TIFF):
+        header = data[:16] if b"+" in data[:4] else data[:8]
+        directory, file = TiffImagePlugin.ImageFileDirectory_v2(header), io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        _check_size(directory[_TIFF_WIDTH], directory[_TIFF_HEIGHT], max_pixels)
+        orientation = directory.get(_EXIF_ORIENTATION, 1)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if pixels is None:
+        raise ValueError("OpenCV cannot read it")
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
+    return _upright(pixels, orientation)
+
+
+def _flattened(image: np.ndarray) -> np.ndarray:
+    """uint8 (H, W), (H, W, 3), or (H, W, 4) on white, as (H, W, 3)."""
+    if image.ndim == 3 and image.shape[2] not in (3, 4):
+        raise ValueError(f"{image.shape[2]} channels")
+    return from_pil(Image.fromarray(image))
+
+
+def _eight_bits(values: np.ndarray, nodata: str = "") -> tuple[np.ndarray, str]:
+    """Values of any type as uint8, scaled over those that are finite and not `nodata` (GDAL's tag), and a note. Pillow
+    clips, which would turn most of such an image white or black. Other values become 0.
+
+    Integers of 0 to 65,535 are scaled from 16 bits, or from as many as they use where that is at most 12. All others
+    are scaled from their minimum to their maximum. Raises UnreadableImage where no value is left.
+    """
+    if values.dtype == np.uint8:
+        return values, ""
+    valid = np.isfinite(values)
+    if values.dtype.kind != "u":
+        valid &= np.abs(values, dtype=np.float64) < _MAX_FLOAT
+        missing = {float(value) for value in _NODATA if valid.any() and values[valid].min() == value}
+        with suppress(ValueError):
+            missing.add(float(nodata.strip("\0 ")))
+        valid &= ~np.isin(values, list(missing))
+    if not valid.any():
+        raise UnreadableImage("no finite values")
+    low, high = values[valid].min(), values[valid].max()
+    if values.dtype.kind in "ui" and low >= 0 and high <= 65535:
+        bits = 16 if high >= 2**12 else max(8, int(high).bit_length())
+        scaled = np.clip(values, 0, 65535).astype(np.uint32) * 255 // (2**bits - 1)
+        note = f"scaled from {bits} bits"
+    elif values.dtype.kind in "ui":
+        scaled = ((values - float(low)) * (255 / max(float(high) - float(low), 1))).round()
+        note = f"scaled from {8 * values.dtype.itemsize} bits"
+    else:
+        scaled = ((np.where(valid, values, low) - float(low)) * (255 / max(float(high) - float(low), 1e-12))).round()
+        note = "scaled from floating point"
+    return np.where(valid, scaled, 0).astype(np.uint8), note if valid.all() else f"{note}, missing values black"
+
+
+def _is_single_colour(image: np.ndarray) -> bool:
+    return bool((image[::16, ::16] == image[0, 0]).all() and (image == image[0, 0]).all())
+
+
 def _unknown_format(data: bytes) -> str:
     """The reason for bytes that no reader knows."""
-    head = data[:512].lstrip().lower()
+    head, brand = data[:512].lstrip().lower(), data[8:12].lower()
+    if data[4:8] == b"ftyp" and brand[:3] in (b"hei", b"hev", b"mif", b"msf"):
+        return "HEIC image, which is not supported; convert it to JPEG or PNG"
+    if data[4:8] == b"ftyp" and brand[:3] != b"avi":
+        return "video, not an image"
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "JPEG XL image, which is not supported; convert it to JPEG or PNG"
+    for format_name, magic in _MAGIC.items():
+        if data.startswith(magic) or data[4:].startswith(magic):
+            return f"damaged: no whole header of a {format_name} file ({len(data):,} bytes)"
+    if b"<svg" in head:
+        return "SVG drawing, not an image of pixels"
+    if head.startswith((b"%pdf", b"%!ps", b"\xc5\xd0\xd3\xc6")):
+        return "PDF or PostScript document, not an image of pixels"
+    if head.startswith(b"version https://git-lfs"):
+        return "pointer of Git LFS, not an image; get the file with: git lfs pull"
     if head.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) or b"<html" in head:
         return "HTML page, not an image"
-    if head.startswith(b"<svg"):
-        return "SVG drawing, not an image of pixels"
+    if head.startswith((b"pk\x03\x04", b"\x1f\x8b", b"rar!", b"7z\xbc\xaf")):
+        return "archive, not an image; unpack it"
     if not data.strip(b"\0"):
         return f"{len(data):,} zero bytes, not an image"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in data[:256]):

@@ -1,0 +1,95 @@
+"""JPEG files to RGB pixels: strict about lost pixels, tolerant of all other faults. Plain Python.
+
+libjpeg reports only the first of its warnings. So a file with a warning is repaired (standard header segments, no bytes
+outside of segments, an end marker) and decoded again. A warning that says nothing about the pixels is then gone; a
+premature end or a bad Huffman code remains, because the compressed data stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import simplejpeg
+
+START, END = b"\xff\xd8", b"\xff\xd9"
+_SOF, _SOS, _APP0, _APP14, _COMMENT = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA}, 0xDA, 0xE0, 0xEE, 0xFE
+_SEQUENTIAL = {0xC0, 0xC1}
+_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}
+_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+
+
+def decode(data: bytes, colorspace: str = "RGB") -> tuple[np.ndarray, str]:
+    """Pixels uint8 (H, W, C) of the first image, and a note about faults that lose no pixels ("" without any). Raises
+    ValueError with the reason where pixels are lost or the kind of JPEG is not supported."""
+    try:
+        return _strict(data, colorspace), ""
+    except ValueError as error:
+        warning = str(error)
+    repaired = _repaired(data)
+    try:
+        return _strict(repaired, colorspace), f"JPEG repaired: {warning}"
+    except ValueError as error:
+        reason = str(error)
+    if padding := re.search(r"(\d+) extraneous bytes before marker 0xd9", reason):
+        # The scan is complete: these bytes follow its last block.
+        return _strict(repaired[: -2 - int(padding[1])] + END, colorspace), f"JPEG repaired: {reason}"
+    raise ValueError(reason)
+
+
+def has_exif(data: bytes) -> bool:
+    """True where the file may have EXIF data: where it does, or where its header segments are not contiguous."""
+    position = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
+        if data[position + 4 : position + 8] == b"Exif":
+            return True
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+    return data[position : position + 2] != b"\xff\xda"
+
+
+def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker codes and bytes of the segments of the first image; a scan's segment includes its compressed data.
+    Bytes between segments are left out."""
+    position = 2
+    while (start := data.find(b"\xff", position)) >= 0 and start + 1 < len(data):
+        marker = data[start + 1]
+        if marker == END[1]:
+            return
+        if marker == 0xFF or marker in _STANDALONE:
+            position = start + (1 if marker == 0xFF else 2)
+            continue
+        stop = start + 2 + max(2, int.from_bytes(data[start + 2 : start + 4]))
+        if marker == _SOS:
+            scan_end = _SCAN_END.search(data, stop)
+            stop = scan_end.start() if scan_end else len(data.rstrip(b"\xff"))
+        yield marker, data[start:stop]
+        position = stop
+
+
+def _strict(data: bytes, colorspace: str) -> np.ndarray:
+    """Raises ValueError at any warning."""
+    return np.ascontiguousarray(
+        simplejpeg.decode_jpeg(data, colorspace=colorspace, fastdct=False, fastupsample=False, strict=True)
+    )
+
+
+def _repaired(data: bytes) -> bytes:
+    parts = list(segments(data))
+    frame = next((marker for marker, _ in parts if marker in _SOF), 0)
+    components = next((segment[9] for marker, segment in parts if marker in _SOF and len(segment) > 9), 3)
+    repaired = [START]
+    for marker, segment in parts:
+        if marker == _APP0 and segment[4:9] == b"JFIF\0":
+            repaired.append(_JFIF)
+        elif marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) == 16:
+            transform = segment[15] if segment[15] <= 2 else (2 if components == 4 else 1)
+            repaired.append(segment[:15] + bytes([transform]))
+        elif marker == _SOS and frame in _SEQUENTIAL:
+            # A sequential scan has all 64 coefficients at full precision, whatever its parameters are.
+            stop = 5 + 2 * segment[4] if len(segment) > 4 else len(segment)
+            repaired.append(segment[:stop] + b"\x00\x3f\x00" + segment[stop + 3 :])
+        elif not (_APP0 <= marker < _APP0 + 16 or marker == _COMMENT):
+            repaired.append(segment)
+    return b"".join(repaired) + END
