@@ -137,8 +137,8 @@ def main() -> None:
     result: dict[str, Any] = {"pictures": len(names), "seconds": time.perf_counter() - start}
     flagged = found[found["how"] != ""]
     pairs = [
-        (names[row], names[other], float(sure), how)
-        for row, other, sure, how in flagged[["partner", "confidence", "how"]].itertuples()
+        find.DuplicatePair(names[row], names[partner], float(confidence), how)
+        for row, partner, confidence, how in flagged[["partner", "confidence", "how"]].itertuples()
     ]
     result["flagged"] = [{"picture": a, "partner": b, "confidence": sure, "how": how} for a, b, sure, how in pairs]
     chosen = np.random.default_rng(0).permutation(len(names))[: options.sample]

@@ -362,7 +362,7 @@ def test_a_missing_file_is_a_row_and_a_refused_store_stops_the_prediction(image_
     folder, contents = image_folder
     block = classify._read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
     assert (
-        block["status"].tolist()[-1] == "not there any more"
+        block["status"].tolist()[-1] == "file not found"
         and block["status"].tolist().count("ok") == 8
         and set(block["failed"]) == {""}
     )

@@ -16,9 +16,9 @@ from animalclf.prepare.sources import SOURCES, Location, Source, SourceReader
 
 
 def jpeg(seed=0):
-    sink = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)).save(sink, "JPEG")
-    return sink.getvalue()
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def tree(root, *paths, content=None):
@@ -28,7 +28,7 @@ def tree(root, *paths, content=None):
     return str(root)
 
 
-def found(root, **options):
+def find(root, **options):
     return sources.find(str(root), Data(), **options)
 
 
@@ -44,7 +44,7 @@ def test_class_folders_of_every_spelling(tmp_path):
         "cane/.hidden.jpg",
     )
     tree(tmp_path, "__MACOSX/cane/._a.jpg", ".git/x.jpg", "cane/Thumbs.db")
-    source = found(tmp_path)
+    source = find(tmp_path)
     assert source.kind == "class folders" and source.ignored == ["cane/notes.txt"]
     rows = source.files
     assert list(rows["path"]) == sorted(
@@ -58,24 +58,24 @@ def test_class_folders_of_every_spelling(tmp_path):
     )
 
 
-def test_a_link_back_up_is_not_followed_for_ever(tmp_path):
+def test_a_link_to_a_parent_folder_ends(tmp_path):
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
     os.symlink(tmp_path, tmp_path / "a" / "loop")
     os.symlink(tmp_path / "nowhere.jpg", tmp_path / "b" / "dead.jpg")
-    assert list(found(tmp_path).files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
+    assert list(find(tmp_path).files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path):
+def test_a_name_that_is_not_text_is_refused(tmp_path):
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
     with open(os.fsencode(tmp_path / "b") + b"/\xff.jpg", "wb") as file:
         file.write(jpeg())
-    with pytest.raises(UserError, match=r"not readable text.*rename"):
-        found(tmp_path)
+    with pytest.raises(UserError, match=r"not printable text.*rename"):
+        find(tmp_path)
 
 
 def test_split_folders(tmp_path):
     tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "validation/a/3.jpg", "test/b/4.jpg")
-    source = found(tmp_path)
+    source = find(tmp_path)
     assert list(source.files["split"]) == ["test", "train", "train", "val"] and list(source.files["label"]) == [
         "b",
         "a",
@@ -95,7 +95,7 @@ def test_the_competition_folder(tmp_path, deeper):
         f"test_images/{test}10.jpeg",
     )
     (tmp_path / "sample.csv").write_text("id,category\n0.jpeg,cane\n10.jpeg,cane\n")
-    source = found(tmp_path)
+    source = find(tmp_path)
     assert (
         source.kind == "kaggle"
         and list(source.files["path"]) == ["cane/1.jpeg", "ragno/2.jpeg"]
@@ -104,7 +104,7 @@ def test_the_competition_folder(tmp_path, deeper):
     assert source.root == str(tmp_path / f"train_images/{deeper}").rstrip("/") and source.sample_submission == str(
         tmp_path / "sample.csv"
     )
-    unlabelled = found(tmp_path, labelled=False)
+    unlabelled = find(tmp_path, labelled=False)
     assert list(unlabelled.files["path"]) == ["0.jpeg", "10.jpeg"] and unlabelled.sample_submission == str(
         tmp_path / "sample.csv"
     )
@@ -112,34 +112,34 @@ def test_the_competition_folder(tmp_path, deeper):
 
 def test_an_unlabelled_folder(tmp_path):
     tree(tmp_path, "x.jpg", "deep/y.png")
-    assert list(found(tmp_path, labelled=False).files["path"]) == ["deep/y.png", "x.jpg"]
+    assert list(find(tmp_path, labelled=False).files["path"]) == ["deep/y.png", "x.jpg"]
 
 
 @pytest.mark.parametrize(
     "paths, message",
     [
         ([], "no such folder"),
-        (["a/readme.md"], "no pictures in it .but 1 other files, such as a/readme.md"),
-        (["a/1.jpg", "2.jpg"], "outside any class folder, such as 2.jpg"),
+        (["a/readme.md"], "no images found .*1 other files, such as a/readme.md"),
+        (["a/1.jpg", "2.jpg"], "1 images are outside any class folder, such as 2.jpg"),
         (["a/1.jpg", "a/2.jpg"], "only one class, 'a'"),
-        (["a/1.jpg", "b/2.jpg", "c/x.txt"], "class folders without pictures: c"),
-        (["test_images/1.jpg"], "no pictures in train_images"),
+        (["a/1.jpg", "b/2.jpg", "c/x.txt"], "class folders without images: c"),
+        (["test_images/1.jpg"], "no images in train_images"),
     ],
 )
 def test_wrong_layouts_are_explained(tmp_path, paths, message):
     root = tmp_path / "data"
     tree(root, *paths)
     with pytest.raises(UserError, match=message):
-        found(root)
+        find(root)
 
 
 def test_empty_folder_and_archive(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures in it"):
-        found(tmp_path / "empty")
+    with pytest.raises(UserError, match="no images found"):
+        find(tmp_path / "empty")
     (tmp_path / "archive.zip").write_bytes(b"PK")
     with pytest.raises(UserError, match="unpack it"):
-        found(tmp_path / "archive.zip")
+        find(tmp_path / "archive.zip")
 
 
 def table(tmp_path, text, encoding="utf-8", name="labels.csv"):
@@ -166,10 +166,13 @@ def test_tables(tmp_path):
         ("file,label\npics/a.jpg,x\n", "no column 'path', only 'file', 'label'.*data.path_column"),
         ("path,labels\npics/a.jpg,x\n", "did you mean 'labels'"),
         ("path,label\npics/a.jpg,x\npics/z.jpg,y\n", "1 of 2 files do not exist, such as .*z.jpg"),
-        ("path,label\npics/a.jpg,x\npics/a.jpg,x\n", "1 rows name a picture that an earlier row names.*line 3"),
+        ("path,label\npics/a.jpg,x\npics/a.jpg,x\n", "1 rows name the same image as an earlier row.*line 3"),
         ("path,label\npics/a.jpg,x\npics/b.jpg,\n", "1 rows have no label: line 3"),
         ("path,label\n,x\npics/b.jpg,y\n", "1 rows have no path: line 2"),
-        ("path,label,split\npics/a.jpg,x,train\npics/b.jpg,y,dev\n", "other than train, val, test: line 3"),
+        (
+            "path,label,split\npics/a.jpg,x,train\npics/b.jpg,y,dev\n",
+            "other than train, val, test in the column .split.: line 3",
+        ),
         ("path,label\npics/a.jpg,x\npics/b.jpg,x\n", "only one class, 'x'"),
         ("", "cannot be read as a table"),
     ],
@@ -189,14 +192,14 @@ def test_unknown_encoding(tmp_path):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts this process's threads in /proc")
 def test_reading_a_parquet_table_leaves_no_thread_behind():
-    """A thread of Arrow that outlives the command aborts it now and then, after its work is done."""
+    """An Arrow thread that outlives the command can abort it after its work is done."""
     code = """
 import io, os, pandas as pd
 from animalclf.utils import storage
-sink = io.BytesIO()
-pd.DataFrame({"label": ["cat", "dog"] * 500}).to_parquet(sink)
+file = io.BytesIO()
+pd.DataFrame({"label": ["cat", "dog"] * 500}).to_parquet(file)
 before = len(os.listdir("/proc/self/task"))
-table = storage.as_table(sink.getvalue())
+table = storage.as_table(file.getvalue())
 print(len(table), len(os.listdir("/proc/self/task")) - before)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
@@ -207,16 +210,16 @@ print(len(table), len(os.listdir("/proc/self/task")) - before)
 
 def test_the_inputs_hash_changes_with_any_file_or_setting(tmp_path):
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
-    first = sources.inputs_hash(found(tmp_path), Data())
-    assert first == sources.inputs_hash(found(tmp_path), Data())
-    assert first != sources.inputs_hash(found(tmp_path), Data(val=0.3))
+    first = sources.inputs_hash(find(tmp_path), Data())
+    assert first == sources.inputs_hash(find(tmp_path), Data())
+    assert first != sources.inputs_hash(find(tmp_path), Data(val=0.3))
     os.utime(tmp_path / "a" / "1.jpg", ns=(1, 1))
-    assert first != sources.inputs_hash(found(tmp_path), Data())
+    assert first != sources.inputs_hash(find(tmp_path), Data())
 
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A bucket on a real S3 server of this machine."""
+    """The client of a local S3 server with a bucket `photos`."""
     import boto3
     import s3fs
     from moto.server import ThreadedMotoServer
@@ -233,7 +236,7 @@ def bucket(monkeypatch):
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     client = boto3.client("s3")
-    client.create_bucket(Bucket="pictures")
+    client.create_bucket(Bucket="photos")
     yield client
     server.stop()
     s3fs.S3FileSystem.clear_instance_cache()
@@ -241,21 +244,21 @@ def bucket(monkeypatch):
 
 def test_a_bucket_like_a_folder(bucket, tmp_path):
     for name in ("set/a/1.jpg", "set/b b/ü.PNG", "set/b b/notes.txt"):
-        bucket.put_object(Bucket="pictures", Key=name, Body=jpeg())
-    source = sources.find("s3://pictures/set/", Data())
+        bucket.put_object(Bucket="photos", Key=name, Body=jpeg())
+    source = sources.find("s3://photos/set/", Data())
     assert (
-        source.root == "s3://pictures/set"
+        source.root == "s3://photos/set"
         and list(source.files["path"]) == ["a/1.jpg", "b b/ü.PNG"]
         and list(source.files["label"]) == ["a", "b b"]
     )
     assert source.ignored == ["b b/notes.txt"] and source.files["stamp"].nunique() >= 1
     bucket.put_object(
-        Bucket="pictures", Key="labels.csv", Body=b"path,label\nset/a/1.jpg,x\ns3://pictures/set/b b/\xc3\xbc.PNG,y\n"
+        Bucket="photos", Key="labels.csv", Body=b"path,label\nset/a/1.jpg,x\ns3://photos/set/b b/\xc3\xbc.PNG,y\n"
     )
-    assert list(sources.find("s3://pictures/labels.csv", Data()).files["label"]) == ["x", "y"]
+    assert list(sources.find("s3://photos/labels.csv", Data()).files["label"]) == ["x", "y"]
     before = sources.inputs_hash(source, Data())
-    bucket.put_object(Bucket="pictures", Key="set/a/1.jpg", Body=jpeg(5))
-    assert before != sources.inputs_hash(sources.find("s3://pictures/set/", Data()), Data())
+    bucket.put_object(Bucket="photos", Key="set/a/1.jpg", Body=jpeg(5))
+    assert before != sources.inputs_hash(sources.find("s3://photos/set/", Data()), Data())
 
 
 def test_bucket_errors_are_explained(bucket, monkeypatch):
@@ -264,18 +267,18 @@ def test_bucket_errors_are_explained(bucket, monkeypatch):
     with pytest.raises(UserError, match="no such"):
         sources.find("s3://nowhere/set", Data())
     with pytest.raises(UserError, match="no such folder"):
-        sources.find("s3://pictures/nothing", Data())
+        sources.find("s3://photos/nothing", Data())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(UserError, match="cannot be reached"):
-        sources.find("s3://pictures/set", Data())
+        sources.find("s3://photos/set", Data())
     with pytest.raises(UserError, match="not supported"):
-        sources.find("bogus://pictures/set", Data())
+        sources.find("bogus://photos/set", Data())
 
 
-def test_a_registered_kind_of_source_is_found_and_named_in_nothing_else(tmp_path):
+def test_a_registered_kind_of_source_needs_no_other_edit(tmp_path):
     class Numbered(SourceReader):
-        """A text file with a line "path label" an image."""
+        """A text file with one line "path label" per image."""
 
         priority = 70
 
@@ -289,12 +292,12 @@ def test_a_registered_kind_of_source_is_found_and_named_in_nothing_else(tmp_path
 
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
     (tmp_path / "labels.txt").write_text("a/1.jpg cat\nb/2.jpg dog\n")
-    with pytest.raises(UserError, match="no pictures in it"):
-        found(tmp_path / "labels.txt")
+    with pytest.raises(UserError, match="no images found"):
+        find(tmp_path / "labels.txt")
     SOURCES.register("numbered")(Numbered)
     try:
-        source = found(tmp_path / "labels.txt")
+        source = find(tmp_path / "labels.txt")
         assert source.kind == "numbered" and list(source.files["label"]) == ["cat", "dog"]
-        assert found(tmp_path).kind == "class folders"
+        assert find(tmp_path).kind == "class folders"
     finally:
         SOURCES.unregister("numbered")

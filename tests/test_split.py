@@ -1,4 +1,4 @@
-"""The split: shares, groups, seeds, folds, given splits, and the classes that cannot be split."""
+"""The split: fractions, groups, seeds, folds, given splits, and classes that cannot be split."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ def counts(table: pd.DataFrame, result: np.ndarray) -> dict[tuple[str, str], int
     return dict(Counter(zip(table["label"], result, strict=True)))
 
 
-def test_shares_are_met_in_every_class() -> None:
+def test_fractions_hold_in_every_class() -> None:
     table = manifest(["a"] * 100 + ["b"] * 37 + ["c"] * 2)
-    found = counts(table, split(table, Data(val=0.2, test=0.1)))
-    assert found == {
+    assert counts(table, split(table, Data(val=0.2, test=0.1))) == {
         ("a", "train"): 70,
         ("a", "val"): 20,
         ("a", "test"): 10,
@@ -47,7 +46,7 @@ def test_shares_are_met_in_every_class() -> None:
     }
 
 
-def test_the_order_of_the_rows_and_a_moved_file_do_not_matter_and_the_seed_does() -> None:
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_the_rows() -> None:
     table = manifest(["a"] * 60 + ["b"] * 40, group=[number // 3 for number in range(60)] + list(range(100, 140)))
     result = split(table, Data())
     shuffled = table.sample(frac=1, random_state=5)
@@ -57,13 +56,13 @@ def test_the_order_of_the_rows_and_a_moved_file_do_not_matter_and_the_seed_does(
     assert list(split(table, Data(split_seed=1))) != list(result)
 
 
-def test_a_larger_validation_share_contains_the_smaller_one() -> None:
+def test_a_larger_validation_split_contains_the_smaller_one() -> None:
     table = manifest(["a"] * 100)
     small, large = split(table, Data(val=0.1)) == "val", split(table, Data(val=0.2)) == "val"
     assert (large | ~small).all() and small.sum() == 10 and large.sum() == 20
 
 
-def test_groups_stay_whole_and_shares_hold_within_one_group() -> None:
+def test_groups_stay_whole_and_fractions_hold_within_one_group() -> None:
     generator = np.random.default_rng(0)
     sizes = np.concatenate([[50, 20], generator.integers(1, 6, 60)])
     table = manifest(["a"] * int(sizes.sum()), group=np.repeat(np.arange(62), sizes).tolist())
@@ -72,8 +71,8 @@ def test_groups_stay_whole_and_shares_hold_within_one_group() -> None:
         table["split"] = ""
         table["split"] = split(table, config)
         assert (table.groupby("group")["split"].nunique() == 1).all() and len(straddling(table)) == 0
-        for name, share in (("val", 0.25), ("test", 0.15)):
-            assert abs((table["split"] == name).sum() - share * len(table)) <= 5
+        for name, fraction in (("val", 0.25), ("test", 0.15)):
+            assert abs((table["split"] == name).sum() - fraction * len(table)) <= 5
 
 
 def test_one_giant_group_does_not_empty_a_split() -> None:
@@ -83,14 +82,14 @@ def test_one_giant_group_does_not_empty_a_split() -> None:
     assert counts(table, split(table, Data(val=0.9))) == {("a", "train"): 1, ("a", "val"): 2}
 
 
-def test_contradictory_labels_stay_on_one_side() -> None:
+def test_duplicates_with_different_labels_are_in_one_split() -> None:
     table = manifest(["a"] * 10 + ["b"] * 10, group=[*range(8), 90, 90, 90, *range(11, 19), 8])
     for seed in range(8):
         result = split(table, Data(split_seed=seed, val=0.5))
         assert len(set(result[[8, 9, 10]])) == 1
 
 
-def test_rows_set_aside_get_no_split_and_do_not_count() -> None:
+def test_unreadable_images_get_no_split_and_do_not_count() -> None:
     table = manifest(["a"] * 10 + ["b"] * 2)
     table.loc[[0, 1, 2, 3, 4], "status"] = "empty file"
     result = split(table, Data(val=0.4))
@@ -110,19 +109,19 @@ def test_folds_partition_the_data_and_every_class_is_in_each() -> None:
     assert (seen == 1).all()
 
 
-def test_folds_leave_the_test_split_alone() -> None:
+def test_all_folds_have_the_same_test_split() -> None:
     table = manifest(["a"] * 50 + ["b"] * 50)
     tests = [split(table, Data(folds=4, fold=fold, test=0.2)) == "test" for fold in range(4)]
-    assert tests[0].sum() == 20 and all((other == tests[0]).all() for other in tests)
+    assert tests[0].sum() == 20 and all((fold_test == tests[0]).all() for fold_test in tests)
 
 
-def test_given_splits_are_kept() -> None:
+def test_given_splits_are_not_changed() -> None:
     given = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
     table = manifest(["a"] * 10 + ["b"] * 10, given=given * 2)
     assert list(split(table, Data(val=0.5, test=0.3))) == given * 2
 
 
-def test_without_a_given_validation_it_is_taken_from_train() -> None:
+def test_without_a_given_validation_split_it_is_filled_from_train() -> None:
     table = manifest(["a"] * 20 + ["b"] * 20, given=(["train"] * 15 + ["test"] * 5) * 2)
     result = split(table, Data(val=0.2, test=0.5))
     assert list(result[table["split"] == "test"]) == ["test"] * 10
@@ -131,7 +130,7 @@ def test_without_a_given_validation_it_is_taken_from_train() -> None:
     }
 
 
-def test_a_free_copy_joins_the_given_side_and_given_contradictions_are_found() -> None:
+def test_a_duplicate_follows_a_given_split_and_groups_across_splits_are_found() -> None:
     table = manifest(
         ["a"] * 8 + ["b"] * 4,
         group=[0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9],
@@ -145,33 +144,33 @@ def test_a_free_copy_joins_the_given_side_and_given_contradictions_are_found() -
 @pytest.mark.parametrize(
     ("table", "config", "text"),
     [
-        (manifest(["a", "a", "lone"]), Data(), "class 'lone' has only one picture"),
+        (manifest(["a", "a", "lone"]), Data(), "class 'lone' has only one image"),
         (
             manifest(["a", "a", "same", "same"], group=[0, 1, 2, 2]),
             Data(),
-            r"class 'same' has only duplicates of one picture \(2 files\)",
+            r"class 'same' has only duplicates of one image \(2 files\)",
         ),
-        (manifest(["a"] * 9 + ["b"] * 2), Data(folds=3), "class 'b' has only 2 different pictures.*lower data.folds"),
-        (manifest(["a", "a", "b"], group=[0, 1, 1]), Data(val=0), "class 'b' has no picture to train on"),
+        (manifest(["a"] * 9 + ["b"] * 2), Data(folds=3), "class 'b' has only 2 different images.*lower data.folds"),
+        (manifest(["a", "a", "b"], group=[0, 1, 1]), Data(val=0), "class 'b' has no image to train on"),
         (
             manifest(["a", "a", "b", "b"], given=["train", "val", "val", "test"]),
             Data(),
-            "class 'b' has no picture to train on",
+            "class 'b' has no image to train on",
         ),
         (
             manifest(["a"] * 4, given=["train", "train", "val", "val"]),
             Data(folds=2),
-            "'split' names the validation pictures already",
+            r"already has validation images .column 'split'",
         ),
         (manifest(["a"] * 4, given=["train", "train", "dev", "val"]), Data(), "'dev' is not a split"),
     ],
 )
-def test_what_cannot_be_split_is_named_with_the_remedy(table: pd.DataFrame, config: Data, text: str) -> None:
+def test_a_class_that_cannot_be_split_is_named_with_the_remedy(table: pd.DataFrame, config: Data, text: str) -> None:
     with pytest.raises(UserError, match=text):
         split(table, config)
 
 
-def test_without_validation_one_picture_is_enough() -> None:
+def test_without_validation_one_image_is_enough() -> None:
     table = manifest(["a", "a", "lone"])
     assert set(split(table, Data(val=0))) == {"train"}
     assert split(table, Data(val=0, test=0.6))[2] == "train"

@@ -1,8 +1,10 @@
-"""The first stage of the search for duplicates: which parts of images are as like others, at low frequencies, as duplicates are.
+"""The first stage of the search for duplicates: pairs of a part of one image and another whole image with similar low
+frequencies.
 
-A part, mirrored and turned in all ways, is compared with whole pictures: of a cosine transform, mirroring only changes signs and turning by 90
-degrees swaps the axes. Large sets are sorted into cells of pictures that are like one another, and a part is compared with the pictures of the cells
-that are most like it (an inverted file: Sivic, Zisserman 2003). Pictures are mirrored so that they suit their cell best, which makes cells narrower.
+A part is compared in all mirrorings and rotations by 90 degrees: in a cosine transform, mirroring only changes signs
+and rotating swaps the axes. Large sets are clustered into cells of similar images, and a part is compared only with the
+images of the cells closest to it (an inverted file: Sivic, Zisserman 2003). Each image is mirrored to fit its cell
+best, which makes the cells narrower.
 """
 
 from __future__ import annotations
@@ -14,85 +16,88 @@ import numpy as np
 
 SIDE = 40  # of the thumbnail, pixels
 FREQUENCIES = 8
-LIKELY = 0.72  # about 1 in 1,000 pictures is as like another by chance; 99 % of the pictures cropped by 10 % a side are more like theirs
-TILE = 512  # pictures whose parts are compared at a time
-SLICE, WIDTH = (
-    1024,
-    256,
-)  # so many parts are compared with so many pictures of a cell at a time: all of it stays in the processor's cache
-EXACT = 2048  # up to so many pictures, all are compared with all; more are sorted into as many cells as the square root of their number
-# A part is compared with the cells that are more like it than the mean by so many standard deviations, one in forty. Of 4,750 real photographs
-# modified in nineteen ways, among 20,000 others, that keeps 99.8 % of the pairs that comparing with all finds, and 99.1 % of those of each way.
-ABOVE = 2.0
-CENTRES = 128  # compared with all parts of a tile at a time
+# Of unrelated images, 1 in 1,000 has at least this cosine similarity; of images cropped by 10 % on each side, 99 % have
+# it with their original.
+MIN_SIMILARITY = 0.72
+TILE = 512  # images whose parts are compared at a time
+QUERY_BLOCK, IMAGE_BLOCK = 1024, 256  # parts and images of one matrix product, which fits the processor's cache
+MAX_EXHAUSTIVE = 2048  # more images than this are clustered, into as many cells as the square root of their number
+# A part is compared with the cells whose similarity is this many standard deviations above the mean: one in forty. With
+# 4,750 real photographs, modified in nineteen ways, among 20,000 others, that finds 99.8 % of the pairs of an
+# exhaustive comparison, and at least 99.1 % for each way.
+CELL_DEVIATIONS = 2.0
+CENTRE_BLOCK = 128  # cell centres compared with all parts of a tile at a time
 
-# Parts of a picture (edges as shares: top, bottom, left, right) by which cropped duplicates are known. Edges lie on whole pixels of the thumbnail.
-# A crop is recognised when its edges are within about 5 % of one of these.
+# Parts of an image that identify cropped duplicates: edges as fractions (top, bottom, left, right), on whole pixels of
+# the thumbnail. A crop is found when its edges are within about 5 % of those of a part.
 _EDGES = ((0.075, 0.925), (0.0, 1.0), (0.0, 0.85), (0.15, 1.0))
 PARTS = np.array([(*rows, *columns) for rows in _EDGES for columns in _EDGES], np.float32)
-WHOLE, MIDDLE = 5, 0  # places in PARTS
-QUERIES = [
-    *range(len(PARTS)),
+WHOLE, MIDDLE = 5, 0  # indices in PARTS
+ROTATED = (
     MIDDLE,
     WHOLE,
-]  # the last two turned by 90 degrees; of all parts it would take twice the time
+)  # the parts that are also compared rotated by 90 degrees; with all parts the search would take twice the time
+QUERIES = [*range(len(PARTS)), *ROTATED]
 
-# Mirroring: bit 1 across, bit 2 down; done twice it is undone. In the order of its number, the signs that it gives to the frequencies.
+# A mirroring is a number of two bits: 1 across, 2 down. MIRRORINGS: the signs of the frequencies for each, float32 (4,
+# 64).
 _SIGN = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(np.float32)
-MIRRORED = np.stack([np.outer(down, across).ravel() for down in (_SIGN**2, _SIGN) for across in (_SIGN**2, _SIGN)])
-# What a hit means, by query and mirroring. Symmetries: 4 axes swapped, after 2 flipped down + 1 across (mirroring comes after the swap).
+MIRRORINGS = np.stack([np.outer(down, across).ravel() for down in (_SIGN**2, _SIGN) for across in (_SIGN**2, _SIGN)])
+# The crop and the symmetry of each query in each mirroring. A symmetry is a number of three bits: 1 across, 2 down,
+# then 4 axes swapped.
 _CROPS = np.repeat(QUERIES, 4)
-_SYMMETRIES = np.array([*(0, 1, 2, 3) * len(PARTS), *(4, 6, 5, 7) * 2])
+_SYMMETRIES = np.array([*(0, 1, 2, 3) * len(PARTS), *(4, 6, 5, 7) * len(ROTATED)])
 
 
 def spectra(
     signatures: np.ndarray, rows: tuple[tuple[float, float], ...], columns: tuple[tuple[float, float], ...]
 ) -> np.ndarray:
-    """Low frequencies of the parts of each picture between these edges, all `rows` with all `columns`: float32 (N, parts, 64), waves down then
-    across. They have no mean and length 1 (less where hardly anything varies, which is like nothing then)."""
+    """Low frequencies float32 (N, parts, 64) of the parts of each image, all `rows` with all `columns` (low and high
+    edge as fractions): vertical frequency first. They have no mean and length 1, or less where the part is almost
+    uniform, so that it is similar to nothing."""
     wave = np.arange(FREQUENCIES)
     norm = np.where(wave > 0, np.sqrt(2), 1)
-    # Pictures have less of the higher waves, which tell more.
-    weight = (np.outer(norm, norm) * np.sqrt(np.hypot(wave[:, None], wave))).astype(np.float32)
+    weight = (np.outer(norm, norm) * np.sqrt(np.hypot(wave[:, None], wave))).astype(
+        np.float32
+    )  # higher waves are weaker
     out = np.empty((len(signatures), len(rows) * len(columns), FREQUENCIES**2), np.float32)
-    down, across = (np.concatenate([_cosines(*each) for each in edges]) for edges in (rows, columns))
+    down, across = (np.concatenate([_cosines(*edge) for edge in edges]) for edges in (rows, columns))
     for start in range(0, len(signatures), TILE):
         thumbs = signatures[start : start + TILE].reshape(-1, SIDE, SIDE).astype(np.float32)
-        found = (down @ thumbs @ across.T).reshape(-1, len(rows), FREQUENCIES, len(columns), FREQUENCIES).swapaxes(
-            2, 3
-        ) * weight
-        found /= np.linalg.norm(found, axis=(3, 4), keepdims=True) + 1
-        out[start : start + TILE] = found.reshape(out[start : start + TILE].shape)
+        transformed = (down @ thumbs @ across.T).reshape(-1, len(rows), FREQUENCIES, len(columns), FREQUENCIES)
+        weighted = transformed.swapaxes(2, 3) * weight
+        weighted /= np.linalg.norm(weighted, axis=(3, 4), keepdims=True) + 1
+        out[start : start + TILE] = weighted.reshape(out[start : start + TILE].shape)
     return out
 
 
-def wholes(signatures: np.ndarray) -> np.ndarray:
-    """Low frequencies of whole pictures, float32 (N, 64)."""
+def whole_spectra(signatures: np.ndarray) -> np.ndarray:
+    """Low frequencies of whole images, float32 (N, 64)."""
     return spectra(signatures, _EDGES[1:2], _EDGES[1:2])[:, 0]
 
 
 def _cosines(low: float, high: float) -> np.ndarray:
-    """float32 (FREQUENCIES, SIDE): cosine transform of the part low..high of an axis."""
-    place = (np.arange(SIDE) + 0.5) / SIDE
-    inside = (place > low) & (place < high)
-    return (
-        np.cos(np.pi * np.arange(FREQUENCIES)[:, None] * (place - low) / (high - low)) * inside / inside.sum()
-    ).astype(np.float32)
+    """float32 (FREQUENCIES, SIDE): cosine transform of the part from `low` to `high` of an axis."""
+    pixel = (np.arange(SIDE) + 0.5) / SIDE
+    inside = (pixel > low) & (pixel < high)
+    waves = np.cos(np.pi * np.arange(FREQUENCIES)[:, None] * (pixel - low) / (high - low))
+    return (waves * inside / inside.sum()).astype(np.float32)
 
 
 def _queries(signatures: np.ndarray) -> np.ndarray:
-    """Low frequencies of the QUERIES of each picture: float32 (N * queries, 64)."""
+    """Low frequencies of the QUERIES of each image: float32 (N * queries, 64)."""
     parts = spectra(signatures, _EDGES, _EDGES)
-    turned = parts[:, QUERIES[len(PARTS) :]].reshape(len(parts), -1, FREQUENCIES, FREQUENCIES).swapaxes(2, 3)
-    return np.concatenate([parts, turned.reshape(len(parts), -1, FREQUENCIES**2)], 1).reshape(-1, FREQUENCIES**2)
+    rotated = parts[:, list(ROTATED)].reshape(len(parts), -1, FREQUENCIES, FREQUENCIES).swapaxes(2, 3)
+    return np.concatenate([parts, rotated.reshape(len(parts), -1, FREQUENCIES**2)], 1).reshape(-1, FREQUENCIES**2)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Spectra of whole pictures, mirrored as suits their cell best and sorted into cells.
+    """Spectra of whole images, clustered into K cells and mirrored to fit their cell best.
 
-    `centres` float32 (K * 4, 64): the middle of each cell, mirrored in the four ways. Those of cell k are rows[edges[k]:edges[k + 1]], their
-    mirroring is in `mirror`, and what they look like then in `sorted` float32 (N, 64).
+    `centres` float32 (K * 4, 64): the centre of each cell in the four mirrorings. The images of cell k are
+    rows[edges[k]:edges[k + 1]]; `mirror` has their mirroring, and `sorted` float32 (N, 64) their mirrored spectra, in
+    the order of `rows`.
     """
 
     centres: np.ndarray
@@ -103,98 +108,97 @@ class Cells:
 
     @classmethod
     def of(cls, whole: np.ndarray) -> Cells:
-        centres = _centres(whole, round(len(whole) ** 0.5) if len(whole) > EXACT else 1)
+        """Cells of the spectra float32 (N, 64): one where all are compared with all."""
+        centres = _centres(whole, round(len(whole) ** 0.5) if len(whole) > MAX_EXHAUSTIVE else 1)
         cell, mirror = _nearest(whole, centres)
         rows = np.argsort(cell, kind="stable")
         edges = np.searchsorted(cell[rows], np.arange(len(centres) // 4 + 1))
-        return cls(centres, edges, rows, mirror[rows], whole[rows] * MIRRORED[mirror[rows]])
+        return cls(centres, edges, rows, mirror[rows], whole[rows] * MIRRORINGS[mirror[rows]])
 
-    def probed(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which centres each of `queries` float32 (Q, 64) is compared with the pictures of: query and centre int64 (M,), sorted by centre."""
-        from_mean = self.centres - self.centres.mean(0)
-        variance = np.einsum("qi,qi->q", queries @ (from_mean.T @ from_mean / len(self.centres)), queries)
-        least = queries @ self.centres.mean(0) + ABOVE * np.sqrt(variance.clip(0))
-        least = np.minimum(least, LIKELY)  # where most pictures are alike, no cell stands out
+    def probes(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The centres whose cells are compared with each of `queries` float32 (Q, 64): query and centre int64 (M,),
+        sorted by centre."""
+        mean = self.centres.mean(0)
+        deviations = self.centres - mean
+        variance = np.einsum("qi,qi->q", queries @ (deviations.T @ deviations / len(self.centres)), queries)
+        threshold = queries @ mean + CELL_DEVIATIONS * np.sqrt(variance.clip(0))
+        threshold = np.minimum(threshold, MIN_SIMILARITY)  # where most images are alike, no cell stands out
         if len(self.edges) == 2:
-            least[:] = -np.inf
-        least[np.linalg.norm(queries, axis=1) <= LIKELY] = np.inf  # what shows hardly anything is like nothing
-        found = []
-        for first in range(0, len(self.centres), CENTRES):
-            found.append(
-                np.flatnonzero(self.centres[first : first + CENTRES] @ queries.T > least) + first * len(queries)
-            )
-        centre, query = np.divmod(np.concatenate(found), len(queries))
+            threshold[:] = -np.inf
+        threshold[np.linalg.norm(queries, axis=1) <= MIN_SIMILARITY] = np.inf  # almost uniform: similar to nothing
+        flat = []
+        for first in range(0, len(self.centres), CENTRE_BLOCK):
+            above = self.centres[first : first + CENTRE_BLOCK] @ queries.T > threshold
+            flat.append(np.flatnonzero(above) + first * len(queries))
+        centre, query = np.divmod(np.concatenate(flat), len(queries))
         return query, centre
 
 
 def _nearest(whole: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cell and the mirroring that suit each picture best, int64 (N,)."""
+    """The cell and the mirroring that fit each image best, int64 (N,)."""
     nearest = [(whole[start : start + TILE] @ centres.T).argmax(1) for start in range(0, len(whole), TILE)]
     cell, mirror = np.divmod(np.concatenate(nearest), 4)
     return cell, mirror
 
 
 def _centres(whole: np.ndarray, count: int, rounds: int = 8) -> np.ndarray:
-    """Unit vectors float32 (count * 4, 64) in the middle of what is alike, mirrored in four ways: k-means of directions, on a sample."""
+    """Centres of `count` cells in the four mirrorings, unit vectors float32 (count * 4, 64): spherical k-means of a
+    sample."""
     random = np.random.default_rng(0)
     sample = whole[random.permutation(len(whole))[: 64 * count]]
-    middle = sample[:count].copy()
+    centres = sample[:count].copy()
     for _ in range(rounds):
-        cell, mirror = _nearest(sample, _in_four_ways(middle))
+        cell, mirror = _nearest(sample, _all_mirrorings(centres))
         order = np.argsort(cell, kind="stable")
-        suited, edges = sample[order] * MIRRORED[mirror[order]], np.searchsorted(cell[order], np.arange(count + 1))
+        mirrored, edges = sample[order] * MIRRORINGS[mirror[order]], np.searchsorted(cell[order], np.arange(count + 1))
         for number, (begin, end) in enumerate(pairwise(edges)):
-            middle[number] = suited[begin:end].sum(0) if begin < end else middle[number]
-        middle /= np.linalg.norm(middle, axis=1, keepdims=True) + 1e-9
-    return _in_four_ways(middle)
+            centres[number] = mirrored[begin:end].sum(0) if begin < end else centres[number]
+        centres /= np.linalg.norm(centres, axis=1, keepdims=True) + 1e-9
+    return _all_mirrorings(centres)
 
 
-def _in_four_ways(middle: np.ndarray) -> np.ndarray:
-    return (middle[:, None] * MIRRORED).reshape(-1, FREQUENCIES**2)
+def _all_mirrorings(spectra: np.ndarray) -> np.ndarray:
+    """Spectra float32 (N, 64) in the four mirrorings, float32 (N * 4, 64)."""
+    return (spectra[:, None] * MIRRORINGS).reshape(-1, FREQUENCIES**2)
 
 
-def likely(signatures: np.ndarray, start: int, cells: Cells) -> np.ndarray:
-    """Which pictures are like a part of one of the TILE pictures from `start`: int64 (M, 4), rows of part and whole, crop and symmetry that make
-    them most alike."""
-    queries, ways = _queries(signatures[start : start + TILE]), 4 * len(QUERIES)
-    query, centre = cells.probed(queries)
-    mirrored = (queries[:, None] * MIRRORED).reshape(-1, FREQUENCIES**2)
+def candidate_pairs(signatures: np.ndarray, start: int, cells: Cells) -> np.ndarray:
+    """The images that are similar to a part of one of the TILE images from `start`: int64 (M, 4), rows of part and
+    whole, and the crop and symmetry that make them most similar."""
+    queries, variants = _queries(signatures[start : start + TILE]), 4 * len(QUERIES)
+    query, centre = cells.probes(queries)
+    mirrored = _all_mirrorings(queries)
     row = query * 4 + centre % 4
     bounds = np.searchsorted(centre, 4 * np.arange(len(cells.edges)))
-    room = np.empty(SLICE * WIDTH, np.float32)
-    found = [np.empty((0, 3))]
-    for rows, mine in zip(pairwise(cells.edges), pairwise(bounds), strict=True):
-        for first in range(*rows, WIDTH):
-            some_wholes, hits = slice(first, min(first + WIDTH, rows[1])), []
-            for begin in range(*mine, SLICE):
-                some = slice(begin, min(begin + SLICE, mine[1]))
-                out = room[: (some.stop - begin) * (some_wholes.stop - first)].reshape(some.stop - begin, -1)
-                likeness = np.matmul(mirrored[row[some]], cells.sorted[some_wholes].T, out=out)
-                which, whole = np.divmod(hit := np.flatnonzero(likeness > LIKELY), likeness.shape[1])
-                if len(hit):
-                    mirror = centre[some][which] % 4 ^ cells.mirror[some_wholes][whole]
-                    hits.append(
-                        np.stack(
-                            [
-                                query[some][which] * 4 + mirror,
-                                cells.rows[some_wholes][whole],
-                                likeness.reshape(-1)[hit],
-                            ],
-                            1,
-                        )
-                    )
+    buffer = np.empty(QUERY_BLOCK * IMAGE_BLOCK, np.float32)
+    best = [np.empty((0, 3))]
+    for cell_rows, cell_probes in zip(pairwise(cells.edges), pairwise(bounds), strict=True):
+        for first in range(*cell_rows, IMAGE_BLOCK):
+            images, hits = slice(first, min(first + IMAGE_BLOCK, cell_rows[1])), []
+            for begin in range(*cell_probes, QUERY_BLOCK):
+                probes = slice(begin, min(begin + QUERY_BLOCK, cell_probes[1]))
+                out = buffer[: (probes.stop - begin) * (images.stop - first)].reshape(probes.stop - begin, -1)
+                similarity = np.matmul(mirrored[row[probes]], cells.sorted[images].T, out=out)
+                hit = np.flatnonzero(similarity > MIN_SIMILARITY)
+                if not len(hit):
+                    continue
+                probe, image = np.divmod(hit, similarity.shape[1])
+                mirror = centre[probes][probe] % 4 ^ cells.mirror[images][image]
+                variant = query[probes][probe] * 4 + mirror
+                hits.append(np.stack([variant, cells.rows[images][image], similarity.reshape(-1)[hit]], 1))
             if hits:
-                found.append(_most_alike(np.concatenate(hits), ways))
-    query, whole = np.concatenate(found)[:, :2].astype(np.int64).T
-    part, way = np.divmod(query, ways)
-    other = part + start != whole
-    return np.stack([part + start, whole, _CROPS[way], _SYMMETRIES[way]], 1)[other]
+                best.append(_most_similar(np.concatenate(hits), variants))
+    variant, whole = np.concatenate(best)[:, :2].astype(np.int64).T
+    part, variant = np.divmod(variant, variants)
+    distinct = part + start != whole
+    return np.stack([part + start, whole, _CROPS[variant], _SYMMETRIES[variant]], 1)[distinct]
 
 
-def _most_alike(hits: np.ndarray, ways: int) -> np.ndarray:
-    """Of hits float64 (M, 3) of query, whole and likeness the best for each part and whole; a part has so many `ways` as queries."""
-    query, whole, likeness = hits.T
-    part, way = np.divmod(query, ways)
-    hits = hits[np.lexsort((way, -likeness, whole, part))]
-    pair = np.stack([hits[:, 0] // ways, hits[:, 1]], 1)
+def _most_similar(hits: np.ndarray, variants: int) -> np.ndarray:
+    """The most similar variant for each image and whole, of hits float64 (M, 3): variant, whole, similarity. Each image
+    has `variants` of them."""
+    variant, whole, similarity = hits.T
+    image, variant = np.divmod(variant, variants)
+    hits = hits[np.lexsort((variant, -similarity, whole, image))]
+    pair = np.stack([hits[:, 0] // variants, hits[:, 1]], 1)
     return hits[np.append(True, (pair[1:] != pair[:-1]).any(1))]

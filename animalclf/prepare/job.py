@@ -1,7 +1,8 @@
-"""`prepare`: the Ray Data job that reads every image once and leaves a prepared set. The driver sees what was measured, never the pixels.
+"""`prepare`: a Ray Data job that reads every image once and writes a prepared set.
 
-Each task takes a chunk of files, drawn at random so that every shard is a random sample of the set, and writes them as one shard itself. A repeated
-task writes the same file again, whole. `dataset.json` comes last: without it nothing here looks finished.
+Each task reads one chunk of files and writes one shard. Chunks are drawn at random, so every shard is a random sample
+of the set. A retried task overwrites its shard. Only measurements go to the driver, never pixels. `dataset.json` is
+written last: a folder without it is not a prepared set.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from animalclf.config import Data
 from animalclf.data.prepared_set import INFO, MANIFEST, Prepared, open_prepared
 from animalclf.duplicates import find
 from animalclf.errors import UserError
-from animalclf.prepare import manifest as tables
 from animalclf.prepare import output_dir, sources
+from animalclf.prepare.manifest import add_groups, check_readable, describe, differences
 from animalclf.prepare.split import split
-from animalclf.prepare.task import Job, image_of, measure, shard_name
+from animalclf.prepare.task import Job, measure, read_image, shard_name
 from animalclf.utils import storage
-from animalclf.utils.console import console
+from animalclf.utils.console import show_line
 from animalclf.utils.interrupts import delayed_interrupt
 from animalclf.utils.progress import ProgressLine
 
-CHUNK_IMAGES = (32, 2048)
-CHUNK_BYTES = 128 * 2**20  # of stored images; a task that writes to a bucket holds about one and a half times as much
+MIN_CHUNK_IMAGES, MAX_CHUNK_IMAGES = 32, 2048
+MAX_CHUNK_BYTES = 128 * 2**20  # of stored images; a task that writes to a bucket holds 1.5 times as much in memory
 CHUNKS_PER_CPU = 4
-SECONDS_BETWEEN_LINES = 5.0
+LOG_SECONDS = 5.0  # between two progress lines in a log
 
-Show = Callable[[str, int], None]  # what is being done, and how many images are through
+Progress = Callable[[str, int], None]  # called with the phase and the number of images done
 
 
 def prepare(
@@ -46,13 +47,14 @@ def prepare(
     progress: bool = True,
     workers: int = 0,
 ) -> Prepared:
-    """The prepared set of the images `data` in the folder or prefix `out`: made now, or found there unchanged (then Ray is not started).
+    """Prepare the images `data` in the folder or prefix `out`, or open the set that is already there if nothing changed
+    (without Ray).
 
-    `data`: as for `sources.find`, or what that returned.
-    `limit`: use so many images only, in proportion to the classes and at least two of each. `force`: make it anew, whatever set is in `out`.
-    `workers`: training workers for which a Ray that is started here has room too.
-    Raises UserError for images that cannot be found or used, another set or other files in `out`, and an `out` without space or permission; then,
-    and after Ctrl-C, no half of a set is left.
+    `data`: as for `sources.find`, or its result. `limit`: use only this many images, in proportion to the classes and
+    at least two of each. `force`: replace any prepared set in `out`. `workers`: training workers for which a Ray that
+    is started here has room too. Raises UserError for images that cannot be found or used, for a different set or other
+    files in `out`, and for an `out` without space or write permission. After an error or Ctrl-C, `out` holds no part of
+    a set.
     """
     started = time.monotonic()
     config = replace(config, limit=limit or config.limit)
@@ -60,150 +62,156 @@ def prepare(
     source = data if isinstance(data, sources.Source) else sources.find(data, config)
     if source.whole_folder and f"{out}/".startswith(f"{source.root}/"):
         raise UserError(
-            f"{out}: lies within the pictures {source.root}, where it would be taken for pictures itself; choose a folder outside"
+            f"{out}: is inside the image folder {source.root}, where its files would be read as images; "
+            "choose an output folder outside it"
         )
     inputs = sources.inputs_hash(source, config)
-    existing = None if force else _existing(out, source, config, inputs)
+    existing = None if force else _open_existing(out, source, config, inputs)
     if existing:
         return existing
-    files = _limited(source.files.sort_values("path", ignore_index=True), config)
-    output_dir.make_room(out, len(files) * config.stored_size**2 * 3)
+    files = _sample_files(source.files.sort_values("path", ignore_index=True), config)
+    output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
     with output_dir.cleared_on_failure(out):
         if progress:
-            summary = f"{len(files):,} pictures of {files['label'].nunique()} classes in {source.root} ({source.kind})"
-            console.print(
-                f"preparing {summary}, stored at {config.stored_size} px in {out}", markup=False, soft_wrap=True
-            )
-        with ProgressLine(interval=SECONDS_BETWEEN_LINES, enabled=progress) as line:
-            manifest, names = _make_shards(files, source, out, config, partial(line.update, total=len(files)), workers)
+            show_line(_plan(files, source, out, config))
+        with ProgressLine(interval=LOG_SECONDS, enabled=progress) as line:
+            manifest, names = _build(files, source, out, config, partial(line.update, total=len(files)), workers)
         storage.write_table(storage.join(out, MANIFEST), manifest)
-        info = tables.describe(manifest, source, config, inputs, names, time.monotonic() - started)
+        info = describe(manifest, source, config, inputs, names, time.monotonic() - started)
         storage.write_json(storage.join(out, INFO), info)
     return open_prepared(out)
 
 
-def _existing(out: str, source: sources.Source, config: Data, inputs: str) -> Prepared | None:
-    """The set in `out`, if there is one. Raises UserError for a set of other inputs, and for a damaged one."""
+def _plan(files: pd.DataFrame, source: sources.Source, out: str, config: Data) -> str:
+    """The first line: what is read from where, and what is written where."""
+    total = f" of {len(source.files):,}" if len(files) < len(source.files) else ""
+    images = f"{len(files):,}{total} images in {files['label'].nunique():,} classes"
+    return f"preparing {images} from {source.root} ({source.kind}), stored at {config.stored_size} px in {out}"
+
+
+def _open_existing(out: str, source: sources.Source, config: Data, inputs: str) -> Prepared | None:
+    """The prepared set in `out`, or None. Raises UserError for a set of different inputs, and for a damaged one."""
     names = output_dir.file_names(out)
     if INFO not in names:
         return None
     prepared = open_prepared(out)
     if prepared.info["inputs"] != inputs:
-        what = tables.changes(prepared, source, config)
         raise UserError(
-            f"{out}: holds a set prepared of other pictures or settings ({what}); choose another folder, or replace it with --force"
+            f"{out}: holds a prepared set of different images or settings ({differences(prepared, source, config)}); "
+            "choose another folder, or replace the set with --force"
         )
     missing = sorted({shard["file"] for shard in prepared.info["shards"]} - set(names))
     if missing:
-        raise UserError(f"{out}: the prepared set is damaged, {missing[0]} is missing; make it anew with --force")
+        raise UserError(f"{out}: the prepared set is damaged, {missing[0]} is missing; prepare it again with --force")
     return prepared
 
 
-def _limited(files: pd.DataFrame, config: Data) -> pd.DataFrame:
-    """`config.limit` of the files, in their order: those that come first when every class is dealt out evenly from its first picture to its last."""
+def _sample_files(files: pd.DataFrame, config: Data) -> pd.DataFrame:
+    """`config.limit` of the files, in their order: a random sample in proportion to the classes, with at least two of
+    each."""
     if not 0 < config.limit < len(files):
         return files
     shuffled = files.iloc[np.random.default_rng(config.split_seed).permutation(len(files))]
     rank = shuffled.groupby("label").cumcount()
-    turn = ((rank + 0.5) / shuffled.groupby("label")["label"].transform("size")).where(
-        rank >= 2, 0
-    )  # at least two, so that it can be split
-    count = max(config.limit, int((turn == 0).sum()))
-    return shuffled.loc[turn.sort_values(kind="stable").index[:count]].sort_index(ignore_index=True)
+    # The files are taken by ascending quantile within their class. The first two of each class come first: training and
+    # validation need one each.
+    quantile = (rank + 0.5) / shuffled.groupby("label")["label"].transform("size")
+    quantile = quantile.where(rank >= 2, 0)
+    count = max(config.limit, int((quantile == 0).sum()))
+    return shuffled.loc[quantile.sort_values(kind="stable").index[:count]].sort_index(ignore_index=True)
 
 
-def _make_shards(
-    files: pd.DataFrame, source: sources.Source, out: str, config: Data, show: Show, workers: int
+def _build(
+    files: pd.DataFrame, source: sources.Source, out: str, config: Data, progress: Progress, workers: int
 ) -> tuple[pd.DataFrame, dict[int, str]]:
-    """Read the files and write the shards. Returns the manifest, and the shards' file names by their number there."""
-    manifest, signatures = _read(files, source.root, out, config, show, workers)
-    tables.check_readable(manifest, config.max_unreadable)
+    """Measure the files, write the shards, group duplicates and split. Returns the manifest, and the file name of each
+    shard number in it."""
+    manifest, signatures = _measure_all(files, source.root, out, config, progress, workers)
+    check_readable(manifest, config.max_unreadable)
     names = _number_shards(manifest, out)
-    output_dir.clear(out, [output_dir.TEMPORARY])  # of tasks that were killed, and done again
+    output_dir.clear(out, [output_dir.TEMPORARY])  # left by tasks that were killed and retried
     with ThreadPoolExecutor(1) as background:
-        synced = background.submit(storage.keep_all, [storage.join(out, name) for name in names.values()])
-        show("looking for duplicates", 0)
-        examples = tables.add_groups(
-            manifest, signatures, lambda share: show("looking for duplicates", max(1, round(share * len(files))))
-        )
+        sync = background.submit(storage.keep_all, [storage.join(out, name) for name in names.values()])
+        phase = "finding duplicates"
+        progress(phase, 0)
+        pairs = add_groups(manifest, signatures, lambda fraction: progress(phase, max(1, round(fraction * len(files)))))
         manifest["split"] = split(manifest, config)
-        if examples:
-            show("drawing duplicates", len(files))
-            sheet = find.contact_sheet(examples, partial(image_of, source.root, config.max_pixels))
+        if pairs:
+            progress("drawing near-duplicates", len(files))
+            sheet = find.contact_sheet(pairs, partial(read_image, source.root, config.max_pixels))
             storage.write_bytes(storage.join(out, output_dir.SHEET), sheet)
-        synced.result()
+        sync.result()
     return manifest, names
 
 
 def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
-    """Number the shards that exist from 0 in the manifest; returns number -> file name. Raises UserError where one did not arrive."""
+    """Replace the chunk numbers in the manifest's column `shard` by shard numbers from 0 without gaps. Returns the file
+    name of each shard number.
+
+    Raises UserError where a shard that a task has written is not in `out`."""
     chunks = np.unique(manifest.loc[manifest["shard"] >= 0, "shard"])
     names = {number: shard_name(chunk) for number, chunk in enumerate(chunks)}
     missing = sorted(set(names.values()) - set(output_dir.file_names(out)))
     if missing:
         raise UserError(
-            f"{out}: {missing[0]} was written and is gone; is another `prepare` at work there, or is the folder not shared by all nodes?"
+            f"{out}: {missing[0]} was written but is missing; "
+            "check that no other `prepare` writes to this folder and that all nodes share it"
         )
-    position = np.searchsorted(chunks, manifest["shard"])
-    manifest["shard"] = np.where(manifest["shard"] >= 0, position, -1).astype(np.int32)
+    number = np.searchsorted(chunks, manifest["shard"])
+    manifest["shard"] = np.where(manifest["shard"] >= 0, number, -1).astype(np.int32)
     return names
 
 
-def _read(
-    files: pd.DataFrame, root: str, out: str, config: Data, show: Show, workers: int
+def _measure_all(
+    files: pd.DataFrame, root: str, out: str, config: Data, progress: Progress, workers: int
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """Run the job. Returns the manifest so far (path, label, given split, what was measured) and, with data.near_duplicates, the signatures
-    uint8 (rows, K)."""
+    """Run the tasks. Returns the manifest without groups (path, label, given split, measurements) and, with
+    data.near_duplicates, the signatures uint8 (rows, 1600)."""
     from animalclf.cluster import data_context, ensure_ray
 
-    show("starting Ray", 0)
+    progress("starting Ray", 0)
     ensure_ray(workers)
     with delayed_interrupt():
         import ray.data
 
         data_context()
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    chunks = _chunks(files, config, cpus)
     job = Job(root, out, config.stored_size, config.max_pixels, config.store)
-    blocks = ray.data.from_blocks(chunks).map_batches(
+    blocks = ray.data.from_blocks(_chunks(files, config, cpus)).map_batches(
         partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1
     )
-    measured: list[dict[str, np.ndarray]] = []
+    measurements: list[dict[str, np.ndarray]] = []
     signatures = np.zeros((len(files), find.SIDE**2), np.uint8) if config.near_duplicates else None
     done = 0
-    show("reading images", done)
+    progress("reading images", done)
     for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):
-        failed = block.pop("failed")[0]
-        if failed:
-            raise UserError(failed)
+        error = block.pop("error")[0]
+        if error:
+            raise UserError(error)
         signature = block.pop("signature")
         if signatures is not None:
             signatures[block["index"]] = signature
-        measured.append(block)
+        measurements.append(block)
         done += len(block["index"])
-        show("reading images", done)
-    columns = {name: np.concatenate([block[name] for block in measured]) for name in measured[0]}
-    position = np.argsort(columns.pop("index"))
-    if len(position) != len(files):
-        raise RuntimeError(
-            f"{len(position)} of {len(files)} pictures came back from the tasks: this is a bug, please report it"
-        )
-    given = files[["path", "label", "split"]].reset_index(drop=True)
-    return pd.concat(
-        [given, pd.DataFrame({name: column[position] for name, column in columns.items()})], axis=1
-    ), signatures
+        progress("reading images", done)
+    columns = {name: np.concatenate([block[name] for block in measurements]) for name in measurements[0]}
+    order = np.argsort(columns.pop("index"))
+    if len(order) != len(files):
+        raise RuntimeError(f"the tasks returned {len(order)} of {len(files)} images: this is a bug, please report it")
+    listed = files[["path", "label", "split"]].reset_index(drop=True)
+    measured = pd.DataFrame({name: column[order] for name, column in columns.items()})
+    return pd.concat([listed, measured], axis=1), signatures
 
 
 def _chunks(files: pd.DataFrame, config: Data, cpus: int) -> list[pd.DataFrame]:
-    """The files in random order, cut into one table a task: index, path, bytes, shard (the task's number)."""
-    smallest, largest = CHUNK_IMAGES
+    """The files in random order, as one table for each task: index, path, bytes, shard (the chunk's number)."""
     even = -(-len(files) // (CHUNKS_PER_CPU * cpus))
-    limit = min(max(smallest, even), largest, max(1, CHUNK_BYTES // (config.stored_size**2 * 3)))
+    limit = min(max(MIN_CHUNK_IMAGES, even), MAX_CHUNK_IMAGES, max(1, MAX_CHUNK_BYTES // (config.stored_size**2 * 3)))
     rounds = -(-len(files) // (cpus * limit))
-    size = max(min(smallest, limit), -(-len(files) // (cpus * rounds)))  # the last round of tasks as long as the others
+    size = max(min(MIN_CHUNK_IMAGES, limit), -(-len(files) // (cpus * rounds)))  # all rounds of tasks take equally long
     order = np.random.default_rng(config.split_seed).permutation(len(files))
-    path, size_of = files["path"].to_numpy(), files["bytes"].to_numpy()
+    paths, sizes = files["path"].to_numpy(), files["bytes"].to_numpy()
     return [
-        pd.DataFrame({"index": rows, "path": path[rows], "bytes": size_of[rows], "shard": number})
+        pd.DataFrame({"index": rows, "path": paths[rows], "bytes": sizes[rows], "shard": number})
         for number, rows in enumerate(np.split(order, range(size, len(order), size)))
     ]

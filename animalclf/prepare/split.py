@@ -1,7 +1,9 @@
-"""Which pictures train, validate and test: stratified by class, duplicates together, drawn by a seed, the same whatever the order of the rows.
+"""The training, validation and test split: stratified by class, whole groups of duplicates, seeded, independent of the
+order of the rows.
 
-Groups of duplicates, not images, are dealt. Their order is a hash of the seed and of the content (sha256), so that the split survives renamed and
-moved files, and a few added pictures hardly change it. Splits that a table gives are kept.
+Groups of duplicates are assigned to splits, not single images. Their order is a hash of the seed and of the content
+(sha256): the split survives renamed and moved files, and a few added images hardly change it. A split that a table or
+folders give is not changed.
 """
 
 from __future__ import annotations
@@ -15,21 +17,25 @@ from animalclf.config import Data
 from animalclf.errors import UserError
 
 SPLITS = ("train", "val", "test")
+MAX_NAMED = 5  # classes in an error
 
 
 def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
-    """The split of every row, object (rows,): "train", "val" or "test", and "" for rows set aside.
+    """The split of every row, object (rows,): "train", "val" or "test", and "" for unreadable images.
 
-    `manifest` has the columns label, group, status, sha256 and split, where split is what the table gave, or "". Rows not "ok" are set aside.
+    `manifest` has the columns label, group, status, sha256 and split: the given split, or "". Rows whose status is not
+    "ok" are unreadable.
 
-    - Every class is dealt by `config.val` and `config.test`, as near to the shares as its groups allow, and with a picture on each side where it
-      has the groups. With `config.folds` = k its groups are dealt to k folds instead: fold `config.fold` validates, the others train.
-    - A group is dealt by the label that most of its pictures carry (the first by name among equals), and stays whole.
-    - A given val or test is kept. What no row is given is dealt from the rows that are given train or nothing; what some row is given is not dealt.
-      Rows given nothing join a copy that is given val or test. Copies that are given different sides stay there: `straddling` finds them.
+    - Each class is split by the fractions `config.val` and `config.test`, as exactly as its groups allow, and with at
+      least one image in each split if it has enough groups. With `config.folds` = k its groups go to k folds instead:
+      fold `config.fold` validates, the others train.
+    - A group counts for the label that most of its images carry (the first by name in a tie), and stays whole.
+    - A given val or test is not changed. A split that no row is given is filled from the rows that are given train or
+      nothing; a split that some row is given gets no others, except that rows given nothing follow a duplicate that is
+      given val or test. Duplicates that are given different splits stay in them: `straddling` finds them.
 
-    Raises UserError for a class without a picture to train on, a class with one group while validation pictures are wanted, a class with fewer
-    groups than folds, and folds together with given validation pictures.
+    Raises UserError for a class without an image to train on, a class of one group where validation images are wanted,
+    a class with fewer groups than folds, and folds together with given validation images.
     """
     ok = (manifest["status"] == "ok").to_numpy()
     rows = manifest[ok]
@@ -41,41 +47,41 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
         )
     if config.folds and "val" in given:
         raise UserError(
-            f"data.folds={config.folds}: column {config.split_column!r} names the validation pictures already; set data.folds=0"
+            f"data.folds={config.folds}: the data already has validation images "
+            f"(column {config.split_column!r}, or folders); set data.folds=0"
         )
-    parts, shares = _parts(config, "val" in given, "test" in given)
+    parts, fractions = _parts(config, "val" in given, "test" in given)
 
     group = pd.factorize(rows["group"])[0]
     sizes = np.bincount(group)
-    side = np.full(len(sizes), "", dtype=object)
-    for name in ("val", "test"):  # where duplicates are given both, a free one is kept out of the way of the test
-        side[group[given == name]] = name
+    group_split = np.full(len(sizes), "", dtype=object)
+    for name in ("val", "test"):  # test overrides val: an image without a given split must not leak from the test split
+        group_split[group[given == name]] = name
     label, classes = _majority(group, rows["label"])
-    free = np.flatnonzero(side == "")
-    free = free[np.lexsort((_order(group, rows["sha256"], config.split_seed)[free], label[free]))]
-    of_class = np.split(free, np.searchsorted(label[free], np.arange(1, len(classes))))
-    _check(classes, of_class, sizes, config, shares[1] > 0)
-    for number, mine in enumerate(of_class):
-        folds = np.roll(
-            parts[: config.folds], number
-        )  # so that what is left over does not always fall to the first fold
-        side[mine] = np.concatenate([folds, parts[config.folds :]])[_deal(sizes[mine], shares)]
+    free = np.flatnonzero(group_split == "")
+    free = free[np.lexsort((_hashes(group, rows["sha256"], config.split_seed)[free], label[free]))]
+    class_groups = np.split(free, np.searchsorted(label[free], np.arange(1, len(classes))))
+    _refuse_small_classes(classes, class_groups, sizes, config, fractions[1] > 0)
+    for number, groups in enumerate(class_groups):
+        # Rotated by class, so that the extra images of uneven folds do not all go to the first fold.
+        folds = np.roll(parts[: config.folds], number)
+        group_split[groups] = np.concatenate([folds, parts[config.folds :]])[_assign(sizes[groups], fractions)]
 
     result = np.full(len(manifest), "", dtype=object)
-    result[ok] = np.where((given == "") | (given == "train") & np.isin(group, free), side[group], given)
+    result[ok] = np.where((given == "") | (given == "train") & np.isin(group, free), group_split[group], given)
     return result
 
 
 def straddling(manifest: pd.DataFrame) -> np.ndarray:
-    """The groups (int64, ascending) with pictures on more than one side, which only a given split can bring about."""
+    """The groups (int64, ascending) with images in more than one split, which only a given split can cause."""
     rows = manifest[manifest["status"] == "ok"]
-    sides = rows.drop_duplicates(["group", "split"])["group"].to_numpy(np.int64)
-    groups, count = np.unique(sides, return_counts=True)
-    return groups[count > 1]
+    group = rows.drop_duplicates(["group", "split"])["group"].to_numpy(np.int64)
+    groups, splits = np.unique(group, return_counts=True)
+    return groups[splits > 1]
 
 
 def _parts(config: Data, has_val: bool, has_test: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What is dealt: the split of each part, object (parts,), and its share of a class, float (parts,)."""
+    """The parts of a class: the split of each, object (parts,), and its fraction, float (parts,)."""
     test = 0.0 if has_test else config.test
     if config.folds:
         folds = ["val" if number == config.fold else "train" for number in range(config.folds)]
@@ -85,76 +91,80 @@ def _parts(config: Data, has_val: bool, has_test: bool) -> tuple[np.ndarray, np.
 
 
 def _majority(group: np.ndarray, labels: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """The commonest label of every group as a class number int64 (groups,), and the class names, sorted."""
+    """The most frequent label of every group as a class number int64 (groups,), and the class names, sorted."""
     codes, classes = pd.factorize(labels, sort=True)
     pairs, count = np.unique(group.astype(np.int64) * max(len(classes), 1) + codes, return_counts=True)
-    of_group, label = np.divmod(pairs, max(len(classes), 1))
-    best_first = np.lexsort((label, -count, of_group))
-    first = np.unique(of_group[best_first], return_index=True)[1]
+    pair_group, label = np.divmod(pairs, max(len(classes), 1))
+    best_first = np.lexsort((label, -count, pair_group))
+    first = np.unique(pair_group[best_first], return_index=True)[1]
     return label[best_first][first], list(classes)
 
 
-def _order(group: np.ndarray, sha256: pd.Series, seed: int) -> np.ndarray:
-    """A random number for every group, uint64 (groups,), that depends on the seed and the group's content alone."""
-    hashed = (hashlib.blake2b(f"{seed} {digest}".encode(), digest_size=8).digest() for digest in sha256)
-    numbers = np.frombuffer(b"".join(hashed), np.uint64)
+def _hashes(group: np.ndarray, sha256: pd.Series, seed: int) -> np.ndarray:
+    """A random number for every group, uint64 (groups,), that depends on the seed and the group's content only."""
+    digests = (hashlib.blake2b(f"{seed} {digest}".encode(), digest_size=8).digest() for digest in sha256)
+    hashes = np.frombuffer(b"".join(digests), np.uint64)
     smallest = np.full(group.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(smallest, group, numbers)
+    np.minimum.at(smallest, group, hashes)
     return smallest
 
 
-def _deal(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """A part number for every group, int64 (groups,), so that the parts' pictures come near `shares` of all; no part stays empty needlessly.
+def _assign(sizes: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """A part number for every group, int64 (groups,): the images of each part are close to `fractions` of all, and no
+    part is empty if that can be avoided.
 
-    `sizes`: pictures of each group, in the order of dealing. Groups of one size are dealt at once, large ones first, each time to make up for what
-    the parts lack so far: the many single pictures even out what large groups could not.
+    `sizes`: images of each group, in their random order. Groups of equal size are assigned together, the largest first,
+    each time to the parts that lack most: the many single images even out what large groups could not.
     """
     part = np.empty(len(sizes), np.int64)
-    taken, total = np.zeros(len(shares)), 0
+    filled, total = np.zeros(len(fractions)), 0
     for size in np.unique(sizes)[::-1]:
         members = np.flatnonzero(sizes == size)
         total += size * len(members)
-        need = np.clip((shares * total - taken) / size, 0, None)
+        need = np.clip((fractions * total - filled) / size, 0, None)
         need *= len(members) / need.sum()
         counts = need.astype(np.int64)
         counts[np.argsort(counts - need, kind="stable")[: len(members) - counts.sum()]] += 1
-        part[members] = np.repeat(np.arange(len(shares)), counts)
-        taken += counts * size
-    groups = np.bincount(part, minlength=len(shares))
-    for empty in np.flatnonzero((groups == 0) & (shares > 0)):
+        part[members] = np.repeat(np.arange(len(fractions)), counts)
+        filled += counts * size
+    groups = np.bincount(part, minlength=len(fractions))
+    for empty in np.flatnonzero((groups == 0) & (fractions > 0)):
         donor = groups.argmax()
-        if groups[donor] > 1 or donor > empty:  # training comes first, test last
+        if groups[donor] > 1 or donor > empty:  # with too few groups, training is filled first and test last
             members = np.flatnonzero(part == donor)
             part[members[sizes[members].argmin()]] = empty
-            groups = np.bincount(part, minlength=len(shares))
+            groups = np.bincount(part, minlength=len(fractions))
     return part
 
 
-def _check(classes: list[str], of_class: list[np.ndarray], sizes: np.ndarray, config: Data, val: bool) -> None:
-    """Refuse classes that cannot be dealt, all in one message."""
-    needed = config.folds or (2 if val else 1)
-    found = []
-    for name, mine in zip(classes, of_class, strict=True):
-        if len(mine) >= needed:
+def _refuse_small_classes(
+    classes: list[str], class_groups: list[np.ndarray], sizes: np.ndarray, config: Data, val: bool
+) -> None:
+    """Raise one UserError for all classes with too few groups for the splits. `class_groups`: the groups of each class;
+    `sizes`: images of each group; `val`: whether validation images are wanted."""
+    min_groups = config.folds or (2 if val else 1)
+    problems = []
+    for name, groups in zip(classes, class_groups, strict=True):
+        if len(groups) >= min_groups:
             continue
-        pictures = int(sizes[mine].sum())
-        if not pictures:
-            what = "no picture to train on that is not a copy of another class's picture or given to val or test"
-        elif len(mine) == 1:
-            what = "only one picture" if pictures == 1 else f"only duplicates of one picture ({pictures} files)"
+        images = int(sizes[groups].sum())
+        if not images:
+            problem = "no image to train on: all are given to val or test, or are duplicates of another class's images"
+        elif len(groups) == 1:
+            problem = "only one image" if images == 1 else f"only duplicates of one image ({images} files)"
         else:
-            what = f"only {len(mine)} different pictures"
-        found.append(f"class {name!r} has {what}")
-    if found:
-        wanted = f"{needed} folds" if config.folds else "training and validation" if val else "training"
-        other = (
-            "lower data.folds"
-            if config.folds
-            else "set data.val=0 to train without validation"
-            if val
-            else "change the given splits"
-        )
-        more = f"; and {len(found) - 5} more classes" if len(found) > 5 else ""
-        raise UserError(
-            f"too little for {wanted}: {'; '.join(found[:5])}{more}. Add pictures, remove the class, or {other}"
-        )
+            problem = f"only {len(groups)} different images"
+        problems.append(f"class {name!r} has {problem}")
+    if not problems:
+        return
+    if config.folds:
+        purpose, remedy = f"{config.folds} folds", "lower data.folds"
+    elif val:
+        purpose, remedy = "training and validation", "set data.val=0 to train without validation"
+    else:
+        purpose, remedy = "training", "change the given splits"
+    more = f"; and {len(problems) - MAX_NAMED} more classes" if len(problems) > MAX_NAMED else ""
+    raise UserError(
+        f"too few images for {purpose}: {'; '.join(problems[:MAX_NAMED])}{more}. "
+        f"Add images, remove the class, or {remedy}"
+    )

@@ -1,4 +1,5 @@
-"""One chunk of files: read, verified by decoding, measured, hashed, resized and written as a shard. Plain Python, what a task of `prepare` does."""
+"""One task of `prepare`: read a chunk of files, verify each by decoding it, measure, hash and resize it, and write the
+chunk as one shard. Plain Python."""
 
 from __future__ import annotations
 
@@ -9,8 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,16 +23,15 @@ from animalclf.errors import UserError
 from animalclf.utils import s3_errors, storage
 from animalclf.utils.malloc import keep_freed_memory
 
-READ_FILES, READ_BYTES = (
-    64,
-    64 * 2**20,
-)  # read together: this many requests are on their way to S3, and about so much is in memory twice
+# One read: as many files as requests run at the same time against S3, and at most this many bytes. Two reads are in
+# memory at a time.
+READ_FILES, READ_BYTES = 64, 64 * 2**20
 RETRIES = 15  # about two minutes
 
 
 @dataclass(frozen=True)
 class Job:
-    """The same for every chunk: data root, prepared set, side of the stored pictures, limit on pixels, and how they are stored."""
+    """Settings of all tasks. `size`: side of the stored images in pixels; `store`: see write_shard."""
 
     root: str
     out: str
@@ -41,106 +40,133 @@ class Job:
     store: str = "pixels"
 
 
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """The measurements of one file. `status` is "ok" or why the file is unreadable; an unreadable file has width and
+    height 0 and no `row`."""
+
+    status: str
+    note: str = ""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    signature: np.ndarray | None = None
+    row: int = -1
+    """Row in the shard."""
+
+
 def shard_name(chunk: int) -> str:
     return f"shard-{chunk:05d}.parquet"
 
 
 def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
-    """Write the readable pictures of `chunk` (columns index, path, bytes, shard; one number in shard) as a shard, and return what was found.
+    """Write the readable images of `chunk` (columns index, path, bytes, shard; `shard` is the same in all rows) as a
+    shard. Returns the measurements.
 
-    Columns: index, shard, row (-1, -1 for what is set aside), width, height, bytes, sha256, phash, status, note, signature uint8 (rows, K), and
-    `failed`: "", or in a single row of no other column why the whole job must stop (a UserError's text, which would come wrapped out of a task).
+    Columns: index, shard, row (both -1 for an unreadable file), width, height, bytes, sha256, phash, status, note,
+    signature uint8 (rows, 1600), and `error`, which is "". Where the whole job must stop, the only column is `error`,
+    with one row: the message (Ray would wrap a UserError).
     """
-    cv2.setNumThreads(1)  # the tasks are the parallelism
+    cv2.setNumThreads(1)  # all cores run tasks
     keep_freed_memory()
     for folder in (job.root, job.out):
         if not storage.is_remote(folder) and not os.path.exists(folder):
-            return _failed(
+            return _error(
                 f"{folder}: not visible on node {socket.gethostname()}; use s3:// or a folder that all nodes share"
             )
-    rows: list[dict[str, Any]] = []
-    no_signature = find.signature(np.zeros((1, 1, 3), np.uint8))  # of what is set aside
+    measurements: list[Measurement] = []
 
-    def readable() -> Iterator[tuple[int, np.ndarray]]:
-        count = 0
+    def readable_images() -> Iterator[tuple[int, np.ndarray]]:
+        rows = 0
         try:
-            for index, path, data in zip(chunk["index"], chunk["path"], _contents(job.root, chunk), strict=True):
-                row, image = _one(path, data, job)
-                rows.append({"row": -1, "signature": no_signature, **row})
+            for index, path, content in zip(chunk["index"], chunk["path"], _contents(job.root, chunk), strict=True):
+                measurement, image = _measure_file(path, content, job)
                 if image is not None:
-                    rows[-1]["row"], count = count, count + 1
+                    measurement, rows = replace(measurement, row=rows), rows + 1
+                measurements.append(measurement)
+                if image is not None:
                     yield index, image
-        except OSError as error:  # or it would be taken for one of the shard's
+        except OSError as error:  # write_shard would report it as an error of the shard
             raise UserError(f"{job.root}: cannot be read ({error})") from error
 
-    try:  # whether all of it is on the disk, `prepare` sees to at the end
-        write_shard(storage.join(job.out, shard_name(chunk["shard"].iloc[0])), readable(), job.store, keep=False)
+    try:  # without fsync: the driver syncs all shards at the end
+        path = storage.join(job.out, shard_name(chunk["shard"].iloc[0]))
+        write_shard(path, readable_images(), job.store, keep=False)
     except UserError as error:
-        return _failed(str(error))
-    table = pd.DataFrame(rows)
-    good = (table["row"] >= 0).to_numpy()
-    signatures = np.stack(table["signature"].to_list())
-    table.loc[good, "phash"] = find.phashes(signatures[good])
+        return _error(str(error))
+    return _columns(chunk, measurements)
+
+
+def _columns(chunk: pd.DataFrame, measurements: Sequence[Measurement]) -> dict[str, np.ndarray]:
+    """The columns that `measure` returns."""
+    no_signature = find.signature(np.zeros((1, 1, 3), np.uint8))
+    signatures = np.stack([no_signature if file.signature is None else file.signature for file in measurements])
+    row = np.array([file.row for file in measurements], np.int32)
+    phash = np.full(len(row), "", object)
+    phash[row >= 0] = find.phashes(signatures[row >= 0])
     return {
         "index": chunk["index"].to_numpy(np.int64),
-        "bytes": table["bytes"].to_numpy(np.int64),
-        "shard": np.where(good, chunk["shard"], -1).astype(np.int32),
-        **{name: table[name].to_numpy(np.int32) for name in ("row", "width", "height")},
-        **{name: table[name].to_numpy(object) for name in ("sha256", "phash", "status", "note")},
+        "bytes": np.array([file.bytes for file in measurements], np.int64),
+        "shard": np.where(row >= 0, chunk["shard"], -1).astype(np.int32),
+        "row": row,
+        "width": np.array([file.width for file in measurements], np.int32),
+        "height": np.array([file.height for file in measurements], np.int32),
+        "sha256": np.array([file.sha256 for file in measurements], object),
+        "phash": phash,
+        "status": np.array([file.status for file in measurements], object),
+        "note": np.array([file.note for file in measurements], object),
         "signature": signatures,
-        "failed": np.full(len(table), "", object),
+        "error": np.full(len(row), "", object),
     }
 
 
-def image_of(root: str, max_pixels: int, path: str) -> np.ndarray:
-    """One image uint8 (H, W, 3) of the data root."""
+def read_image(root: str, max_pixels: int, path: str) -> np.ndarray:
+    """Image uint8 (H, W, 3) of the file `path` in `root`."""
     return decode(storage.read_bytes(storage.join(root, path)), name=path, max_pixels=max_pixels).image
 
 
-def _failed(message: str) -> dict[str, np.ndarray]:
-    return {"failed": np.array([message], object)}
+def _error(message: str) -> dict[str, np.ndarray]:
+    return {"error": np.array([message], object)}
 
 
-def _one(path: str, data: bytes | str, job: Job) -> tuple[dict[str, Any], np.ndarray | None]:
-    """What the manifest says of one file, and its stored picture uint8 (S, S, 3). `data` is a text where it could not be read: the reason."""
-    row: dict[str, Any] = {"width": 0, "height": 0, "bytes": 0, "sha256": "", "phash": "", "status": data, "note": ""}
-    if isinstance(data, str):
-        return row, None
-    row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def _measure_file(path: str, content: bytes | str, job: Job) -> tuple[Measurement, np.ndarray | None]:
+    """The measurements of one file, and its stored image uint8 (S, S, 3). `content` is text where the file could not be
+    read: the reason."""
+    if isinstance(content, str):
+        return Measurement(content), None
+    size, sha256 = len(content), hashlib.sha256(content).hexdigest()
     try:
-        found = decode(data, name=path, max_pixels=job.max_pixels)
+        decoded = decode(content, name=path, max_pixels=job.max_pixels)
     except UnreadableImage as error:
-        return row | {"status": str(error)}, None
-    height, width = found.image.shape[:2]
-    stored = resize(found.image, job.size)
-    signature = find.signature(
-        stored if job.size >= 2 * find.SIDE else found.image
-    )  # of the small picture it takes a third of the time
-    row |= {"width": width, "height": height, "signature": signature, "status": "ok", "note": found.note}
-    return row, stored
+        return Measurement(str(error), bytes=size, sha256=sha256), None
+    height, width = decoded.image.shape[:2]
+    stored = resize(decoded.image, job.size)
+    # The stored image gives the signature in a third of the time that the full one takes, where it is large enough.
+    signature = find.signature(stored if job.size >= 2 * find.SIDE else decoded.image)
+    return Measurement("ok", decoded.note, width, height, size, sha256, signature), stored
 
 
 def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:
-    """The content of every file, or why it cannot be read. The next files are on their way while these are decoded."""
+    """The content of each file, or why it cannot be read. The next files are prefetched while the current ones are
+    decoded."""
     paths = chunk["path"].to_list()
-    full = np.arange(len(paths)) // READ_FILES + np.cumsum(chunk["bytes"].to_numpy(np.int64)) // READ_BYTES
-    edges = [0, *(np.flatnonzero(np.diff(full)) + 1), len(paths)]
+    read_number = np.arange(len(paths)) // READ_FILES + np.cumsum(chunk["bytes"].to_numpy(np.int64)) // READ_BYTES
+    edges = [0, *(np.flatnonzero(np.diff(read_number)) + 1), len(paths)]
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read_files, root, paths[: edges[1]])
+        prefetch = reader.submit(read_files, root, paths[: edges[1]])
         for start, stop in zip(edges[1:], [*edges[2:], None], strict=True):
-            contents = ahead.result()
+            contents = prefetch.result()
             if stop is not None:
-                ahead = reader.submit(read_files, root, paths[start:stop])
+                prefetch = reader.submit(read_files, root, paths[start:stop])
             yield from contents
 
 
-def _announce(folder: str, paths: Sequence[str]) -> None:
-    """Tell the system which local files are read next, so that the disk has all of them to do and not one at a time."""
+def _advise(folder: str, paths: Sequence[str]) -> None:
+    """Tell the operating system which local files are read next, so that the disk reads them in parallel."""
     for path in paths if hasattr(os, "posix_fadvise") else ():
-        with suppress(OSError):  # reading says what is wrong with it
-            file = os.open(
-                storage.join(folder, path), os.O_RDONLY | os.O_NONBLOCK
-            )  # does not wait for a pipe's other end
+        with suppress(OSError):  # read_files reports it
+            file = os.open(storage.join(folder, path), os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not block
             try:
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
             finally:
@@ -148,27 +174,29 @@ def _announce(folder: str, paths: Sequence[str]) -> None:
 
 
 def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
-    """Read files together. A file that is gone or closed is a bad file; a network that fails is tried again, and in the end a UserError."""
+    """The content of each file, or why it cannot be read. Network errors are retried. Raises UserError where they
+    persist."""
     fs, base = storage.filesystem(root)
     if not storage.is_remote(root):
-        _announce(base, paths)
+        _advise(base, paths)
     contents: dict[str, bytes | str] = {}
     for attempt in range(RETRIES + 1):
-        left = [path for path in paths if path not in contents]
-        # cat_ranges takes names as they are, where cat would read "[1]" as a pattern
-        for path, content in zip(
-            left, fs.cat_ranges([storage.join(base, path) for path in left], None, None, on_error="return"), strict=True
-        ):
-            if isinstance(content, bytes):
-                contents[path] = content
-            elif isinstance(content, FileNotFoundError):
-                contents[path] = "not there any more"
-            elif isinstance(content, OSError) and not storage.is_remote(root):
-                contents[path] = f"cannot be read: {(content.strerror or str(content)).lower()}"
-            elif attempt == RETRIES or not s3_errors.passing(content):
+        missing = [path for path in paths if path not in contents]
+        # cat_ranges takes names literally; cat would read "[1]" as a pattern.
+        results = fs.cat_ranges([storage.join(base, path) for path in missing], None, None, on_error="return")
+        for path, result in zip(missing, results, strict=True):
+            if isinstance(result, bytes):
+                contents[path] = result
+            elif isinstance(result, FileNotFoundError):
+                contents[path] = "file not found"
+            elif isinstance(result, OSError) and not storage.is_remote(root):
+                contents[path] = f"cannot be read: {(result.strerror or str(result)).lower()}"
+            elif attempt == RETRIES or not s3_errors.passing(result):
                 url = storage.join(root, path)
-                what = f"{url}: cannot be read after {attempt + 1} attempts ({type(content).__name__}: {content})"
-                raise UserError(f"{what}; {s3_errors.explanation(content, url)}")
+                raise UserError(
+                    f"{url}: cannot be read after {attempt + 1} attempts ({type(result).__name__}: {result}); "
+                    f"{s3_errors.explanation(result, url)}"
+                )
         if len(contents) == len(set(paths)):
             break
         time.sleep(min(2**attempt, s3_errors.LONGEST_PAUSE))

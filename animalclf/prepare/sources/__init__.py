@@ -1,6 +1,8 @@
-"""Where the images are: the registered kinds of data sources, local or s3://, each read as one list of files.
+"""Data sources: the registered kinds of labelled and unlabelled image data, local or s3://, each read as one list of
+files.
 
-`source.py` has the registry `SOURCES`; every other module but `listing.py` is one kind of source, and a new module is a new one.
+`source.py` has the registry `SOURCES`, and `listing.py` lists folders. Every other module is one kind of source; a new
+kind is a new module.
 """
 
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader, find, inputs_hash

@@ -1,4 +1,4 @@
-"""Class folders: root/<class>/**/image. The label is the first folder's name."""
+"""Class folders: root/<class>/**/image. The label is the name of the first folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from animalclf.utils import storage
 
 @SOURCES.register("class folders")
 class ClassFolders(SourceReader):
-    priority = 0  # what no other kind reads is taken for class folders
+    priority = 0  # the fallback: reads what no other kind matches
 
     def matches(self, location: Location) -> bool:
         return True
@@ -22,13 +22,15 @@ class ClassFolders(SourceReader):
 
 
 def read_class_folders(url: str, data: str, listing: Listing) -> Source:
-    """`listing` of the folder `url`, which messages call `data`. Raises UserError for images outside class folders and for too few classes."""
+    """The source of the folder `url` with this listing; messages call it `data`. Raises UserError for images outside
+    class folders, for class folders without images and for fewer than two classes."""
     parts = listing.images["path"].str.partition("/")
-    loose = listing.images["path"][parts[1] == ""]
-    if len(loose):
+    outside = listing.images["path"][parts[1] == ""]
+    if len(outside):
         raise UserError(
-            f"{data}: {len(loose):,} pictures lie outside any class folder, such as {loose.iloc[0]}; expected {data}/<class>/picture.jpg. "
-            "Move them into class folders, or give a CSV with path and label columns"
+            f"{data}: {len(outside):,} images are outside any class folder, such as {outside.iloc[0]}; "
+            f"expected {data}/<class>/image.jpg. "
+            "Move them into class folders, or name a CSV with the columns path and label"
         )
     source = Source(url, listing.images.assign(label=parts[0], split=""), "class folders", listing.ignored)
     _refuse_empty_folders(source, data)
@@ -40,9 +42,10 @@ def _refuse_empty_folders(source: Source, data: str) -> None:
     if storage.is_remote(source.root):
         return
     folders = sorted(entry.name for entry in os.scandir(source.root) if entry.is_dir() and not is_hidden(entry.name))
-    empty = [name for name in folders if name not in set(source.files["label"])]
+    classes = set(source.files["label"])
+    empty = [name for name in folders if name not in classes]
     if empty:
-        raise UserError(f"{data}: class folders without pictures: {', '.join(empty[:5])}; add pictures or remove them")
+        raise UserError(f"{data}: class folders without images: {', '.join(empty[:5])}; add images or remove them")
 
 
 def refuse_single_class(source: Source, data: str) -> None:

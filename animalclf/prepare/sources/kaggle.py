@@ -1,4 +1,5 @@
-"""A Kaggle competition folder as it unpacks: train_images/<class>/ and test_images/, either one folder deeper in some copies."""
+"""An unpacked Kaggle competition folder: train_images/<class>/ and test_images/. Some archives nest each folder once
+more in one of the same name."""
 
 from __future__ import annotations
 
@@ -22,21 +23,21 @@ class Kaggle(SourceReader):
 
     def read(self, location: Location) -> Source:
         data, sample = location.data, _sample_submission(location)
-        test_root, test = _below(location, TEST)
+        test_root, test = _subfolder(location, TEST)
         if not location.labelled:
             if test.images.empty:
-                raise UserError(f"{data}: has no test_images/ with pictures to predict")
+                raise UserError(f"{data}: has no {TEST}/ with images to predict")
             files = test.images.assign(label="", split="")
-            return Source(test_root, files, "kaggle test pictures", test.ignored, sample_submission=sample)
-        train_root, train = _below(location, TRAIN)
+            return Source(test_root, files, "kaggle test images", test.ignored, sample_submission=sample)
+        train_root, train = _subfolder(location, TRAIN)
         if train.images.empty:
-            raise UserError(f"{data}: has no pictures in train_images/<class>/ to train on")
+            raise UserError(f"{data}: has no images in {TRAIN}/<class>/ to train on")
         source = read_class_folders(train_root, f"{data}/{TRAIN}", train)
         return replace(source, kind="kaggle", test=None if test.images.empty else test_root, sample_submission=sample)
 
 
-def _below(location: Location, name: str) -> tuple[str, Listing]:
-    """The folder `name` and the images in it; all ignored files."""
+def _subfolder(location: Location, name: str) -> tuple[str, Listing]:
+    """The URL of the folder `name`, and its images with the ignored files of the whole location."""
     images = location.listing.images
     prefix = f"{name}/{name}/" if images["path"].str.startswith(f"{name}/{name}/").any() else f"{name}/"
     rows = images[images["path"].str.startswith(prefix)]
@@ -45,7 +46,7 @@ def _below(location: Location, name: str) -> tuple[str, Listing]:
 
 
 def _sample_submission(location: Location) -> str | None:
-    """The one CSV file with the columns id and category."""
+    """The URL of the CSV file with the columns id and category, if there is exactly one."""
     tables = [name for name in location.listing.ignored if name.lower().endswith(".csv")]
     samples = [name for name in tables if _header(storage.join(location.url, name)) == ["id", "category"]]
     samples = [name for name in samples if "answer" not in name.lower()]

@@ -1,24 +1,32 @@
-"""Files below a folder or a bucket's prefix."""
+"""Listing the files of a folder or a bucket's prefix."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
 from animalclf.errors import UserError
 from animalclf.utils import storage
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-IGNORED_NAMES = ("__macosx", "thumbs.db", "desktop.ini")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SYSTEM_NAMES = ("__macosx", "thumbs.db", "desktop.ini")
 
-FileRow = tuple[str, int, str]  # path relative to the folder, bytes, stamp (changes when the file does)
+
+class ListedFile(NamedTuple):
+    """A file below a folder: its path relative to the folder, its size, and a stamp that changes with the file."""
+
+    path: str
+    bytes: int
+    stamp: str
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """`images`: one row an image file, sorted by path: path (relative), bytes (int64), stamp. `ignored`: paths of the other files, sorted."""
+    """`images`: one row per image file, sorted by path: path (relative), bytes (int64), stamp. `ignored`: paths of the
+    other files, sorted."""
 
     images: pd.DataFrame
     ignored: list[str]
@@ -30,51 +38,50 @@ class Listing:
 
 
 def list_images(url: str) -> Listing:
-    """All images below a folder. Hidden files do not exist. Raises UserError for a folder or a name that cannot be read."""
-    rows = list_files(url)
-    images = sorted(row for row in rows if row[0].lower().endswith(IMAGES))
-    ignored = sorted(row[0] for row in rows if not row[0].lower().endswith(IMAGES))
-    table = pd.DataFrame(images, columns=["path", "bytes", "stamp"]).astype(
-        {"path": str, "bytes": "int64", "stamp": str}
-    )
-    return Listing(table, ignored)
+    """All images below a folder, without hidden files. Raises UserError for a folder or a name that cannot be read."""
+    files = sorted(list_files(url))
+    images = [file for file in files if file.path.lower().endswith(IMAGE_SUFFIXES)]
+    ignored = [file.path for file in files if not file.path.lower().endswith(IMAGE_SUFFIXES)]
+    table = pd.DataFrame(images, columns=list(ListedFile._fields))
+    return Listing(table.astype({"path": str, "bytes": "int64", "stamp": str}), ignored)
 
 
-def list_files(url: str) -> list[FileRow]:
+def list_files(url: str) -> list[ListedFile]:
     """All files below a folder or prefix, without hidden ones."""
     return _list_remote(url) if storage.is_remote(url) else _list_local(url)
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in IGNORED_NAMES
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def _list_local(root: str) -> list[FileRow]:
-    rows, waiting, seen = [], [(root, "")], set()
-    while waiting:
-        folder, prefix = waiting.pop()
+def _list_local(root: str) -> list[ListedFile]:
+    files: list[ListedFile] = []
+    pending, visited = [(root, "")], set()
+    while pending:
+        folder, prefix = pending.pop()
         real = os.path.realpath(folder)
-        if real in seen or not os.path.isdir(folder):  # a link back up would be followed without end
+        if real in visited or not os.path.isdir(folder):  # a link to a parent folder would never end
             continue
-        seen.add(real)
+        visited.add(real)
         try:
             entries = list(os.scandir(folder))
         except PermissionError as error:
-            raise UserError(f"{folder}: may not be read; give yourself permission, or move the pictures") from error
+            raise UserError(f"{folder}: permission denied; allow reading it, or move the images") from error
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             if not entry.name.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in entry.name):
-                raise UserError(f"{folder}: holds a file whose name is not readable text, {entry.name!r}; rename it")
+                raise UserError(f"{folder}: has a file whose name is not printable text, {entry.name!r}; rename it")
             if entry.is_dir():
-                waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                pending.append((entry.path, f"{prefix}{entry.name}/"))
             else:
-                rows.append((f"{prefix}{entry.name}", *file_facts(entry)))
-    return rows
+                files.append(ListedFile(f"{prefix}{entry.name}", *_size_and_stamp(entry)))
+    return files
 
 
-def file_facts(entry: os.DirEntry[str]) -> tuple[int, str]:
-    """Bytes and stamp of a file. A link to nothing has neither: it is listed, so that preparation reports it as unreadable."""
+def _size_and_stamp(entry: os.DirEntry[str]) -> tuple[int, str]:
+    """Bytes and stamp of a file. A dangling link has 0 and "": it is listed, so that it is reported as unreadable."""
     try:
         stat = entry.stat()
     except FileNotFoundError:
@@ -82,5 +89,6 @@ def file_facts(entry: os.DirEntry[str]) -> tuple[int, str]:
     return stat.st_size, str(stat.st_mtime_ns)
 
 
-def _list_remote(root: str) -> list[FileRow]:
-    return [row for row in storage.listing(root) if not any(is_hidden(part) for part in row[0].split("/"))]
+def _list_remote(root: str) -> list[ListedFile]:
+    files = (ListedFile(*file) for file in storage.listing(root))
+    return [file for file in files if not any(is_hidden(part) for part in file.path.split("/"))]

@@ -1,4 +1,4 @@
-"""A data source, the registry of its kinds, and finding the kind that fits."""
+"""A data source, the registry of its kinds, and the search for the kind that fits."""
 
 from __future__ import annotations
 
@@ -13,38 +13,41 @@ import pandas as pd
 from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
-from animalclf.prepare.sources.listing import IMAGES, Listing, list_images
+from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, Listing, list_images
 from animalclf.utils import storage
 from animalclf.utils.registry import Registry
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names of splits in folders and tables, and what they mean."""
+"""The split that each name of a folder or in a table's split column means."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The images of a source. `files`: one row an image, sorted by path: path (relative to `root`), label ("" if unlabelled), split
-    ("" if not given), bytes (int64), stamp (changes when the file does). `ignored`: files that are no images."""
+    """The images of a source. `files`: one row per image, sorted by path: path (relative to `root`), label ("" if
+    unlabelled), split ("" if not given), bytes (int64), stamp (changes with the file). `ignored`: paths of files that
+    are not images."""
 
     root: str
     files: pd.DataFrame
     kind: str
     ignored: list[str] = field(default_factory=list)
-    test: str | None = None  # of a competition folder: its unlabelled images
+    test: str | None = None
+    """Of a competition folder: the folder of its unlabelled images."""
     sample_submission: str | None = None
-    whole_folder: bool = True  # every image below `root` belongs to the source
+    whole_folder: bool = True
+    """Whether every image in `root` belongs to the source."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """What a user named as data, and how it is to be read."""
+    """The data that a user named, and how it is to be read."""
 
     data: str
     """As the user wrote it, for messages."""
     config: Data
     labelled: bool = True
-    """False where images are to be predicted, so that labels are not needed."""
+    """False for images to predict, which need no labels."""
 
     @property
     def url(self) -> str:
@@ -57,11 +60,10 @@ class Location:
         listing = list_images(self.url)
         if listing.images.empty:
             if not storage.explained(self.url, lambda: storage.exists(self.url)):
-                raise UserError(f"{self.data}: there is no such folder or file")
-            others = (
-                f" (but {len(listing.ignored):,} other files, such as {listing.ignored[0]})" if listing.ignored else ""
-            )
-            raise UserError(f"{self.data}: no pictures in it{others}; pictures end in {', '.join(IMAGES)}")
+                raise UserError(f"{self.data}: no such folder or file")
+            count, suffixes = len(listing.ignored), ", ".join(IMAGE_SUFFIXES)
+            others = f"; it has {count:,} other files, such as {listing.ignored[0]}" if count else ""
+            raise UserError(f"{self.data}: no images found (file names that end in {suffixes}){others}")
         return listing
 
 
@@ -69,26 +71,27 @@ class SourceReader(ABC):
     """A kind of source."""
 
     priority: ClassVar[int] = 100
-    """Of the kinds that match, the one of highest priority reads. Kinds that look at the listing have a priority below 50, so that nothing is
-    listed for the others."""
+    """Of the kinds that match, the one with the highest priority reads. Kinds that use the listing have a priority
+    below 50, so that nothing is listed for the others."""
 
     @abstractmethod
     def matches(self, location: Location) -> bool:
-        """True where the location is of this kind."""
+        """Whether the location is of this kind."""
 
     @abstractmethod
     def read(self, location: Location) -> Source:
-        """The source. Raises UserError that says what was expected, what is there, and what to do."""
+        """The source. Raises UserError with what was expected, what was found, and what to do."""
 
 
 SOURCES: Registry[type[SourceReader]] = Registry("data source", package="animalclf.prepare.sources")
 
 
 def find(data: str, config: Data, *, labelled: bool = True) -> Source:
-    """The images that `data` names. With `labelled=False` those to be predicted: any folder's, or a competition folder's test images.
+    """The images that `data` names. With `labelled=False` those to predict: the images of any folder, or a competition
+    folder's test images.
 
-    Raises UserError that says what was expected and what is there: nothing, an archive, a folder without class folders, one class only,
-    an empty class folder, a table with missing columns or files.
+    Raises UserError with what was expected and what was found for: nothing there, an archive, a folder without class
+    folders, one class only, an empty class folder, a table with missing columns or files.
     """
     location = Location(data, config, labelled)
     url = location.url
@@ -99,7 +102,8 @@ def find(data: str, config: Data, *, labelled: bool = True) -> Source:
 
 
 def inputs_hash(source: Source, config: Data) -> str:
-    """A fingerprint of the listing and the settings (hex): cheap to make, other when any file or setting is."""
+    """A fingerprint (hex) of the listing and the settings. It needs no file contents, and changes with any file or
+    setting."""
     digest = hashlib.sha256(f"{source.root}\n{configuration.hashed_json(config)}\n".encode())
     columns = [source.files[name].astype(str) for name in ("path", "label", "split", "bytes", "stamp")]
     digest.update("\n".join("\t".join(row) for row in zip(*columns, strict=True)).encode())

@@ -1,4 +1,4 @@
-"""Folders of splits with class folders: root/train/<class>/**/image, root/val/<class>/**/image."""
+"""Split folders of class folders: root/train/<class>/**/image, root/val/<class>/**/image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of images to be predicted."""
+"""A folder of images to predict."""
 
 from __future__ import annotations
 
@@ -13,6 +13,5 @@ class Unlabelled(SourceReader):
         return not location.labelled
 
     def read(self, location: Location) -> Source:
-        return Source(
-            location.url, location.listing.images.assign(label="", split=""), "unlabelled", location.listing.ignored
-        )
+        listing = location.listing
+        return Source(location.url, listing.images.assign(label="", split=""), "unlabelled", listing.ignored)
