@@ -100,7 +100,7 @@ class Run:
 
     def predictions(self, name: str) -> pd.DataFrame:
         """Class probabilities of each image, as written by training (val, test), evaluate or predict."""
-        return storage.as_table(storage.read_bytes(self._there("predictions", f"{name}.parquet")))
+        return storage.parse_parquet(storage.read_bytes(self._there("predictions", f"{name}.parquet")))
 
     def _there(self, *parts: str) -> str:
         url = self.url(*parts)

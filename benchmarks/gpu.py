@@ -467,7 +467,7 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
     for column in ("", "seconds", "images/s", "waiting", "accuracy"):
         table.add_column(column)
     for name, row in found.items():
-        speed = row.get("images_per_s") or row.get("images_per_s")
+        speed = row["images_per_s"]
         table.add_row(
             name,
             f"{row['seconds']:.1f}",

@@ -1,4 +1,4 @@
-"""Buckets on a real S3 server that fails when told to: patience with what passes, one clear line for what does not."""
+"""Buckets on a real S3 server that fails on request: retries of transient errors, one clear message for the others."""
 
 import os
 import subprocess
@@ -17,23 +17,23 @@ from animalclf.utils import s3_errors, storage
 
 @pytest.fixture
 def server(monkeypatch):
-    with s3_server.running() as found:
-        for name, value in found.environment.items():
+    with s3_server.running() as running:
+        for name, value in running.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the client's own patience would only take time here
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # the client's own retries would only take time here
         s3fs.S3FileSystem.clear_instance_cache()
-        monkeypatch.setattr(s3_errors, "LONGEST_PAUSE", 0.2)
+        monkeypatch.setattr(s3_errors, "MAX_PAUSE", 0.2)
         fs = storage.filesystem("s3://bucket")[0]
-        fs.makedirs("bucket", exist_ok=True)  # moto keeps its buckets for the life of the process
+        fs.makedirs("bucket", exist_ok=True)  # moto's buckets live as long as the process
         for name in fs.ls("bucket"):
             fs.rm(name, recursive=True)
-        yield found
+        yield running
         s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_an_outage_of_the_server_is_waited_for_by_every_operation(server, capsys):
+def test_every_operation_retries_while_the_server_fails(server, capsys):
     storage.write_bytes("s3://bucket/a/x", b"1")
-    for operation, answer in [
+    for operation, expected in [
         (lambda: storage.read_bytes("s3://bucket/a/x"), b"1"),
         (lambda: storage.exists("s3://bucket/a/x"), True),
         (lambda: storage.write_json("s3://bucket/a/y", {"k": 2}), None),
@@ -44,36 +44,36 @@ def test_an_outage_of_the_server_is_waited_for_by_every_operation(server, capsys
         (lambda: storage.exists("s3://bucket/a/y"), False),
     ]:
         server.fail(times=3, status=503, code="ServiceUnavailable")
-        assert operation() == answer
+        assert operation() == expected
     server.fail(times=7, status=503, code="SlowDown")
     assert storage.read_bytes("s3://bucket/a/x") == b"1"
     assert "trying again" in capsys.readouterr().err
 
 
-def test_a_server_that_is_away_is_waited_for_once_it_has_answered(server, monkeypatch):
+def test_a_server_that_has_answered_before_is_retried_while_it_is_down(server, monkeypatch):
     import threading
 
     storage.write_bytes("s3://bucket/x", b"1")
     server.server.shutdown()
     server.server.server_close()
-    back = []
+    restarted = []
 
-    def again():
+    def restart():
         new = s3_server.make_server(
             "127.0.0.1", server.server.server_port, server.app, True, request_handler=s3_server.Handler
         )
-        back.append(new)
+        restarted.append(new)
         new.serve_forever()
 
-    threading.Timer(4, again).start()
+    threading.Timer(4, restart).start()
     assert storage.read_bytes("s3://bucket/x") == b"1"
-    back[0].shutdown()
+    restarted[0].shutdown()
     server.server.serve_forever = lambda: None
     monkeypatch.setattr(server.server, "shutdown", lambda: None)
 
 
-def test_patience_ends(server, monkeypatch):
-    monkeypatch.setattr(s3_errors, "PATIENCE", 1.0)
+def test_retries_end(server, monkeypatch):
+    monkeypatch.setattr(s3_errors, "RETRY_SECONDS", 1.0)
     server.fail(seconds=600)
     with pytest.raises(UserError, match=r"s3://bucket/x: the storage server still fails after 1 s .*503"):
         storage.read_bytes("s3://bucket/x")
@@ -90,8 +90,8 @@ def test_patience_ends(server, monkeypatch):
         (403, "RequestTimeTooSkewed", "clock"),
     ],
 )
-def test_what_is_refused_is_said_at_once_by_every_operation(server, status, code, message):
-    """Also by those whose answer has no body (HEAD), from which the cause cannot be seen."""
+def test_every_operation_reports_a_refusal_at_once(server, status, code, message):
+    """Also those that send HEAD, whose response has no body and so no cause."""
     for operation in (
         lambda: storage.read_bytes("s3://bucket/x"),
         lambda: storage.exists("s3://bucket/x"),
@@ -130,28 +130,33 @@ def test_no_bucket_no_credentials_no_server(server, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-def test_credentials_and_endpoint_come_from_the_usual_places(server, tmp_path, variable):
-    """A profile in a file, an endpoint in either variable: as the AWS command line reads them."""
-    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = a\naws_secret_access_key = b\n")
+def test_credentials_and_endpoint_are_those_of_the_aws_command_line(server, tmp_path, variable):
+    """A profile in a file, and an endpoint in either variable."""
+    (tmp_path / "credentials").write_text("[profile]\naws_access_key_id = a\naws_secret_access_key = b\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {
         variable: server.url,
-        "AWS_PROFILE": "mine",
+        "AWS_PROFILE": "profile",
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
     }
-    script = "from animalclf.utils import storage; storage.write_bytes('s3://bucket/p', b'1'); print(storage.exists('s3://bucket/p'))"
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100)
-    assert done.stdout == "True\n", done.stderr
+    script = (
+        "from animalclf.utils import storage; storage.write_bytes('s3://bucket/p', b'1'); "
+        "print(storage.exists('s3://bucket/p'))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert process.stdout == "True\n", process.stderr
 
 
-def test_a_long_listing_asks_no_more_than_it_must_and_side_by_side(server, monkeypatch):
-    """5,000 names in 20 folders, two levels down: one request a folder and a thousand names, and a few to find the folders."""
+def test_a_long_listing_takes_few_requests(server, monkeypatch):
+    """5,000 names in 20 folders, two levels down: one request per folder, and a few to find the folders."""
     (backend,) = [account["aws"] for account in s3_backends.values() if "bucket" in account["aws"].buckets]
     names = [f"train_images/train_images/class{number % 20:02d}/{number:05d}.jpg" for number in range(5000)]
-    for name in [*names, "sample.csv"]:  # not by way of HTTP: this is not what takes time
+    for name in [*names, "sample.csv"]:  # without HTTP, which takes longer
         backend.put_object("bucket", f"set/{name}", b"")
     before = server.app.requests
-    found = storage.listing("s3://bucket/set")
-    assert sorted(path for path, _, _ in found) == sorted([*names, "sample.csv"])
-    assert server.app.requests - before <= 20 + 3 and all(stamp for _, _, stamp in found)
+    files = storage.listing("s3://bucket/set")
+    assert sorted(path for path, _, _ in files) == sorted([*names, "sample.csv"])
+    assert server.app.requests - before <= 20 + 3 and all(stamp for _, _, stamp in files)
     assert storage.listing("s3://bucket/nothing") == []

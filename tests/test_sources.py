@@ -199,7 +199,7 @@ from animalclf.utils import storage
 file = io.BytesIO()
 pd.DataFrame({"label": ["cat", "dog"] * 500}).to_parquet(file)
 before = len(os.listdir("/proc/self/task"))
-table = storage.as_table(file.getvalue())
+table = storage.parse_parquet(file.getvalue())
 print(len(table), len(os.listdir("/proc/self/task")) - before)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [

@@ -98,7 +98,7 @@ def open_prepared(root: str) -> Prepared:
         )
     if "pictures" in info:  # the key of older versions
         info["images"] = info.pop("pictures")
-    manifest = storage.as_table(storage.read_bytes(storage.join(root, MANIFEST)))
+    manifest = storage.parse_parquet(storage.read_bytes(storage.join(root, MANIFEST)))
     return Prepared(root, info, manifest)
 
 
@@ -108,13 +108,13 @@ def is_prepared(root: str) -> bool:
 
 
 def write_shard(
-    url: str, images: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, keep: bool = True
+    url: str, images: Iterable[tuple[int, np.ndarray]], store: str = "pixels", *, sync: bool = True
 ) -> None:
     """Write manifest rows and their images uint8 (S, S, 3) as one Parquet file, completely or not at all.
 
     `store` "pixels" writes decoded pixels. "jpeg" writes JPEG of quality 95: a fifth of the size or less, and not
     exactly the same pixels. A local file takes the memory of one row group, a file in a bucket that of all images.
-    Without images no file is written. `keep`: see storage.writing.
+    Without images no file is written. `sync`: see storage.atomic_write.
     """
     images = iter(images)
     first = next(images, None)
@@ -127,7 +127,7 @@ def write_shard(
     # Images hardly compress further. One plain page a row group is read without a copy, and image by image
     # (`PixelFile`).
     with (
-        storage.writing(url, keep=keep) as file,
+        storage.atomic_write(url, sync=sync) as file,
         pq.ParquetWriter(
             file,
             schema,
@@ -165,7 +165,7 @@ def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
         count, start = file.metadata.num_rows, 0
         images, index = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int64)
         for number in range(file.num_row_groups):  # one group at a time: all at once would take twice the memory
-            table = file.read_row_group(number, use_threads=False)  # threads: see storage.as_table
+            table = file.read_row_group(number, use_threads=False)  # threads: see storage.parse_parquet
             part = slice(start, start := start + len(table))
             index[part] = table["index"]
             if not is_jpeg(table["image"].type):

@@ -160,7 +160,7 @@ def _version(source: str) -> str:
 def _explained(source: str, action: Callable[[], T]) -> T:
     """The result of `action`, which reads `source`. Raises UserError where it cannot be read."""
     try:
-        return storage.explained(source, action)
+        return storage.with_retries(source, action)
     except FileNotFoundError as error:
         raise UserError(
             f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none"

@@ -131,7 +131,7 @@ def _build(
     names = _number_shards(manifest, out)
     output_dir.clear(out, [output_dir.TEMPORARY])  # left by tasks that were killed and retried
     with ThreadPoolExecutor(1) as background:
-        sync = background.submit(storage.keep_all, [storage.join(out, name) for name in names.values()])
+        sync = background.submit(storage.sync_files, [storage.join(out, name) for name in names.values()])
         phase = "finding duplicates"
         progress(phase, 0)
         pairs = add_groups(manifest, signatures, lambda fraction: progress(phase, max(1, round(fraction * len(files)))))

@@ -24,7 +24,7 @@ def file_names(out: str) -> list[str]:
     fs, path = storage.filesystem(out)
     fs.invalidate_cache()
     try:
-        names = storage.explained(out, lambda: fs.ls(path, detail=False))
+        names = storage.with_retries(out, lambda: fs.ls(path, detail=False))
         return [os.path.basename(name.rstrip("/")) for name in names if name.rstrip("/") != path]
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -92,7 +92,7 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
 
     try:  # without fsync: the driver syncs all shards at the end
         path = storage.join(job.out, shard_name(chunk["shard"].iloc[0]))
-        write_shard(path, readable_images(), job.store, keep=False)
+        write_shard(path, readable_images(), job.store, sync=False)
     except UserError as error:
         return _error(str(error))
     return _columns(chunk, measurements)
@@ -191,13 +191,13 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
                 contents[path] = "file not found"
             elif isinstance(result, OSError) and not storage.is_remote(root):
                 contents[path] = f"cannot be read: {(result.strerror or str(result)).lower()}"
-            elif attempt == RETRIES or not s3_errors.passing(result):
+            elif attempt == RETRIES or not s3_errors.is_transient(result):
                 url = storage.join(root, path)
                 raise UserError(
                     f"{url}: cannot be read after {attempt + 1} attempts ({type(result).__name__}: {result}); "
-                    f"{s3_errors.explanation(result, url)}"
+                    f"{s3_errors.error_message(result, url)}"
                 )
         if len(contents) == len(set(paths)):
             break
-        time.sleep(min(2**attempt, s3_errors.LONGEST_PAUSE))
+        time.sleep(min(2**attempt, s3_errors.MAX_PAUSE))
     return [contents[path] for path in paths]

@@ -72,7 +72,7 @@ def snapshot(content: Mapping[str, object], device: torch.device) -> Callable[[s
     def write(url: str) -> None:
         stream = torch.cuda.Stream(device)
         stream.wait_event(ready)
-        with torch.cuda.stream(stream), storage.writing(url) as file:
+        with torch.cuda.stream(stream), storage.atomic_write(url) as file:
             torch.save({"format": FORMAT, **copy}, file)
 
     return write

@@ -1,19 +1,19 @@
-"""What a bucket refuses, and what it cannot do at the moment: words that say what to mend for the one, patience for the other."""
+"""Errors of S3: retries for transient ones, and one line that says how to fix the others."""
 
 from __future__ import annotations
 
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from animalclf.errors import UserError
 
 T = TypeVar("T")
-PATIENCE = 120.0  # seconds that a server which has answered before may fail without ending the work
-LONGEST_PAUSE = 8.0  # seconds between two attempts
-PASSING_CODES = {
+RETRY_SECONDS = 120.0
+MAX_PAUSE = 8.0  # seconds between two attempts
+TRANSIENT_CODES = {
     "SlowDown",
     "Throttling",
     "ThrottlingException",
@@ -21,15 +21,31 @@ PASSING_CODES = {
     "RequestTimeout",
     "BandwidthLimitExceeded",
 }
-PASSING_STATUS = {429, 500, 502, 503, 504}
+TRANSIENT_STATUS = {429, 500, 502, 503, 504}
 CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws (AWS_PROFILE), or a role on this machine"
 )
+EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+UNKNOWN_CREDENTIALS_CODES = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidToken",
+    "InvalidClientTokenId",
+    "AuthFailure",
+}
+REGION_CODES = {
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "301",
+    "307",
+}
 _reached: set[str] = set()  # endpoints that have answered this process
 
 
-def options() -> dict[str, Any]:
-    """For the S3 file system: few quick attempts, since `persistent` goes on where they end. Raises UserError for an endpoint that is no address."""
+def options() -> dict[str, object]:
+    """Options of the S3 file system: few quick attempts, because `with_retries` repeats them. Raises UserError for an
+    endpoint without a scheme."""
     endpoint = _endpoint()
     if endpoint and "://" not in endpoint:
         raise UserError(
@@ -40,139 +56,147 @@ def options() -> dict[str, Any]:
     return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}
 
 
-def persistent(url: str, action: Callable[[], T]) -> T:
-    """`action()`, tried again while the server throttles, fails or cannot be reached, for PATIENCE seconds at most. A server that never answered
-    this process gets no patience: its address is probably wrong.
+def with_retries(url: str, action: Callable[[], T]) -> T:
+    """`action()`, retried for RETRY_SECONDS while the server throttles, fails or cannot be reached. A server that never
+    answered this process is not retried: its address is probably wrong.
 
-    Raises UserError that says what to mend. FileNotFoundError of a file (not of a bucket) passes through.
+    Raises UserError that says how to fix it. FileNotFoundError of a file (not of a bucket) passes through.
     """
     import aiohttp
-    import botocore.exceptions
+    import botocore.exceptions as boto
 
-    began, pause, told = time.monotonic(), 0.5, False
+    started, pause, warned = time.monotonic(), 0.5, False
     while True:
         try:
-            answer = action()
+            result = action()
             _reached.add(_endpoint())
-            return answer
-        except (
-            OSError,
-            botocore.exceptions.BotoCoreError,
-            botocore.exceptions.ClientError,
-            aiohttp.ClientError,
-        ) as error:
+            return result
+        except (OSError, boto.BotoCoreError, boto.ClientError, aiohttp.ClientError) as error:
             if isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket":
                 _reached.add(_endpoint())
                 raise
-            if not passing(error) or time.monotonic() - began > PATIENCE:
-                raise UserError(f"{url}: {explanation(error, url)}") from error
-            if not told:
-                _tell(f"{url}: {_why(error)}; trying again for up to {PATIENCE:.0f} s")
-                told = True
-        time.sleep(
-            pause * random.uniform(0.5, 1.0)
-        )  # many processes meet the same outage; they should not all come back at once
-        pause = min(pause * 2, LONGEST_PAUSE)
+            if not is_transient(error) or time.monotonic() - started > RETRY_SECONDS:
+                raise UserError(f"{url}: {error_message(error, url)}") from error
+            if not warned:
+                _warn(f"{url}: {_reason(error)}; trying again for up to {RETRY_SECONDS:.0f} s")
+                warned = True
+        time.sleep(pause * random.uniform(0.5, 1.0))  # jitter: many processes see the same outage
+        pause = min(pause * 2, MAX_PAUSE)
 
 
-def passing(error: BaseException) -> bool:
-    """True for what may be over in a minute: throttling, a server that fails, a broken connection to one that has answered before."""
+def is_transient(error: BaseException) -> bool:
+    """Whether a retry may succeed: after throttling, a server error, or a lost connection to a server that has answered
+    before."""
     import aiohttp
     import botocore.exceptions as boto
 
     status = (_response(error).get("ResponseMetadata") or {}).get("HTTPStatusCode")
     if status is not None:
-        return status in PASSING_STATUS or _code(error) in PASSING_CODES
-    links = _chain(error)
-    if any(isinstance(link, boto.SSLError | boto.ProxyConnectionError) for link in links):
+        return status in TRANSIENT_STATUS or _code(error) in TRANSIENT_CODES
+    causes = _causes(error)
+    if any(isinstance(cause, boto.SSLError | boto.ProxyConnectionError) for cause in causes):
         return False
-    if any(
-        isinstance(link, boto.HTTPClientError | aiohttp.ClientError | ConnectionError | TimeoutError) for link in links
-    ):
-        return (
-            _endpoint() in _reached or "RAY_RAYLET_PID" in os.environ
-        )  # a Ray worker: its driver has been there before it
+    connection_errors = boto.HTTPClientError | aiohttp.ClientError | ConnectionError | TimeoutError
+    if any(isinstance(cause, connection_errors) for cause in causes):
+        return _endpoint() in _reached or "RAY_RAYLET_PID" in os.environ  # a Ray worker: its driver has reached it
     return False
 
 
-def explanation(error: BaseException, url: str = "") -> str:
-    """What the server refused and what to do about it, in one line."""
-    import botocore.exceptions as boto
-
+def error_message(error: BaseException, url: str = "") -> str:
+    """The server's reason and how to fix it, in one line."""
     code = _code(error)
-    if code in ("400", "403", "301") and url:  # an answer without a body: ask again in a way that has one
-        error = _asked_with_words(url) or error
+    if code in ("400", "403", "301") and url:  # of a HEAD request, whose response has no body
+        error = _error_with_body(url) or error
         code = _code(error)
-    said = _why(error)
-    if code in ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"):
-        return "the credentials have expired; get new ones (aws sso login, or a new session token) and run the same command again"
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId", "AuthFailure"):
-        return f"the server does not know these credentials ({said}); {CREDENTIALS}"
-    if code in (
-        "PermanentRedirect",
-        "AuthorizationHeaderMalformed",
-        "IllegalLocationConstraintException",
-        "301",
-        "307",
-    ):
-        response = _response(error)
-        found = (response.get("Error") or {}).get("Region") or (response.get("ResponseMetadata") or {}).get(
-            "HTTPHeaders", {}
-        ).get("x-amz-bucket-region")
-        return f"the bucket is in another region ({said}); set AWS_REGION={found or 'the region of the bucket'}"
+    return _message_of_code(error, code) or _message_of_causes(error)
+
+
+def _message_of_code(error: BaseException, code: str) -> str:
+    """The message for an error code of the server; empty for other errors."""
+    reason = _reason(error)
+    if code in EXPIRED_CODES:
+        return (
+            "the credentials have expired; get new ones (aws sso login, or a new session token) and run the same "
+            "command again"
+        )
+    if code in UNKNOWN_CREDENTIALS_CODES:
+        return f"the server does not know these credentials ({reason}); {CREDENTIALS}"
+    if code in REGION_CODES:
+        return f"the bucket is in another region ({reason}); set AWS_REGION={_region(error) or 'the bucket region'}"
     if code == "NoSuchBucket":
         return "there is no such bucket; check its name, and AWS_ENDPOINT_URL where it is not on AWS"
     if code == "RequestTimeTooSkewed":
         return "this machine's clock is wrong by more than the server allows; set it right"
     if code in ("AccessDenied", "AllAccessDisabled", "403") or isinstance(error, PermissionError):
         return (
-            f"access denied ({said}); the policy of these credentials must allow s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and "
-            "s3:DeleteObject on what is in it"
+            f"access denied ({reason}); the policy of these credentials must allow s3:ListBucket on the bucket, and "
+            "s3:GetObject, s3:PutObject and s3:DeleteObject on its objects"
         )
-    links = _chain(error)
-    if any(isinstance(link, boto.NoCredentialsError | boto.PartialCredentialsError) for link in links):
+    return ""
+
+
+def _message_of_causes(error: BaseException) -> str:
+    import botocore.exceptions as boto
+
+    reason, causes = _reason(error), _causes(error)
+    if any(isinstance(cause, boto.NoCredentialsError | boto.PartialCredentialsError) for cause in causes):
         return f"no AWS credentials found; {CREDENTIALS}"
-    if any(isinstance(link, boto.ProfileNotFound | boto.TokenRetrievalError | boto.SSOError) for link in links):
-        return f"the AWS profile gives no credentials ({said}); log in (aws sso login), or {CREDENTIALS}"
-    if any(isinstance(link, boto.SSLError) for link in links):
-        return f"no trusted connection to the storage server ({said}); check http:// or https:// in AWS_ENDPOINT_URL, and AWS_CA_BUNDLE"
-    if any(isinstance(link, boto.HTTPClientError | ConnectionError | TimeoutError) for link in links):
-        return f"the storage server cannot be reached ({said}); check AWS_ENDPOINT_URL and the network"
-    if passing(error):
-        return f"the storage server still fails after {PATIENCE:.0f} s ({said}); run the same command again later"
-    return f"refused by the storage server: {said}"
+    if any(isinstance(cause, boto.ProfileNotFound | boto.TokenRetrievalError | boto.SSOError) for cause in causes):
+        return f"the AWS profile gives no credentials ({reason}); log in (aws sso login), or {CREDENTIALS}"
+    if any(isinstance(cause, boto.SSLError) for cause in causes):
+        return (
+            f"no trusted connection to the storage server ({reason}); check http:// or https:// in AWS_ENDPOINT_URL, "
+            "and AWS_CA_BUNDLE"
+        )
+    if any(isinstance(cause, boto.HTTPClientError | ConnectionError | TimeoutError) for cause in causes):
+        return f"the storage server cannot be reached ({reason}); check AWS_ENDPOINT_URL and the network"
+    if is_transient(error):
+        return (
+            f"the storage server still fails after {RETRY_SECONDS:.0f} s ({reason}); run the same command again later"
+        )
+    return f"refused by the storage server: {reason}"
+
+
+def _region(error: BaseException) -> str:
+    """The bucket's region, where the server names it."""
+    response = _response(error)
+    headers = (response.get("ResponseMetadata") or {}).get("HTTPHeaders", {})
+    return str((response.get("Error") or {}).get("Region") or headers.get("x-amz-bucket-region") or "")
 
 
 def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    links: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in links:
-        links.append(link)
-        link = link.__cause__ or link.__context__
-    return links
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and the chain of its causes."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return causes
 
 
-def _response(error: BaseException) -> dict[str, Any]:
-    return next(
-        (dict(found) for link in _chain(error) if isinstance(found := getattr(link, "response", None), dict)), {}
-    )
+def _response(error: BaseException) -> Mapping[str, Any]:
+    """The server's response in botocore's form; empty without one."""
+    responses = (getattr(cause, "response", None) for cause in _causes(error))
+    return next((response for response in responses if isinstance(response, dict)), {})
 
 
 def _code(error: BaseException) -> str:
     return str((_response(error).get("Error") or {}).get("Code", ""))
 
 
-def _why(error: BaseException) -> str:
-    said = _response(error).get("Error") or {}
-    text = str(said.get("Message") or error or type(error).__name__).splitlines()[0]
-    return f"{said['Code']}: {text}" if said.get("Code") and said["Code"] not in text else text
+def _reason(error: BaseException) -> str:
+    """The first line of the server's or the library's message, with the error code."""
+    details = _response(error).get("Error") or {}
+    text = str(details.get("Message") or error or type(error).__name__).splitlines()[0]
+    return f"{details['Code']}: {text}" if details.get("Code") and details["Code"] not in text else text
 
 
-def _asked_with_words(url: str) -> BaseException | None:
+def _error_with_body(url: str) -> BaseException | None:
+    """The error of a listing, whose response says the cause; None where the listing succeeds."""
     import s3fs
     from botocore.exceptions import ClientError
 
@@ -184,7 +208,7 @@ def _asked_with_words(url: str) -> BaseException | None:
     return None
 
 
-def _tell(text: str) -> None:
+def _warn(text: str) -> None:
     from animalclf.utils.console import console
 
     console.print(text, markup=False, soft_wrap=True)

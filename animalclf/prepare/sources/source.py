@@ -59,7 +59,7 @@ class Location:
         """The images in the folder, listed once. Raises UserError where there are none."""
         listing = list_images(self.url)
         if listing.images.empty:
-            if not storage.explained(self.url, lambda: storage.exists(self.url)):
+            if not storage.with_retries(self.url, lambda: storage.exists(self.url)):
                 raise UserError(f"{self.data}: no such folder or file")
             count, suffixes = len(listing.ignored), ", ".join(IMAGE_SUFFIXES)
             others = f"; it has {count:,} other files, such as {listing.ignored[0]}" if count else ""
@@ -95,7 +95,7 @@ def find(data: str, config: Data, *, labelled: bool = True) -> Source:
     """
     location = Location(data, config, labelled)
     url = location.url
-    if url.lower().endswith(ARCHIVES) and storage.explained(url, lambda: storage.exists(url)):
+    if url.lower().endswith(ARCHIVES) and storage.with_retries(url, lambda: storage.exists(url)):
         raise UserError(f"{data}: is an archive; unpack it and name the folder")
     readers = sorted((reader() for reader in SOURCES.entries().values()), key=lambda reader: -reader.priority)
     return next(reader for reader in readers if reader.matches(location)).read(location)

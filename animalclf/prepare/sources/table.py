@@ -57,12 +57,12 @@ def _common_folder(urls: pd.Series) -> str:
 def _read_table(url: str) -> pd.DataFrame:
     """The table as text. Raises UserError for one that is missing or cannot be read."""
     try:
-        content = storage.explained(url, lambda: storage.read_bytes(url))
+        content = storage.with_retries(url, lambda: storage.read_bytes(url))
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such table") from error
     try:
         if url.lower().endswith(".parquet"):
-            return storage.as_table(content)
+            return storage.parse_parquet(content)
         separator = "\t" if url.lower().endswith(".tsv") else ","
         return pd.read_csv(
             io.BytesIO(content), sep=separator, dtype="string", encoding="utf-8-sig", keep_default_na=False
