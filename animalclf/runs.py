@@ -1,5 +1,4 @@
-"""The run folder (local or s3://): the only place that knows its file names. A run folder alone is enough to resume,
-predict and report."""
+"""The run folder (local or s3://) and its file names. A run folder alone is enough to resume, predict and report."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -20,12 +19,12 @@ import psutil
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
-from animalclf.rows import Environment, EpochRow, Row, TrainingResult
+from animalclf.rows import EnsembleResult, Environment, EpochRow, Row, TrainingResult
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
 
-SAME_BIRTH_SECONDS = 5.0  # a machine's clock may be set right meanwhile
-STALE_SECONDS = 120  # a lock on another machine that was not renewed for so long is left over from a crash
+SAME_PROCESS_SECONDS = 5.0  # tolerance of a process's start time: the machine's clock may be corrected in between
+STALE_SECONDS = 120  # without renewal, after which another machine's lock counts as left over from a crash
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,10 @@ class LockHolder(Row):
 
     host: str
     pid: int
-    time: float
-    """When the lock was renewed, in seconds since 1970."""
-    born: float = 0.0
-    """When the process began."""
+    renewed: float = field(metadata={"old_keys": ["time"]})
+    """Seconds since 1970."""
+    process_started: float = field(default=0.0, metadata={"old_keys": ["born"]})
+    """Seconds since 1970."""
 
     @property
     def is_this_process(self) -> bool:
@@ -45,12 +44,10 @@ class LockHolder(Row):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs; on another machine, whether it renewed the lock lately."""
-        return (
-            _alive(self.pid, self.born)
-            if self.host == socket.gethostname()
-            else time.time() - self.time < STALE_SECONDS
-        )
+        """Whether the process runs; on another machine, whether it renewed the lock recently."""
+        if self.host == socket.gethostname():
+            return _is_alive(self.pid, self.process_started)
+        return time.time() - self.renewed < STALE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ class Run:
         return storage.join(self.root, *parts)
 
     def checkpoint(self, which: str) -> str:
-        """The URL of the checkpoint `best` (the model to use) or `last` (what resuming needs beside it: frozen layers
-        are in `best` only)."""
+        """The URL of a checkpoint: `best` (the model to use), or `last` (the state to resume, without frozen layers, which
+        are in `best`)."""
         return self.url("checkpoints", f"{which}.pt")
 
     def has_checkpoint(self, which: str) -> bool:
@@ -77,69 +74,76 @@ class Run:
         return storage.exists(self.url("result.json"))
 
     def config(self) -> Config:
-        return configuration.load(self._there("config.yaml"))
+        return configuration.load(self._existing("config.yaml"))
 
     def environment(self) -> Environment:
-        return Environment.from_dict(storage.read_json(self._there("environment.json")))
+        url = self._existing("environment.json")
+        return Environment.from_dict(storage.read_json(url), url)
 
     def metrics(self) -> list[EpochRow]:
         """The history, one row an epoch; empty before the first epoch ended."""
+        url = self.url("metrics.jsonl")
         try:
-            lines = storage.read_bytes(self.url("metrics.jsonl")).decode().splitlines()
+            content = storage.read_bytes(url)
         except FileNotFoundError:
             return []
-        return [EpochRow.from_dict(json.loads(line)) for line in lines]
+        lines = [(line, f"{url}, line {number}") for number, line in enumerate(content.splitlines(), start=1)]
+        return [EpochRow.from_dict(storage.parse_json(line, source), source) for line, source in lines]
 
     def result(self) -> TrainingResult:
         """The result of a finished training."""
-        return TrainingResult.from_dict(self.read_result())
+        return TrainingResult.from_dict(self.read_result(), self.url("result.json"))
 
-    def read_result(self) -> dict[str, Any]:
-        """result.json as it is, of a training or an ensemble."""
-        return dict(storage.read_json(self._there("result.json")))
+    def ensemble_result(self) -> EnsembleResult:
+        return EnsembleResult.from_dict(self.read_result(), self.url("result.json"))
+
+    def read_result(self) -> Mapping[str, object]:
+        """The keys and values of result.json, of a training or an ensemble."""
+        return storage.read_json(self._existing("result.json"))
 
     def predictions(self, name: str) -> pd.DataFrame:
         """Class probabilities of each image, as written by training (val, test), evaluate or predict."""
-        return storage.parse_parquet(storage.read_bytes(self._there("predictions", f"{name}.parquet")))
+        return storage.parse_parquet(storage.read_bytes(self._existing("predictions", f"{name}.parquet")))
 
-    def _there(self, *parts: str) -> str:
+    def _existing(self, *parts: str) -> str:
         url = self.url(*parts)
         if not storage.exists(url):
             hint = (
-                "the training did not end; continue it with --resume"
+                "the training did not finish; continue it with --resume"
                 if parts == ("result.json",) and self.exists()
                 else "is it a run folder?"
             )
-            raise UserError(f"{url}: not there ({hint})")
+            raise UserError(f"{url}: does not exist ({hint})")
         return url
 
     def write_config(self, config: Config) -> None:
         storage.write_bytes(self.url("config.yaml"), configuration.to_yaml(config).encode())
 
     def write_environment(self, **facts: Any) -> None:
-        """Versions, hardware, git commit and command, with `facts` (data fingerprint, prepared set, workers, ...)."""
+        """Write versions, hardware, git commit and command. `facts`: other fields of Environment."""
         storage.write_json(self.url("environment.json"), replace(environment(), **facts).to_dict())
 
     def write_metrics(self, history: Sequence[EpochRow]) -> None:
         lines = "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in history)
         storage.write_bytes(self.url("metrics.jsonl"), lines.encode())
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: Mapping[str, object]) -> None:
         storage.write_json(self.url("result.json"), result)
 
     def write_predictions(self, name: str, table: pd.DataFrame) -> None:
         storage.write_table(self.url("predictions", f"{name}.parquet"), table)
 
     def lock(self) -> None:
-        """Lock the folder for this process; call again now and then while working. Raises UserError where another
-        living process holds it."""
+        """Lock the folder for this process; call again at intervals to renew the lock. Raises UserError where another
+        running process holds it."""
         holder = self._holder()
         if holder and not holder.is_this_process and holder.is_alive:
             raise UserError(
-                f"{self.root}: in use by process {holder.pid} on {holder.host}; wait for it, stop it, or choose another --out"
+                f"{self.root}: in use by process {holder.pid} on {holder.host}; "
+                "wait for it, stop it, or choose another --out"
             )
-        this = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time())
-        storage.write_json(self.url("running.json"), this.to_dict())
+        own = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time())
+        storage.write_json(self.url("running.json"), own.to_dict())
 
     def unlock(self) -> None:
         holder = self._holder()
@@ -147,25 +151,29 @@ class Run:
             storage.remove(self.url("running.json"))
 
     def _holder(self) -> LockHolder | None:
+        url = self.url("running.json")
         try:
-            return LockHolder.from_dict(storage.read_json(self.url("running.json")))
+            holder = LockHolder.from_dict(storage.read_json(url), url)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        numbers = (holder.pid, holder.renewed, holder.process_started)
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise UserError(f"{url}: not a lock file of animalclf; if no training uses this folder, remove the file")
+        return holder
 
 
 def open_run(root: str) -> Run:
     """An existing run folder. Raises UserError where there is none."""
     run = Run(storage.absolute(root))
     if not run.exists():
-        raise UserError(f"{root}: no run here (config.yaml is missing); `animalclf train` makes one")
+        raise UserError(f"{root}: no run in this folder (config.yaml is missing); `animalclf train` creates one")
     return run
 
 
-def _alive(pid: int, born: float) -> bool:
-    """Whether the process still runs, and its number was not given to another since (as it soon is when a machine was
-    started again)."""
+def _is_alive(pid: int, started: float) -> bool:
+    """Whether the process `pid` runs and started at `started`: its number may belong to another process by now."""
     try:
-        return abs(psutil.Process(pid).create_time() - born) < SAME_BIRTH_SECONDS
+        return abs(psutil.Process(pid).create_time() - started) < SAME_PROCESS_SECONDS
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
@@ -173,7 +181,7 @@ def _alive(pid: int, born: float) -> bool:
 
 
 def environment() -> Environment:
-    """What this process runs on: versions, hardware, git commit of the code, command line."""
+    """The environment of this process: versions, hardware, git commit of the code, command line."""
     packages = (
         "animalclf",
         "ray",
@@ -206,14 +214,14 @@ def _version(package: str) -> str:
 
 def _git_commit() -> str:
     """The commit of the code, with `+changes` where the working tree differs; empty outside a checkout."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    folder = os.path.dirname(os.path.abspath(__file__))
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", folder, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return commit + ("+changes" if changed.strip() else "")
+    return commit + ("+changes" if changes else "")

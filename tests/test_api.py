@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_named(trained, tmp_path):
     ):
         with pytest.raises(animalclf.UserError, match=f"image 0: .*{what}"):
             model.predict([wrong])
-    with pytest.raises(animalclf.UserError, match="no run here"):
+    with pytest.raises(animalclf.UserError, match="no run in this folder"):
         animalclf.load(tmp_path)
 
 

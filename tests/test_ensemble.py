@@ -216,7 +216,7 @@ def test_members_that_do_not_fit_are_refused(members, tmp_path):
         )
     unfinished = Run(str(tmp_path / "unfinished"))
     unfinished.write_config(CONFIG)
-    with pytest.raises(UserError, match="did not end; continue it with --resume"):
+    with pytest.raises(UserError, match="did not finish; continue it with --resume"):
         ensemble([members[0], unfinished], out)
     assert not (tmp_path / "out").exists()
 

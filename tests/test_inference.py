@@ -204,7 +204,7 @@ def test_a_prepared_set_that_does_not_fit_is_refused(run, tmp_path):
         evaluate(make_run(tmp_path / "run", prepared=changed.root, data_fingerprint="tiny-0"))
     with pytest.raises(UserError, match="names no prepared set"):
         evaluate(make_run(tmp_path / "bare"))
-    with pytest.raises(UserError, match="no run here"):
+    with pytest.raises(UserError, match="no run in this folder"):
         evaluate(str(tmp_path / "nothing"))
 
 

@@ -134,7 +134,7 @@ def test_runs_that_cannot_be_compared_are_named(runs, tmp_path):
     (tmp_path / "running").mkdir()
     running = Run(str(tmp_path / "running"))
     running.write_config(runs[0].config())
-    with pytest.raises(UserError, match=r"running/result.json: not there .*--resume"):
+    with pytest.raises(UserError, match=r"running/result.json: does not exist .*--resume"):
         leaderboard([runs[0], running])
     with pytest.raises(UserError, match=r"order: other classes than .*the same names in another order"):
         leaderboard([runs[0], finished_run(tmp_path / "order", probabilities, LABELS, classes=CLASSES[::-1])])

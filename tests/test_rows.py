@@ -1,11 +1,12 @@
-"""Rows of files and events: their JSON keys, and defaults for missing ones."""
+"""Rows of files and events: their JSON keys, defaults for missing ones, errors that name the file."""
 
 import numpy as np
 import pytest
 
 from animalclf.errors import UserError
 from animalclf.metrics import from_probabilities
-from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TrainingResult
+from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TimeSpent, TrainingResult
+from animalclf.runs import LockHolder, Run
 
 EPOCH = {
     "epoch": 1, "lr": 1e-4, "train_loss": 1.5, "train_accuracy": 0.25, "train_rows": 33, "train_seconds": 2.0, "images_per_s": 16.5,
@@ -15,19 +16,19 @@ EPOCH = {
 }  # fmt: skip
 RESULT = {
     "run": "/runs/a", "recipe": "big_cnn", "seed": 0, "epochs": 3, "best_epoch": 2, "classes": ["a", "b"], "workers": 1, "precision": "fp32",
-    "rows": {"train": 33, "val": 11, "test": 0}, "seconds": 7.5, "seconds_this_time": 7.6, "images_per_s": 16.5, "time": {"read": 0.3},
-    "wait_fraction": 0.01, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1,
+    "rows": {"train": 33, "val": 11, "test": 0}, "seconds": 7.5, "seconds_this_time": 7.6, "images_per_s": 16.5,
+    "time": TimeSpent(read=0.3).to_dict(), "wait_fraction": 0.01, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1,
 }  # fmt: skip
 
 
-def test_an_epoch_keeps_its_keys():
+def test_keys_of_an_epoch():
     row = EpochRow.from_dict(EPOCH)
     assert row.to_dict() == EPOCH
     assert row.val == {"loss": 1.1, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3} and row.val_rows == 11
     assert (row.images_per_s, row.wait_fraction, row.copy_seconds, row.features_seconds) == (16.5, 0.01, 0.01, 0.6)
 
 
-def test_without_validation_and_features_their_keys_are_left_out():
+def test_without_validation_and_features_their_keys_are_omitted():
     row = EpochRow.from_dict({key: value for key, value in EPOCH.items() if not key.startswith(("val_", "features"))})
     assert row.val == {} and row.val_rows is None and row.features_seconds is None
     assert not [key for key in row.to_dict() if key.startswith(("val_", "features"))]
@@ -38,28 +39,17 @@ def test_a_registered_metric_is_a_key_of_the_row():
     assert row.to_dict()["val_kappa"] == 0.7 and EpochRow.from_dict(row.to_dict()) == row
 
 
-def test_a_result_keeps_its_keys():
+def test_keys_of_a_result():
     evaluation = from_probabilities(np.eye(2, dtype=np.float32) * 0.8 + 0.1, np.array([0, 1]), ["a", "b"])
     content = {**RESULT, "val": evaluation.to_dict()}
     result = TrainingResult.from_dict(content)
-    time = dict.fromkeys(("features", "read", "augment", "wait", "copy", "step", "validate", "checkpoint"), 0.0)
-    assert (
-        result.to_dict() == {**content, "time": {**time, "read": 0.3}}
-        and result.val == evaluation
-        and result.test is None
-    )
+    assert result.to_dict() == content and result.val == evaluation and result.test is None
     assert result.metrics == {"accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1}
 
 
-def test_old_and_new_files_open():
-    assert EpochRow.from_dict({"epoch": 2, "unknown": "text"}) == EpochRow(epoch=2)
-    with pytest.raises(UserError, match="EpochRow: epoch missing"):
-        EpochRow.from_dict({"lr": 0.1})
-
-
-def test_events_keep_their_keys():
+def test_keys_of_events():
     progress = {"phase": "train", "epoch": 1, "epochs": 3, "done": 4, "total": 33, "seconds": 0.5}
-    assert PhaseProgress.from_dict(progress).to_dict() == progress and PhaseProgress.from_dict(progress).total == 33
+    assert PhaseProgress.from_dict(progress).to_dict() == progress
     features = {"phase": "features", "done": 4, "total": 33, "seconds": 0.5}
     assert PhaseProgress.from_dict(features).to_dict() == features
     assert StartupEvent("ray").to_dict() == {"phase": "ray"}
@@ -67,7 +57,41 @@ def test_events_keep_their_keys():
     assert EpochEnd.from_dict({"row": EPOCH}).row == EpochRow.from_dict(EPOCH)
 
 
-def test_a_newer_key_wins_over_an_older_one():
+def test_old_keys_are_read_and_new_ones_win():
+    assert PhaseProgress.from_dict({"phase": "val", "done": 4, "of": 33, "seconds": 0.5}).total == 33
     assert EpochRow.from_dict({"epoch": 1, "pictures_per_s": 1.0, "images_per_s": 2.0}).images_per_s == 2.0
-    old = {"phase": "val", "done": 4, "of": 33, "seconds": 0.5}
-    assert PhaseProgress.from_dict(old) == PhaseProgress("val", 4, 33, 0.5)
+    holder = LockHolder.from_dict({"host": "a", "pid": 1, "time": 2.0, "born": 1.0})
+    assert holder == LockHolder("a", 1, renewed=2.0, process_started=1.0)
+
+
+def test_unknown_keys_are_ignored_and_missing_ones_reported():
+    assert EpochRow.from_dict({"epoch": 2, "unknown": "text"}) == EpochRow(epoch=2)
+    with pytest.raises(UserError, match=r"^EpochRow: epoch missing$"):
+        EpochRow.from_dict({"lr": 0.1})
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("result.json", "{", r"result\.json: not valid JSON"),
+        ("result.json", "[1]", r"result\.json: an object with keys is expected, not \[1\]"),
+        ("result.json", '{"run": "a", "val": {"rows": 1}}', r"result\.json: per_class, calibration, .* \(Evaluation\)"),
+        ("metrics.jsonl", '{"epoch": 1}\n{"lr": 0.1}\n', r"metrics\.jsonl, line 2: epoch missing"),
+        ("metrics.jsonl", '{"epoch": 1}\n{"ep', r"metrics\.jsonl, line 2: not valid JSON"),
+        ("running.json", '{"host": null, "pid": null, "time": null}', r"running\.json: not a lock file .*remove"),
+        ("running.json", '{"host": "a"}', r"running\.json: pid, renewed missing"),
+    ],
+)
+def test_a_damaged_file_of_a_run_folder_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    run = Run(str(tmp_path))
+    read = {"result.json": run.result, "metrics.jsonl": run.metrics, "running.json": run.lock}[name]
+    with pytest.raises(UserError, match=message):
+        read()
+
+
+def test_rows_as_html_are_escaped():
+    result = TrainingResult("<b>", classes=["<i>"], metrics={"loss<": 0.5})
+    html = result._repr_html_()
+    assert "<td>&lt;b&gt;</td>" in html and "<td>loss&lt;</td><td>0.5000</td>" in html
+    assert "<b>" not in html

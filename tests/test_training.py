@@ -336,13 +336,13 @@ def test_locking_a_run_folder(tmp_path):
     try:
         lock = json.loads((tmp_path / "running.json").read_text()) | {
             "pid": sleeper.pid,
-            "born": psutil.Process(sleeper.pid).create_time(),
+            "process_started": psutil.Process(sleeper.pid).create_time(),
         }
         (tmp_path / "running.json").write_text(json.dumps(lock))
         with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
             checks.lock_run(str(tmp_path), config, resume=True)
         # A process with this id that started later is another one, for example after a reboot.
-        (tmp_path / "running.json").write_text(json.dumps(lock | {"born": lock["born"] - 3600}))
+        (tmp_path / "running.json").write_text(json.dumps(lock | {"process_started": lock["process_started"] - 3600}))
         checks.lock_run(str(tmp_path), config, resume=True)
         (tmp_path / "running.json").write_text(json.dumps(lock))
     finally:

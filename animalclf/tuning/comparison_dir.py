@@ -61,17 +61,19 @@ class Comparison:
 def read_comparison(root: str) -> Comparison | None:
     """The comparison in the folder `root`, also after the folder was moved; None where there is none."""
     root = storage.absolute(root)
-    if not storage.exists(storage.join(root, SUMMARY)):
+    url = storage.join(root, SUMMARY)
+    if not storage.exists(url):
         return None
-    summary = storage.read_json(storage.join(root, SUMMARY))
+    summary = storage.read_json(url)
     old_root = f"{summary.get('comparison', root)}/"
 
     def current(url: str) -> str:
         return storage.join(root, url.removeprefix(old_root)) if url.startswith(old_root) else url
 
-    trials = [replace(entry, run=current(entry.run)) for entry in map(TrialEntry.from_dict, summary["trials"])]
+    trials = [TrialEntry.from_dict(content, url) for content in summary["trials"]]
+    trials = [replace(entry, run=current(entry.run)) for entry in trials]
     results = [Run(storage.join(root, ENSEMBLES, method)) for method in METHODS]
-    ensembles = [EnsembleResult.from_dict(run.read_result()) for run in results if run.finished()]
+    ensembles = [run.ensemble_result() for run in results if run.finished()]
     return Comparison(
         trials,
         [
@@ -94,12 +96,12 @@ def open_folder(out: str, resume: bool) -> StoredComparison | None:
         raise UserError(
             f"{out}: already contains a comparison; continue it or add trials with --resume, or choose another --out"
         )
-    plan = yaml.safe_load(storage.read_bytes(storage.join(out, PLAN)))
-    has_summary = storage.exists(storage.join(out, SUMMARY))
-    entries = storage.read_json(storage.join(out, SUMMARY))["trials"] if has_summary else []
+    plan_url, summary_url = storage.join(out, PLAN), storage.join(out, SUMMARY)
+    plan = yaml.safe_load(storage.read_bytes(plan_url))
+    trials = storage.read_json(summary_url)["trials"] if storage.exists(summary_url) else []
+    entries = [TrialEntry.from_dict(content, summary_url) for content in trials]
     planned = {item["slug"]: item for item in plan["trials"]}
-    data = ComparedData.from_dict(plan["data"])
-    return StoredComparison(data, planned, [TrialEntry.from_dict(entry) for entry in entries])
+    return StoredComparison(ComparedData.from_dict(plan["data"], plan_url), planned, entries)
 
 
 def check_same_data(out: str, stored: StoredComparison | None, data: ComparedData) -> None:

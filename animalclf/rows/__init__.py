@@ -1,0 +1,39 @@
+"""Rows that cross modules, processes and files: dataclasses whose fields are the keys of their JSON files."""
+
+from animalclf.rows.base import Row, html_table
+from animalclf.rows.comparison import (
+    ComparedData,
+    ComparisonResult,
+    ComparisonSummary,
+    TrialEntry,
+    TrialFailure,
+    TrialProgress,
+    TrialState,
+)
+from animalclf.rows.evaluation import CalibrationBin, Evaluation, EvaluationResult, PerClass, Unreadable
+from animalclf.rows.leaderboard import (
+    EnsemblesResult,
+    Leaderboard,
+    LeaderboardPair,
+    LeaderboardRow,
+    ReportResult,
+    Spread,
+)
+from animalclf.rows.prediction import CrossFitting, EnsembleResult, PredictionResult, VoteResult
+from animalclf.rows.training import (
+    Environment,
+    EpochEnd,
+    EpochRow,
+    PhaseProgress,
+    ProgressEvent,
+    StartupEvent,
+    TimeSpent,
+    TrainingResult,
+)
+
+__all__ = [
+    "CalibrationBin", "ComparedData", "ComparisonResult", "ComparisonSummary", "CrossFitting", "EnsembleResult", "EnsemblesResult",
+    "Environment", "EpochEnd", "EpochRow", "Evaluation", "EvaluationResult", "Leaderboard", "LeaderboardPair", "LeaderboardRow",
+    "PerClass", "PhaseProgress", "PredictionResult", "ProgressEvent", "ReportResult", "Row", "Spread", "StartupEvent", "TimeSpent",
+    "TrainingResult", "TrialEntry", "TrialFailure", "TrialProgress", "TrialState", "Unreadable", "VoteResult", "html_table",
+]  # fmt: skip

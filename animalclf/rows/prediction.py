@@ -1,0 +1,86 @@
+"""Results of `predict`, and of ensembles by mixing and by voting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from animalclf.rows.base import OMIT_NONE, Row
+from animalclf.rows.evaluation import Evaluation, Unreadable
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionResult(Row):
+    """What `predict` returns."""
+
+    run: str
+    data: str
+    images: int = field(metadata={"old_keys": ["pictures"]})
+    ignored: list[str]
+    """Files that are no images by their names."""
+    unreadable: list[Unreadable] = field(metadata={"row": Unreadable})
+    """They have the class priors as their probabilities."""
+    prior: str
+    class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
+    predicted: dict[str, int]
+    """Images of each predicted class."""
+    seconds: float
+    images_per_s: float = field(metadata={"old_keys": ["pictures_per_s"]})
+    predictions: str
+    """URL of the table of class probabilities."""
+    submission: str
+    """URL of submission.csv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossFitting(Row):
+    """How an ensemble is cross-fitted: the number of folds, and whether duplicates are known to be in one fold."""
+
+    folds: int
+    duplicates_together: bool = field(metadata={"old_keys": ["copies_together"]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleResult(Row):
+    """An ensemble by one method: the content of its result.json. Run folders are URLs."""
+
+    name: str
+    kind: Literal["ensemble"] = "ensemble"
+    method: str
+    members: list[str]
+    best: str
+    """The member with the best balanced accuracy."""
+    temperatures: list[float]
+    """Of each member."""
+    last_temperature: float
+    """Of the mixture."""
+    weights: list[float]
+    flips: bool
+    cross_fitted: CrossFitting = field(metadata={"row": CrossFitting})
+    classes: list[str]
+    val: Evaluation = field(metadata={"row": Evaluation})
+    run: str
+    metrics: dict[str, float] = field(metadata={"prefix": ""})
+    """The main metrics of `val` by name, as in a training's result.json."""
+    data: str | None = field(default=None, metadata=OMIT_NONE)
+    """This and the following fields: of unlabelled images, where they were predicted; see PredictionResult."""
+    images: int | None = field(default=None, metadata={"old_keys": ["pictures"], **OMIT_NONE})
+    unreadable: list[Unreadable] | None = field(default=None, metadata={"row": Unreadable, **OMIT_NONE})
+    prior: str | None = field(default=None, metadata=OMIT_NONE)
+    class_priors: dict[str, float] | None = field(default=None, metadata={"old_keys": ["prior_shares"], **OMIT_NONE})
+    predicted: dict[str, int] | None = field(default=None, metadata=OMIT_NONE)
+    predictions: str | None = field(default=None, metadata=OMIT_NONE)
+    submission: str | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoteResult(Row):
+    """A majority vote over submission files: the numbers of rows that are unanimous, tied, or differ from the first
+    file."""
+
+    files: list[str]
+    submission: str
+    rows: int
+    unanimous: int
+    ties: int
+    changed: int

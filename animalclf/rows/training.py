@@ -1,0 +1,157 @@
+"""A training: its history, result, environment and progress events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from animalclf.rows.base import OMIT_NONE, Row
+from animalclf.rows.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class EpochRow(Row):
+    """One epoch of a training: a row of metrics.jsonl. Times are seconds of rank 0, counts are over all ranks."""
+
+    epoch: int
+    """Counted from 1."""
+    lr: float = 0.0
+    """Learning rate of the last step."""
+    train_loss: float = 0.0
+    train_accuracy: float = 0.0
+    train_rows: int = 0
+    train_seconds: float = 0.0
+    images_per_s: float = field(default=0.0, metadata={"old_keys": ["pictures_per_s"]})
+    workers: int = 1
+    wait_fraction: float = field(default=0.0, metadata={"old_keys": ["wait_share"]})
+    """Fraction of `train_seconds` spent waiting for data."""
+    read_seconds: float = 0.0
+    """Of input tasks, in parallel with the steps, as `augment_seconds`."""
+    augment_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    """Waiting for data; with `copy_seconds` and `step_seconds` this is `train_seconds`."""
+    copy_seconds: float = field(default=0.0, metadata={"old_keys": ["handover_seconds"]})
+    """Host-to-device copies, and augmentation on the device."""
+    step_seconds: float = 0.0
+    val_rows: int | None = field(default=None, metadata=OMIT_NONE)
+    """None without a validation split."""
+    val: dict[str, float] = field(default_factory=dict, metadata={"prefix": "val_"})
+    """Validation metrics by name (`loss`, `accuracy`, ...); empty without a validation split."""
+    validate_seconds: float = 0.0
+    seconds: float = 0.0
+    """The whole epoch, with the checkpoint before it and, in the first epoch, the frozen features."""
+    checkpoint_seconds: float = field(default=0.0, metadata={"old_keys": ["keep_seconds"]})
+    """Checkpointing and reporting of the epoch before."""
+    features_seconds: float | None = field(default=None, metadata=OMIT_NONE)
+    """Features of a frozen base, in the first epoch after a start that computed them."""
+
+
+@dataclass(frozen=True)
+class TimeSpent(Row):
+    """Seconds of all epochs, by activity. `read` and `augment` are input tasks, in parallel with the steps."""
+
+    features: float = 0.0
+    """Features of a frozen base."""
+    read: float = 0.0
+    augment: float = 0.0
+    wait: float = 0.0
+    """For data."""
+    copy: float = field(default=0.0, metadata={"old_keys": ["handover"]})
+    """Host-to-device copies, and augmentation on the device."""
+    step: float = 0.0
+    validate: float = 0.0
+    checkpoint: float = field(default=0.0, metadata={"old_keys": ["keep"]})
+
+
+@dataclass(frozen=True)
+class TrainingResult(Row):
+    """The content of result.json: the best epoch, its metrics on validation and test, and the time of the whole
+    training."""
+
+    run: str
+    recipe: str = ""
+    seed: int = 0
+    epochs: int = 0
+    """Finished epochs."""
+    best_epoch: int = 0
+    """Counted from 1."""
+    classes: list[str] = field(default_factory=list)
+    workers: int = 1
+    precision: str = "fp32"
+    rows: dict[str, int] = field(default_factory=dict)
+    """Images of each split."""
+    seconds: float = 0.0
+    """All epochs."""
+    seconds_this_time: float = 0.0
+    """This process, without the final evaluation: less than `seconds` after a resume."""
+    images_per_s: float = field(default=0.0, metadata={"old_keys": ["pictures_per_s"]})
+    """Median over the epochs."""
+    time: TimeSpent | None = field(default=None, metadata={"row": TimeSpent, **OMIT_NONE})
+    wait_fraction: float = field(default=0.0, metadata={"old_keys": ["wait_share"]})
+    """Fraction of the training passes spent waiting for data."""
+    val: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
+    """Evaluation of the best epoch on the validation split; None without one."""
+    test: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
+    startup: dict[str, float] | None = field(default=None, metadata=OMIT_NONE)
+    """Seconds of each startup phase, and `total`; in the result of the command, not in the file."""
+    metrics: dict[str, float] = field(default_factory=dict, metadata={"prefix": ""})
+    """The main metrics of the validation split (without one: of the test split) by name."""
+
+
+@dataclass(frozen=True)
+class Environment(Row):
+    """The content of environment.json: versions, hardware and data of a training."""
+
+    command: str = ""
+    python: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Package name -> version."""
+    platform: str = ""
+    host: str = ""
+    cpus: int | None = None
+    git_commit: str = ""
+    """`+changes` at the end: the working tree differs from it. Empty outside a checkout."""
+    started: str = ""
+    """UTC, ISO 8601."""
+    prepared: str = ""
+    """Root of the prepared set."""
+    data: str = ""
+    """Source of its images."""
+    data_fingerprint: str = ""
+    workers: str = ""
+    gpu: bool = False
+
+
+@dataclass(frozen=True)
+class PhaseProgress(Row):
+    """Progress of a pass over a split."""
+
+    phase: Literal["features", "train", "val", "test"]
+    done: int
+    """Images over all ranks."""
+    total: int = field(metadata={"old_keys": ["of"]})
+    seconds: float
+    """Since the pass began."""
+    epoch: int | None = field(default=None, metadata=OMIT_NONE)
+    """Counted from 1."""
+    epochs: int | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True)
+class StartupEvent(Row):
+    """The end of a phase of the start. After a failure the workers start again, and report it again."""
+
+    phase: Literal["images", "ray", "workers"]
+    workers: int | None = field(default=None, metadata=OMIT_NONE)
+    """Their number, at the end of the phase `workers`."""
+
+
+@dataclass(frozen=True)
+class EpochEnd(Row):
+    """An epoch whose row and checkpoint are written, so that a resume continues after it."""
+
+    row: EpochRow = field(metadata={"row": EpochRow})
+
+
+ProgressEvent = PhaseProgress | StartupEvent | EpochEnd
+"""What a training reports while it runs. Rank 0 posts it to the process of the command, which shows it."""
