@@ -80,7 +80,7 @@ def _public(function: Callable[P, T]) -> Callable[P, T]:
         values = {name: arguments.plain(value) for name, value in bound.items()}
         text = f"animalclf.{function.__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
         in_command = caller.is_known()
-        with caller.called(text), cluster.settings_restored():
+        with caller.set_caller(text), cluster.restore_settings():
             try:
                 for name, value in values.items():
                     if value is not None or signature.parameters[name].default is not None:

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images could not be read, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
     try:
-        with caller.called():
+        with caller.set_caller():
             answer: Answer = arguments.handler(arguments)
     except UserError as error:
         _show_error(str(error))

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting a small one on this machine; what it has; keeping Ray's chatter off the screen."""
+"""The Ray cluster: connect to one or start a local one, its resources, and Ray's log output."""
 
 from __future__ import annotations
 
@@ -18,80 +18,82 @@ from animalclf.utils.malloc import ONE_ARENA
 if TYPE_CHECKING:
     from ray.data import DataContext
 
-_connection = ""  # the one that `ensure_ray` made, as `_current_connection` names it
+_connection = ""  # that `ensure_ray` made, in the form of `_current_connection`
 _own_connection = ""  # to the Ray that `start_local` started
-_environment_before: dict[str, str | None] = {}  # variables that `start_local` set, as they were
-_cpus = 0  # of the Ray that `ensure_ray` started; 0 for a cluster that it joined
-CPUS_FOR_DATA = 1  # logical CPUs that stay free for input tasks beside the training workers
-# A resource of such a Ray: for tasks that load pictures, which would keep CPUs from the training workers that start beside them.
+_environment_before: dict[str, str | None] = {}  # original values of the variables that `start_local` sets
+_cpus = 0  # of the Ray that `ensure_ray` started; 0 for a cluster that existed before
+CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the training workers
+# A resource of a local Ray, for tasks that load images: with CPUs, they would delay the training workers that start at
+# the same time.
 LOADING = "loading"
-BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # where `ray up` leaves its configuration on the head
-# Ray ends a process that had nothing to do for a second; the next task then waits for another to start and import (two seconds and more). And what
-# Ray counts and notes for its dashboard, which a local Ray does not have, takes 1 % of two cores from the training.
-SYSTEM = {
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # written to the head by `ray up`
+SYSTEM_CONFIG = {
+    # Ray ends a process that is idle for a second; the next task waits two seconds and more for another to start.
     "idle_worker_killing_time_threshold_ms": 60_000,
+    # For the dashboard, which a local Ray does not have: 1 % of two cores.
     "enable_metrics_collection": False,
     "task_events_report_interval_ms": 0,
 }
-
 ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon the end of a run and a dead worker are seen; Ray's default is 2
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then it looks again at what the cluster has; see ray_trainer.START_ATTEMPTS
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a machine that is taken back is treated as one that is lost
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # until the end of a run or a dead worker is noticed; Ray's default is 2
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then the cluster is checked again; see ray_trainer.START_ATTEMPTS
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a preempted machine is treated as a lost one
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
     "TUNE_WARN_THRESHOLD_S": "3600",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter prints to the screen however quiet it is told to be
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter prints to the screen in any case
 }
-# Of Ray Data. A block stays whole, however large, and may take its time; its task does not look once a second, in a thread, how much memory it has.
-DATA_CONTEXT = {
+DATA_SETTINGS: dict[str, object] = {
     "enable_progress_bars": False,
-    "target_max_block_size": None,
-    "memory_usage_poll_interval_s": None,
+    "target_max_block_size": None,  # blocks are not split
+    "memory_usage_poll_interval_s": None,  # no thread per task that measures its memory
     "execution_no_progress_timeout_s": -1,
 }
 LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
 
 
 def ensure_ray(workers: int = 0) -> None:
-    """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` made on this machine), or start a local one with room for
-    `workers` training workers and the input tasks beside them. Does nothing where Ray is connected already, except where that is a local
-    Ray which an earlier call started with too little room: then a larger one takes its place.
+    """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` started on this machine), or start a local
+    Ray with room for `workers` training workers and their input tasks. Does nothing where Ray is connected, except
+    where an earlier call started a local Ray with too few CPUs: a larger one replaces it.
 
-    A local start counts logical CPUs generously: a training worker and input tasks must fit on any machine, or Ray Data waits for ever.
+    A local Ray may have more logical CPUs than the machine: training workers and input tasks must fit, or Ray Data
+    waits indefinitely. Raises UserError where the cluster does not answer.
     """
     global _connection, _cpus
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
-    wanted = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
+    cpus = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
     if ray.is_initialized():
         if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
-            # The caller has left our Ray for another, which stays as it is; a Ray worker has OWN from its raylet.
+            # The caller left our Ray and connected to another one. (A Ray worker has OWN from its raylet.)
             _restore_environment()
-        if not (_connected_here() and 0 < _cpus < wanted):
+        if not (_connected_here() and 0 < _cpus < cpus):
             return
         leave_ray()
-    quiet()
-    # Not address="auto": that would also join, and die with, the private cluster of another program on this machine.
-    address = os.environ.get("RAY_ADDRESS") or _started_here()
+    silence_ray()
+    # Not address="auto": that also joins the private cluster of another program on this machine, and ends with it.
+    address = os.environ.get("RAY_ADDRESS") or _local_address()
     if address:
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise UserError(
-                f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` and an empty RAY_ADDRESS"
+                f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` and an "
+                "empty RAY_ADDRESS"
             ) from error
     else:
-        start_local(wanted)
-    _connection, _cpus = _current_connection(), 0 if address else wanted
+        start_local(cpus)
+    _connection, _cpus = _current_connection(), 0 if address else cpus
 
 
 def start_local(cpus: int, **options: Any) -> None:
-    """Start a small Ray of this process's own with so many logical CPUs, for one command, test or benchmark. `options`: more for ray.init."""
+    """Start a local Ray with `cpus` logical CPUs for this process: one command, test or benchmark. `options`: of
+    ray.init."""
     global _own_connection
     import ray
 
@@ -106,15 +108,16 @@ def start_local(cpus: int, **options: Any) -> None:
             address="local",
             num_cpus=cpus,
             resources={LOADING: max(1, cpus - 1)},
-            _system_config=SYSTEM,
+            _system_config=SYSTEM_CONFIG,
             **silent,
             **options,
         )
     _own_connection = _current_connection()
 
 
-def _started_here() -> str | None:
-    """The address of a cluster that `ray start` made on this machine, which Ray leaves in a file (see ray.init); None without one."""
+def _local_address() -> str | None:
+    """The address of a cluster that `ray start` started on this machine, from Ray's file (see ray.init); None without
+    one."""
     path = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     try:
         with open(path, encoding="utf-8") as file:
@@ -124,7 +127,8 @@ def _started_here() -> str | None:
 
 
 def leave_ray() -> None:
-    """Disconnect from the cluster that this package joined, or end the Ray that it started. A Ray that the caller connected to stays."""
+    """Disconnect from the cluster that this package connected to, or stop the Ray that it started. A connection of the
+    caller stays."""
     global _connection
     if _connected_here():
         import ray
@@ -136,7 +140,7 @@ def leave_ray() -> None:
 
 
 def _restore_environment() -> None:
-    """Set the environment variables that `start_local` changed as they were before."""
+    """Set the environment variables that `start_local` changed to their original values."""
     _set_environment(_environment_before)
     _environment_before.clear()
 
@@ -149,12 +153,12 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
 
 
 def _connected_here() -> bool:
-    """Whether `ensure_ray` made the present connection, and not the caller."""
+    """Whether `ensure_ray` made the current connection, and not the caller."""
     return bool(_connection) and _connection == _current_connection()
 
 
 def _current_connection() -> str:
-    """The address of the connected cluster and this process's job there; "" without a connection."""
+    """The address of the connected cluster and this process's job there; empty without a connection."""
     import ray
 
     if not ray.is_initialized():
@@ -164,85 +168,85 @@ def _current_connection() -> str:
 
 
 @contextmanager
-def settings_restored() -> Iterator[None]:
-    """Afterwards the environment variables, log levels and Ray Data settings that this module changes are as they were before."""
+def restore_settings() -> Iterator[None]:
+    """Restore, after the block, the environment variables, log levels and Ray Data settings that this module sets."""
     variables = {name: os.environ.get(name) for name in ENVIRONMENT}
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    of_data = _data_settings()
+    data_settings = _data_settings()
     try:
         yield
     finally:
         _set_environment(variables)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        if now := _data_settings():
+        if current := _data_settings():
             import ray.data
 
-            for name in now:
-                before = of_data[name] if of_data else getattr(ray.data.DataContext(), name)
+            defaults = ray.data.DataContext()
+            for name in current:
+                before = data_settings[name] if data_settings else getattr(defaults, name)
                 setattr(ray.data.DataContext.get_current(), name, before)
 
 
-def _data_settings() -> dict[str, Any]:
-    """This process's values of the settings in DATA_CONTEXT; none where Ray Data is not imported."""
+def _data_settings() -> dict[str, object]:
+    """This process's values of the settings in DATA_SETTINGS; empty where Ray Data is not imported."""
     if "ray.data" not in sys.modules:
         return {}
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    return {
-        name: getattr(context, name) for name in DATA_CONTEXT if hasattr(context, name)
-    }  # older Rays do not have all of them
+    return {name: getattr(context, name) for name in DATA_SETTINGS if hasattr(context, name)}  # older Rays lack some
 
 
 def data_context() -> DataContext:
-    """This process's settings of Ray Data, as every execution here wants them: see DATA_CONTEXT."""
+    """This process's settings of Ray Data, with DATA_SETTINGS and the patches of its executor applied."""
     import ray.data
 
     from animalclf.raycompat import data_executor
 
     data_executor.apply()
-    quiet()  # importing ray.data set its logger up anew
+    silence_ray()  # importing ray.data resets its logger
     context = ray.data.DataContext.get_current()
     for name in _data_settings():
-        setattr(context, name, DATA_CONTEXT[name])
+        setattr(context, name, DATA_SETTINGS[name])
     return context
 
 
-def quiet() -> None:
+def silence_ray() -> None:
     """Ray's own progress and log lines go to its log files, not to the screen."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def gpus() -> int:
-    """GPUs of the connected cluster, as it is now."""
+def gpu_count() -> int:
+    """GPUs of the connected cluster at its current size."""
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def at_most() -> dict[str, float]:
-    """Of each resource ("CPU", "GPU", ...) what the connected cluster has, or can have where `ray up` made it and it grows by itself. (Ray's own
-    functions for this know nothing of such clusters.)"""
+def max_resources() -> dict[str, float]:
+    """The amount of each resource ("CPU", "GPU", ...) of the connected cluster; of one that `ray up` started, at its
+    maximum size. (Ray's own functions for this ignore such clusters.)"""
     import ray
 
-    have, made_by = ray.cluster_resources(), os.path.expanduser(BOOTSTRAP)
-    if os.environ.get(OWN) or not os.path.exists(made_by):
-        return dict(have)
-    with open(made_by, encoding="utf-8") as file:
-        grown = full_size(yaml.safe_load(file))
-    return {name: max(have.get(name, 0), grown.get(name, 0)) for name in {*have, *grown}}
+    resources, bootstrap = ray.cluster_resources(), os.path.expanduser(BOOTSTRAP)
+    if os.environ.get(OWN) or not os.path.exists(bootstrap):
+        return dict(resources)
+    with open(bootstrap, encoding="utf-8") as file:
+        full_size = full_size_resources(yaml.safe_load(file))
+    return {name: max(resources.get(name, 0), full_size.get(name, 0)) for name in {*resources, *full_size}}
 
 
-def full_size(config: dict[str, Any]) -> dict[str, float]:
-    """The most that a cluster of this `ray up` configuration can have of each resource: of that resource's best node types as many as it allows."""
+def full_size_resources(config: Mapping[str, Any]) -> dict[str, float]:
+    """The maximum of each resource on a cluster of this `ray up` configuration: the node types that have most of the
+    resource, each with as many nodes as allowed."""
     types = dict(config.get("available_node_types", {}))
     total = dict(types.pop(config.get("head_node_type"), {}).get("resources", {}))
-    for name in {name for each in types.values() for name in each["resources"]}:
-        left = config.get("max_workers", 0)
-        for each in sorted(types.values(), key=lambda each: -each["resources"].get(name, 0)):
-            count = min(left, each.get("max_workers", left))
-            total[name] = total.get(name, 0) + count * each["resources"].get(name, 0)
-            left -= count
+    for name in {name for node_type in types.values() for name in node_type["resources"]}:
+        nodes_left = config.get("max_workers", 0)
+        for node_type in sorted(types.values(), key=lambda node_type: -node_type["resources"].get(name, 0)):
+            nodes = min(nodes_left, node_type.get("max_workers", nodes_left))
+            total[name] = total.get(name, 0) + nodes * node_type["resources"].get(name, 0)
+            nodes_left -= nodes
     return total

@@ -1,4 +1,4 @@
-"""The table of predictions: class probabilities of images, written by training, `evaluate`, `predict` and `ensemble`."""
+"""The table of predictions: class probabilities of images, from training, `evaluate`, `predict` and `ensemble`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def predictions_table(
     status: Sequence[str],
     labels: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """One row an image, in the order given: id (file name), path, label where it is known, predicted, probability (of the
-    predicted class), p_<class> float32 of every class, status (OK, or why the image is unreadable). `probabilities`: float
-    (N, C)."""
-    best = probabilities.argmax(1)  # of equals the first, in class order
+    """One row per image, in the order of `paths`: id (file name), path, label where it is known, predicted, probability
+    (of the predicted class), p_<class> float32 of every class, status (OK, or why the image is unreadable).
+
+    `probabilities`: float (N, C). Of equal probabilities the first class, in class order, is predicted.
+    """
+    best = probabilities.argmax(1)
     table = pd.DataFrame({"id": [path.rsplit("/", 1)[-1] for path in paths], "path": list(paths)}, dtype=str)
     if labels is not None:
         table["label"] = list(labels)
@@ -38,12 +40,12 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
 
 
 def class_probabilities(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """The probabilities float32 (N, C) of a table of predictions, in the order of `classes`."""
+    """The probabilities, float32 (N, C), of a table of predictions, in the order of `classes`."""
     return table[probability_columns(classes)].to_numpy(np.float32)
 
 
 def predicted_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
-    """How many images are predicted to be of each class."""
+    """The number of images predicted as each class."""
     return {name: int((table["predicted"] == name).sum()) for name in classes}
 
 

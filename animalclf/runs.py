@@ -60,8 +60,8 @@ class Run:
         return storage.join(self.root, *parts)
 
     def checkpoint(self, which: str) -> str:
-        """The URL of a checkpoint: `best` (the model to use), or `last` (the state to resume, without frozen layers, which
-        are in `best`)."""
+        """The URL of a checkpoint: `best` (the model to use), or `last` (the state to resume, without frozen layers,
+        which are in `best`)."""
         return self.url("checkpoints", f"{which}.pt")
 
     def has_checkpoint(self, which: str) -> bool:

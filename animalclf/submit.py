@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from animalclf.cluster import quiet
+from animalclf.cluster import silence_ray
 from animalclf.errors import UserError
 from animalclf.utils.console import console, duration, show_line
 
@@ -149,7 +149,7 @@ def connect(address: str | None) -> JobSubmissionClient:
     import requests
     from ray.job_submission import JobSubmissionClient
 
-    quiet()
+    silence_ray()
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD).rstrip("/")
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--address {address}: give the dashboard's address, such as {DASHBOARD}")
@@ -196,7 +196,7 @@ def packed_size(folder: str = ".") -> int | None:
     UserError, naming the largest files, where that is more than code can be."""
     from animalclf.raycompat.packing import pack
 
-    quiet()
+    silence_ray()
     with tempfile.TemporaryDirectory() as scratch:
         package = pack(folder, Path(scratch) / "package.zip")
         if package is None:

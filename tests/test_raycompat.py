@@ -1,4 +1,5 @@
-"""Patches of Ray: when they apply, that nothing else uses private names, and what they leave out. And stopping, which needs none of them."""
+"""Patches of Ray: when they apply, what they leave out, and that no other code uses private names. Stopping a training,
+which needs none of them."""
 
 import contextlib
 import json
@@ -34,18 +35,18 @@ NEEDS = {
 PRIVATE = re.compile(r"\bray\b[\w.]*\._(private|internal|common|raylet)\b")
 
 
-def test_private_names_of_ray_stand_in_raycompat_only():
-    listed = subprocess.run(
+def test_only_raycompat_uses_private_names_of_ray():
+    tracked = subprocess.run(
         ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert len(listed) > 50
-    found = [name for name in listed if PRIVATE.search((ROOT / name).read_text())]
-    assert [name for name in found if not name.startswith(("animalclf/raycompat/", "tests/test_raycompat.py"))] == []
+    assert len(tracked) > 50
+    matches = [name for name in tracked if PRIVATE.search((ROOT / name).read_text())]
+    assert [name for name in matches if not name.startswith(("animalclf/raycompat/", "tests/test_raycompat.py"))] == []
 
 
 @pytest.fixture
-def applied(monkeypatch, caplog):
-    """Call a patch of these versions and needs; whether it was applied, and the lines that it logged."""
+def call_patch(monkeypatch, caplog):
+    """A function that calls a patch of these versions and needs: whether it was applied, and the lines that it logged."""
     monkeypatch.setenv(OWN, "1")
     monkeypatch.delenv(STOCK, raising=False)
     monkeypatch.setattr("ray.__version__", "2.60.3")
@@ -64,10 +65,10 @@ def applied(monkeypatch, caplog):
     return call
 
 
-def test_a_patch_applies_where_everything_is_as_expected(applied, monkeypatch):
-    assert applied() == (True, [])
+def test_a_patch_applies_where_everything_is_as_expected(call_patch, monkeypatch):
+    assert call_patch() == (True, [])
     monkeypatch.delenv(OWN)
-    assert applied(shared=True) == (True, [])
+    assert call_patch(shared=True) == (True, [])
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,8 @@ def test_a_patch_applies_where_everything_is_as_expected(applied, monkeypatch):
         ({**NEEDS, "animalclf.raycompat.patches:STOCK": ("name",)}, "STOCK has no signature"),
     ],
 )
-def test_a_patch_leaves_a_ray_alone_that_is_not_as_expected(applied, needs, reason):
-    result, lines = applied(needs=needs)
+def test_a_patch_does_nothing_to_a_ray_with_other_private_names(call_patch, needs, reason):
+    result, lines = call_patch(needs=needs)
     assert result is None and len(lines) == 1 and re.search(f"patch quick of Ray is not applied: .*{reason}", lines[0])
 
 
@@ -92,27 +93,28 @@ def test_a_patch_leaves_a_ray_alone_that_is_not_as_expected(applied, needs, reas
         (OWN, "", "not started by animalclf"),
     ],
 )
-def test_a_patch_is_off_by_the_switch_and_on_clusters(applied, monkeypatch, variable, value, reason):
+def test_a_patch_is_off_by_the_switch_and_on_clusters(call_patch, monkeypatch, variable, value, reason):
     monkeypatch.setenv(variable, value)
-    result, lines = applied()
+    result, lines = call_patch()
     assert result is None and len(lines) == 1 and reason in lines[0]
 
 
-def test_a_patch_leaves_another_ray_alone(applied):
-    result, lines = applied(versions=("2.58",))
+def test_a_patch_does_nothing_to_another_version_of_ray(call_patch):
+    result, lines = call_patch(versions=("2.58",))
     assert result is None and lines == ["patch quick of Ray is not applied: written for Ray 2.58, this is 2.60.3"]
 
 
 def test_the_patches_fit_the_ray_that_is_installed(monkeypatch):
-    """Where a new Ray differs, the commands work and only start later; this test then says what is to be looked at."""
+    """Where a new Ray differs, the commands work but start later, and this test lists the differences."""
     monkeypatch.setenv(OWN, "1")
     monkeypatch.delenv(STOCK, raising=False)
     modules = [module.name for module in pkgutil.iter_modules(raycompat.__path__, f"{raycompat.__name__}.")]
-    # In a process of its own: in this one the patches may be applied already, and their names no longer Ray's.
-    look = "import json, sys; import importlib; [importlib.import_module(name) for name in sys.argv[1:]]"
-    look += "; from animalclf.raycompat.patches import PATCHES; print(json.dumps([refusal() for refusal in PATCHES]))"
-    found = subprocess.run([sys.executable, "-c", look, *modules], capture_output=True, text=True, check=True, cwd=ROOT)
-    refusals = json.loads(found.stdout.splitlines()[-1])
+    # In another process: in this one the patches may be applied already, so that the names are not Ray's.
+    script = "import json, sys; import importlib; [importlib.import_module(name) for name in sys.argv[1:]]"
+    script += "; from animalclf.raycompat.patches import PATCHES; print(json.dumps([refusal() for refusal in PATCHES]))"
+    command = [sys.executable, "-c", script, *modules]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    refusals = json.loads(process.stdout.splitlines()[-1])
     assert len(refusals) > 5 and [reason for reason in refusals if reason] == []
 
 
@@ -121,7 +123,7 @@ patched = pytest.mark.skipif(bool(os.environ.get(STOCK)), reason=f"{STOCK} is se
 
 @patched
 @pytest.mark.ray
-def test_a_local_ray_has_nothing_beside_what_computes_and_other_rays_start_as_ever(ray_local):
+def test_a_local_ray_has_no_servers_and_other_rays_are_not_patched(ray_local):
     from ray._private import node, services, utils
 
     started = []
@@ -153,35 +155,33 @@ def train(prepared, folder, show, switch, workers=2):
 
 
 @pytest.mark.ray
-def test_a_training_is_stopped_from_another_thread_and_gives_its_resources_back(tmp_path, ray_local, prepared):
+def test_a_training_stopped_from_another_thread_frees_its_resources(tmp_path, ray_local, prepared):
     import ray
 
-    switch, asked = Switch(), []
+    switch, stopped_at = Switch(), []
 
     def show(event):
         if (
-            getattr(event, "epoch", 0) == 2 and not asked
-        ):  # in the middle of an epoch of two ranks, one of which waits for the other at every step
-            asked.append(time.monotonic())
+            getattr(event, "epoch", 0) == 2 and not stopped_at
+        ):  # within an epoch of two ranks, which wait for each other at every step
+            stopped_at.append(time.monotonic())
             threading.Thread(target=switch.stop).start()
 
     with pytest.raises(Stopped):
         train(prepared, tmp_path / "run", show, switch)
     switch.wait()
-    assert time.monotonic() - asked[0] < 20 and 1 <= len(Run(str(tmp_path / "run")).metrics()) < 20
+    assert time.monotonic() - stopped_at[0] < 20 and 1 <= len(Run(str(tmp_path / "run")).metrics()) < 20
     until = time.monotonic() + 10
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < until:
         time.sleep(0.1)
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
-    if not os.environ.get(
-        STOCK
-    ):  # nothing was started that only clusters need (each is a process and seconds of the start)
+    if not os.environ.get(STOCK):  # no actors that only clusters need: each is a process and seconds of the start
         names = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
         assert not names & {"AutoscalingCoordinator", "datasets_stats_actor"}
 
 
 @pytest.mark.ray
-def test_a_training_that_is_stopped_before_its_workers_are_there_does_not_start(tmp_path, ray_local, prepared):
+def test_a_training_stopped_before_its_workers_exist_does_not_start(tmp_path, ray_local, prepared):
     switch, events = Switch(), []
     stopping = threading.Timer(0.3, switch.stop)
     stopping.start()
@@ -220,6 +220,6 @@ def test_ctrl_c_ends_a_training_and_every_process_that_it_started(tmp_path, prep
         time.sleep(0.1)
     started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130 and "--resume" in said and started, said[-3000:]
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130 and "--resume" in stderr and started, stderr[-3000:]
     assert not psutil.wait_procs(started, timeout=30)[1]

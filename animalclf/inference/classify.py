@@ -65,7 +65,7 @@ def classify(
     Raises UserError where the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
     probabilities are not finite.
     """
-    from animalclf.cluster import at_most, ensure_ray, gpus
+    from animalclf.cluster import ensure_ray, gpu_count, max_resources
     from animalclf.training.resources import Workers, preflight
 
     batch_size, workers, device = options.batch_size, options.workers, options.device
@@ -74,9 +74,9 @@ def classify(
             f"batch size {batch_size}, device {device!r}: a batch has at least 1 image, a device is auto, cpu or cuda"
         )
     ensure_ray(workers or 1)
-    use_gpu = device == "cuda" or (device == "auto" and at_most().get("GPU", 0) > 0)
+    use_gpu = device == "cuda" or (device == "auto" and max_resources().get("GPU", 0) > 0)
     batches = math.ceil(len(paths) / batch_size)
-    replicas = workers or min(max(gpus(), 1) if use_gpu else len(cpus_per_node()), batches)
+    replicas = workers or min(max(gpu_count(), 1) if use_gpu else len(cpus_per_node()), batches)
     resources = preflight(Workers.fixed(replicas, use_gpu), [root])
     if options.progress:
         place = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"

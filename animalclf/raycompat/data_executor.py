@@ -1,8 +1,8 @@
-"""How Ray Data executes in a Ray of our own: at full speed from its first second.
+"""Ray Data's executor in a local Ray: at full speed from the first second.
 
-Ray Data asks an actor, which all programs of a cluster share, how much of the cluster it may use. It takes seconds to start; until it answers one
-task runs at a time, the first batch of an epoch comes late, and on two cores it takes what the first tasks need. It is there to make clusters grow.
-A Ray of our own does not grow, so all that there is may be used at once; Ray's scheduler takes tasks of several executions in turn.
+Ray Data asks an actor, which all programs of a cluster share, how much of the cluster it may use. The actor exists for
+autoscaling and takes seconds to start; until it answers, one task runs at a time and the first batch is late.
+A local Ray does not scale, so Ray Data may use all resources at once; Ray's scheduler alternates between executions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WAIT_SECONDS = 0.02
 
 @functools.cache
 def apply() -> None:
-    """Apply what applies, for the rest of this process."""
+    """Apply the patches of this module, once and for the rest of this process."""
     start_next_task_soon()
     without_coordinator()
     without_statistics()
@@ -26,10 +26,10 @@ def apply() -> None:
 
 @patch(VERSIONS, {"ray.data._internal.execution.streaming_executor_state:WAIT_FOR_TASK_COMPLETION_TIMEOUT_S": None})
 def start_next_task_soon() -> None:
-    """Ray Data waits until all running tasks have something, or for a tenth of a second, and only then starts the next task; this waits for a
-    fiftieth.
+    """Start the next task after 0.02 s. Ray Data waits until all running tasks have a result, or 0.1 s.
 
-    Earns 8 % of the images/s (`python -m benchmarks.input --no-naive`, with and without ANIMALCLF_STOCK_RAY=start_next_task_soon).
+    Earns 8 % of the images/s (`python -m benchmarks.input --no-naive`, with and without
+    ANIMALCLF_STOCK_RAY=start_next_task_soon).
     """
     from ray.data._internal.execution import streaming_executor_state
 
@@ -54,7 +54,7 @@ def start_next_task_soon() -> None:
     },
 )
 def without_coordinator() -> None:
-    """No actor that makes clusters grow, whose process imports Ray Data while the first tasks wait for it.
+    """No actor for autoscaling, whose process imports Ray Data while the first tasks wait.
 
     Earns 1.5 s of CPU time before the first batches (`python -m benchmarks.stock_ray --only without_coordinator`), and, by the queue at the
     workers, 12 % of the images/s (`python -m benchmarks.input --no-naive`, with and without ANIMALCLF_STOCK_RAY=without_coordinator).
@@ -65,7 +65,7 @@ def without_coordinator() -> None:
     from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
 
     class FixedSize(ClusterAutoscaler):
-        """Of a cluster that does not grow."""
+        """Of a cluster without autoscaling."""
 
         def try_trigger_scaling(self) -> None:
             pass
@@ -99,6 +99,5 @@ def without_statistics() -> None:
 
     for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
         setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
-    _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(
-        lambda: uuid.uuid4().hex
-    )  # as Ray does where the actor does not answer
+    # Ray's own fallback where the actor does not answer.
+    _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid.uuid4().hex)

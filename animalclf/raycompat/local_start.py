@@ -1,4 +1,4 @@
-"""A Ray for one command on this machine: started and ended sooner, without the processes that only clusters and dashboards need."""
+"""A local Ray for one command: it starts and stops faster, without the processes of clusters and dashboards."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any
 from animalclf.raycompat.patches import patch
 
 VERSIONS = ("2.56", "2.58", "2.60")
-Replacement = tuple[Any, str, Any]  # a module or class, the name of its attribute, and what stands there instead
+Replacement = tuple[Any, str, Any]  # a module or class, the name of its attribute, the new value
 
 
 @contextmanager
 def quick_start() -> Iterator[None]:
-    """While Ray starts, everything of this module that applies; Rays that others start in this process afterwards start as ever."""
+    """Apply the patches of this module within the block. Other Rays that this process starts later are not patched."""
     replacements = [*(look_for_node_often() or ()), *(without_servers() or ())]
-    before = [(place, name, getattr(place, name)) for place, name, _ in replacements]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     _set(replacements)
     try:
         yield
     finally:
-        _set(before)
+        _set(originals)
 
 
 def _set(replacements: list[Replacement]) -> None:
-    for place, name, value in replacements:
-        setattr(place, name, value)
+    for owner, name, value in replacements:
+        setattr(owner, name, value)
 
 
 @patch(
     VERSIONS, {"ray._private.services:get_node": ("gcs_address", "node_id"), "ray._private.services:GcsClient": None}
 )
 def look_for_node_often() -> list[Replacement]:
-    """Ray looks once a second whether its node is up; this, every 0.02 s.
+    """Check every 0.02 s whether Ray's node is up; Ray checks once a second.
 
     Earns 2.5 s of the start of every command (`python -m benchmarks.stock_ray --only look_for_node_often`).
     """
@@ -61,23 +61,20 @@ def look_for_node_often() -> list[Replacement]:
     },
 )
 def without_servers() -> list[Replacement]:
-    """No API server (dashboards and jobs), no log monitor (it reads all logs ten times a second, to show none), no autoscaler's monitor (at the end
-    it is waited for for a second), and a node's agent without the servers that answer the dashboard.
+    """No API server (dashboard and jobs), no log monitor (it reads all logs ten times a second), no autoscaler's
+    monitor (it delays the end by a second), and a node's agent without the servers for the dashboard.
 
     Earns 4 s of the start of every command (`python -m benchmarks.stock_ray --only without_servers`).
     """
     from ray._private import node, utils
 
     def no_api_server(self: node.Node, **_: Any) -> None:
-        self._webui_url = ""  # Ray's word for it
+        self._webui_url = ""  # Ray's value without a dashboard
 
     return [
         (node.Node, "start_api_server", no_api_server),
         (node.Node, "start_log_monitor", lambda self: None),
         (node.Node, "start_monitor", lambda self: None),
-        (
-            utils,
-            "get_dashboard_dependency_error",
-            lambda: ImportError("not wanted"),
-        ),  # as where Ray is installed without its dashboard
+        # As where Ray is installed without its dashboard.
+        (utils, "get_dashboard_dependency_error", lambda: ImportError("not needed")),
     ]

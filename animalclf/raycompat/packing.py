@@ -1,4 +1,4 @@
-"""How large the folder is that a job is sent, before it is sent: packed as Ray packs it."""
+"""The package of a job's folder, as Ray packs it, to check its size before the job is sent."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ EXCLUDED = [".git", ".venv", "venv", "__pycache__"]  # as Ray does
     shared=True,
 )
 def pack(folder: str, package: Path) -> Path:
-    """Write `folder`, without what .gitignore and .rayignore name, into the zip file `package`, as Ray does when it sends the job; returns
-    `package`. It earns no time: a folder with data in it is refused at once, with the names of its largest files, and not after minutes."""
+    """Write `folder`, without the files that .gitignore and .rayignore exclude, into the zip file `package`, as Ray
+    does when it sends the job. Returns `package`.
+
+    It earns no time: a folder that is too large is refused at once, with the names of its largest files, and not after
+    minutes.
+    """
     from ray._private.runtime_env.packaging import create_package
 
     create_package(str(Path(folder).resolve()), package, include_gitignore=True, excludes=EXCLUDED)

@@ -1,8 +1,8 @@
 """The switch and the guard of every patch of Ray.
 
-A patch applies only where all of this holds: ANIMALCLF_STOCK_RAY does not turn it off, this process belongs to a Ray that animalclf started
-(other clusters keep stock Ray), the running Ray is one that the patch was written for, and every private name that it uses is there with the
-parameters that it expects. Otherwise the patch logs one line and does nothing.
+A patch applies only where all of this holds: ANIMALCLF_STOCK_RAY does not turn it off; this process belongs to a Ray
+that animalclf started (other clusters stay stock Ray); it was written for the version of the running Ray; and every
+private name that it uses exists, with the expected parameters. Otherwise the patch logs one line and does nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ OWN = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that a
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-PATCHES: list[
-    Callable[[], str]
-] = []  # of each patch of the modules that are imported: why it must not apply here, "" where it may
+PATCHES: list[Callable[[], str]] = []  # of each imported patch: `refusal` with its arguments
 
 
 def patch(
     versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False
 ) -> Callable[[Callable[P, T]], Callable[P, T | None]]:
-    """Guard a patch, a function: called where the patch must not apply, it logs one line and returns None.
+    """Decorator that guards a patch: called where the patch must not apply, it logs one line and returns None.
 
-    `versions`: of Ray, as "2.60". `needs`: each private name that the patch uses, as "module:name.name", with the names of its parameters, or
-    None for what is not called. `shared`: applies on any cluster; only for what changes nothing for others in this process.
+    `versions`: of Ray, as "2.60". `needs`: each private name that the patch uses, as "module:name.name" -> the names of
+    its parameters, or None for what is not called. `shared`: the patch applies on any cluster; only for patches that
+    change nothing for other code in this process.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T | None]:
@@ -53,7 +52,7 @@ def patch(
 def refusal(
     name: str, versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False
 ) -> str:
-    """Why the patch `name` must not apply here; "" where it may."""
+    """Why the patch `name` must not apply here; empty where it may."""
     import ray
 
     off = os.environ.get(STOCK, "")
@@ -67,16 +66,16 @@ def refusal(
 
 
 def _difference(path: str, parameters: tuple[str, ...] | None) -> str:
-    """What is not as expected at `path`; "" for nothing."""
+    """How the private name at `path` differs from what the patch expects; empty where it does not."""
     module, _, names = path.partition(":")
     try:
-        found: Any = functools.reduce(getattr, names.split("."), importlib.import_module(module))
+        attribute: Any = functools.reduce(getattr, names.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         return f"{path} is missing ({error})"
     if parameters is None:
         return ""
     try:
-        takes = tuple(inspect.signature(found).parameters)
+        actual = tuple(inspect.signature(attribute).parameters)
     except (TypeError, ValueError) as error:
         return f"{path} has no signature ({error})"
-    return "" if takes == parameters else f"{path} takes ({', '.join(takes)}), not ({', '.join(parameters)})"
+    return "" if actual == parameters else f"{path} takes ({', '.join(actual)}), not ({', '.join(parameters)})"

@@ -1,9 +1,9 @@
-"""Ray Train's TorchTrainer, started sooner.
+"""Ray Train's TorchTrainer with a faster start.
 
-Ray starts six processes beside the workers, each of which imports Ray Data, Ray Train and mostly PyTorch; on two cores they were half the wait for
-the first step. Here the controller runs in the process that calls `fit`, and those that have nothing to do are not started: the one that hands
-out Ray datasets (our workers plan their batches themselves), the one that removes the placement of a controller that died, and the one that makes
-clusters grow.
+Ray starts six processes besides the workers, each of which imports Ray Data, Ray Train and mostly PyTorch: on two
+cores, half of the time to the first step. Here the controller runs in the process that calls `fit`, and three actors
+are not started: the one that splits Ray datasets (our workers plan their batches themselves), the one that removes the
+placement group of a dead controller, and the one for autoscaling.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ STRUCTURED_LOGGING = "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"
 
 @contextmanager
 def _no_current_actor() -> Iterator[None]:
-    """Ray Train hands its workers the actor that the controller runs in, to ask it for checkpoints of Ray's; here there is none."""
+    """Ray Train sends its workers the controller's actor, for Ray's checkpoints; here the controller is no actor."""
     from ray.runtime_context import RuntimeContext
 
-    theirs = RuntimeContext.current_actor
+    current_actor = RuntimeContext.current_actor
     RuntimeContext.current_actor = None
     try:
         yield
     finally:
-        RuntimeContext.current_actor = theirs
+        RuntimeContext.current_actor = current_actor
 
 
 @patch(
@@ -65,8 +65,8 @@ def _no_current_actor() -> Iterator[None]:
     },
 )
 def trainer_class() -> type[TorchTrainer]:
-    """A TorchTrainer for trainings without datasets and checkpoints of Ray's, whose controller runs in this process. `fit` may run in any
-    thread.
+    """A TorchTrainer without Ray's datasets and checkpoints, whose controller runs in this process. `fit` may run in
+    any thread.
 
     Earns 7 s of the start of a training on two cores (`python -m benchmarks.stock_ray --only trainer_class`).
     """
@@ -78,8 +78,8 @@ def trainer_class() -> type[TorchTrainer]:
     from ray.train.v2._internal.execution.worker_group import WorkerGroup
     from ray.train.v2._internal.logging import LoggingManager
 
-    class Fixed(FixedScalingPolicy):
-        """So many workers on a cluster that does not grow: no actor has to be started, waited for, and told of them."""
+    class WithoutAutoscaling(FixedScalingPolicy):
+        """A fixed number of workers: no actor that requests nodes from the autoscaler."""
 
         def after_controller_start(self, train_run_context: Any) -> None:
             pass
@@ -92,8 +92,9 @@ def trainer_class() -> type[TorchTrainer]:
 
     class Group(WorkerGroup):
         @staticmethod
-        def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
-            """The driver's own, without variables for Ray's controller: processes of another environment could not be used again."""
+        def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, object]:
+            """The driver's environment, without variables for Ray's controller: Ray reuses processes of the same
+            environment only."""
             return dict(custom_runtime_env)
 
         def _init_train_context_on_workers(self, *arguments: Any, **named: Any) -> None:
@@ -105,18 +106,16 @@ def trainer_class() -> type[TorchTrainer]:
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
-            not_needed = (DatasetsCallback, PlacementGroupCleanerCallback)
-            return [
-                callback for callback in super()._create_default_callbacks() if not isinstance(callback, not_needed)
-            ]
+            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
 
         def _initialize_and_run_controller(self, **settings: Any) -> Any:
-            os.environ[STRUCTURED_LOGGING] = "0"  # its own would write to the screen too
-            logs = LoggingManager._get_controller_logger_config_dict(self.train_run_context)
-            logs["loggers"]["ray.train"]["handlers"].remove("console")
-            logging.config.dictConfig(logs)
+            os.environ[STRUCTURED_LOGGING] = "0"  # Ray's configuration also logs to the console
+            log_config = LoggingManager._get_controller_logger_config_dict(self.train_run_context)
+            log_config["loggers"]["ray.train"]["handlers"].remove("console")
+            logging.config.dictConfig(log_config)
             if isinstance(settings["scaling_policy"], FixedScalingPolicy):
-                settings["scaling_policy"] = Fixed(settings["scaling_policy"].scaling_config)
+                settings["scaling_policy"] = WithoutAutoscaling(settings["scaling_policy"].scaling_config)
             controller = Controller(**settings)
             asyncio.run(controller.run())
             return controller.get_result()

@@ -36,4 +36,4 @@ __all__ = [
     "Environment", "EpochEnd", "EpochRow", "Evaluation", "EvaluationResult", "Leaderboard", "LeaderboardPair", "LeaderboardRow",
     "PerClass", "PhaseProgress", "PredictionResult", "ProgressEvent", "ReportResult", "Row", "Spread", "StartupEvent", "TimeSpent",
     "TrainingResult", "TrialEntry", "TrialFailure", "TrialProgress", "TrialState", "Unreadable", "VoteResult", "html_table",
-]  # fmt: skip
+]

@@ -1,8 +1,8 @@
 """Base of the rows: to and from plain data, and as an HTML table.
 
 Metadata of a field: `old_keys`: keys of older versions that are read too. `omit_none`: not written where it is None.
-`row`: the row class of its value, or of the items of a list. `prefix`: a dict whose items are written as keys of the row
-itself, each under prefix + name (metrics, which are registered).
+`row`: the row class of its value, or of the items of a list. `prefix`: a dict whose items are written as keys of the
+row itself, each under prefix + name (metrics, which are registered).
 """
 
 from __future__ import annotations

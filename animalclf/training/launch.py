@@ -78,12 +78,12 @@ def _check_model(config: Config, classes: int) -> None:
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> Placement:
     """Connect to Ray, and choose the workers and the cache that the cluster has room for. Raises UserError."""
-    from animalclf.cluster import at_most, ensure_ray, gpus
+    from animalclf.cluster import ensure_ray, gpu_count, max_resources
 
     ensure_ray(workers.maximum)
-    use_gpu = not cpu and at_most().get("GPU", 0) > 0
+    use_gpu = not cpu and max_resources().get("GPU", 0) > 0
     if not workers.maximum:
-        workers = Workers.fixed(max(gpus(), 1) if use_gpu else 1)
+        workers = Workers.fixed(max(gpu_count(), 1) if use_gpu else 1)
     workers = replace(workers, use_gpu=use_gpu)
     weights = [config.model.weights_file] if config.model.weights_file else []
     resources = preflight(workers, [prepared.root, run.root, *weights])

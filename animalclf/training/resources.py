@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from animalclf.cluster import at_most
+from animalclf.cluster import max_resources
 from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
 from animalclf.utils import storage
@@ -117,7 +117,7 @@ def preflight(workers: Workers, shared: list[str]) -> str:
     requested."""
     import ray
 
-    available = at_most()
+    available = max_resources()
     cpus, gpus = int(available.get("CPU", 0)), int(available.get("GPU", 0))
     _check_room(workers, cpus, gpus)
     nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -64,7 +64,7 @@ def compare(
     folder.lock()
     try:
         cluster.ensure_ray(workers)
-        trial_workers = Workers.fixed(workers, not cpu and cluster.at_most().get("GPU", 0) > 0)
+        trial_workers = Workers.fixed(workers, not cpu and cluster.max_resources().get("GPU", 0) > 0)
         preflight(trial_workers, [])  # before the preparation, which may take long
         spec, prepared = _prepare(spec, data, prepared_dir or storage.join(os.path.dirname(out), "prepared"))
         compared_data = _compared_data(spec, prepared, workers)
@@ -194,7 +194,7 @@ def concurrency(workers: int, use_gpu: bool, requested: int = 0) -> int:
     """The number of trials at a time. On GPUs as many as their workers fit, at most `requested`. On CPUs one for each
     node of a worker, since a CPU worker uses all cores of its node, or `requested`, at most as many as there are
     CPUs."""
-    resources = cluster.at_most()
+    resources = cluster.max_resources()
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     nodes = sum(bool(node["Resources"].get("CPU")) for node in ray.nodes() if node["Alive"])
     limit = min(gpus // workers, cpus) if use_gpu else cpus // (workers + 1)

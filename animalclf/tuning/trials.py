@@ -64,7 +64,7 @@ def run_trial(params: Mapping[str, Any], comparison: ComparisonJob) -> None:
     """Tune's function of a trial: train, report each finished epoch to Tune, and post all progress to the mailbox. A
     trial that ended earlier only reports its history. `params`: see ComparisonJob.job."""
     cluster.ensure_ray()
-    cluster.quiet()
+    cluster.silence_ray()
     job = comparison.job(params)
     run, slug = Run(job.run), job.trial.slug
     switch, done = Switch(), threading.Event()

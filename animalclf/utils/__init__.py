@@ -1,1 +1,1 @@
-"""Helpers without knowledge of images or training: files by URL, S3 errors, the console, malloc."""
+"""Helpers that are not specific to images or training."""

@@ -1,5 +1,5 @@
-"""What runs in this process: a command, or a call of the Python API. A run records it, and startup times count from its
-beginning."""
+"""The caller: the command of this process, or a call of the Python API. A run records it, and startup times count from
+its start."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import psutil
 
 @dataclass(frozen=True)
 class Caller:
-    """`text`: the command line, or the call as Python; `began`: in seconds since the epoch."""
-
     text: str
-    began: float
+    """The command line, or the call as Python."""
+    started: float
+    """Seconds since 1970."""
 
 
 _current: Caller | None = None  # not a context variable: threads of the call see it too
@@ -38,9 +38,9 @@ def _process() -> Caller:
 
 
 @contextmanager
-def called(text: str = "") -> Iterator[None]:
-    """Within this block the caller is `text`, a call that begins now, or (without `text`) this process's command; an
-    outer block wins."""
+def set_caller(text: str = "") -> Iterator[None]:
+    """Within this block the caller is the call `text`, which starts now, or (without `text`) this process's command. In
+    nested blocks the outer one wins."""
     global _current
     outer = _current
     _current = outer or (Caller(text, time.time()) if text else _process())
@@ -51,5 +51,5 @@ def called(text: str = "") -> Iterator[None]:
 
 
 def seconds_since_start() -> float:
-    """Seconds since the running command (its process's start and imports included) or call began."""
-    return time.time() - caller().began
+    """Seconds since the running command (its process's start and imports included) or call started."""
+    return time.time() - caller().started

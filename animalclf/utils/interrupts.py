@@ -1,4 +1,4 @@
-"""Ctrl-C at the right moment."""
+"""Ctrl-C during imports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def delayed_interrupt() -> Iterator[None]:
-    """For a second or two of imports: Ctrl-C comes at their end. Within one, Python may lose it and go on."""
-    ours = (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # not where it is ignored, as in background jobs
-    if not ours or threading.current_thread() is not threading.main_thread():
+    """Delay Ctrl-C to the end of the block. During an import Python may lose it."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # background jobs ignore the signal
+    if not is_default or threading.current_thread() is not threading.main_thread():
         yield
         return
     received = []

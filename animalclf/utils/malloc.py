@@ -1,5 +1,6 @@
-"""Memory that stays with the process: glibc by default gives a large array's pages back when it is freed, and takes and zeroes new ones for the
-next. A training step or an input task pays that again and again: up to a third of its time (python -m benchmarks.overhead, .input)."""
+"""Freed memory stays with the process. By default glibc returns the pages of a large array to the kernel when it is
+freed, and gets and zeroes new ones for the next: up to a third of the time of a training step or an input task
+(python -m benchmarks.overhead, .input)."""
 
 from __future__ import annotations
 
@@ -7,14 +8,14 @@ import ctypes
 import os
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # <malloc.h>
-# Environment in which a process must start for `keep_freed_memory` to hold in all its threads, and Ray Train trains in one that is not the first:
-# such threads have arenas of their own, from which glibc maps anything above 64 MB anew each time, whatever it is told.
+# Environment variables of the process, set before it starts. With more arenas, threads other than the first (Ray Train
+# trains in one) map every allocation above 64 MB anew, whatever mallopt says.
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 
 
 def keep_freed_memory() -> None:
-    """Keep what this process frees for its own next allocations: in its first thread, with ONE_ARENA in all. Does nothing where the C library is
-    not glibc."""
+    """Keep freed memory for later allocations: in the first thread, and with ONE_ARENA in all threads. Does nothing
+    where the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
         for setting, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 256 * 2**20)):

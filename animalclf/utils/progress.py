@@ -1,5 +1,5 @@
-"""Progress of long work: one live line on a terminal or in a notebook, a plain line every so often elsewhere. To
-standard error."""
+"""Progress of long work, on standard error: one live line on a terminal or in a notebook, elsewhere a plain line at an
+interval."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from rich.progress import BarColumn, Progress, TextColumn
 from animalclf.utils import console as output
 from animalclf.utils.throttle import Throttle
 
-LOG_SECONDS = 60.0  # between two plain lines of the same work
+LOG_SECONDS = 60.0  # between two plain lines
 
 
 def progress_text(done: int, total: int, seconds: float) -> str:
     """`1,200/4,000  350 images/s  8 s left`: the state of a pass over `total` images after `seconds`."""
     speed = done / max(seconds, 1e-9)
-    moving = f"  {speed:,.0f} images/s" if done else ""
-    return f"{done:,}/{total:,}{moving}" + (
-        f"  {output.duration((total - done) / speed)} left" if 0 < done < total else ""
-    )
+    speed_text = f"  {speed:,.0f} images/s" if done else ""
+    time_left = f"  {output.duration((total - done) / speed)} left" if 0 < done < total else ""
+    return f"{done:,}/{total:,}{speed_text}{time_left}"
 
 
 class ProgressLine:
     """`with ProgressLine() as line: line.update("reading images", done, total)`.
 
-    Live where people watch; elsewhere a plain line every `interval` seconds. `enabled=False` prints nothing.
+    Live on a terminal or in a notebook; elsewhere a plain line every `interval` seconds. `enabled=False`: nothing.
     """
 
     def __init__(self, *, interval: float = LOG_SECONDS, enabled: bool = True) -> None:
         self.enabled, self.live = enabled, enabled and is_watched()
-        self._throttle, self._began = Throttle(interval), time.monotonic()
+        self._throttle, self._started = Throttle(interval), time.monotonic()
         text_column = partial(TextColumn, markup=False)
         columns = (text_column("{task.description}"), BarColumn(bar_width=24), text_column("{task.fields[text]}"))
         self._bar = Progress(*columns, console=output.console, transient=True)
@@ -52,22 +51,23 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, description: str, done: int, total: int) -> None:
-        """`done` of `total` images are through: shown live, or as a plain line when its time has come. `done` 0 begins
-        a phase."""
+        """Show that `done` of `total` images are done: live, or as a plain line at the interval. `done` 0 starts a
+        phase."""
         if not done:
-            self._began = time.monotonic()
+            self._started = time.monotonic()
             self._throttle.reset()
-        text = progress_text(done, total, time.monotonic() - self._began)
+        text = progress_text(done, total, time.monotonic() - self._started)
         self.describe(description, text, done, total)
         if self.enabled and not self.live and self._throttle.ready():
             output.console.print(f"{description}  {text}", markup=False, soft_wrap=True)
 
     def describe(self, description: str, text: str = "", done: int = 0, total: int | None = None) -> None:
-        """Show this on the live line, if there is one; `total` None: unknown."""
+        """Show this on the live line, where there is one. `total` None: unknown."""
         self._bar.update(self._task, description=description, text=text, completed=done, total=total)
 
 
 def is_watched(console: Console | None = None) -> bool:
-    """Whether `console` (default: standard error) is a terminal, or a notebook with ipywidgets, where lines can be drawn over."""
+    """Whether `console` (default: standard error) is a terminal, or a notebook with ipywidgets, so that lines can be
+    redrawn."""
     console = console or output.console
     return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)

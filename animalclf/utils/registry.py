@@ -1,5 +1,4 @@
-"""Registries: named entries (losses, models, metrics, ...), each registered where it is defined, so that a new one
-edits no list."""
+"""Registries: named entries (losses, models, metrics, ...), each registered where it is defined."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ AnyT = TypeVar("AnyT")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of an error message: ` (did you mean 'x'?)` with the choice most like `word`, or nothing where none is
-    alike."""
+    """The end of an error message: ` (did you mean 'x'?)` with the choice most similar to `word`, or empty
+    where none is similar."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -30,9 +29,8 @@ class Registry(Generic[T]):
         @LOSSES.register("cross_entropy")
         def cross_entropy(config: Config) -> Loss: ...
 
-    `kind` is what an entry is called in messages, `key` the configuration key that selects one. `package` names a
-    package whose modules register entries when they are imported: they are imported at the first lookup, so that a new
-    entry is a new file and nothing else.
+    `kind` names an entry in messages, `key` the configuration key that selects one. `package`: the package whose
+    modules register the entries. They are imported at the first lookup, so that a new entry is only a new file.
     """
 
     def __init__(self, kind: str, *, key: str = "", package: str = "") -> None:
@@ -61,8 +59,8 @@ class Registry(Generic[T]):
         self._import_package()
         if name not in self._entries:
             subject = f"{self.key}: {name!r}" if self.key else f"{self.kind} {name!r}"
-            listing = f"there are {', '.join(self._entries)}"
-            raise UserError(f"{subject} is unknown{nearest(name, self._entries)}; {listing}")
+            names = ", ".join(self._entries)
+            raise UserError(f"{subject} is unknown{nearest(name, self._entries)}; there are {names}")
         return self._entries[name]
 
     def names(self) -> list[str]:

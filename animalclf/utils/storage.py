@@ -42,7 +42,7 @@ def absolute(url: str) -> str:
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of `url` and the path within it. Credentials and endpoint are boto's (AWS_* variables, ~/.aws)."""
+    """The file system of `url` and the path within it. Credentials and endpoint: AWS_* variables, ~/.aws."""
     try:
         return fsspec.core.url_to_fs(absolute(url), **(s3_errors.options() if url.startswith("s3://") else {}))
     except (ValueError, ImportError) as error:
@@ -117,9 +117,9 @@ class _ChunkedFile(io.FileIO):
 
 @contextmanager
 def atomic_write(url: str, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """A file open for writing that becomes `url`, whole, when the block ends without an error: a reader never sees a part
-    of it, also after a crash of the machine (without `sync`: only after `sync_files`). Raises UserError where it cannot
-    be written."""
+    """A file open for writing that becomes `url`, whole, when the block ends without an error: a reader never sees a
+    part of it, also after a crash of the machine (without `sync`: only after `sync_files`). Raises UserError where it
+    cannot be written."""
     fs, path = filesystem(url)
     with _write_errors(url):
         if isinstance(fs, LocalFileSystem):
@@ -142,8 +142,8 @@ def atomic_write(url: str, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def sync_files(urls: Sequence[str]) -> None:
-    """Flush local files to the disk (a shared folder's: once the node that wrote them has closed them). Raises UserError
-    where that fails."""
+    """Flush local files to the disk (a shared folder's: once the node that wrote them has closed them). Raises
+    UserError where that fails."""
     for url in urls:
         if not is_remote(url):
             with _write_errors(url), open(filesystem(url)[1], "rb") as file:
@@ -173,15 +173,15 @@ def _write_errors(url: str) -> Iterator[None]:
 
 
 def with_retries(url: str, action: Callable[[], T]) -> T:
-    """`action()`; for a bucket with retries, and with its errors as UserError. FileNotFoundError of a file passes through."""
+    """`action()`; for a bucket with retries, and with its errors as UserError. FileNotFoundError passes through."""
     return s3_errors.with_retries(url, action) if is_remote(url) else action()
 
 
 def parse_parquet(content: bytes) -> pd.DataFrame:
     """The table of a Parquet file. Raises ValueError or OSError for other content.
 
-    Arrow's threads are off: one that frees Python's memory while the process exits aborts it ("terminate called without
-    an active exception", github.com/apache/arrow/issues/34314; 4 of 120 short commands).
+    Arrow's threads are off: one that frees Python's memory while the process exits aborts it ("terminate called
+    without an active exception", github.com/apache/arrow/issues/34314; 4 of 120 short commands).
     """
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False).to_pandas(use_threads=False)
 

@@ -1,4 +1,4 @@
-"""Values in text that people write."""
+"""Values in text of the user."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def main(prepared_at: str, out: str) -> None:
     nodes = [machines.add_node(**SIZE) for _ in range(2)]
     ray.init(address=machines.address, log_to_driver=False)
     cluster.ensure_ray()
-    cluster.quiet()
+    cluster.silence_ray()
     resources.RESIZE_SECONDS = 2.0
     done: list[int] = []  # workers of each epoch
     switch = Switch()
