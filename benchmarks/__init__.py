@@ -1,1 +1,1 @@
-"""Benchmarks: each is one command, `python -m benchmarks.NAME`, and prints a table; `--json FILE` keeps the same figures."""
+"""Benchmarks: `python -m benchmarks.NAME` prints a table, and with `--json FILE` writes the same numbers to a file."""

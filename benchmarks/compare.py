@@ -1,24 +1,25 @@
-"""What scheduling costs: six short trials by `compare`, one at a time, against the six `train` commands one after another.
+"""Cost of scheduling: six short trials of one comparison, one at a time, against six `train` commands in sequence.
 
     python -m benchmarks.compare                                  the demo recipe with six seeds
     python -m benchmarks.compare --seeds 3 --epochs 4 --json compare.json
 
-Both sides start from the same prepared pictures and count everything: Python's start, Ray's, imports, training, evaluation, shutdown.
+Both start from the same prepared set, and all time counts: start of Python and Ray, imports, training, evaluation, end.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.common import animalclf, argument_parser, write_json
+from benchmarks.images import write_demo
 
 COMPARE = """
 import sys
@@ -28,89 +29,69 @@ from animalclf.tuning.compare import compare
 from animalclf.tuning.spec import build_spec, comparison_tree
 data, out, seeds, sets = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
 spec = build_spec(comparison_tree(recipes=["demo"], seeds=seeds, set=parse_sets(sets)))
-answer = compare(spec, data, out, max_concurrent=1)
+summary = compare(spec, data, out, max_concurrent=1)
 cluster.leave_ray()
-sys.exit(len(answer.trials) - len(answer.runs))
+sys.exit(len(summary.trials) - len(summary.runs))
 """
 
 
+@dataclass(frozen=True)
+class Results:
+    trials: int
+    images: int
+    epochs: int
+    train_seconds: list[float]
+    """Of each train command."""
+    train_total: float
+    compare_seconds: float
+    ratio: float
+    """compare_seconds / train_total."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=6, help="trials (default: 6)")
-    parser.add_argument("--pictures", type=int, default=160, help="demo pictures drawn (default: 160)")
+    parser.add_argument("--images", type=int, default=160, help="images of the demo set (default: 160)")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
-    figures = measure(arguments.seeds, arguments.pictures, arguments.epochs)
-    show(figures)
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(figures, file, indent=1)
+    results = measure(arguments.seeds, arguments.images, arguments.epochs)
+    show(results)
+    write_json(arguments.json, results)
 
 
-def measure(seeds: int, pictures: int, epochs: int) -> dict[str, Any]:
-    """Seconds of both sides, and their ratio. The commands run half before and half after the comparison, so that a machine whose speed drifts is
-    fair to both."""
+def measure(seeds: int, images: int, epochs: int) -> Results:
+    """Half of the train commands run before the comparison and half after it, so that a drift of the machine's speed
+    affects both."""
+    sets = [f"train.epochs={epochs}"]
     with tempfile.TemporaryDirectory() as folder:
-        photos, data = os.path.join(folder, "photos"), os.path.join(folder, "prepared")
-        _timed(
-            [
-                "-m",
-                "animalclf.cli",
-                "demo",
-                "--only-data",
-                "--data",
-                photos,
-                "--pictures",
-                str(pictures),
-                "--test-pictures",
-                "10",
-            ]
-        )
-        _timed(["-m", "animalclf.cli", "prepare", "--data", photos, "--out", data, "--recipe", "demo"])
+        photos, prepared = write_demo(os.path.join(folder, "photos"), images), os.path.join(folder, "prepared")
+        animalclf("prepare", "--data", photos, "--out", prepared, "--recipe", "demo")
 
         def train(seed: int) -> float:
-            sets = [f"seed={seed}", f"train.epochs={epochs}"]
-            flags = [flag for text in sets for flag in ("--set", text)]
-            return _timed(
-                [
-                    "-m",
-                    "animalclf.cli",
-                    "train",
-                    "--recipe",
-                    "demo",
-                    "--data",
-                    data,
-                    "--out",
-                    os.path.join(folder, f"run-{seed}"),
-                    *flags,
-                ]
-            )
+            started = time.perf_counter()
+            flags = [flag for text in (f"seed={seed}", *sets) for flag in ("--set", text)]
+            out = os.path.join(folder, f"run-{seed}")
+            animalclf("train", "--recipe", "demo", "--data", prepared, "--out", out, *flags)
+            return time.perf_counter() - started
 
-        alone = [train(seed) for seed in range(seeds // 2)]
-        together = _timed(
-            ["-c", COMPARE, data, os.path.join(folder, "comparison"), str(seeds), f"train.epochs={epochs}"]
-        )
-        alone += [train(seed) for seed in range(seeds // 2, seeds)]
-    return {"trials": seeds, "pictures": pictures, "epochs": epochs, "train_seconds": alone, "train_total": sum(alone), "compare_seconds": together,
-            "ratio": together / sum(alone)}  # fmt: skip
+        train_seconds = [train(seed) for seed in range(seeds // 2)]
+        started = time.perf_counter()
+        command = [sys.executable, "-c", COMPARE, prepared, os.path.join(folder, "comparison"), str(seeds), *sets]
+        subprocess.run(command, check=True, capture_output=True)
+        compare_seconds = time.perf_counter() - started
+        train_seconds += [train(seed) for seed in range(seeds // 2, seeds)]
+    total = sum(train_seconds)
+    return Results(seeds, images, epochs, train_seconds, total, compare_seconds, compare_seconds / total)
 
 
-def _timed(arguments: list[str]) -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started
-
-
-def show(figures: dict[str, Any]) -> None:
-    table = Table(
-        title=f"{figures['trials']} trials of {figures['epochs']} epochs on {figures['pictures']} pictures, one at a time"
-    )
-    for heading in ("", "seconds", "a trial"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for name, key in (("train commands", "train_total"), ("compare", "compare_seconds")):
-        table.add_row(name, f"{figures[key]:.1f}", f"{figures[key] / figures['trials']:.1f}")
-    table.caption = f"compare / train commands: {figures['ratio']:.2f}"
+def show(results: Results) -> None:
+    title = f"{results.trials} trials of {results.epochs} epochs on {results.images} images, one at a time"
+    table = Table(title=title)
+    for heading in ("", "seconds", "per trial"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, seconds in (("train commands", results.train_total), ("compare", results.compare_seconds)):
+        table.add_row(name, f"{seconds:.1f}", f"{seconds / results.trials:.1f}")
+    table.caption = f"compare / train commands: {results.ratio:.2f}"
     Console().print(table)
 
 

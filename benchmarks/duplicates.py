@@ -1,21 +1,20 @@
-"""How well duplicates are found: recall for each modification, what is flagged among images as they are, and time.
+"""Quality of duplicate detection: recall of each modification, pairs found among unmodified images, and time.
 
-    python -m benchmarks.duplicates --data PICTURES [--sample 300] [--synthetic 30000] [--sheet flagged.png] [--json FILE]
+    python -m benchmarks.duplicates --data IMAGES [--sample 300] [--synthetic 30000] [--sheet pairs.png] [--json FILE]
 
-Modified pictures, saved as JPEG of quality 90, are looked for among all the others. Which flagged pairs are false alarms is for eyes: see the sheet.
+Modified images, saved as JPEG of quality 90, are searched among all others. Whether the pairs among the unmodified images
+are false positives is for a person to judge: see the sheet.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,8 +22,34 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf.duplicates import find
+from benchmarks.common import argument_parser, write_json
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    images: int
+    seconds: float
+    cpu_seconds: float
+    planted: int
+    """Mirrored duplicates."""
+    near_duplicates: int
+    """Found."""
+    peak_memory_gib: float
+
+
+@dataclass(frozen=True)
+class Results:
+    images: int
+    modified: int
+    seconds: float
+    """Of the unmodified images."""
+    pairs: list[find.DuplicatePair]
+    """Duplicates among the unmodified images."""
+    recall: dict[str, float]
+    """Per modification."""
+    synthetic: Synthetic | None
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -35,15 +60,15 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def crop(image: np.ndarray, left: float, right: float, top: float, bottom: float) -> np.ndarray:
-    """`image` without these shares of its width and height."""
+    """`image` without these fractions of its width and height."""
     height, width = image.shape[:2]
     return image[round(top * height) : round((1 - bottom) * height), round(left * width) : round((1 - right) * width)]
 
 
-def crop_anywhere(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """`image` without 2 x `share` of its width and height, cut at random from both ends."""
-    left, top = rng.uniform(0, 2 * share, 2)
-    return crop(image, left, 2 * share - left, top, 2 * share - top)
+def crop_anywhere(image: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """`image` without 2 x `fraction` of its width and height, cut at random from both sides."""
+    left, top = rng.uniform(0, 2 * fraction, 2)
+    return crop(image, left, 2 * fraction - left, top, 2 * fraction - top)
 
 
 def gain(image: np.ndarray, factor: float, offset: float = 0) -> np.ndarray:
@@ -74,25 +99,25 @@ CHANGES: dict[str, Change] = {
 
 
 def modified(image: np.ndarray, change: str, rng: np.random.Generator) -> np.ndarray:
-    """`image` uint8 (H, W, 3) after the change of that name, as its JPEG file would show it."""
+    """`image` uint8 (H, W, 3) after the change of that name, from a JPEG file."""
     return jpeg(np.ascontiguousarray(CHANGES[change](image, rng)), 90)
 
 
 def recall(images: list[np.ndarray], signatures: np.ndarray, sha256: list[str], chosen: np.ndarray) -> dict[str, float]:
-    """For each change, the share of the `chosen` pictures whose modified copy gets into their group."""
-    found = {}
+    """Per change, the fraction of the `chosen` images whose modified form gets into the image's group."""
+    recalls = {}
     for change in CHANGES:
         rng = np.random.default_rng(0)
         changed = np.stack([find.signature(modified(images[row], change, rng)) for row in chosen])
         groups = find.find_duplicates(
             [*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed])
         )["group"].to_numpy()
-        found[change] = float((groups[len(images) :] == groups[chosen]).mean())
-    return found
+        recalls[change] = float((groups[len(images) :] == groups[chosen]).mean())
+    return recalls
 
 
-def synthetic(count: int) -> dict[str, Any]:
-    """Time and memory for `count` drawn textures, of which 5 % are mirrored copies."""
+def synthetic(count: int) -> Synthetic:
+    """Time and memory for `count` drawn textures, of which 5 % are mirrored duplicates."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(find.SIDE)[:, None], np.fft.rfftfreq(find.SIDE)).clip(0.5 / find.SIDE)
     signatures = np.empty((count, find.SIDE, find.SIDE), np.uint8)
@@ -102,63 +127,79 @@ def synthetic(count: int) -> dict[str, Any]:
     planted = count // 20
     signatures[count - planted :] = signatures[:planted, :, ::-1]
     start, start_cpu = time.perf_counter(), time.process_time()
-    found = int(
-        (find.find_duplicates([str(row) for row in range(count)], signatures.reshape(count, -1))["how"] == "near").sum()
+    groups = find.find_duplicates([str(row) for row in range(count)], signatures.reshape(count, -1))
+    return Synthetic(
+        images=count,
+        seconds=time.perf_counter() - start,
+        cpu_seconds=time.process_time() - start_cpu,
+        planted=planted,
+        near_duplicates=int((groups["how"] == "near").sum()),
+        peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
-    seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"pictures": count, **seconds, "planted": planted, "found": found, "peak_memory_gib": peak}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of pictures, with any folders in it")
-    parser.add_argument("--sample", type=int, default=300, help="pictures to modify")
-    parser.add_argument("--synthetic", type=int, default=0, help="also time so many drawn signatures")
-    parser.add_argument("--sheet", help="write the flagged pairs as a PNG")
-    parser.add_argument("--json", help="write the figures")
-    options = parser.parse_args()
-
-    names = sorted(
-        os.path.relpath(os.path.join(folder, name), options.data)
-        for folder, _, files in os.walk(options.data)
-        for name in files
-    )
-    names = [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))]
-    contents = [Path(options.data, name).read_bytes() for name in names]
+    parser = argument_parser(__doc__)
+    parser.add_argument("--data", required=True, help="folder of images, with or without subfolders")
+    parser.add_argument("--sample", type=int, default=300, help="images to modify")
+    parser.add_argument("--synthetic", type=int, default=0, help="also time this number of drawn signatures")
+    parser.add_argument("--sheet", help="write the pairs as a PNG")
+    arguments = parser.parse_args()
+    names, contents = read_files(arguments.data)
     images = [
         np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))[..., ::-1].copy()
         for content in contents
     ]
+    results = measure(names, contents, images, arguments.sample, arguments.synthetic)
+    show(results)
+    if arguments.sheet:
+        Path(arguments.sheet).write_bytes(find.contact_sheet(results.pairs, lambda name: images[names.index(name)]))
+    write_json(arguments.json, results)
+
+
+def read_files(folder: str) -> tuple[list[str], list[bytes]]:
+    """Paths of the image files below `folder`, and their contents."""
+    names = sorted(
+        os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files
+    )
+    names = [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))]
+    return names, [Path(folder, name).read_bytes() for name in names]
+
+
+def measure(
+    names: list[str], contents: list[bytes], images: list[np.ndarray], sample: int, synthetic_count: int
+) -> Results:
+    """`images`: uint8 (H, W, 3) of each file."""
     sha256 = [hashlib.sha256(content).hexdigest() for content in contents]
     signatures = np.stack([find.signature(image) for image in images])
     start = time.perf_counter()
-    found = find.find_duplicates(sha256, signatures)
-    result: dict[str, Any] = {"pictures": len(names), "seconds": time.perf_counter() - start}
-    flagged = found[found["how"] != ""]
-    pairs = [
-        find.DuplicatePair(names[row], names[partner], float(confidence), how)
-        for row, partner, confidence, how in flagged[["partner", "confidence", "how"]].itertuples()
-    ]
-    result["flagged"] = [{"picture": a, "partner": b, "confidence": sure, "how": how} for a, b, sure, how in pairs]
-    chosen = np.random.default_rng(0).permutation(len(names))[: options.sample]
-    result["recall"] = recall(images, signatures, sha256, chosen)
-    result["synthetic"] = synthetic(options.synthetic) if options.synthetic else None
+    groups = find.find_duplicates(sha256, signatures)
+    seconds = time.perf_counter() - start
+    rows = groups.loc[groups["how"] != "", ["partner", "confidence", "how"]].itertuples()
+    pairs = [find.DuplicatePair(names[row], names[partner], float(confidence), how) for row, partner, confidence, how in rows]
+    chosen = np.random.default_rng(0).permutation(len(names))[:sample]
+    return Results(
+        images=len(names),
+        modified=len(chosen),
+        seconds=seconds,
+        pairs=pairs,
+        recall=recall(images, signatures, sha256, chosen),
+        synthetic=synthetic(synthetic_count) if synthetic_count else None,
+    )
 
-    table = Table("modification", "found", title=f"{len(chosen)} of {len(names):,} pictures modified")
-    for change, share in result["recall"].items():
-        table.add_row(change, f"{share:.3f}")
+
+def show(results: Results) -> None:
+    title = f"{results.modified} of {results.images:,} images modified"
+    table = Table("modification", "recall", title=title)
+    for change, fraction in results.recall.items():
+        table.add_row(change, f"{fraction:.3f}")
     console = Console()
     console.print(table)
-    console.print(f"{len(pairs)} flagged among {len(names):,} pictures as they are, in {result['seconds']:.2f} s")
-    for a, b, sure, how in pairs:
-        console.print(f"  {how} {sure:.3f}  {a}  {b}")
-    if result["synthetic"]:
-        console.print("synthetic: " + json.dumps(result["synthetic"]))
-    if options.sheet:
-        Path(options.sheet).write_bytes(find.contact_sheet(pairs, lambda name: images[names.index(name)]))
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"{len(results.pairs)} pairs among {results.images:,} unmodified images, in {results.seconds:.2f} s")
+    for pair in results.pairs:
+        console.print(f"  {pair.how} {pair.confidence:.3f}  {pair.path}  {pair.partner}", markup=False)
+    if results.synthetic:
+        console.print(f"synthetic: {results.synthetic}", markup=False)
 
 
 if __name__ == "__main__":

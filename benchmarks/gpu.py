@@ -1,13 +1,14 @@
-"""Training on one GPU: images/s of the product against a plain PyTorch loop on the same card, in the same run; then whole commands.
+"""Training on one GPU: images/s of animalclf against a plain PyTorch loop on the same card, in the same run; then whole
+commands.
 
     python -m benchmarks.gpu                                   models, settings and commands, with drawn images
     python -m benchmarks.gpu --images FOLDER --weights FILE    commands on a set drawn from real images, with ImageNet weights
     python -m benchmarks.gpu --parts models,settings --json gpu.json
 
-models: the training function on a set that lies in device memory, with augmentation, as a Ray worker calls it. "plain" is the loop that the PyTorch
-tutorials write, on the same network: the set in device memory, affine_grid and grid_sample, autocast, the fused optimizer. "step" is that loop on one
-batch that is always the same, without any data. settings: one setting changed at a time. commands: `animalclf prepare` and `train` from start to
-result on a set of Animals-10's size and class sizes.
+models: the training function on a set in device memory, with augmentation, as a Ray worker calls it. "plain" is the loop
+of PyTorch's tutorials on the same network: the set in device memory, affine_grid and grid_sample, autocast, the fused
+optimizer. "step" is that loop on one fixed batch, without data loading. settings: one setting changed at a time.
+commands: `animalclf prepare` and `train` from start to result on a set with the class sizes of Animals-10.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from animalclf.config import Config
 from animalclf.data.device_loader import DeviceLoader
 from animalclf.data.loader import StoredImages
 from animalclf.data.prepared_set import FORMAT, Prepared
-from animalclf.data.sampler import sampling_plan
+from animalclf.data.sampler import SamplingPlan, sampling_plan
 from animalclf.models import build
 from animalclf.runs import Run
 from animalclf.training.context import TrainContext
@@ -49,21 +50,23 @@ from animalclf.training.frozen_features import feature_loader
 from animalclf.training.loop import autocast, choose_bf16
 from animalclf.training.optim import make_optimizer
 from animalclf.training.train import ignore, train
+from benchmarks.common import argument_parser, write_json
+from benchmarks.images import write_demo
 from benchmarks.step import matrix_flops
 
-ANIMALS10 = (
-    4863,
-    2623,
-    1446,
-    2112,
-    3098,
-    1668,
-    1866,
-    1820,
-    4821,
-    1862,
-)  # images of each class; 26,179 in the public set
-DIFFERENT = 512  # images that differ in the set of the models part; the others repeat them
+# Images of each class; 26,179 in the public set.
+ANIMALS10 = (4863, 2623, 1446, 2112, 3098, 1668, 1866, 1820, 4821, 1862)
+DISTINCT = 512  # images in the set of the models part, which the others repeat
+RESULT_KEYS = (
+    "epochs",
+    "accuracy",
+    "balanced_accuracy",
+    "images_per_s",
+    "wait_fraction",
+    "time",
+    "startup",
+    "precision",
+)
 console = Console(width=150)
 
 
@@ -97,7 +100,7 @@ SETTINGS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--parts", default="models,settings,commands", help="default: models,settings,commands")
     parser.add_argument("--settings", default="", help="only the settings whose name contains this")
     parser.add_argument("--cases", default="", help="only the models whose name contains this")
@@ -107,94 +110,71 @@ def main() -> None:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="settings of every case, for a small trial of this script",
+        help="settings of every case, for a test of this script",
     )
     parser.add_argument(
-        "--repeat", type=int, default=2, help="rounds of product and plain loop in turn; the median counts (default: 2)"
+        "--repeat", type=int, default=2, help="rounds of animalclf and plain loop; the median counts (default: 2)"
     )
     parser.add_argument("--count", type=int, default=21_179, help="images of the commands part (default: 21179)")
     parser.add_argument(
         "--epochs", default="110,20", help="epochs of the big CNN and of VGG16 in the commands part (default: 110,20)"
     )
     parser.add_argument(
-        "--images", default="", metavar="FOLDER", help="real images by class, from which the commands' set is drawn"
+        "--images", default="", metavar="FOLDER", help="class folders of real images, for the set of the commands part"
     )
     parser.add_argument("--weights", default="none", metavar="FILE", help="ImageNet weights of VGG16's convolutions")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    figures: dict[str, Any] = {
+    results: dict[str, object] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
     }
     for part in arguments.parts.split(","):
-        figures |= {"models": models, "settings": settings, "commands": commands}[part](arguments, device)
-        if arguments.json:  # after each part: a run that is cut short leaves what it has
-            with open(arguments.json, "w") as file:
-                json.dump(figures, file, indent=1)
+        results |= {"models": models, "settings": settings, "commands": commands}[part](arguments, device)
+        write_json(arguments.json, results)  # after each part, for runs that are interrupted
 
 
-# ---------------------------------------------------------------------------------------------------------- product and plain loop
+# ---------------------------------------------------------------------------------------------- animalclf and plain loop
 
 
-def models(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Each case: the product, the plain loop and the bare step, --repeat times in turn."""
+def models(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """Each case: animalclf, the plain loop and the bare step, --repeat times in turn."""
     peak = matrix_flops(device, torch.bfloat16)
     table = Table(title=f"images/s; a bf16 matrix product reaches {peak / 1e12:.0f} TFLOP/s", title_justify="left")
-    for name in (
-        "",
-        "product",
-        "plain loop",
-        "step alone",
-        "product / plain",
-        "waiting",
-        "share of matrix peak",
-        "peak memory",
-        "epoch 1",
-    ):
-        table.add_column(name)
-    found = {}
+    headings = ["", "animalclf", "plain loop", "step alone", "animalclf / plain", "data loading"]
+    for heading in (*headings, "fraction of matrix peak", "peak memory", "epoch 1"):
+        table.add_column(heading)
+    results = {}
     for case in CASES:
         if arguments.cases not in case.name:
             continue
         config = configured(case.recipe, "train.epochs=4", *case.sets, *arguments.sets)
         rounds = []
         for _ in range(arguments.repeat):
-            measured = (
-                product_features(config, arguments.rows, device)
-                if case.features
-                else product(config, arguments.rows, device)
-            )
+            measure = ours_features if case.features else ours
+            measured = measure(config, arguments.rows, device)
             plain = plain_loop(config, arguments.rows, device, case.features)
             rounds.append({**measured, "plain": plain, "step": bare_step(config, device, case.features)})
-        row = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
-        row["ratio"] = statistics.median(each["images_per_s"] / each["plain"] for each in rounds)
-        row["share_of_peak"] = row["images_per_s"] * flops(config, device, case.features) / peak
-        found[case.name] = row
-        cells = [f"{row[name]:,.0f}" for name in ("images_per_s", "plain", "step")] + [
-            f"{row['ratio']:.1%}",
-            f"{row['wait_fraction']:.1%}",
-        ]
-        table.add_row(
-            case.name,
-            *cells,
-            f"{row['share_of_peak']:.0%}",
-            f"{row['memory'] / 1e9:.1f} GB",
-            f"{row['first_epoch_s']:.1f} s",
-        )
+        row = {name: statistics.median(measured[name] for measured in rounds) for name in rounds[0]}
+        row["ratio"] = statistics.median(measured["images_per_s"] / measured["plain"] for measured in rounds)
+        row["peak_fraction"] = row["images_per_s"] * flops(config, device, case.features) / peak
+        results[case.name] = row
+        speeds = [f"{row[name]:,.0f}" for name in ("images_per_s", "plain", "step")]
+        fractions = [f"{row['ratio']:.1%}", f"{row['wait_fraction']:.1%}", f"{row['peak_fraction']:.0%}"]
+        memory, first_epoch = f"{row['memory'] / 1e9:.1f} GB", f"{row['first_epoch_s']:.1f} s"
+        table.add_row(case.name, *speeds, *fractions, memory, first_epoch)
         print(json.dumps({case.name: row}), flush=True)
     console.print(table)
-    return {"matrix_flops_per_s": peak, "models": found}
+    return {"matrix_flops_per_s": peak, "models": results}
 
 
-def settings(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Images/s of the product with one setting changed at a time."""
-    found: dict[str, dict[str, float]] = {}
-    table = Table(
-        title="images/s of the product with one setting changed (seconds of the first epoch)", title_justify="left"
-    )
+def settings(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """Images/s of animalclf with one setting changed at a time."""
+    results: dict[str, dict[str, float]] = {}
+    title = "images/s of animalclf with one setting changed (seconds of the first epoch)"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
-    chosen = [("as it is", ()), *(setting for setting in SETTINGS if arguments.settings in setting[0])]
+    chosen = [("recipe", ()), *(setting for setting in SETTINGS if arguments.settings in setting[0])]
     for name, _ in chosen:
         table.add_column(name)
     for case in CASES:
@@ -204,16 +184,16 @@ def settings(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
         for name, sets in chosen:
             config = configured(case.recipe, "train.epochs=3", *case.sets, *arguments.sets, *sets)
             try:
-                measured = product(config, arguments.rows, device)
+                measured = ours(config, arguments.rows, device)
             except torch.cuda.OutOfMemoryError:
                 cells.append("out of memory")
                 continue
-            found.setdefault(case.name, {})[name] = measured["images_per_s"]
+            results.setdefault(case.name, {})[name] = measured["images_per_s"]
             cells.append(f"{measured['images_per_s']:,.0f} ({measured['first_epoch_s']:.1f} s)")
         table.add_row(case.name, *cells)
-        print(json.dumps({case.name: found[case.name]}), flush=True)
+        print(json.dumps({case.name: results[case.name]}), flush=True)
     console.print(table)
-    return {"settings": found}
+    return {"settings": results}
 
 
 def configured(recipe: str, *sets: str) -> Config:
@@ -225,7 +205,7 @@ def configured(recipe: str, *sets: str) -> Config:
 def memory_set(rows: int, size: int) -> tuple[Prepared, StoredImages]:
     """A prepared set without files: `rows` training images of `size` px and a fifth as many for validation."""
     generator = np.random.default_rng(0)
-    different = generator.integers(0, 256, (min(DIFFERENT, rows), size, size, 3), np.uint8)
+    distinct = generator.integers(0, 256, (min(DISTINCT, rows), size, size, 3), np.uint8)
     total = rows + rows // 5
     labels = generator.integers(0, 10, total)
     frame = {
@@ -242,20 +222,20 @@ def memory_set(rows: int, size: int) -> tuple[Prepared, StoredImages]:
         "shards": [],
     }
     return Prepared("memory", info, manifest), StoredImages(
-        [different], np.zeros(total, np.int64), np.arange(total) % len(different)
+        [distinct], np.zeros(total, np.int64), np.arange(total) % len(distinct)
     )
 
 
-def product(config: Config, rows: int, device: torch.device) -> dict[str, float]:
+def ours(config: Config, rows: int, device: torch.device) -> dict[str, float]:
     """The training function for a few epochs; images/s of those after the first."""
     prepared, images = memory_set(rows, config.data.stored_size)
     torch._dynamo.reset()
-    kept: list[DeviceLoader] = []
+    loaders: list[DeviceLoader] = []
 
-    def make_loader(plan: Any, passes: Any) -> DeviceLoader:
-        if not kept:
-            kept.append(DeviceLoader(plan, images, device))
-        return kept[0]
+    def make_loader(plan: SamplingPlan, passes: object) -> DeviceLoader:
+        if not loaders:
+            loaders.append(DeviceLoader(plan, images, device))
+        return loaders[0]
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -274,21 +254,21 @@ def product(config: Config, rows: int, device: torch.device) -> dict[str, float]
     }
 
 
-def product_features(config: Config, rows: int, device: torch.device) -> dict[str, float]:
-    """One pass of the frozen base over the set, as the start of a training on kept features; the second counts."""
+def ours_features(config: Config, rows: int, device: torch.device) -> dict[str, float]:
+    """The second pass of the frozen base over the set, as at the start of a training on cached features."""
     prepared, images = memory_set(rows, config.data.stored_size)
     model = _on_device(config, device)
     plan, times = sampling_plan(prepared, config), []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    feeds: dict[Any, DeviceLoader] = {}
+    loaders: list[DeviceLoader] = []
 
-    def make_loader(once: Any, passes: Any) -> DeviceLoader:
-        if not feeds:
-            feeds[0] = DeviceLoader(once, images, device)
+    def make_loader(plan: SamplingPlan, passes: object) -> DeviceLoader:
+        if not loaders:
+            loaders.append(DeviceLoader(plan, images, device))
         _synchronize(device)
         times.append(time.perf_counter())
-        return feeds[0]
+        return loaders[0]
 
     context = TrainContext(config, prepared, plan, Run("unused"), RankContext(device=device), make_loader, ignore)
     for _ in range(2):
@@ -307,7 +287,7 @@ def product_features(config: Config, rows: int, device: torch.device) -> dict[st
 def plain_loop(config: Config, rows: int, device: torch.device, features: bool) -> float:
     """Images/s of an ordinary loop over a set in device memory, with the recipe's warp by affine_grid and grid_sample."""
     stored, size, batch = config.data.stored_size, config.model.input_size, config.train.batch_size
-    images = torch.randint(0, 256, (min(rows, DIFFERENT), stored, stored, 3), dtype=torch.uint8, device=device)
+    images = torch.randint(0, 256, (min(rows, DISTINCT), stored, stored, 3), dtype=torch.uint8, device=device)
     labels = torch.randint(0, 10, (len(images),), device=device)
     step = _stepper(config, device, features)
 
@@ -335,12 +315,12 @@ def bare_step(config: Config, device: torch.device, features: bool) -> float:
     label = torch.randint(0, 10, (batch,), device=device)
     step = _stepper(config, device, features)
 
-    def some() -> int:
+    def steps() -> int:
         for _ in range(20 if device.type == "cuda" else 1):
             step(image, label)
         return batch * (20 if device.type == "cuda" else 1)
 
-    return _speed(some, device)
+    return _speed(steps, device)
 
 
 def _stepper(config: Config, device: torch.device, features: bool) -> Callable[[torch.Tensor, torch.Tensor], None]:
@@ -383,7 +363,7 @@ def _random_affine(count: int, device: torch.device) -> torch.Tensor:
 
 
 def _speed(work: Callable[[], int], device: torch.device) -> float:
-    """Images/s of the second of two calls of `work`, which returns how many images it did."""
+    """Images/s of the second of two calls of `work`, which returns its number of images."""
     work()
     _synchronize(device)
     started = time.perf_counter()
@@ -402,7 +382,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def flops(config: Config, device: torch.device, features: bool) -> float:
-    """Floating-point operations an image of a training step, or of the base's forward pass."""
+    """Floating-point operations per image of a training step, or of the base's forward pass."""
     model = build(config.model, 10, load_weights=False).to(device).train()
     image = torch.zeros(2, config.model.input_size, config.model.input_size, 3, dtype=torch.uint8, device=device)
     with FlopCounterMode(display=False) as counter:
@@ -413,17 +393,17 @@ def flops(config: Config, device: torch.device, features: bool) -> float:
     return counter.get_total_flops() / len(image)
 
 
-# -------------------------------------------------------------------------------------------------------------------- whole commands
+# -------------------------------------------------------------------------------------------------------- whole commands
 
 
-def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """`prepare` and `train` as a user types them, each with its seconds from start to result."""
-    found: dict[str, Any] = {}
+def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """`prepare` and `train` as a user runs them, with the seconds of each from start to result."""
+    results: dict[str, dict[str, Any]] = {}
     big, vgg = arguments.epochs.split(",")
     with tempfile.TemporaryDirectory() as folder:
         started = time.time()
-        data = draw(arguments.images, f"{folder}/images", arguments.count)
-        print(f"drew {arguments.count} images in {time.time() - started:.0f} s", flush=True)
+        data = write_images(arguments.images, f"{folder}/images", arguments.count)
+        print(f"wrote {arguments.count} images in {time.time() - started:.0f} s", flush=True)
         weights = ["--set", f"model.weights={arguments.weights}"]
         for name, recipe, sets in (
             ("vgg16", "vgg16", [*weights, "--set", f"train.epochs={vgg}"]),
@@ -432,68 +412,41 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, A
         ):
             extra = [part for text in arguments.sets for part in ("--set", text)]
             prepared = f"{folder}/prepared-{name}"
-            near = (
-                [] if not arguments.images else ["--set", "data.near_duplicates=false"]
-            )  # drawn from real images, all would be near-duplicates
+            # Crops of the same real image are near-duplicates.
+            near = ["--set", "data.near_duplicates=false"] if arguments.images else []
             seconds, _ = command("prepare", "--data", data, "--out", prepared, "--recipe", recipe, *near, *extra)
-            found[f"prepare {name}"] = {"seconds": seconds, "images_per_s": arguments.count / seconds}
-            print(json.dumps(found[f"prepare {name}"]), flush=True)
-            seconds, answer = command(
-                "train",
-                "--json",
-                "--data",
-                prepared,
-                "--out",
-                f"{folder}/run-{name}",
-                "--recipe",
-                recipe,
-                *sets,
-                *extra,
-            )
-            result = json.loads(answer.splitlines()[-1])
-            kept = (
-                "epochs",
-                "accuracy",
-                "balanced_accuracy",
-                "images_per_s",
-                "wait_fraction",
-                "time",
-                "startup",
-                "precision",
-            )
-            found[f"train {name}"] = {"seconds": seconds, **{key: result[key] for key in kept if key in result}}
-            print(json.dumps({name: found[f"train {name}"]}), flush=True)
+            results[f"prepare {name}"] = {"seconds": seconds, "images_per_s": arguments.count / seconds}
+            print(json.dumps(results[f"prepare {name}"]), flush=True)
+            folders = ["--data", prepared, "--out", f"{folder}/run-{name}"]
+            seconds, stdout = command("train", "--json", *folders, "--recipe", recipe, *sets, *extra)
+            result = json.loads(stdout.splitlines()[-1])
+            row = {key: result[key] for key in RESULT_KEYS if key in result}
+            results[f"train {name}"] = {"seconds": seconds, **row}
+            print(json.dumps({name: results[f"train {name}"]}), flush=True)
     table = Table(title=f"commands on {arguments.count:,} images", title_justify="left")
-    for column in ("", "seconds", "images/s", "waiting", "accuracy"):
+    for column in ("", "seconds", "images/s", "data loading", "accuracy"):
         table.add_column(column)
-    for name, row in found.items():
-        speed = row["images_per_s"]
-        table.add_row(
-            name,
-            f"{row['seconds']:.1f}",
-            f"{speed:,.0f}",
-            f"{row.get('wait_fraction', 0):.1%}",
-            f"{row.get('accuracy', 0):.3f}",
-        )
+    for name, row in results.items():
+        times = f"{row['seconds']:.1f}", f"{row['images_per_s']:,.0f}"
+        table.add_row(name, *times, f"{row.get('wait_fraction', 0):.1%}", f"{row.get('accuracy', 0):.3f}")
     console.print(table)
-    return {"commands": found}
+    return {"commands": results}
 
 
 def command(*words: str) -> tuple[float, str]:
     """Seconds of `animalclf words` from its start to its end, and its standard output."""
     started = time.time()
-    done = subprocess.run([sys.executable, "-m", "animalclf.cli", *words], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"animalclf {' '.join(words)} ended with exit code {done.returncode}")
-    return time.time() - started, done.stdout
+    process = subprocess.run([sys.executable, "-m", "animalclf.cli", *words], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise SystemExit(f"animalclf {' '.join(words)} ended with exit code {process.returncode}")
+    return time.time() - started, process.stdout
 
 
-def draw(images: str, folder: str, count: int) -> str:
-    """A folder of `count` JPEG files with the class sizes of Animals-10: random crops of real `images` (a folder of class folders, of which the first
-    ten count), or, without them, the demo's drawings."""
+def write_images(images: str, folder: str, count: int) -> str:
+    """A folder of `count` images: random crops of real `images` (the first ten class folders) with the class sizes of
+    Animals-10, or, without them, the demo set."""
     if not images:
-        command("demo", "--only-data", "--data", folder, "--pictures", str(count), "--test-pictures", "10")
-        return f"{folder}/train" if os.path.isdir(f"{folder}/train") else folder
+        return write_demo(folder, count)
     with ProcessPoolExecutor() as pool:
         list(pool.map(_crop, _crops(images, folder, count), chunksize=64))
     return folder
@@ -519,8 +472,8 @@ def _crop(job: tuple[str, str, int]) -> None:
     generator, image = np.random.default_rng(seed), cv2.imread(source)
     assert image is not None, source
     height, width = image.shape[:2]
-    share = generator.uniform(0.7, 1)
-    side_y, side_x = int(height * share), int(width * share)
+    fraction = generator.uniform(0.7, 1)
+    side_y, side_x = int(height * fraction), int(width * fraction)
     top, left = generator.integers(0, height - side_y + 1), generator.integers(0, width - side_x + 1)
     part = cv2.resize(image[top : top + side_y, left : left + side_x], (width, height))
     cv2.imwrite(target, part, [cv2.IMWRITE_JPEG_QUALITY, int(generator.integers(80, 96))])

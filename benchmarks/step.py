@@ -1,22 +1,24 @@
-"""Training pictures/s of one step, data left out: precision x memory layout x eager/compiled, and Keras on TensorFlow where it is installed.
+"""Training images/s of one step, without data loading: precision x memory layout x eager or compiled, and Keras on
+TensorFlow where it is installed.
 
-    python -m benchmarks.step                                     big CNN at batch 32, and Keras if this Python has TensorFlow
+    python -m benchmarks.step                                     big CNN at batch 32, and Keras if this Python has it
     python -m benchmarks.step --keras-python ~/tf/bin/python      Keras from another environment
     python -m benchmarks.step --model vgg16 --compile --json step.json
 
-All variants are timed in turn, --repeat rounds of --steps steps each; the median round counts, so that a machine whose speed drifts is fair to all.
-In every round a large matrix product is timed too, fp32 and bf16: what the device can do at most, and the share of it that a step reaches.
+All variants are timed in turn, --repeat rounds of --steps steps each; the median round counts, so that a drift of the
+machine's speed affects all. Every round also times a large matrix product in fp32 and bf16: the peak of the device, and
+the fraction of it that a step reaches.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,7 +32,9 @@ from animalclf.models import build
 from animalclf.training.distributed import set_up_cpu
 from animalclf.training.loop import autocast, choose_bf16
 from animalclf.training.optim import make_optimizer
+from benchmarks.common import argument_parser, write_json
 
+KERAS_VARIANT = "Keras on TensorFlow fp32"
 KERAS = """
 import os, sys, time
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -44,7 +48,8 @@ for pair in ((32, 64), (128, 256), (256, 512), (512, 1024)):
         model.add(L.Conv2D(width, 3, activation="relu"))
     model.add(L.BatchNormalization())
     model.add(L.MaxPooling2D())
-for layer in (L.Flatten(), L.Dense(512, "relu"), L.Dense(256, "relu"), L.Dropout(0.2), L.Dense(64, "relu"), L.Dense(10, "softmax")):
+head = (L.Flatten(), L.Dense(512, "relu"), L.Dense(256, "relu"), L.Dropout(0.2), L.Dense(64, "relu"))
+for layer in (*head, L.Dense(10, "softmax")):
     model.add(layer)
 model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
 x, y = np.random.rand(batch, size, size, 3).astype("float32"), np.random.randint(0, 10, batch)
@@ -57,8 +62,27 @@ for line in sys.stdin:
 """
 
 
+@dataclass(frozen=True)
+class Results:
+    model: str
+    batch_size: int
+    device: str
+    threads: int
+    images_per_s: dict[str, float]
+    """Of each variant."""
+    flops_per_image: int
+    matrix_flops_per_s: dict[str, float]
+    """Of fp32 and bf16."""
+    default: str
+    """The variant that a training chooses here."""
+
+    def peak_fraction(self, variant: str) -> float:
+        peak = self.matrix_flops_per_s["bf16" if "bf16" in variant else "fp32"]
+        return self.images_per_s[variant] * self.flops_per_image / peak
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="big_cnn", choices=["big_cnn", "vgg16"])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=2)
@@ -67,16 +91,13 @@ def main() -> None:
     parser.add_argument(
         "--keras-python", default=sys.executable, metavar="PYTHON", help="a Python that has keras and tensorflow"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
-    figures = measure(arguments)
-    show(figures)
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(figures, file, indent=1)
+    results = measure(arguments)
+    show(results)
+    write_json(arguments.json, results)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> Results:
     set_up_cpu(0, 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = configuration.load(arguments.model, {"model.weights": "none"})
@@ -88,37 +109,27 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 variants[name] = variant(spec, device, precision, layout, compiled, arguments)
     keras = keras_process(arguments, spec.model.input_size) if arguments.model == "big_cnn" else None
     if keras:
-        variants["Keras on TensorFlow fp32"] = lambda: ask(keras)
+        variants[KERAS_VARIANT] = lambda: keras_round(keras)
     rounds: dict[str, list[float]] = {name: [] for name in variants}
     peaks: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for _ in range(arguments.repeat):
         for name, run in variants.items():
             rounds[name].append(run())
-        for precision, each in peaks.items():
-            each.append(matrix_flops(device, torch.float32 if precision == "fp32" else torch.bfloat16))
+        for precision, flops in peaks.items():
+            flops.append(matrix_flops(device, torch.float32 if precision == "fp32" else torch.bfloat16))
     if keras:
         keras.kill()
-    speeds = {name: statistics.median(each) for name, each in rounds.items()}
-    chosen = f"torch {'bf16' if choose_bf16('auto', device) else 'fp32'} channels_last"
-    against = speeds.get("Keras on TensorFlow fp32")
-    peak = {precision: statistics.median(each) for precision, each in peaks.items()}
-    flops = step_flops(spec)
-    return {
-        "model": arguments.model,
-        "batch_size": arguments.batch_size,
-        "device": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else str(torch.cpu.get_capabilities().get("cpu_name")),
-        "threads": torch.get_num_threads(),
-        "images_per_s": speeds,
-        "flops_per_picture": flops,
-        "matrix_flops_per_s": peak,
-        "share_of_peak": {
-            name: speed * flops / peak["bf16" if "bf16" in name else "fp32"] for name, speed in speeds.items()
-        },
-        "default": chosen,
-        "ratio_keras": speeds[chosen] / against if against else None,
-    }
+    is_gpu = device.type == "cuda"
+    return Results(
+        model=arguments.model,
+        batch_size=arguments.batch_size,
+        device=torch.cuda.get_device_name() if is_gpu else str(torch.cpu.get_capabilities().get("cpu_name")),
+        threads=torch.get_num_threads(),
+        images_per_s={name: statistics.median(speeds) for name, speeds in rounds.items()},
+        flops_per_image=step_flops(spec),
+        matrix_flops_per_s={precision: statistics.median(flops) for precision, flops in peaks.items()},
+        default=f"torch {'bf16' if choose_bf16('auto', device) else 'fp32'} channels_last",
+    )
 
 
 def variant(
@@ -129,7 +140,7 @@ def variant(
     compiled: bool,
     arguments: argparse.Namespace,
 ) -> Callable[[], float]:
-    """A function that trains `steps` steps and returns pictures/s; warmed up."""
+    """A function that trains `steps` steps and returns images/s; warmed up."""
     model = build(spec.model, 10).to(device).train()
     if layout == "channels_last":
         model = model.to(memory_format=torch.channels_last)
@@ -158,7 +169,8 @@ def variant(
 
 
 def step_flops(spec: configuration.Config) -> int:
-    """Floating-point operations of a training step a picture (multiplications and additions of convolutions and matrix products)."""
+    """Floating-point operations of a training step per image (multiplications and additions of convolutions and matrix
+    products)."""
     model = build(spec.model, 10).train()
     image = torch.zeros(2, spec.model.input_size, spec.model.input_size, 3, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
@@ -167,7 +179,7 @@ def step_flops(spec: configuration.Config) -> int:
 
 
 def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product, the most that a step could reach; the best of three."""
+    """Operations per second of a large matrix product, an upper bound for a step; the best of three."""
     side = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times = []
@@ -180,7 +192,8 @@ def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def keras_process(arguments: argparse.Namespace, size: int) -> subprocess.Popen[str] | None:
-    """The same layers in Keras, in a process of its own that trains a round for every line it reads; None where Keras is not installed."""
+    """The same layers in Keras, in another process that trains one round per line of its input; None where Keras is not
+    installed."""
     if subprocess.run([arguments.keras_python, "-c", "import keras, tensorflow"], capture_output=True).returncode:
         return None
     numbers = [str(n) for n in (arguments.batch_size, size, arguments.steps, torch.get_num_threads())]
@@ -190,35 +203,33 @@ def keras_process(arguments: argparse.Namespace, size: int) -> subprocess.Popen[
     )
 
 
-def ask(process: subprocess.Popen[str]) -> float:
+def keras_round(process: subprocess.Popen[str]) -> float:
     assert process.stdin and process.stdout
     process.stdin.write("go\n")
     process.stdin.flush()
     return float(process.stdout.readline())
 
 
-def show(figures: dict[str, Any]) -> None:
-    title = f"training steps of {figures['model']}, batch {figures['batch_size']}, {figures['threads']} threads, {figures['device']}"
+def show(results: Results) -> None:
+    title = (
+        f"training steps of {results.model}, batch {results.batch_size}, {results.threads} threads, {results.device}"
+    )
     table = Table(title=title, title_justify="left")
-    for name in ("", "pictures/s", "against Keras", "share of matrix peak"):
-        table.add_column(name)
-    keras = figures["images_per_s"].get("Keras on TensorFlow fp32")
-    for name, speed in figures["images_per_s"].items():
-        mark = "  (the default here)" if name == figures["default"] else ""
-        table.add_row(
-            name + mark,
-            f"{speed:.1f}",
-            f"{speed / keras:.2f}" if keras else "",
-            f"{figures['share_of_peak'][name]:.0%}",
-        )
-    Console(width=100).print(table)
-    peak = figures["matrix_flops_per_s"]
-    Console(width=100).print(
-        f"{figures['flops_per_picture'] / 1e9:.1f} GFLOP a picture; matrix products reach {peak['fp32'] / 1e9:,.0f} GFLOP/s in fp32, "
-        f"{peak['bf16'] / 1e9:,.0f} in bf16"
+    for heading in ("", "images/s", "against Keras", "fraction of matrix peak"):
+        table.add_column(heading)
+    keras = results.images_per_s.get(KERAS_VARIANT)
+    for name, speed in results.images_per_s.items():
+        label = f"{name}  (the default here)" if name == results.default else name
+        ratio = f"{speed / keras:.2f}" if keras else ""
+        table.add_row(label, f"{speed:.1f}", ratio, f"{results.peak_fraction(name):.0%}")
+    console, peak = Console(width=100), results.matrix_flops_per_s
+    console.print(table)
+    console.print(
+        f"{results.flops_per_image / 1e9:.1f} GFLOP per image; matrix products reach {peak['fp32'] / 1e9:,.0f} GFLOP/s in "
+        f"fp32, {peak['bf16'] / 1e9:,.0f} in bf16"
     )
     if keras is None:
-        Console(width=100).print("Keras on TensorFlow was not measured: not installed in --keras-python")
+        console.print("Keras on TensorFlow was not measured: not installed in --keras-python")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,9 @@ def start_next_task_soon() -> None:
 def without_coordinator() -> None:
     """No actor for autoscaling, whose process imports Ray Data while the first tasks wait.
 
-    Earns 1.5 s of CPU time before the first batches (`python -m benchmarks.stock_ray --only without_coordinator`), and, by the queue at the
-    workers, 12 % of the images/s (`python -m benchmarks.input --no-naive`, with and without ANIMALCLF_STOCK_RAY=without_coordinator).
+    Earns 1.5 s of CPU time before the first batches (`python -m benchmarks.stock_ray --only without_coordinator`), and,
+    by the queue at the workers, 12 % of the images/s (`python -m benchmarks.input --no-naive`, with and without
+    ANIMALCLF_STOCK_RAY=without_coordinator).
     """
     import ray
     from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
@@ -74,7 +75,7 @@ def without_coordinator() -> None:
             pass
 
         def get_total_resources(self) -> ExecutionResources:
-            # Twice the CPUs: as many tasks wait at their workers as run there, so that none stands idle until the next round of scheduling.
+            # Twice the CPUs: each worker has a next task in its queue, and is not idle until the next scheduling round.
             resources = ray.cluster_resources()
             return ExecutionResources.from_resource_dict(resources | {"CPU": 2 * resources.get("CPU", 0)})
 

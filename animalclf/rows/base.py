@@ -23,7 +23,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain data: field name -> value."""
-        content = {}
+        content: dict[str, Any] = {}
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
             if "prefix" in item.metadata:
