@@ -176,7 +176,9 @@ def measure(
     groups = find.find_duplicates(sha256, signatures)
     seconds = time.perf_counter() - start
     rows = groups.loc[groups["how"] != "", ["partner", "confidence", "how"]].itertuples()
-    pairs = [find.DuplicatePair(names[row], names[partner], float(confidence), how) for row, partner, confidence, how in rows]
+    pairs = [
+        find.DuplicatePair(names[row], names[partner], float(confidence), how) for row, partner, confidence, how in rows
+    ]
     chosen = np.random.default_rng(0).permutation(len(names))[:sample]
     return Results(
         images=len(names),

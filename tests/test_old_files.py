@@ -99,7 +99,7 @@ def test_a_run_folder_with_old_keys_is_resumed_evaluated_and_reported(tmp_path):
     for which in ("best", "last"):
         content = checkpoint.load(old.checkpoint(which))
         facts = {key: renamed(content[key], OLD_KEYS) for key in ("history", "metrics") if key in content}
-        storage.write_bytes(old.checkpoint(which), checkpoint.packed({**content, **facts}))
+        storage.write_bytes(old.checkpoint(which), checkpoint.serialize({**content, **facts}))
     assert "pictures_per_s" in lines[0] and old.metrics() == history and old.result().to_dict() == result
 
     assert evaluate(old.root).metrics == old.result().val.metrics

@@ -58,7 +58,12 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
         optimizer.load_state_dict(last["optimizer"])
         if average and last["average"]:
             average.state, average.updates = average.state | last["average"]["state"], last["average"]["updates"]
-    return TrainState(model, optimizer, average, [EpochRow.from_dict(row, run.checkpoint("last")) for row in last["history"]] if last else [])
+    return TrainState(
+        model,
+        optimizer,
+        average,
+        [EpochRow.from_dict(row, run.checkpoint("last")) for row in last["history"]] if last else [],
+    )
 
 
 def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) -> None:
