@@ -6,7 +6,7 @@ import pytest
 from animalclf.metrics import METRICS, Counts, Predictions, from_confusion, from_probabilities
 from animalclf.metrics.calibration import calibration_bins, calibration_error
 from animalclf.metrics.classification import per_class
-from animalclf.metrics.intervals import wilson
+from animalclf.metrics.intervals import mean_recall, wilson
 from animalclf.rows import CalibrationBin, Evaluation
 
 CONFUSION = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
@@ -103,6 +103,24 @@ def test_intervals_agree_with_a_bootstrap_of_the_images():
     expected = np.quantile(resampled, [0.025, 0.975], axis=0).T
     assert evaluation.intervals["balanced_accuracy"] == pytest.approx(expected[0], abs=0.02)
     assert evaluation.intervals["macro_f1"] == pytest.approx(expected[1], abs=0.02)
+
+
+def test_the_interval_of_balanced_accuracy_has_width_where_one_class_takes_everything():
+    labels = np.repeat(np.arange(10), 6)
+    evaluation = from_probabilities(np.eye(10)[np.zeros(60, int)], labels, list("abcdefghij"))
+    low, high = evaluation.intervals["balanced_accuracy"]
+    wrong = wilson(0, 6)[1]
+    assert (low, high) == pytest.approx((0.1 - wrong / 10, 0.1 + 3 * wrong / 10))
+    assert mean_recall(Counts.of(np.array([[5, 1], [2, 4]]))) is None  # a bootstrap
+
+
+def test_the_interval_of_balanced_accuracy_covers_the_truth():
+    generator, truth, covered, rounds = np.random.default_rng(0), np.linspace(0.8, 1, 5), 0, 200
+    for _ in range(rounds):
+        hits = generator.binomial(20, truth)
+        low, high = mean_recall(Counts(np.full(5, 20), hits, hits)) or (0.0, 1.0)
+        covered += low <= truth.mean() <= high
+    assert 0.9 * rounds < covered
 
 
 def test_top_k_accuracy():

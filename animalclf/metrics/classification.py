@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from animalclf.metrics.intervals import wilson
+from animalclf.metrics.intervals import mean_recall, wilson
 from animalclf.metrics.registry import Counts, Predictions, count_metric, prediction_metric
 from animalclf.rows import PerClass
 
 
-@count_metric("balanced_accuracy", title="balanced accuracy", heading="balanced\naccuracy")
+@count_metric("balanced_accuracy", title="balanced accuracy", heading="balanced\naccuracy", interval=mean_recall)
 def balanced_accuracy(counts: Counts) -> np.ndarray:
     """Mean recall over the classes that occur."""
     occurring = counts.occurring

@@ -110,8 +110,8 @@ class Metric:
     """In narrow columns; default: the title."""
     of_counts: CountFunction | None = None
     of_predictions: PredictionFunction | None = None
-    interval: Callable[[Counts], tuple[float, float]] | None = None
-    """The 95 % interval of a metric of counts; default: a bootstrap (see intervals.py)."""
+    interval: Callable[[Counts], tuple[float, float] | None] | None = None
+    """The 95 % interval of a metric of counts; without it, or where it is None: a bootstrap (see intervals.py)."""
     higher_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
     """Minimum and maximum."""
