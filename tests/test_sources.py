@@ -170,7 +170,7 @@ def test_tables(tmp_path):
         ("path,label\npics/a.jpg,x\npics/b.jpg,\n", "1 rows have no label: line 3"),
         ("path,label\n,x\npics/b.jpg,y\n", "1 rows have no path: line 2"),
         (
-            "path,label,split\npics/a.jpg,x,train\npics/b.jpg,y,dev\n",
+            "path,label,split\npics/a.jpg,x,train\npics/b.jpg,y,holdout\n",
             "other than train, val, test in the column .split.: line 3",
         ),
         ("path,label\npics/a.jpg,x\npics/b.jpg,x\n", "only one class, 'x'"),

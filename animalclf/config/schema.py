@@ -140,6 +140,10 @@ class Data:
     limit: Annotated[Whole, Field(ge=0)] = 0
     """Use only this many images, spread over the classes: for a smoke run (the flag --limit sets it). 0 uses all."""
 
+    splits: Literal["auto", "none"] = "auto"
+    """Meaning of folders with the name of a split (train, Test, val_images, seg_train, ...). auto: they are the splits
+    of the images in them. none: they are classes, like all other folders."""
+
     path_column: Text = "path"
     """Column with the image paths, where the data is a CSV, TSV or Parquet table. Relative paths start at the table's
     folder."""

@@ -74,6 +74,8 @@ def prepare(
     with output_dir.cleared_on_failure(out):
         if progress:
             show_line(_plan(files, source, out, config))
+            for warning in source.warnings:
+                show_line(f"warning: {warning}")
         with ProgressLine(interval=LOG_SECONDS, enabled=progress) as line:
             manifest, names = _build(files, source, out, config, partial(line.update, total=len(files)), workers)
         storage.write_table(storage.join(out, MANIFEST), manifest)

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from animalclf.errors import UserError
-from animalclf.prepare.sources.class_folders import read_class_folders
+from animalclf.prepare.sources.folders import read_folders
 from animalclf.prepare.sources.listing import Listing
+from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.utils import storage
 
@@ -19,7 +20,9 @@ class Kaggle(SourceReader):
     priority = 30
 
     def matches(self, location: Location) -> bool:
-        return bool({TRAIN, TEST} & set(location.listing.top_folders))
+        folders = set(location.listing.top_folders)
+        others = folders - {TRAIN, TEST}
+        return len(folders) > len(others) and not any(map(role_of, others))
 
     def read(self, location: Location) -> Source:
         data, sample = location.data, _sample_submission(location)
@@ -32,7 +35,7 @@ class Kaggle(SourceReader):
         train_root, train = _subfolder(location, TRAIN)
         if train.images.empty:
             raise UserError(f"{data}: has no images in {TRAIN}/<class>/ to train on")
-        source = read_class_folders(train_root, f"{data}/{TRAIN}", train)
+        source = read_folders(train_root, f"{data}/{TRAIN}", train, splits=False)
         return replace(source, kind="kaggle", test=None if test.images.empty else test_root, sample_submission=sample)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,23 @@ from animalclf.errors import UserError
 from animalclf.utils import storage
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-SYSTEM_NAMES = ("__macosx", "thumbs.db", "desktop.ini")
+SYSTEM_NAMES = frozenset(
+    [
+        "__macosx",
+        "thumbs.db",
+        "desktop.ini",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "@recently-snapshot",
+        "#snapshot",
+        "$recycle.bin",
+        "recycler",
+        "lost+found",
+        "system volume information",
+    ]
+)
+"""Files and folders of operating systems and network drives, in lower case."""
 
 
 class ListedFile(NamedTuple):
@@ -55,6 +72,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name has no control characters, no line breaks and no bytes that are not UTF-8."""
+    return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
+
+
 def _list_local(root: str) -> list[ListedFile]:
     files: list[ListedFile] = []
     pending, visited = [(root, "")], set()
@@ -71,7 +93,7 @@ def _list_local(root: str) -> list[ListedFile]:
         for entry in entries:
             if is_hidden(entry.name):
                 continue
-            if not entry.name.isprintable() or any("\udc80" <= letter <= "\udcff" for letter in entry.name):
+            if not _is_text(entry.name):
                 raise UserError(f"{folder}: has a file whose name is not printable text, {entry.name!r}; rename it")
             if entry.is_dir():
                 pending.append((entry.path, f"{prefix}{entry.name}/"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -13,13 +13,12 @@ import pandas as pd
 from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
+from animalclf.prepare.sources.class_names import check_class_names
 from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, Listing, list_images
 from animalclf.utils import storage
 from animalclf.utils.registry import Registry
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""The split that each name of a folder or in a table's split column means."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +32,12 @@ class Source:
     kind: str
     ignored: list[str] = field(default_factory=list)
     test: str | None = None
-    """Of a competition folder: the folder of its unlabelled images."""
+    """The folder of unlabelled test images beside the labelled ones."""
     sample_submission: str | None = None
     whole_folder: bool = True
     """Whether every image in `root` belongs to the source."""
+    warnings: list[str] = field(default_factory=list)
+    """Problems that do not stop the work, such as class names that differ in case only."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def find(data: str, config: Data, *, labelled: bool = True) -> Source:
     if url.lower().endswith(ARCHIVES) and storage.with_retries(url, lambda: storage.exists(url)):
         raise UserError(f"{data}: is an archive; unpack it and name the folder")
     readers = sorted((reader() for reader in SOURCES.entries().values()), key=lambda reader: -reader.priority)
-    return next(reader for reader in readers if reader.matches(location)).read(location)
+    source = next(reader for reader in readers if reader.matches(location)).read(location)
+    return replace(source, warnings=[*source.warnings, *check_class_names(source.files["label"].unique(), data)])
 
 
 def inputs_hash(source: Source, config: Data) -> str:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import io
 import os
 import posixpath
+from collections import defaultdict
+from collections.abc import Iterable
 
 import pandas as pd
 
 from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
-from animalclf.prepare.sources.listing import list_files
-from animalclf.prepare.sources.source import SOURCES, SPLITS, Location, Source, SourceReader
+from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, list_files
+from animalclf.prepare.sources.roles import role_of
+from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.utils import storage
 
 TABLES = (".csv", ".tsv", ".parquet")
-MAX_LINES = 5  # named in an error
+SEPARATORS = ",;\t|"
+MAX_HEADER = 2**16  # characters
+MAX_SHOWN = 5  # lines and values named in an error
 
 
 @SOURCES.register("table")
 class Table(SourceReader):
-    """Paths are absolute, or relative to the table's folder."""
+    """Paths are absolute, or relative to the table's folder. Ids, which are file names without folder and suffix, are
+    looked up in that folder."""
 
     priority = 60
 
@@ -30,22 +38,30 @@ class Table(SourceReader):
 
     def read(self, location: Location) -> Source:
         url, labelled = location.url, location.labelled
-        table = _read_table(url)
-        path, labels, splits = _columns(url, table, location.config, labelled)
+        table = _read_table(url, location.config)
+        paths, labels, splits = _columns(url, table, location.config, labelled)
         folder = posixpath.dirname(url)
-        urls = path.map(lambda path: path if storage.is_remote(path) else storage.join(folder, path))
-        _refuse_rows(url, urls.duplicated(keep="first"), "name the same image as an earlier row; remove them")
+        urls, files = _find_files(
+            url, paths.map(lambda path: path if storage.is_remote(path) else storage.join(folder, path))
+        )
+        _refuse_rows(url, urls.duplicated(keep="first"), "name the same image as an earlier row", "remove them")
         root = folder if urls.str.startswith(f"{folder}/").all() else _common_folder(urls)
-        sizes, stamps = _sizes_and_stamps(url, urls, root)
-        paths = urls.str.slice(len(root.rstrip("/")) + 1)
-        files = pd.DataFrame({"path": paths, "bytes": sizes, "stamp": stamps, "label": labels, "split": splits})
-        files = files.astype({"path": str, "label": str, "split": str, "stamp": str, "bytes": "int64"})
-        files = files.sort_values("path", ignore_index=True)
-        if files.empty:
+        rows = pd.DataFrame(
+            {
+                "path": urls.str.slice(len(root.rstrip("/")) + 1),
+                "bytes": [files[name][0] for name in urls],
+                "stamp": [files[name][1] for name in urls],
+                "label": labels,
+                "split": splits,
+            }
+        )
+        rows = rows.astype({"path": str, "label": str, "split": str, "stamp": str, "bytes": "int64"})
+        rows = rows.sort_values("path", ignore_index=True)
+        if rows.empty:
             raise UserError(f"{url}: has no rows")
-        if labelled and files["label"].nunique() < 2:
-            raise UserError(f"{url}: only one class, {files['label'].iloc[0]!r}; a classifier needs at least two")
-        return Source(root, files, "table", whole_folder=False)
+        if labelled and rows["label"].nunique() < 2:
+            raise UserError(f"{url}: only one class, {rows['label'].iloc[0]!r}; a classifier needs at least two")
+        return Source(root, rows, "table", whole_folder=False)
 
 
 def _common_folder(urls: pd.Series) -> str:
@@ -54,7 +70,7 @@ def _common_folder(urls: pd.Series) -> str:
     return posixpath.dirname(os.path.commonprefix(folders))  # noqa: RUF071 (commonpath would make s3:/ of s3://)
 
 
-def _read_table(url: str) -> pd.DataFrame:
+def _read_table(url: str, config: Data) -> pd.DataFrame:
     """The table as text. Raises UserError for one that is missing or cannot be read."""
     try:
         content = storage.with_retries(url, lambda: storage.read_bytes(url))
@@ -63,14 +79,28 @@ def _read_table(url: str) -> pd.DataFrame:
     try:
         if url.lower().endswith(".parquet"):
             return storage.parse_parquet(content)
-        separator = "\t" if url.lower().endswith(".tsv") else ","
-        return pd.read_csv(
-            io.BytesIO(content), sep=separator, dtype="string", encoding="utf-8-sig", keep_default_na=False
+        text = content.decode(
+            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         )
+        separator = _separator(text, "\t" if url.lower().endswith(".tsv") else ",", config)
+        return pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False)
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except (ValueError, OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (ValueError, OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{url}: cannot be read as a table: {str(error).splitlines()[0]}") from error
+
+
+def _separator(text: str, usual: str, config: Data) -> str:
+    """The separator of the columns: the usual one of the file's suffix, unless another one gives the path column's
+    name, or only another one occurs in the header."""
+    header = next(iter(text[:MAX_HEADER].splitlines()), "")
+    columns = {separator: next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS}
+    order = [usual, *(separator for separator in SEPARATORS if separator != usual)]
+    by_name = [
+        separator for separator in order if config.path_column in columns[separator] and len(columns[separator]) > 1
+    ]
+    present = [separator for separator in order if len(columns[separator]) > 1]
+    return next(iter(by_name + present), usual)
 
 
 def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tuple[pd.Series, pd.Series, pd.Series]:
@@ -81,10 +111,13 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
         columns["data.label_column"] = config.label_column
     for key, column in columns.items():
         if column not in table.columns:
-            hint = configuration.nearest(column, map(str, table.columns))
+            header = [str(name) for name in table.columns]
+            hint = configuration.nearest(column, header)
+            headless = any(name.lower().endswith(IMAGE_SUFFIXES) for name in header)
+            remedy = f"add a first line with the names of the columns: {config.path_column},{config.label_column}"
             raise UserError(
-                f"{url}: has no column {column!r}, only {', '.join(map(repr, table.columns))}{hint}; "
-                f"name it with --set {key}=..."
+                f"{url}: has no column {column!r}, only {', '.join(map(repr, header))}{hint}; "
+                f"{remedy if headless else f'name it with --set {key}=...'}"
             )
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
@@ -95,34 +128,77 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
     _refuse_rows(url, labels.isna() | (labels == ""), "have no label")
     if config.split_column not in table.columns:
         return paths, labels, empty
-    names = table[config.split_column].astype("string").str.strip().str.lower().fillna("")
-    splits = names.map({**SPLITS, "": ""})
-    _refuse_rows(url, splits.isna(), f"have a value other than train, val, test in the column {config.split_column!r}")
-    return paths, labels, splits
+    names = table[config.split_column].astype("string").str.strip().fillna("")
+    meaning = {name: "" if name == "" else role_of(name) for name in names.unique()}
+    unknown = [name for name, role in meaning.items() if role is None or role == "predict"]
+    problem = f"have a value other than train, val, test in the column {config.split_column!r}"
+    examples = ", ".join(map(repr, unknown[:MAX_SHOWN]))
+    _refuse_rows(url, names.isin(unknown), problem, f"write train, val or test instead of {examples}")
+    return paths, labels, names.map(meaning)
 
 
-def _refuse_rows(url: str, wrong: pd.Series, problem: str) -> None:
+def _refuse_rows(url: str, wrong: pd.Series, problem: str, remedy: str = "") -> None:
     """Raise UserError with the line numbers of the rows that are `wrong`, if there are any."""
     if wrong.any():
         lines = [str(row + 2) for row in wrong.to_numpy().nonzero()[0]]  # from 1, after the header
-        shown = f"{', '.join(lines[:MAX_LINES])}{', ...' if len(lines) > MAX_LINES else ''}"
-        raise UserError(f"{url}: {len(lines):,} rows {problem}: line {shown}")
+        shown = f"{', '.join(lines[:MAX_SHOWN])}{', ...' if len(lines) > MAX_SHOWN else ''}"
+        raise UserError(f"{url}: {len(lines):,} rows {problem}: line {shown}{'; ' * bool(remedy)}{remedy}")
 
 
-def _sizes_and_stamps(url: str, urls: pd.Series, root: str) -> tuple[list[int], list[str]]:
-    """Bytes and stamp of every file of the table `url`. Raises UserError with the files that are missing."""
-    facts: dict[str, tuple[int, str]] = {}
-    if storage.is_remote(root):
-        facts = {storage.join(root, file.path): (file.bytes, file.stamp) for file in list_files(root)}
-    else:
-        for path in urls:
-            if os.path.isfile(path):
-                stat = os.stat(path)
-                facts[path] = (stat.st_size, str(stat.st_mtime_ns))
-    missing = [path for path in urls if path not in facts]
+def _find_files(url: str, urls: pd.Series) -> tuple[pd.Series, dict[str, tuple[int, str]]]:
+    """The files that the rows of the table `url` name, and the bytes and stamp of each. Backslashes are read as
+    slashes, and ids are looked up, where there is no file of that name. Raises UserError with the files that are
+    missing or ambiguous."""
+    root = _common_folder(urls) if len(urls) else posixpath.dirname(url)
+    files = _sizes_and_stamps(urls, root)
+    if any(name not in files for name in urls) and urls.str.contains("\\", regex=False).any():
+        urls = urls.str.replace("\\", "/", regex=False)
+        root = _common_folder(urls)
+        files = _sizes_and_stamps(urls, root)
+    missing = [name for name in urls if name not in files]
+    if missing and len(missing) == len(urls):
+        folder = posixpath.dirname(url)
+        urls, files = _look_up(url, urls, folder)
+        missing = [name for name in urls if name not in files]
     if missing:
         raise UserError(
             f"{url}: {len(missing):,} of {len(urls):,} files do not exist, such as {', '.join(missing[:3])}; "
-            f"paths are relative to {root}"
+            f"paths are relative to {posixpath.dirname(url)}"
         )
-    return [facts[path][0] for path in urls], [facts[path][1] for path in urls]
+    return urls, files
+
+
+def _look_up(url: str, urls: pd.Series, folder: str) -> tuple[pd.Series, dict[str, tuple[int, str]]]:
+    """The images below `folder` whose names, with or without suffix, are the last parts of `urls`. Raises UserError for
+    names of several images."""
+    images: dict[str, list[str]] = defaultdict(list)
+    files: dict[str, tuple[int, str]] = {}
+    for file in sorted(list_files(folder)) if storage.is_remote(folder) or os.path.isdir(folder) else []:
+        stem, suffix = posixpath.splitext(posixpath.basename(file.path))
+        if suffix.lower() in IMAGE_SUFFIXES:
+            name = storage.join(folder, file.path)
+            files[name] = file.bytes, file.stamp
+            for key in (stem, stem + suffix):
+                images[key].append(name)
+    matches = urls.map(lambda name: images.get(posixpath.basename(name), []))
+    for name, found in zip(urls, matches, strict=True):
+        if len(found) > 1:
+            raise UserError(
+                f"{url}: {posixpath.basename(name)} names several images, such as {found[0]} and {found[1]}; "
+                "write their paths into the table"
+            )
+    return pd.Series(
+        [found[0] if found else name for name, found in zip(urls, matches, strict=True)], urls.index
+    ), files
+
+
+def _sizes_and_stamps(urls: Iterable[str], root: str) -> dict[str, tuple[int, str]]:
+    """Bytes and stamp by URL, of those of the files that exist."""
+    if storage.is_remote(root):
+        return {storage.join(root, file.path): (file.bytes, file.stamp) for file in list_files(root)}
+    files = {}
+    for path in urls:
+        if os.path.isfile(path):
+            stat = os.stat(path)
+            files[path] = stat.st_size, str(stat.st_mtime_ns)
+    return files

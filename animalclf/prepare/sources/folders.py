@@ -1,0 +1,50 @@
+"""Folders of images: <class>/image, <split>/<class>/image or <class>/<split>/image, at any depth below. `layout.py`
+tells them apart."""
+
+from __future__ import annotations
+
+import os
+
+from animalclf.errors import UserError
+from animalclf.prepare.sources.layout import deeper_root, read_layout
+from animalclf.prepare.sources.listing import Listing, is_hidden
+from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
+from animalclf.utils import storage
+
+
+@SOURCES.register("folders")
+class Folders(SourceReader):
+    priority = 0  # the fallback: reads what no other kind matches
+
+    def matches(self, location: Location) -> bool:
+        return True
+
+    def read(self, location: Location) -> Source:
+        return read_folders(location.url, location.data, location.listing, splits=location.config.splits != "none")
+
+
+def read_folders(url: str, data: str, listing: Listing, *, splits: bool = True) -> Source:
+    """The source of the folder `url` with this listing; messages call it `data`. `splits`: see read_layout. Raises
+    UserError for a layout that is not known, for class folders without images and for fewer than two classes."""
+    layout = read_layout(listing.images, data, splits=splits)
+    classes = layout.images["label"].unique()
+    if len(classes) < 2:
+        hint = deeper_root(listing.images["path"])
+        remedy = f"; {data}/{hint} has two or more folders of images: name that one" if hint else ""
+        raise UserError(
+            f"{data}: only one class, {classes[0]!r}; a classifier needs at least two class folders{remedy}"
+        )
+    if layout.kind == "class folders":
+        _refuse_empty_folders(url, set(classes), data)
+    test = storage.join(url, layout.unlabelled) if layout.unlabelled else None
+    warnings = [f"{layout.unlabelled}/ has no class folders; its images are not used for training"] if test else []
+    return Source(url, layout.images, layout.kind, listing.ignored, test=test, warnings=warnings)
+
+
+def _refuse_empty_folders(url: str, classes: set[str], data: str) -> None:
+    if storage.is_remote(url):
+        return
+    folders = sorted(entry.name for entry in os.scandir(url) if entry.is_dir() and not is_hidden(entry.name))
+    empty = [name for name in folders if name not in classes]
+    if empty:
+        raise UserError(f"{data}: class folders without images: {', '.join(empty[:5])}; add images or remove them")
