@@ -40,7 +40,7 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.device_loader import DeviceLoader
 from animalclf.data.loader import StoredImages
-from animalclf.data.prepared_set import FORMAT, Prepared
+from animalclf.data.prepared_set import FORMAT, DatasetInfo, Prepared
 from animalclf.data.sampler import SamplingPlan, sampling_plan
 from animalclf.models import build
 from animalclf.runs import Run
@@ -214,7 +214,7 @@ def memory_set(rows: int, size: int) -> tuple[Prepared, StoredImages]:
         "status": "ok",
     }
     manifest = pd.DataFrame({**frame, "split": np.where(np.arange(total) < rows, "train", "val")})
-    info = {
+    info: DatasetInfo = {
         "format": FORMAT,
         "classes": [f"class{number}" for number in range(10)],
         "stored_size": size,

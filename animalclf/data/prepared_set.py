@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,63 @@ JPEG_QUALITY = 95
 MAX_PAGE_HEADER = 200  # bytes
 
 
+class DuplicateCounts(TypedDict):
+    """Duplicates beyond the first image of each group, and their groups: all, with more than one label, in more than
+    one split."""
+
+    identical: int
+    near: int
+    groups: int
+    contradictory: int
+    across_splits: int
+
+
+class Shard(TypedDict):
+    file: str
+    rows: int
+
+
+class UnreadableFile(TypedDict):
+    path: str
+    reason: str
+
+
+class IgnoredFiles(TypedDict):
+    """The number of files that are no images, and some of their paths."""
+
+    files: int
+    examples: list[str]
+
+
+class DatasetInfo(TypedDict, total=False):
+    """The content of dataset.json of format 2."""
+
+    format: int
+    classes: list[str]
+    stored_size: int
+    fingerprint: str
+    inputs: str
+    config: dict[str, object]
+    source: str
+    images: int
+    ok: int
+    counts: dict[str, dict[str, int]]
+    copies: DuplicateCounts
+    shards: list[Shard]
+    seconds: float
+    created: str
+    bad: list[UnreadableFile]
+    ignored: IgnoredFiles
+    versions: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """An opened prepared set. `manifest` has one row an image, in the order of its index; `info` is the content of
     dataset.json."""
 
     root: str
-    info: dict[str, Any]
+    info: DatasetInfo
     manifest: pd.DataFrame
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ import PIL
 
 from animalclf import config as configuration
 from animalclf.config import Data
-from animalclf.data.prepared_set import FORMAT, Prepared
+from animalclf.data.prepared_set import FORMAT, DatasetInfo, DuplicateCounts, Prepared
 from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.prepare.sources import Source
@@ -23,56 +22,6 @@ from animalclf.prepare.split import SPLITS, straddling
 SHEET_PAIRS = 24
 MAX_LISTED = 20  # unreadable files and the like, in dataset.json and the summary
 MAX_NAMED_FILES, MAX_NAMED_CLASSES = 10, 5  # in an error
-
-
-class DuplicateCounts(TypedDict):
-    """Duplicates beyond the first image of each group, and their groups: all, with more than one label, in more than
-    one split."""
-
-    identical: int
-    near: int
-    groups: int
-    contradictory: int
-    across_splits: int
-
-
-class Shard(TypedDict):
-    file: str
-    rows: int
-
-
-class UnreadableFile(TypedDict):
-    path: str
-    reason: str
-
-
-class IgnoredFiles(TypedDict):
-    """The number of files that are no images, and some of their paths."""
-
-    files: int
-    examples: list[str]
-
-
-class DatasetInfo(TypedDict):
-    """The content of dataset.json of format 2."""
-
-    format: int
-    classes: list[str]
-    stored_size: int
-    fingerprint: str
-    inputs: str
-    config: dict[str, object]
-    source: str
-    images: int
-    ok: int
-    counts: dict[str, dict[str, int]]
-    copies: DuplicateCounts
-    shards: list[Shard]
-    seconds: float
-    created: str
-    bad: list[UnreadableFile]
-    ignored: IgnoredFiles
-    versions: dict[str, str]
 
 
 def check_readable(manifest: pd.DataFrame, max_unreadable: float) -> None:
