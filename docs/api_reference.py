@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import animalclf
 from animalclf import rows
@@ -46,7 +47,7 @@ def page(text: str) -> str:
     return text[: text.index(HEADING) + len(HEADING)] + "\n" + reference()
 
 
-def _entry(name: str, function: Any) -> str:
+def _entry(name: str, function: Callable[..., object]) -> str:
     signature = inspect.signature(function)
     parameters = [
         parameter.replace(annotation=parameter.empty)
@@ -60,12 +61,12 @@ def _entry(name: str, function: Any) -> str:
     return f"### {name}\n\n" + "\n".join(f"    {line}" for line in lines) + f"\n\n{_text(function)}"
 
 
-def _text(documented: Any) -> str:
+def _text(documented: object) -> str:
     return inspect.getdoc(documented) or ""
 
 
-def _fields(row: Any) -> str:
-    return ", ".join(f"`{name}`" for name in row.__dataclass_fields__)
+def _fields(row: type) -> str:
+    return ", ".join(f"`{field.name}`" for field in fields(row))
 
 
 if __name__ == "__main__":
