@@ -169,7 +169,7 @@ def test_contact_sheet_shows_every_pair() -> None:
     pairs = [find.DuplicatePair(f"cat/a{number}.jpg", long, 0.9, "near") for number in range(4)]
     sheet = np.asarray(Image.open(io.BytesIO(find.contact_sheet(pairs, read_image))))
     assert paths == [path for pair in pairs for path in pair[:2]]
-    assert (sheet == (255, 0, 0)).all(2).sum() == 8 * 60 * 90
+    assert (sheet == (255, 0, 0)).all(2).sum() == 8 * 190 * 127  # enlarged
     assert Image.open(io.BytesIO(find.contact_sheet([], read_image))).format == "PNG"
 
 

@@ -124,7 +124,7 @@ def contact_sheet(
     """A PNG of all `pairs` side by side, with their paths and confidence. `read_image(path)` returns an image uint8 (H,
     W, 3) RGB."""
     import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     side, gap, line = 190, 10, 15
     font = ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 11)
@@ -136,8 +136,7 @@ def contact_sheet(
         title = "identical files" if pair.how == "identical" else f"{pair.how}, confidence {pair.confidence:.1%}"
         draw.text((left, top), title, "black", font)
         for x, path in zip((left, left + side + gap), (pair.path, pair.partner), strict=True):
-            image = Image.fromarray(read_image(path))
-            image.thumbnail((side, side))
+            image = ImageOps.contain(Image.fromarray(read_image(path)), (side, side))  # small images are enlarged
             sheet.paste(image, (x, top + line + 3))
             lines = textwrap.wrap(path, 26)
             lines = lines if len(lines) <= 4 else ["…" + lines[-4][1:], *lines[-3:]]
