@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import tiny_config, tiny_prepared
 from PIL import Image
-from validated import CLASSES, finished_run, guesses
+from run_folders import CLASSES, finished_run, guesses
 
 from animalclf import config as configuration
 from animalclf.errors import UserError

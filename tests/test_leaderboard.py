@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console, Group
-from validated import CLASSES, ensemble_result, finished_run, guesses
+from run_folders import CLASSES, ensemble_result, finished_run, guesses
 
 from animalclf.errors import UserError
 from animalclf.metrics import from_probabilities, headline_metrics, significance

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import tiny_prepared
 from PIL import Image
-from validated import CLASSES, ensemble_result, finished_run, guesses
+from run_folders import CLASSES, ensemble_result, finished_run, guesses
 
 from animalclf.cli import main
 from animalclf.commands import compare

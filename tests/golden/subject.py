@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from helpers import tiny_prepared
-from validated import finished_run
+from run_folders import finished_run
 
 from animalclf import config as configuration
 from animalclf.config import Augment, Data
