@@ -83,7 +83,10 @@ def from_pil(image: Image.Image) -> np.ndarray:
     """The pixels uint8 (H, W, 3) of a Pillow image, upright, converted as `decode` converts a file's. Raises
     UnreadableImage."""
     with _boundary(), warnings.catch_warnings(action="ignore"):
-        return _converted(image)[0]
+        pixels, _ = _converted(image)
+    if not pixels.size:
+        raise UnreadableImage("no pixels")
+    return pixels
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Images = OneImage | Sequence[OneImage]
 
 BATCH = 64  # images in memory at a time
+ARRAYS = "uint8 (H, W, 3) or (N, H, W, 3), RGB"
 
 
 class Model:
@@ -41,8 +43,8 @@ class Model:
     def __init__(self, run: str | os.PathLike[str], device: str = "auto") -> None:
         """Load the best checkpoint of the run folder `run`. `device`: auto, cpu or cuda. Raises UserError where
         there is no run or no checkpoint."""
+        self.device = _device(device)
         self.run = open_run(os.fspath(run)).root
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self._classifier, info = checkpoint.load_model(self.run, self.device)
         self.classes, self.config = info.classes, info.config
 
@@ -82,31 +84,48 @@ class Model:
             yield {"image": evaluation_view(stored, self.config.model.input_size), "label": index, "index": index}
 
 
+def _device(name: str) -> torch.device:
+    """The device `name`: auto, cpu, cuda or cuda:N. Raises UserError for others, and for a GPU that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
+        raise UserError(f"device: {name!r} is not one of auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: {name}, but PyTorch sees {torch.cuda.device_count()} GPUs here; use cpu or auto")
+    return device
+
+
 def _as_iterable(images: Any) -> Iterable[Any]:
+    """The images one by one. Raises UserError for what is neither an image nor several."""
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        return [images]
-    return images if isinstance(images, np.ndarray) else list(images)
+    if isinstance(images, np.ndarray):
+        if images.ndim == 2 or images.ndim > 4 or not images.ndim:
+            raise UserError(f"images: an array of {images.dtype} {images.shape}; give {ARRAYS}")
+        return [images] if images.ndim == 3 else images
+    if not isinstance(images, Iterable) or isinstance(images, Mapping | bytes):
+        raise UserError(f"images: {type(images).__name__} is not a path, URL, array or PIL image, nor a list of these")
+    return list(images)
 
 
 def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
     """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it where it is unreadable."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give uint8 (H, W, 3), RGB")
+            raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give {ARRAYS}")
         return image
     name = f"image {number}"
     try:
         if isinstance(image, Image.Image):
             return decode.from_pil(image)
-        name = os.fspath(image)
+        name = os.fspath(image) or name
         content = storage.read_bytes(storage.absolute(name))
         return decode.decode(content, name=name, max_pixels=config.data.max_pixels).image
     except TypeError as error:
         raise UserError(
             f"image {number}: {type(image).__name__} is not a path, URL, uint8 array or PIL image"
         ) from error
-    except (OSError, decode.UnreadableImage) as error:
+    except (OSError, ValueError, decode.UnreadableImage) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UserError(f"{name}: cannot be read: {reason}") from error
