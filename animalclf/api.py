@@ -59,7 +59,7 @@ CHECKS: dict[str, arguments.Check] = {
     "split": arguments.one_of("train", "val", "test"),
     "method": arguments.some_of("vote", "mean", "weighted"),
     "recipe": arguments.text("the name of a recipe, or the path of a YAML file"),
-    "prior": arguments.text('"train", "uniform", "estimate", shares such as "cane=0.2,gatto=0.8", or a file'),
+    "prior": arguments.text('"train", "uniform", "estimate", class priors such as "cane=0.2,gatto=0.8", or a file'),
     "device": arguments.text('"auto", "cpu" or "cuda"'),
 }
 _parameters: dict[str, inspect.Parameter] = {}  # of all functions of the API
@@ -227,7 +227,7 @@ def compare(
     from rich.text import Text
 
     from animalclf.tuning.compare import compare as run_trials
-    from animalclf.tuning.conclusion import conclude
+    from animalclf.tuning.conclusion import check_prediction, conclude
     from animalclf.tuning.live import LiveTable
     from animalclf.tuning.spec import build_spec, comparison_tree
     from animalclf.utils.console import console
@@ -237,7 +237,8 @@ def compare(
     described = {"recipes": recipes, "seeds": seeds, "grid": grid, "search": search}
     described |= {"samples": samples, "searcher": searcher, "schedule": schedule}
     spec = build_spec(comparison_tree(str(file or ""), set=_overrides(set, limit), **described))
-    folder = _folder(out, "compare")
+    folder, to_predict, sample = _folder(out, "compare"), _text(predict), _text(sample_submission)
+    check_prediction(to_predict, prior, sample, spec.trials[0].config.data)
     with LiveTable(spec.trials) as live:
         summary = run_trials(
             spec,
@@ -254,13 +255,7 @@ def compare(
         if trial.state == "failed":
             text = f" {trial.name}, seed {trial.seed}: {trial.reason}"
             console.print(Text.assemble(("failed:", "bold red"), text), soft_wrap=True)
-    return conclude(
-        summary.trials,
-        folder,
-        predict=_text(predict),
-        prior=prior,
-        sample_submission=_text(sample_submission),
-    )
+    return conclude(summary.trials, folder, predict=to_predict, prior=prior, sample_submission=sample)
 
 
 @_public
@@ -383,7 +378,7 @@ def load(run: PathLike, *, device: str = "auto") -> Model:
     return Model(run, device)
 
 
-def _overrides(set: Settings | None, limit: int) -> dict[str, Any]:
+def _overrides(set: Settings | None, limit: int) -> dict[str, object]:
     from animalclf import config as configuration
 
     return configuration.current_names(set or {}) | ({"data.limit": limit} if limit else {})

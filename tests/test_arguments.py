@@ -1,4 +1,4 @@
-"""Arguments of the Python API: a wrong one is named before any work, NumPy's and pathlib's values are plain values."""
+"""Arguments of the Python API: wrong ones are named before any work, NumPy's and pathlib's values are plain values."""
 
 import inspect
 import os
@@ -52,7 +52,7 @@ SETTINGS = "a mapping of configuration keys, such as"
         ("compare", {"samples": -1}, "samples: a whole number, at least 0, not -1"),
         ("compare", {"searcher": "optune"}, "searcher: one of random, optuna, not 'optune' (did you mean 'optuna'?)"),
         ("compare", {"workers": "2:8"}, "workers: a whole number, at least 0, not '2:8'"),
-        ("compare", {"prior": None}, 'prior: "train", "uniform", "estimate", shares such as'),
+        ("compare", {"prior": None}, 'prior: "train", "uniform", "estimate", class priors such as'),
         ("compare", {}, 'no recipes to compare; name some: recipes=["big_cnn", "vgg16"], or'),
         ("evaluate", {"run": None}, "run: a path or s3:// URL (str or os.PathLike), not None"),
         ("evaluate", {"split": "foo"}, "split: one of train, val, test, not 'foo'"),
@@ -77,6 +77,23 @@ def test_a_wrong_argument_is_named_before_any_work(function, values, message, tm
         called(**required | values)
     assert str(caught.value).startswith(message)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"predict": "missing"}, "missing: there is no such folder or file"),
+        ({"predict": "new", "sample_submission": "missing.csv"}, "missing.csv: no such file"),
+        ({"prior": "unifrm"}, "prior unifrm: "),
+    ],
+)
+def test_a_prediction_that_cannot_be_is_named_before_the_trainings(values, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("animalclf.tuning.compare.compare", lambda *args, **options: pytest.fail("training started"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "1.jpg").write_bytes(b"1")
+    with pytest.raises(animalclf.UserError, match=message):
+        animalclf.compare("photos", recipes=["demo"], **values)
 
 
 def test_every_parameter_of_the_api_has_a_check():

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -74,10 +74,20 @@ def estimate(
     return priors / priors.sum()
 
 
-def _parse_priors(text: str, classes: Sequence[str]) -> np.ndarray:
-    is_file = text.endswith((".yaml", ".yml", ".json"))
+def check_syntax(text: str) -> None:
+    """Raise UserError where `text` is no prior, whatever the classes are."""
+    if text not in ("train", "uniform", "estimate"):
+        _read_priors(text)
+
+
+def _read_priors(text: str) -> Mapping[str, object]:
     # The base loader leaves every scalar text: a class may be called "no" or "1".
-    mapping = read(text, "file of class priors", yaml.BaseLoader) if is_file else _parse_pairs(text)
+    is_file = text.endswith((".yaml", ".yml", ".json"))
+    return read(text, "file of class priors", yaml.BaseLoader) if is_file else _parse_pairs(text)
+
+
+def _parse_priors(text: str, classes: Sequence[str]) -> np.ndarray:
+    mapping = _read_priors(text)
     unknown, missing = [name for name in mapping if name not in classes], [c for c in classes if c not in mapping]
     if unknown:
         raise UserError(

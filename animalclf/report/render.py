@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
+from animalclf.errors import UserError
 from animalclf.utils.console import duration
 
 NONE = "–"
@@ -43,5 +44,9 @@ ENVIRONMENT.filters |= {filter.__name__: filter for filter in (decimals, thousan
 
 
 def render(template: str, **values: object) -> str:
-    """The HTML of templates/`template`. Raises jinja2.UndefinedError naming a variable that `values` lacks."""
-    return ENVIRONMENT.get_template(template).render(values)
+    """The HTML of templates/`template`. Raises UserError for a template that is not there, jinja2.UndefinedError naming
+    a variable that `values` lacks."""
+    try:
+        return ENVIRONMENT.get_template(template).render(values)
+    except jinja2.TemplateNotFound as error:
+        raise UserError(f"animalclf/report/templates/{error.name}: no such template; add the file") from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from animalclf.config import Data
 from animalclf.errors import UserError
+from animalclf.inference import prior_shift, submission
 from animalclf.inference.ensemble import ensemble
 from animalclf.metrics import PRIMARY
+from animalclf.prepare import sources
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.leaderboard_render import write
 from animalclf.report.page import write_report
@@ -47,6 +50,15 @@ def conclude(
     return ComparisonResult(
         comparison=out, leaderboard=board, ensembles=ensembles, trials=list(trials), report=page.report
     )
+
+
+def check_prediction(images: str | None, prior: str, sample_submission: str | None, config: Data) -> None:
+    """Raise UserError before the trainings where `conclude` could not predict the unlabelled `images` after them: images
+    that are not there, a wrong prior, a sample submission with other ids."""
+    prior_shift.check_syntax(prior)
+    if images:
+        source = sources.find(images, config, labelled=False)
+        submission.columns_like(sample_submission, submission.image_ids(source.files["path"]))
 
 
 def best_of_each(finished: Sequence[Run]) -> list[Run]:
