@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DASHBOARD = "http://127.0.0.1:8265"
 MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
 STOPPED = 130  # exit code of a job that somebody stopped, and of a client that left after Ctrl-C
-WRITERS = ("prepare", "train", "compare", "demo")  # their default --out lies in the job's copy of the code
+WRITERS = ("prepare", "train", "compare", "demo")  # their default --out is in the job's copy of the code
 CONNECTION_TIMEOUT = 120.0  # seconds without a connection while the job runs, until that is an error
 RETRY_SECONDS = 1.0  # between two requests for the log
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")

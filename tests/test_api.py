@@ -30,6 +30,13 @@ from animalclf.runs import Run
 SMALL = {"data.stored_size": 76, "train.epochs": 1, "train.precision": "fp32"}
 
 
+def cut_png():
+    """The first half of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)).save(file, "PNG")
+    return io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2])
+
+
 def test_importing_is_cheap_and_imports_neither_torch_nor_ray():
     code = (
         "import sys, time\nbegan = time.process_time()\nimport animalclf\nspent = time.process_time() - began\n"
@@ -73,8 +80,8 @@ def images(trained):
         pixels, index = prepared_set.read_shard(shard, 76)
         stored[index] = pixels
     rows = prepared.rows("val")
-    wanted = table.loc[prepared.manifest["path"].iloc[rows]]
-    return stored[rows], class_probabilities(wanted, prepared.classes), wanted["predicted"].tolist()
+    recorded = table.loc[prepared.manifest["path"].iloc[rows]]
+    return stored[rows], class_probabilities(recorded, prepared.classes), recorded["predicted"].tolist()
 
 
 def test_a_training_returns_its_typed_result_and_records_the_call(trained):
@@ -94,9 +101,9 @@ def test_a_training_returns_its_typed_result_and_records_the_call(trained):
 def test_load_gives_the_probabilities_of_the_training(trained, images):
     model, (pixels, probabilities, predicted) = animalclf.load(trained[0] / "run"), images
     assert model.classes == trained[1].classes and model.config.name == "demo"
-    found = model.predict_proba(pixels)
-    assert found.dtype == np.float32 and found.shape == probabilities.shape
-    np.testing.assert_allclose(found, probabilities, atol=1e-5)
+    predictions = model.predict_proba(pixels)
+    assert predictions.dtype == np.float32 and predictions.shape == probabilities.shape
+    np.testing.assert_allclose(predictions, probabilities, atol=1e-5)
     assert model.predict(pixels) == predicted
     features = model.embed(pixels)
     assert features.dtype == np.float32 and features.shape[0] == len(pixels) and features.ndim == 2
@@ -111,9 +118,9 @@ def test_images_come_in_many_forms(trained, images, tmp_path):
     pillow = [Image.fromarray(image) for image in pixels]
     for same in (list(pixels), files, [str(file) for file in files], pillow, (files[0], pillow[1], pixels[2])):
         np.testing.assert_allclose(model.predict_proba(same), expected, atol=1e-6)
-    for one in (pixels[0], files[0], pillow[0]):
-        np.testing.assert_allclose(model.predict_proba(one), expected[:1], atol=1e-6)
-        assert len(model.predict(one)) == 1
+    for image in (pixels[0], files[0], pillow[0]):
+        np.testing.assert_allclose(model.predict_proba(image), expected[:1], atol=1e-6)
+        assert len(model.predict(image)) == 1
     assert model.predict_proba([]).shape == (0, 3) and model.predict([]) == [] and len(model.embed([])) == 0
 
 
@@ -126,27 +133,61 @@ def test_a_pillow_image_is_read_as_its_file(tmp_path):
     Image.fromarray(colours).save(tmp_path / "transparent.png")
     Image.fromarray(colours[:, :, 0]).save(tmp_path / "grey.png")
     Image.fromarray(colours[:, :, 0].astype(np.uint16) * 256).save(tmp_path / "deep.png")
+    Image.fromarray(colours[:, :, 0].astype(np.uint16)).save(tmp_path / "dark_16_bits.png")
+    Image.fromarray(colours[:, :, 0].astype(np.uint16)).save(tmp_path / "dark_16_bits.tif")
+    Image.fromarray(colours[:, :, 0].astype(np.int32)).save(tmp_path / "8_bits_in_32.tif")
+    Image.fromarray(colours[:, :, 0].astype(np.int32) * 256).save(tmp_path / "16_bits_in_32.tif")
     for file in sorted(tmp_path.iterdir()):
         with Image.open(file) as opened:
             np.testing.assert_array_equal(decode.from_pil(opened), decode.decode(file.read_bytes()).image)
 
 
-def test_what_cannot_be_read_is_named(trained, tmp_path):
+def test_unreadable_files_are_named(trained, tmp_path):
     model = animalclf.load(trained[0] / "run")
     (tmp_path / "page.jpg").write_text("<html>")
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    for name in ("page.jpg", "cut.jpg", "missing.jpg"):
+    for name in ("page.jpg", "cut.jpg", "missing.jpg", "zero\0.jpg"):
         with pytest.raises(animalclf.UserError, match=f"{name}: cannot be read: ."):
             model.predict([np.zeros((8, 8, 3), np.uint8), tmp_path / name])
-    for wrong, what in (
-        (np.zeros((8, 8, 3), np.float32), "float32"),
-        (np.zeros((8, 8), np.uint8), r"\(8, 8\)"),
-        (7, "int is no path"),
-    ):
-        with pytest.raises(animalclf.UserError, match=f"image 0: .*{what}"):
-            model.predict([wrong])
     with pytest.raises(animalclf.UserError, match="no run in this folder"):
         animalclf.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([np.zeros((8, 8, 3), np.float32)], r"image 0: an array of float32 \(8, 8, 3\); give uint8 \(H, W, 3\)"),
+        ([np.zeros((8, 8), np.uint8)], r"image 0: an array of uint8 \(8, 8\)"),
+        (np.zeros((8, 8), np.uint8), r"images: an array of uint8 \(8, 8\); give uint8 \(H, W, 3\)"),
+        (np.array(7), r"images: an array of int64 \(\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"image 0: an array of uint8 \(0, 8, 3\)"),
+        (np.zeros((2, 8, 8, 1), np.uint8), r"image 0: an array of uint8 \(8, 8, 1\)"),
+        (np.zeros((1, 1, 8, 8, 3), np.uint8), r"images: an array of uint8 \(1, 1, 8, 8, 3\)"),
+        ([7], "image 0: int is not a path"),
+        (None, "images: NoneType is not a path, URL, array or PIL image, nor a list of these"),
+        ({"a": 1}, "images: dict is not a path"),
+        (b"abc", "images: bytes is not a path"),
+        ("", "image 0: cannot be read"),
+        (Image.new("RGB", (0, 4)), "image 0: cannot be read: no pixels"),
+        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "image 0: cannot be read: no finite values"),
+        (Image.open(cut_png()), "image 0: cannot be read: damaged: "),
+    ],
+)
+def test_what_is_no_image_is_named(trained, images, message):
+    with pytest.raises(animalclf.UserError, match=message):
+        animalclf.load(trained[0] / "run").predict(images)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device: 'gpu' is not one of auto, cpu, cuda"),
+        ("cuda:99", "device: cuda:99, but PyTorch sees [0-9]+ GPU"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(trained, device, message):
+    with pytest.raises(animalclf.UserError, match=message):
+        animalclf.load(trained[0] / "run", device=device)
 
 
 def test_a_report_of_a_run_without_a_validation_split(tmp_path, capsys):
@@ -248,7 +289,7 @@ def test_compare_and_ensemble_return_what_the_commands_print(tmp_path, ray_local
     assert "<td>demo lr=" in result._repr_html_()
     runs = [trial.run for trial in result.trials]
     joined = animalclf.ensemble(runs, out=tmp_path / "joined", method=["mean"])
-    assert [one.method for one in joined.ensembles] == ["mean"]
+    assert [ensemble.method for ensemble in joined.ensembles] == ["mean"]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(["ensemble", *runs, "--out", str(tmp_path / "again"), "--method", "mean", "--json"]) == 0
     content = json.loads(printed.getvalue().splitlines()[-1])

@@ -55,7 +55,7 @@ def test_every_node_gets_the_tested_versions_and_only_those(name):
             specifier
         )
     assert {"ray", "torch", "boto3"} <= set(pins)  # boto3: how the head's autoscaler starts workers on AWS
-    (python,) = {found for line in setup for found in re.findall(r"python(3\.\d+) -m venv", line)}
+    (python,) = {version for line in setup for version in re.findall(r"python(3\.\d+) -m venv", line)}
     assert python in SpecifierSet(project["requires-python"])
 
 

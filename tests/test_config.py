@@ -109,10 +109,10 @@ def test_a_recipe_that_is_not_a_mapping_is_refused(tmp_path):
 
 
 def test_differences_name_keys_and_both_values():
-    one = configuration.load("big_cnn")
-    other = dataclasses.replace(one, seed=1, train=dataclasses.replace(one.train, epochs=3))
-    assert configuration.differences(one, one) == []
-    assert configuration.differences(one, other) == ["seed: 0 -> 1", f"train.epochs: {one.train.epochs} -> 3"]
+    config = configuration.load("big_cnn")
+    changed = dataclasses.replace(config, seed=1, train=dataclasses.replace(config.train, epochs=3))
+    assert configuration.differences(config, config) == []
+    assert configuration.differences(config, changed) == ["seed: 0 -> 1", f"train.epochs: {config.train.epochs} -> 3"]
 
 
 @pytest.mark.parametrize("recipe", configuration.recipe_names())

@@ -108,7 +108,7 @@ def submit(cluster, *arguments, **options):
 
 
 @pytest.mark.ray
-def test_the_true_exit_status_the_log_and_the_place_of_the_results(cluster):
+def test_exit_status_log_and_folder_of_the_results(cluster):
     fine = submit(cluster, "--env", "COLOUR=red", "train", "--out", "s3://b/r", "--set", "a=b c")
     partly = submit(cluster, "--env", "CODE=3", "train", "--out", "s3://b/r")
     killed = submit(cluster, "train", "--out", "s3://b/r", "--killed")
@@ -142,7 +142,7 @@ def test_a_stopped_job_is_no_success_and_a_client_that_leaves_stops_nothing(clus
 
 
 @pytest.mark.ray
-def test_what_is_wrong_is_said_before_anything_is_sent(cluster, monkeypatch, tmp_path):
+def test_errors_come_before_anything_is_sent(cluster, monkeypatch, tmp_path):
     address, token, jobs = cluster
     with pytest.raises(UserError, match=r"no Ray dashboard answers there.*ray dashboard cluster.yaml"):
         submission.submit("train", ["--out", "x"], address="http://127.0.0.1:9", folder=jobs)

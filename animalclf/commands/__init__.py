@@ -15,7 +15,7 @@ A module here with `add(commands)` is a command. Its ORDER is its position in th
         show_line(f"{images:,} images")
         return Answer({"images": images})
 
-`ray job submit` runs it as ray_jobs/count.py, a copy of any file there with the other name.
+`ray job submit` runs it through ray_jobs/count.py: copy a file of that folder and change the name in it.
 """
 
 from __future__ import annotations

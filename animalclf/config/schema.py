@@ -55,7 +55,7 @@ def _text(value: Any) -> Any:
 
 
 def _several(value: Any) -> Any:
-    """A single value as a list of one."""
+    """A single value as a list."""
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -474,7 +474,7 @@ class Key:
         )
 
 
-def groups() -> dict[str, Any]:
+def groups() -> dict[str, type]:
     """The groups of keys by name, each a dataclass whose docstring documents it; under "" the tree itself."""
     return {"": Config} | {
         name: info.annotation for name, info in _fields(Config).items() if dataclasses.is_dataclass(info.annotation)

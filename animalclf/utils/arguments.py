@@ -108,7 +108,7 @@ def some_of(*choices: str) -> Check:
 def settings(example: str) -> Check:
     """A mapping of dotted configuration keys; the `example` is for the error."""
 
-    def check(name: str, value: Any) -> dict[str, Any]:
+    def check(name: str, value: Any) -> Mapping[str, object]:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise _wrong(name, value, f"a mapping of configuration keys, such as {example}")
         return value
@@ -130,7 +130,7 @@ def seeds(name: str, value: Any) -> int | list[int]:
     return value
 
 
-def recipes(name: str, value: Any) -> list[str | dict[str, Any]]:
+def recipes(name: str, value: Any) -> list[str | Mapping[str, object]]:
     """Recipes by name, or as mappings with a name and settings of their own."""
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(item, str | dict) and item for item in values):
