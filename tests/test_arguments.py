@@ -82,7 +82,7 @@ def test_a_wrong_argument_is_named_before_any_work(function, values, message, tm
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"predict": "missing"}, "missing: there is no such folder or file"),
+        ({"predict": "missing"}, "missing: "),
         ({"predict": "new", "sample_submission": "missing.csv"}, "missing.csv: no such file"),
         ({"prior": "unifrm"}, "prior unifrm: "),
     ],
