@@ -116,6 +116,11 @@ def test_the_reference_of_the_commands_is_current(columns, monkeypatch):
     assert reference.MARKDOWN.read_text(encoding="utf-8") == reference.markdown(), stale
 
 
+def test_an_error_of_a_command_names_its_flags(capsys):
+    assert run("train --data x --resume") == 2
+    assert "--resume needs --out" in capsys.readouterr().err
+
+
 def test_text_that_is_not_ours_is_printed_as_it_is(capsys):
     assert run("recipes [red]:cat:[/nothing].yaml") == 2
     assert "[red]:cat:[/nothing].yaml: no such recipe file" in capsys.readouterr().err

@@ -108,6 +108,21 @@ def test_a_recipe_that_is_not_a_mapping_is_refused(tmp_path):
             configuration.load(str(tmp_path / "x.yaml"))
 
 
+def test_a_folder_as_recipe_file_is_named(tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(UserError, match=r"folder.yaml: cannot be read as a recipe file"):
+        configuration.load(str(tmp_path / "folder.yaml"))
+
+
+def test_the_key_on_is_text(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("augment: {on: device, yes: 1}")
+    with pytest.raises(UserError, match=r"^unknown key augment.yes"):
+        configuration.load(str(tmp_path / "recipe.yaml"))
+    (tmp_path / "recipe.yaml").write_text("augment:\n  on: device\n  flip: off\n")
+    augment = configuration.load(str(tmp_path / "recipe.yaml")).augment
+    assert (augment.on, augment.flip) == ("device", False)
+
+
 def test_differences_name_keys_and_both_values():
     config = configuration.load("big_cnn")
     changed = dataclasses.replace(config, seed=1, train=dataclasses.replace(config.train, epochs=3))
