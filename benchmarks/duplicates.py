@@ -2,8 +2,8 @@
 
     python -m benchmarks.duplicates --data IMAGES [--sample 300] [--synthetic 30000] [--sheet pairs.png] [--json FILE]
 
-Modified images, saved as JPEG of quality 90, are searched among all others. Whether the pairs among the unmodified images
-are false positives is for a person to judge: see the sheet.
+Modified images, saved as JPEG of quality 90, are searched among all others. Whether the pairs among the unmodified
+images are false positives is for a person to judge: see the sheet.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Training on one GPU: images/s of animalclf against a plain PyTorch loop on the same card, in the same run; then whole
-commands.
+"""Training on one GPU: images/s of animalclf against a plain PyTorch loop on the same card, and whole commands.
 
     python -m benchmarks.gpu                                   models, settings and commands, with drawn images
-    python -m benchmarks.gpu --images FOLDER --weights FILE    commands on a set drawn from real images, with ImageNet weights
+    python -m benchmarks.gpu --images FOLDER --weights FILE    commands on real images, with ImageNet weights
     python -m benchmarks.gpu --parts models,settings --json gpu.json
 
-models: the training function on a set in device memory, with augmentation, as a Ray worker calls it. "plain" is the loop
-of PyTorch's tutorials on the same network: the set in device memory, affine_grid and grid_sample, autocast, the fused
-optimizer. "step" is that loop on one fixed batch, without data loading. settings: one setting changed at a time.
+models: the training function on a set in device memory, with augmentation, as a Ray worker calls it. "plain" is the
+loop of PyTorch's tutorials on the same network: the set in device memory, affine_grid and grid_sample, autocast, the
+fused optimizer. "step" is that loop on one fixed batch, without data loading. settings: one setting changed at a time.
 commands: `animalclf prepare` and `train` from start to result on a set with the class sizes of Animals-10.
 """
 
@@ -134,7 +133,7 @@ def main() -> None:
         write_json(arguments.json, results)  # after each part, for runs that are interrupted
 
 
-# ---------------------------------------------------------------------------------------------- animalclf and plain loop
+# --------------------------------------------------------------------------------------------- animalclf and plain loop
 
 
 def models(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
@@ -285,7 +284,8 @@ def ours_features(config: Config, rows: int, device: torch.device) -> dict[str, 
 
 
 def plain_loop(config: Config, rows: int, device: torch.device, features: bool) -> float:
-    """Images/s of an ordinary loop over a set in device memory, with the recipe's warp by affine_grid and grid_sample."""
+    """Images/s of an ordinary loop over a set in device memory, with the recipe's warp by affine_grid and
+    grid_sample."""
     stored, size, batch = config.data.stored_size, config.model.input_size, config.train.batch_size
     images = torch.randint(0, 256, (min(rows, DISTINCT), stored, stored, 3), dtype=torch.uint8, device=device)
     labels = torch.randint(0, 10, (len(images),), device=device)
@@ -393,7 +393,7 @@ def flops(config: Config, device: torch.device, features: bool) -> float:
     return counter.get_total_flops() / len(image)
 
 
-# -------------------------------------------------------------------------------------------------------- whole commands
+# ------------------------------------------------------------------------------------------------------- whole commands
 
 
 def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:

@@ -14,8 +14,8 @@ CLASSES = 10
 
 
 def write_noise(folder: str, count: int) -> str:
-    """Write `count` images of smooth noise as folder/<class>/<number>.jpg: JPEG of 300 x 225, as the reference notebook's
-    images, about 25 kB each. Returns `folder`."""
+    """Write `count` images of smooth noise as folder/<class>/<number>.jpg: JPEG of 300 x 225, as the reference
+    notebook's images, about 25 kB each. Returns `folder`."""
     for label in range(CLASSES):
         os.makedirs(f"{folder}/class{label}", exist_ok=True)
 

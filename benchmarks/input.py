@@ -4,10 +4,10 @@
     python -m benchmarks.input --keras-python ~/tf/bin/python   with Keras from another environment
     python -m benchmarks.input --images 20000 --json input.json
 
-All read the same JPEG files and make the same kind of batches (128 images, the reference notebook's augmentation) on the
-same cores, one after another, --repeat times; medians count, and ratios are those of one round. Ray runs and libraries are
-imported when the clock starts, except in the processes that each starts itself. The bare loop is the limit: one process
-per core, each doing nothing but OpenCV's warp of images in memory.
+All read the same JPEG files and make the same kind of batches (128 images, the notebook's augmentation) on the
+same cores, one after another, --repeat times; medians count, and ratios are those of one round. Ray runs and libraries
+are imported when the clock starts, except in the processes that each starts itself. The bare loop is the limit: one
+process per core, each doing nothing but OpenCV's warp of images in memory.
 """
 
 from __future__ import annotations
@@ -276,7 +276,8 @@ def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
 
 
 def show(results: Results) -> None:
-    title = f"{results.images:,} JPEG files of 300 x 225 to augmented batches of {BATCH} at {SIZE} px, {results.cores} cores"
+    files = f"{results.images:,} JPEG files of 300 x 225"
+    title = f"{files} to augmented batches of {BATCH} at {SIZE} px, {results.cores} cores"
     table = Table(title=title, title_justify="left")
     for heading in ("", "images/s", "against DataLoader", "first batch, s"):
         table.add_column(heading, justify="right" if heading else "left")

@@ -4,7 +4,7 @@
     python -m benchmarks.prepare --images 4000 --json prepare.json
 
 `prepare` also verifies and measures, computes signatures, finds near-duplicates (in one row: only identical files),
-splits, and writes shards and manifest. "the whole command" is the command with its start of Python and Ray on all cores.
+splits, and writes shards and manifest. "the whole command" includes the start of Python and Ray on all cores.
 In the rows after it Ray runs and Ray Data is imported, as the libraries of the bare loop are; the first tasks of Ray's
 processes, with their imports, count in "with near-duplicates".
 """
@@ -56,8 +56,8 @@ def main() -> None:
 
 
 def measure(folder: str, images: int, cores: int) -> Results:
-    """The bare loop runs before and after `prepare`, and the mean counts, so that a drift of the machine's speed affects
-    both."""
+    """The bare loop runs before and after `prepare`, and the mean counts, so that a drift of the machine's speed
+    affects both."""
     import ray.data
 
     from animalclf.cluster import start_local

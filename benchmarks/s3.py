@@ -1,6 +1,6 @@
 """Cost of S3 in training: epochs of `animalclf train` with prepared set and run folder in a bucket, against local disk.
 
-    python -m benchmarks.s3                     big CNN, 480 images, 3 epochs, twice each, alternating; a local S3 server
+    python -m benchmarks.s3                     big CNN, 480 images, 3 epochs, each twice; a local S3 server
     python -m benchmarks.s3 --repeat 3 --json s3.json
 
 Epochs after the first count as a whole: steps, validation, and the part of checkpointing that is not in parallel with

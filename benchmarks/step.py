@@ -225,8 +225,8 @@ def show(results: Results) -> None:
     console, peak = Console(width=100), results.matrix_flops_per_s
     console.print(table)
     console.print(
-        f"{results.flops_per_image / 1e9:.1f} GFLOP per image; matrix products reach {peak['fp32'] / 1e9:,.0f} GFLOP/s in "
-        f"fp32, {peak['bf16'] / 1e9:,.0f} in bf16"
+        f"{results.flops_per_image / 1e9:.1f} GFLOP per image; matrix products reach {peak['fp32'] / 1e9:,.0f} GFLOP/s "
+        f"in fp32, {peak['bf16'] / 1e9:,.0f} in bf16"
     )
     if keras is None:
         console.print("Keras on TensorFlow was not measured: not installed in --keras-python")

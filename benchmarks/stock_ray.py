@@ -3,9 +3,9 @@
     python -m benchmarks.stock_ray                    320 images prepared, a tiny training, each patch left out once
     python -m benchmarks.stock_ray --only stock --compare --repeat 5
 
-Seconds of whole commands and of the start of a training, up to its first step; the median of --repeat rounds. The gain in
-images/s is measured by `ANIMALCLF_STOCK_RAY=start_next_task_soon python -m benchmarks.input --no-naive`, against the same
-without the variable.
+Seconds of whole commands and of the start of a training, up to its first step; the median of --repeat rounds. The gain
+in images/s is measured by `ANIMALCLF_STOCK_RAY=start_next_task_soon python -m benchmarks.input --no-naive`, against the
+same without the variable.
 """
 
 from __future__ import annotations

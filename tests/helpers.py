@@ -1,4 +1,4 @@
-"""Small prepared sets made by code, for tests that need one without the prepare job."""
+"""Small prepared sets without the prepare job, and other helpers of tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tiny_prepared(
     shard_rows: int = 16,
     store: str = "pixels",
 ) -> prepared_set.Prepared:
-    """A prepared set of noisy squares: class c is a bright square in its own corner on noise, so that a small net learns it."""
+    """A prepared set of noisy squares: class c is a bright square in its own corner, which a small network learns."""
     root.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -38,14 +38,14 @@ def tiny_prepared(
         image[y + 2 : y + size // 2 - 2, x + 2 : x + size // 2 - 2] += 120
     names = [f"class{number}" for number in range(len(counts))]
     splits = np.where(np.arange(total) % round(1 / val) == 0, "val", "train") if val else np.full(total, "train")
-    place = generator.permutation(total)
+    order = generator.permutation(total)
     shard, row = np.empty(total, np.int32), np.empty(total, np.int32)
-    listed = []
+    shards = []
     for number, start in enumerate(range(0, total, shard_rows)):
-        rows = place[start : start + shard_rows]
+        rows = order[start : start + shard_rows]
         shard[rows], row[rows] = number, np.arange(len(rows))
         prepared_set.write_shard(str(root / f"shard-{number:05d}.parquet"), zip(rows, images[rows], strict=True), store)
-        listed.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
+        shards.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     manifest = pd.DataFrame(
         {
             "path": [f"{names[label]}/{number:04d}.jpg" for number, label in enumerate(labels)],
@@ -65,7 +65,7 @@ def tiny_prepared(
         "fingerprint": f"tiny-{seed}",
         "config": settings,
         "source": "made by a test",
-        "shards": listed,
+        "shards": shards,
     }
     storage.write_json(str(root / prepared_set.INFO), info)
     return prepared_set.open_prepared(str(root))
@@ -73,12 +73,12 @@ def tiny_prepared(
 
 def train_workers() -> list[int]:
     """The process ids of the training workers of the Ray that this process started."""
-    found = []
+    pids = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # one that has just ended
             if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process.pid)
-    return found
+                pids.append(process.pid)
+    return pids
 
 
 def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:

@@ -1,7 +1,8 @@
-"""A real S3 server for tests: moto's, which can be told to fail. In this process (`Server`), or as its own: python tests/s3_server.py HOST PORT
+"""A real S3 server for tests: moto, with an error switch. In this process (`Server`), or in another one:
+python tests/s3_server.py HOST PORT
 
-`GET /fail?seconds=20&status=503&code=SlowDown&times=3` makes it answer with an error for so many seconds or requests; `GET /fail` ends that. Both say
-how many requests it has refused so far.
+`GET /fail?seconds=20&status=503&code=SlowDown&times=3` makes it answer with an error for these seconds or this
+number of requests; `GET /fail` ends that. Both return the number of refused requests.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ class FailingS3:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/fail":
-            asked = dict(urllib.parse.parse_qsl(environ["QUERY_STRING"]))
-            self.until = time.monotonic() + float(asked.get("seconds", 0))
+            query = dict(urllib.parse.parse_qsl(environ["QUERY_STRING"]))
+            self.until = time.monotonic() + float(query.get("seconds", 0))
             self.times, self.status, self.code = (
-                int(asked.get("times", 0)),
-                int(asked.get("status", 503)),
-                asked.get("code", "SlowDown"),
+                int(query.get("times", 0)),
+                int(query.get("status", 503)),
+                query.get("code", "SlowDown"),
             )
             start_response("200 OK", [])
             return [str(self.refused).encode()]
         self.requests += 1
         if time.monotonic() < self.until or self.times > 0:
             self.times, self.refused = self.times - 1, self.refused + 1
-            text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>as the test wants it: {self.code}</Message></Error>".encode()
+            error = f"<Error><Code>{self.code}</Code><Message>requested by the test: {self.code}</Message></Error>"
+            text = f"<?xml version='1.0'?>{error}".encode()
             length = int(environ.get("CONTENT_LENGTH") or 0)
             environ["wsgi.input"].read(length)
             start_response(
@@ -56,7 +58,7 @@ class Handler(MotoRequestHandler):
 
 
 class Server:
-    """A running server; `app.requests` counts what it was asked."""
+    """A running server; `app.requests` is its number of requests."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.app = FailingS3()

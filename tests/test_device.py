@@ -1,4 +1,5 @@
-"""The same picture from OpenCV in an input task and from torch on the training device. The device here is the CPU."""
+"""The same augmented image from OpenCV in an input task and from torch on the training device. The device here is the
+CPU."""
 
 from dataclasses import replace
 
@@ -25,23 +26,23 @@ CPU = torch.device("cpu")
 
 
 def photographs(count=48, size=72):
-    """Smooth pictures with edges, as photographs have them."""
+    """Smooth images with edges, uint8 (count, size, size, 3)."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (count, 9, 9, 3), np.uint8)
-    return np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC) for picture in coarse])
+    return np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC) for image in coarse])
 
 
 def both(spec, stored=72, size=64):
     images, index = photographs(size=stored), np.arange(1000, 1048)
-    ours = augment.augment_batch(images, index, spec, 5, 3, size)
-    theirs = torch_form.augment_batch(torch.from_numpy(images), index, spec, 5, 3, size).numpy()
-    assert ours.shape == theirs.shape == (48, size, size, 3) and theirs.dtype == np.uint8
-    assert not np.array_equal(ours, augment.evaluation_view(images, size))
-    return np.abs(ours.astype(int) - theirs)
+    numpy_images = augment.augment_batch(images, index, spec, 5, 3, size)
+    torch_images = torch_form.augment_batch(torch.from_numpy(images), index, spec, 5, 3, size).numpy()
+    assert numpy_images.shape == torch_images.shape == (48, size, size, 3) and torch_images.dtype == np.uint8
+    assert not np.array_equal(numpy_images, augment.evaluation_view(images, size))
+    return np.abs(numpy_images.astype(int) - torch_images)
 
 
 @pytest.mark.parametrize(
-    "spec, most, mean",
+    "spec, maximum, mean",
     [
         (Augment(), 2, 0.1),
         (replace(STILL, crop=(0.2, 0.9)), 2, 0.1),
@@ -49,9 +50,9 @@ def both(spec, stored=72, size=64):
         (replace(Augment(), crop=(0.3, 1), erase=0.7), 2, 0.1),
     ],
 )
-def test_the_device_makes_the_pictures_of_the_input_tasks(spec, most, mean):
+def test_device_and_input_tasks_augment_alike(spec, maximum, mean):
     distance = both(spec)
-    assert distance.max() <= most and distance.mean() < mean
+    assert distance.max() <= maximum and distance.mean() < mean
 
 
 def test_trivial_augment_differs_only_where_rounding_crosses_a_threshold():
@@ -68,15 +69,15 @@ def test_the_evaluation_view_is_the_same(stored, size):
     assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
-def test_crops_lie_within_the_picture_and_have_the_asked_areas():
+def test_crops_are_within_the_image_and_have_the_given_areas():
     affine = augment.compose(Samples(replace(STILL, crop=(0.25, 0.5)), 0, 0, np.arange(2000), 64), 64).warp
     area = affine[:, 0, 0] * affine[:, 1, 1]
     assert 0.25 - 1e-9 <= area.min() < 0.27 and 0.48 < area.max() <= 0.5 + 1e-9
     ratio = affine[:, 0, 0] / affine[:, 1, 1]
     assert ratio.min() >= 0.75 - 1e-9 and ratio.max() <= 4 / 3 + 1e-9 and ratio.min() < 0.8 and ratio.max() > 1.25
     corners = np.array([[-0.5, -0.5, 1], [63.5, 63.5, 1]])
-    places = affine @ corners.T
-    assert places.min() >= -0.5 - 1e-9 and places.max() <= 63.5 + 1e-9 and places.min() < -0.3 and places.max() > 63.3
+    points = affine @ corners.T
+    assert points.min() >= -0.5 - 1e-9 and points.max() <= 63.5 + 1e-9 and points.min() < -0.3 and points.max() > 63.3
 
 
 def test_jitter_by_hand():
@@ -89,7 +90,7 @@ def test_jitter_by_hand():
     assert np.abs(images[0, 0, 0] - np.clip(expected, 0, 255)).max() <= 1
 
 
-def test_erasing_hits_the_asked_share_of_pictures_and_areas():
+def test_erasing_has_the_given_fraction_of_images_and_areas():
     boxes = erased_boxes(0.3, np.random.default_rng(0).random((4000, 5)), 100)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     assert 0.27 < (area > 0).mean() < 0.33 and boxes.min() >= 0 and boxes.max() <= 100
@@ -109,16 +110,16 @@ def test_a_set_in_device_memory_gives_the_batches_of_the_plan(tmp_path):
     prepared = tiny_prepared(tmp_path)
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
     plan = SamplingPlan(rows, prepared.labels, 8, "none", configuration.Augment(), 32, 5)
-    later, pictures = replace(plan, augment_on_device=True), load_images(prepared)
+    device_plan, images = replace(plan, augment_on_device=True), load_images(prepared)
     for rank in range(2):
-        loader, expected = DeviceLoader(later, pictures, CPU, rank, 2), MemoryLoader(plan, pictures, rank, 2)
-        for one, other in zip(loader.batches("train", 1), expected.batches("train", 1), strict=True):
-            seen = (
-                torch_form.augment_batch(one["image"], one["index"], later.augment, later.seed, 1, 32)
+        loader, expected = DeviceLoader(device_plan, images, CPU, rank, 2), MemoryLoader(plan, images, rank, 2)
+        for batch, other in zip(loader.batches("train", 1), expected.batches("train", 1), strict=True):
+            augmented = (
+                torch_form.augment_batch(batch["image"], batch["index"], device_plan.augment, device_plan.seed, 1, 32)
                 .numpy()
                 .astype(int)
             )
-            assert np.array_equal(one["index"], other["index"]) and np.array_equal(one["label"], other["label"])
-            assert np.abs(seen - other["image"]).mean() < 0.1
-        for one, other in zip(loader.batches("val", 1), expected.batches("val", 1), strict=True):
-            assert np.abs(one["image"].numpy().astype(int) - other["image"]).max() <= 1
+            assert np.array_equal(batch["index"], other["index"]) and np.array_equal(batch["label"], other["label"])
+            assert np.abs(augmented - other["image"]).mean() < 0.1
+        for batch, other in zip(loader.batches("val", 1), expected.batches("val", 1), strict=True):
+            assert np.abs(batch["image"].numpy().astype(int) - other["image"]).max() <= 1

@@ -1,4 +1,4 @@
-"""What other tools read of a run: TensorBoard's event files, MLflow."""
+"""Runs in other tools: TensorBoard's event files, MLflow."""
 
 import contextlib
 import struct
@@ -32,13 +32,13 @@ def scalars(file: Path) -> dict[tuple[str, int], float]:
     """The scalars of a TensorBoard file: records of length, checksum, event, checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    content, found, at = file.read_bytes(), {}, 0
+    content, values, at = file.read_bytes(), {}, 0
     while at < len(content):
         (length,) = struct.unpack("<Q", content[at : at + 8])
         event = Event.FromString(content[at + 12 : at + 12 + length])
-        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        values |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
         at += 16 + length
-    return found
+    return values
 
 
 def test_every_epoch_has_its_event_file_under_standard_names(tmp_path):
@@ -57,7 +57,7 @@ def test_every_epoch_has_its_event_file_under_standard_names(tmp_path):
     assert not any(step == 1 for _, step in second)
 
 
-def test_mlflow_gets_a_finished_run_only_where_it_is_asked_for(tmp_path, monkeypatch):
+def test_mlflow_gets_a_finished_run_only_where_the_environment_names_a_server(tmp_path, monkeypatch):
     run = Run(str(tmp_path))
     run.write_config(tiny_config())
     run.write_environment(data_fingerprint="f")

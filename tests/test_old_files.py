@@ -1,4 +1,4 @@
-"""Files with the JSON keys of older versions: stored ones (tests/old_files, of commit ee17a65) and a whole run folder."""
+"""Files with the JSON keys of older versions: stored files (tests/old_files, of commit ee17a65) and a run folder."""
 
 import json
 from pathlib import Path
@@ -35,9 +35,10 @@ FILES: dict[str, type[Row]] = {
     "summary": ComparisonSummary,
 }
 NEW_KEYS = {
-    "pictures": "images", "pictures_per_s": "images_per_s", "wait_share": "wait_fraction", "keep_seconds": "checkpoint_seconds",
-    "handover_seconds": "copy_seconds", "keep": "checkpoint", "handover": "copy", "prior_shares": "class_priors",
-    "copies_together": "duplicates_together", "a": "better", "b": "worse", "real": "significant",
+    "pictures": "images", "pictures_per_s": "images_per_s", "wait_share": "wait_fraction",
+    "keep_seconds": "checkpoint_seconds", "handover_seconds": "copy_seconds", "keep": "checkpoint", "handover": "copy",
+    "prior_shares": "class_priors", "copies_together": "duplicates_together",
+    "a": "better", "b": "worse", "real": "significant",
 }  # fmt: skip
 OLD_KEYS = {new: old for old, new in NEW_KEYS.items()}
 

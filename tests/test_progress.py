@@ -1,4 +1,4 @@
-"""Progress lines without a terminal: plain lines at an interval, none where they are not wanted."""
+"""Progress lines without a terminal: plain lines at an interval, none where disabled."""
 
 import pytest
 

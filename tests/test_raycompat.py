@@ -46,7 +46,7 @@ def test_only_raycompat_uses_private_names_of_ray():
 
 @pytest.fixture
 def call_patch(monkeypatch, caplog):
-    """A function that calls a patch of these versions and needs: whether it was applied, and the lines that it logged."""
+    """A function that calls a patch of these versions and needs: whether it was applied, and its log lines."""
     monkeypatch.setenv(OWN, "1")
     monkeypatch.delenv(STOCK, raising=False)
     monkeypatch.setattr("ray.__version__", "2.60.3")

@@ -9,15 +9,19 @@ from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, Time
 from animalclf.runs import LockHolder, Run
 
 EPOCH = {
-    "epoch": 1, "lr": 1e-4, "train_loss": 1.5, "train_accuracy": 0.25, "train_rows": 33, "train_seconds": 2.0, "images_per_s": 16.5,
-    "workers": 1, "wait_fraction": 0.01, "read_seconds": 0.1, "augment_seconds": 0.2, "wait_seconds": 0.02, "copy_seconds": 0.01,
-    "step_seconds": 1.97, "val_loss": 1.1, "val_rows": 11, "val_accuracy": 0.5, "val_balanced_accuracy": 0.4, "val_macro_f1": 0.3,
+    "epoch": 1, "lr": 1e-4, "train_loss": 1.5, "train_accuracy": 0.25, "train_rows": 33, "train_seconds": 2.0,
+    "images_per_s": 16.5, "workers": 1, "wait_fraction": 0.01, "read_seconds": 0.1, "augment_seconds": 0.2,
+    "wait_seconds": 0.02, "copy_seconds": 0.01, "step_seconds": 1.97, "val_loss": 1.1,
+    "val_rows": 11, "val_accuracy": 0.5,
+    "val_balanced_accuracy": 0.4, "val_macro_f1": 0.3,
     "validate_seconds": 0.4, "seconds": 2.5, "checkpoint_seconds": 0.0, "features_seconds": 0.6,
 }  # fmt: skip
 RESULT = {
-    "run": "/runs/a", "recipe": "big_cnn", "seed": 0, "epochs": 3, "best_epoch": 2, "classes": ["a", "b"], "workers": 1, "precision": "fp32",
+    "run": "/runs/a", "recipe": "big_cnn", "seed": 0, "epochs": 3, "best_epoch": 2, "classes": ["a", "b"],
+    "workers": 1, "precision": "fp32",
     "rows": {"train": 33, "val": 11, "test": 0}, "seconds": 7.5, "seconds_this_time": 7.6, "images_per_s": 16.5,
-    "time": TimeSpent(read=0.3).to_dict(), "wait_fraction": 0.01, "accuracy": 0.5, "balanced_accuracy": 0.4, "macro_f1": 0.3, "loss": 1.1,
+    "time": TimeSpent(read=0.3).to_dict(), "wait_fraction": 0.01, "accuracy": 0.5, "balanced_accuracy": 0.4,
+    "macro_f1": 0.3, "loss": 1.1,
 }  # fmt: skip
 
 

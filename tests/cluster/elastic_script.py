@@ -1,6 +1,6 @@
-"""Run by test_elastic.py in a process of its own: three Ray nodes on this machine (a head without CPUs, two to work), and an elastic training that
-loses one of them and gets one back. It goes on until that has happened, however fast the machine is; a resume with as many epochs as are done
-then ends it. Arguments: the prepared set and the run folder."""
+"""Script of test_elastic.py: three Ray nodes on this machine (a head without CPUs, two workers), and an elastic
+training that loses one of them and gets one back. It continues until that has happened, at any speed of the machine; a
+resume with as many epochs as are done then ends it. Arguments: the prepared set and the run folder."""
 
 import sys
 from itertools import groupby

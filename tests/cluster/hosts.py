@@ -1,5 +1,6 @@
-"""Several hosts on one machine: network namespaces with an address each on one bridge, with processes, mounts, host name, /tmp and home folder of
-their own, each with an sshd; and an S3 server on the bridge's own address. What happens to real hosts can be done to them: kill, cut off, restart.
+"""Several hosts on one machine: network namespaces with an address each on one bridge, each with its own processes,
+mounts, host name, /tmp, home folder and sshd; and an S3 server on the address of the bridge. Tests kill, disconnect and
+restart them as real hosts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ hostname "$1"
 mount -t tmpfs tmpfs /home && mkdir /home/ubuntu && mount --bind "$2/home" /home/ubuntu
 mount --bind "$2/passwd" /etc/passwd
 mount --bind "$2/hosts" /etc/hosts
-# PyTorch asks for the names of addresses. No name server answers here, and none at once is like a network that has one: 10 s less a process group.
+# PyTorch looks up host names. With an empty resolv.conf the lookup fails at once, 10 s faster per process group.
 mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount -t tmpfs tmpfs /dev/shm
 mkdir -p /run/sshd
@@ -46,16 +47,17 @@ def missing() -> str:
     """Why this machine cannot be several hosts; empty where it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs Linux and root, for network namespaces"
-    wanted = [
+    missing_tools = [
         tool
         for tool in ("ip", "unshare", "ssh", "ssh-keygen", "rsync", "setpriv", "/usr/sbin/sshd")
         if not shutil.which(tool)
     ]
-    if wanted:
-        return f"needs {', '.join(wanted)} (apt-get install iproute2 util-linux openssh-client openssh-server rsync)"
+    if missing_tools:
+        packages = "iproute2 util-linux openssh-client openssh-server rsync"
+        return f"needs {', '.join(missing_tools)} (apt-get install {packages})"
     hidden = [path for path in (str(Path(__file__).resolve()), sys.prefix) if path.startswith("/tmp/")]
     if hidden:
-        return f"{hidden[0]} lies in /tmp, of which every host has its own"
+        return f"{hidden[0]} is in /tmp, and every host has another /tmp"
     probe = subprocess.run(["ip", "netns", "add", "anclf-probe"], capture_output=True, text=True, check=False)
     if probe.returncode:
         return f"network namespaces are not allowed here ({probe.stderr.strip()})"
@@ -223,7 +225,7 @@ class Hosts:
         )
         (home / ".aws" / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {S3}\n")
         (home / "animalclf-env").symlink_to(sys.prefix)
-        # Another name for root with another home: the Python of this machine may lie in root's home, which root alone may enter.
+        # Another name for root with another home: this machine's Python may be in root's home, which only root reads.
         (host.folder / "passwd").write_text(f"ubuntu:*:0:0::{HOME}:/bin/bash\n{Path('/etc/passwd').read_text()}")
         (host.folder / "hosts").write_text(f"127.0.0.1 localhost\n{host.address} {host.name}\n")
         (host.folder / "resolv.conf").write_text("")

@@ -1,4 +1,4 @@
-"""The Ray cluster of the cluster tests: `ray up` of examples/cluster-local.yaml on three hosts, jobs submitted to it, what it says of itself."""
+"""The Ray cluster of the cluster tests: `ray up` of examples/cluster-local.yaml on three hosts, its jobs and state."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ DATA, PREPARED = "s3://bucket/demo", "s3://bucket/prepared/a"
 TRAIN, VAL = 96, 24  # rows; asserted to be those of the prepared set in the first test
 
 
-# What a training on hosts of two shared cores needs to be small: the big CNN at its smallest input, one thread a worker.
+# A small training for hosts that share two cores: the big CNN at its smallest input, one thread per worker.
 SMALL = ["--set", "train.threads=1", "--set", "train.precision=fp32", "--set", "optim.schedule=constant", "--cpu"]
 ENDLESS = 10_000  # epochs of a training that goes on for as long as harm is done to it, on however fast a machine
 
@@ -78,7 +78,7 @@ def job(cluster):
     """One training on three workers, to which the next tests do one harm after the other. Its first epoch is done."""
     began = time.time()
     job = train(cluster, "runs/faults", ENDLESS)
-    note(f"submit to the first training step, pictures prepared: {job.wait_for('first step after') - began:.0f} s")
+    note(f"submit to the first training step, images prepared: {job.wait_for('first step after') - began:.0f} s")
     job.wait_for("| val ")
     return job
 
@@ -105,7 +105,8 @@ def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
     assert history[: len(before)] == before  # what was finished was not done again
     epoch = max(row.seconds for row in history)
     note(
-        f"host killed: workers again {restarted - died:.0f} s later, the lost epoch done {again - died:.0f} s later; the longest took {epoch:.0f} s"
+        f"host killed: workers again {restarted - died:.0f} s later, the lost epoch done {again - died:.0f} s later; "
+        f"the longest took {epoch:.0f} s"
     )
     note(f"the host joined again {joined:.0f} s after it was switched on")
 
@@ -152,8 +153,9 @@ def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_
         len(before) + 1,
     )  # the workers end some seconds after their driver, and may write what they just finished
     assert [row.workers for row in history] == [3] * three + [2] * (epochs - three)
-    # As a training that nobody disturbed: the comparison's trial of the same seed. An epoch begun again adds its gradients up in another order (DDP
-    # packs them anew after a process's first step), and early in training the last digit soon matters.
+    # Equal to an undisturbed training: the comparison's trial of the same seed. A repeated epoch sums its gradients in
+    # another order (DDP rebuilds its buckets after a process's first step), and early in training the last digit soon
+    # matters.
     whole = Run("s3://bucket/compared/trials/demo-s0").metrics()
     for name in ("train_loss", "val_loss", "lr"):
         values = [[row.to_dict()[name] for row in rows] for rows in (history[: len(whole)], whole)]

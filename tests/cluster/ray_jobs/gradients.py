@@ -1,4 +1,5 @@
-"""A job for the cluster tests: one step of the training loop on several hosts, and the same step in one process, must move the weights alike."""
+"""A job for the cluster tests: one step of the training loop on several hosts must change the weights as the same step
+in one process."""
 
 import numpy as np
 import ray
@@ -11,11 +12,11 @@ from animalclf.config import Config, Optim, Train
 from animalclf.training import loop
 from animalclf.training.distributed import RankContext
 
-ROWS = 35  # no multiple of 2 or 3: the shares are uneven
+ROWS = 35  # no multiple of 2 or 3: the parts are uneven
 
 
 class Net(nn.Module):
-    """Without BatchNorm and dropout, whose statistics are those of a rank's own share."""
+    """Without BatchNorm and dropout, whose statistics are those of a rank's own rows."""
 
     def __init__(self, dtype):
         super().__init__()
@@ -41,20 +42,20 @@ def worker(settings):
     rank, world = context.get_world_rank(), context.get_world_size()
     generator = np.random.default_rng(0)
     image, label = generator.integers(0, 256, (ROWS, 16, 16, 3), np.uint8), generator.integers(0, 5, ROWS)
-    mine = np.array_split(np.arange(ROWS), world)[rank]
+    own_rows = np.array_split(np.arange(ROWS), world)[rank]
     for dtype in (torch.float64, torch.float32):
         torch.manual_seed(0)
         network = Net(dtype)
         start = [parameter.detach().clone() for parameter in network.parameters()]
         torch.manual_seed(0)
         whole = step(Net(dtype), {"image": image, "label": label, "index": np.arange(ROWS)}, RankContext())
-        shared = {"image": image[mine], "label": label[mine], "index": mine}
+        shared = {"image": image[own_rows], "label": label[own_rows], "index": own_rows}
         parts = step(nn.parallel.DistributedDataParallel(network), shared, RankContext(rank, world))
         for before, one, several in zip(start, whole, parts, strict=True):
             alone, together = before - one, before - several
             assert alone.abs().max() > 1e-3
             if dtype == torch.float64:
-                # Sums in another order differ in the last bits of 53; in the 24 of single precision, the gradients are the same to the bit.
+                # The order of the sums changes the last of 53 bits; in single precision the gradients are equal.
                 assert torch.equal(alone.float(), together.float()), (alone - together).abs().max()
             else:
                 assert torch.allclose(alone, together, rtol=1e-4, atol=1e-6), (alone - together).abs().max()
