@@ -72,9 +72,18 @@ def animalclf_arguments(words: list[str]) -> list[str] | None:
     return arguments[1:] if is_job else arguments
 
 
+def help_examples() -> list[list[str]]:
+    """The examples of the commands' help, which docs/cli.md shows, without the remarks after them."""
+    lines = "".join(source for _, source in blocks(ROOT / "docs" / "cli.md", "text")).splitlines()
+    commands = [re.split(r"\s{3,}", line.strip())[0] for line in lines]
+    return [shlex.split(command) for command in commands if command.startswith("animalclf ")]
+
+
 ALL_COMMANDS = [(document.name, words) for document in DOCUMENTS for words in commands(document)]
 ANIMALCLF_COMMANDS = [
-    (document, arguments) for document, words in ALL_COMMANDS if (arguments := animalclf_arguments(words))
+    (document, arguments)
+    for document, words in [*ALL_COMMANDS, *(("cli.md", words) for words in help_examples())]
+    if (arguments := animalclf_arguments(words))
 ]
 OTHER_COMMANDS = [
     (document, words)
@@ -92,12 +101,12 @@ def shortened(value: str | list[str]) -> str:
 def test_a_command_parses_and_its_recipes_and_keys_exist(document, arguments):
     parsed = vars(cli.parser().parse_args(arguments))
     sets = configuration.parse_sets(parsed.get("set") or ())
-    if arguments[0] == "compare":
-        file = str(ROOT / parsed["file"]) if parsed["file"] else ""
+    file, recipe = parsed.get("file") or "", parsed.get("recipe")
+    if arguments[0] == "compare" and (not file or (ROOT / file).exists()):
         flags = {name: parsed[name] for name in ("recipes", "seeds", "grid", "search", "samples", "schedule")}
-        assert spec_of(file, overrides=sets, **flags).trials
-    elif isinstance(parsed.get("recipe"), str):
-        configuration.load(parsed["recipe"] if parsed["recipe"] != "NAME" else "demo", sets)
+        assert spec_of(str(ROOT / file) if file else "", overrides=sets, **flags).trials
+    elif recipe and "/" not in recipe:
+        configuration.load(recipe, sets)
 
 
 @pytest.mark.parametrize(("document", "words"), OTHER_COMMANDS, ids=shortened)
@@ -193,6 +202,16 @@ def test_links_work(document):
         if anchor:
             headings = re.findall(r"^#+ (.*)$", prose(target), re.M)
             assert anchor in map(slug, headings), f"{document.name}: {link}"
+
+
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS} - {ROOT / "CHANGELOG.md"}), ids=name_of)
+def test_named_files_exist(document):
+    folders = "animalclf|benchmarks|docs|examples|ray_jobs|tests"
+    files = re.findall(rf"`((?:{folders})/[\w/.*-]*|test_\w+\.py|\w+\.yaml)`", document.read_text(encoding="utf-8"))
+    written_by_runs = {"config.yaml", "comparison.yaml"}
+    known = [ROOT, ROOT / "tests", ROOT / "animalclf" / "data" / "augment" / "operations"]
+    missing = [file for file in files if not any(any(folder.glob(file)) for folder in known)]
+    assert set(missing) <= written_by_runs
 
 
 def statements(document: Path) -> Iterator[str]:
