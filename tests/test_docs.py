@@ -214,6 +214,12 @@ def test_named_files_exist(document):
     assert set(missing) <= written_by_runs
 
 
+def test_the_map_names_every_package():
+    (_, packages), *_ = blocks(ROOT / "CONTRIBUTING.md", "text")
+    modules = [path.stem for path in (ROOT / "animalclf").iterdir() if path.stem[0] != "_"]
+    assert [name for name in modules if not re.search(rf"\b{name}\b", packages)] == []
+
+
 def statements(document: Path) -> Iterator[str]:
     """The sentences and table rows of a document with at least ten words."""
     for paragraph in re.split(r"\n\s*\n|\n(?=[|-])", prose(document)):
