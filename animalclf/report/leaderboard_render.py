@@ -62,17 +62,17 @@ def to_json(board: Leaderboard) -> str:
 
 
 def to_csv(board: Leaderboard) -> str:
-    """One line a row; mean, std, low and high of a metric in columns of their own, empty for None."""
-    lists, texts = (*(metric.key for metric in headline_metrics()), "best_epoch"), ("recipe", "kind")
-    plain = ("images_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
-    parts = ("mean", "std", "low", "high")
+    """One line a row. Mean, std, low and high of each metric are separate columns, empty for None."""
+    texts = ("recipe", "kind")
+    numbers = ("images_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
+    spreads, parts = [*(metric.key for metric in headline_metrics()), "best_epoch"], ("mean", "std", "low", "high")
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow([*texts, "seeds", *(f"{name}_{part}" for name in lists for part in parts), *plain, "runs"])
+    writer.writerow([*texts, "seeds", *(f"{name}_{part}" for name in spreads for part in parts), *numbers, "runs"])
     for row in (row.to_dict() for row in board.rows):
         seeds, runs = " ".join(map(str, row["seeds"])), " ".join(row["runs"])
-        metrics = [(row[name] or {}).get(part) for name in lists for part in parts]
-        writer.writerow([*(row[name] for name in texts), seeds, *metrics, *(row[name] for name in plain), runs])
+        values = [(row[name] or {}).get(part) for name in spreads for part in parts]
+        writer.writerow([*(row[name] for name in texts), seeds, *values, *(row[name] for name in numbers), runs])
     return sink.getvalue()
 
 
