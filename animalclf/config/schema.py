@@ -324,6 +324,12 @@ class Train:
     """Gradient-accumulation steps: each worker computes its part of a batch in this many pieces. Raise it when memory
     runs out; the gradient stays the same (except through BatchNorm)."""
 
+    heads: Texts = ()
+    """Heads fitted to convergence on the features of a frozen base, in one epoch, instead of training one by gradient
+    steps: logistic, lda, kernel_ridge; of several the mean of the log-probabilities. Their regularisation and a
+    temperature come from cross-validation within the training images. A head for which the set is too large is left
+    out (kernel_ridge above 5,000 images)."""
+
     balance: Annotated[Literal["none", "class_weights", "sampling"], BeforeValidator(_text)] = "none"
     """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws
     each class equally often. none: nothing; `predict --prior` can still correct for other class frequencies."""

@@ -37,7 +37,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         head.add_module("float32", Float32())  # in the head, because a head on cached features runs without `forward`
-        self.base, self.head = base, head
+        self.base: nn.Module = base
+        self.head: nn.Module = head
         self.input_size, self.classes = input_size, classes
         # NumPy's arithmetic: on the meta device, where a configuration is checked, PyTorch's imports its compiler.
         self.register_buffer(

@@ -10,6 +10,17 @@ from animalclf.rows.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
+class HeadRow(Row):
+    """A fitted head: chosen by the log loss of inner folds of the training images, without the validation images."""
+
+    kind: str
+    settings: dict[str, float]
+    temperature: float
+    log_loss: float
+    """Of the training images, each by a head that was fitted without its fold."""
+
+
+@dataclass(frozen=True)
 class EpochRow(Row):
     """One epoch of a training: a row of metrics.jsonl. Times are seconds of rank 0, counts are over all ranks."""
 
@@ -37,6 +48,8 @@ class EpochRow(Row):
     """None without a validation split."""
     val: dict[str, float] = field(default_factory=dict, metadata={"prefix": "val_"})
     """Validation metrics by name (`loss`, `accuracy`, ...); empty without a validation split."""
+    heads: list[HeadRow] | None = field(default=None, metadata={"row": HeadRow, **OMIT_NONE})
+    """Of a run with fitted heads, whose training loss and accuracy are those of the inner folds."""
     validate_seconds: float = 0.0
     seconds: float = 0.0
     """The whole epoch, with the checkpoint before it and, in the first epoch, the frozen features."""
@@ -89,6 +102,8 @@ class TrainingResult(Row):
     time: TimeSpent | None = field(default=None, metadata={"row": TimeSpent, **OMIT_NONE})
     wait_fraction: float = field(default=0.0, metadata={"old_keys": ["wait_share"]})
     """Fraction of the training passes spent waiting for data."""
+    heads: list[HeadRow] | None = field(default=None, metadata={"row": HeadRow, **OMIT_NONE})
+    """The fitted heads of a run that has some. In such a run the validation images choose nothing."""
     val: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
     """Evaluation of the best epoch on the validation split; None without one."""
     test: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})

@@ -14,7 +14,7 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.config.parsing import Tree
 from animalclf.errors import UserError
-from animalclf.models import build
+from animalclf.models import build, fitted_heads
 from animalclf.models.classifier import Classifier
 from animalclf.models.weights import load_state
 from animalclf.runs import Run
@@ -165,5 +165,7 @@ def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier
         configuration.from_dict(content["config"]), list(content["classes"]), content["epoch"], content["prior"]
     )
     model = build(info.config.model, len(info.classes), load_weights=False)
+    if info.config.train.heads:
+        model.head = fitted_heads.module_from(content["model"])
     load_state(model, content["model"], url)
     return model.to(device).eval(), info

@@ -116,7 +116,12 @@ def results_table(result: TrainingResult) -> Table:
     for split, evaluation in (("val", result.val), ("test", result.test)):
         for line in metric_lines(evaluation, headline=True) if evaluation else []:
             table.add_row(f"{split} {line.title}", line.text)
-    table.add_row("best epoch", f"{result.best_epoch} of {result.epochs}")
+    for head in result.heads or ():
+        settings = ", ".join(f"{name} {value:g}" for name, value in head.settings.items())
+        chosen = "chosen within the training images"
+        table.add_row(head.kind.replace("_", " "), f"{settings}, temperature {head.temperature:.2f}: {chosen}")
+    if not result.heads:
+        table.add_row("best epoch", f"{result.best_epoch} of {result.epochs}")
     table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
     speed = f"{result.images_per_s:,.0f} images/s, {result.wait_fraction:.1%} waiting for data"
     table.add_row("all epochs", f"{duration(result.seconds)}, {speed}")

@@ -82,6 +82,7 @@ def _result(
         images_per_s=float(np.median([row.images_per_s for row in history])),
         time=TimeSpent(**spent),
         wait_fraction=sum(row.wait_fraction * row.train_seconds for row in history) / train_seconds,
+        heads=history[-1].heads,
         val=evaluations.get("val"),
         test=evaluations.get("test"),
         metrics=main_metrics(evaluations[main_split]) if main_split else {},

@@ -71,9 +71,11 @@ def _check_model(config: Config, classes: int) -> None:
     import torch
 
     from animalclf.models import build
+    from animalclf.training.fitted_heads import check_heads
 
     with torch.device("meta"):
-        build(config.model, classes, load_weights=False)
+        model = build(config.model, classes, load_weights=False)
+    check_heads(config, model)
 
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> Placement:

@@ -25,6 +25,7 @@ from animalclf.training import checkpoint, loop, step_graphs
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, average_statistics, on_all_ranks
 from animalclf.training.final_eval import finish
+from animalclf.training.fitted_heads import fit_heads
 from animalclf.training.frozen_features import FeatureLoader, feature_loader
 from animalclf.training.loop import Clock, TrainMetrics, TrainPass
 from animalclf.training.mixup import mix_batch
@@ -167,7 +168,10 @@ def _epoch(
     started = time.perf_counter()
     # Of dropout: a resume draws the same numbers.
     torch.manual_seed(hash((context.config.seed, epoch, context.ranks.rank)) & 0x7FFFFFFF)
-    metrics, clock = _train(context, state, trainee, epoch, profiler_step)
+    fitting = (
+        fit_heads(context, state.model, trainee.features) if trainee.features and context.config.train.heads else None
+    )
+    metrics, clock = fitting[:2] if fitting else _train(context, state, trainee, epoch, profiler_step)
     average_statistics(state.model)
     if state.average:
         state.average.apply(state.model)
@@ -178,7 +182,7 @@ def _epoch(
     optim, steps = context.config.optim, context.plan.steps("train")
     return EpochRow(
         epoch=epoch + 1,
-        lr=learning_rate(optim, (epoch + 1) * steps - 1, steps, context.config.train.epochs),
+        lr=0.0 if fitting else learning_rate(optim, (epoch + 1) * steps - 1, steps, context.config.train.epochs),
         train_loss=metrics.loss,
         train_accuracy=metrics.accuracy,
         train_rows=metrics.rows,
@@ -193,6 +197,7 @@ def _epoch(
         step_seconds=clock.total - clock.wait - clock.copy,
         val_rows=val_rows or None,
         val=val,
+        heads=fitting.heads if fitting else None,
         validate_seconds=ended - trained,
         seconds=ended - started,
     )
@@ -232,7 +237,7 @@ def _validate(context: TrainContext, state: TrainState, trainee: Trainee, epoch:
     """The metrics of the validation split by name."""
     state.model.eval()
     confusion, loss = loop.validate(
-        trainee.network,
+        state.model.head if trainee.features else trainee.network,
         trainee.loader.batches("val", epoch),
         len(context.classes),
         device=context.ranks.device,

@@ -12,7 +12,7 @@ from torch import nn
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.metrics import METRICS
-from animalclf.models import build
+from animalclf.models import build, fitted_heads
 from animalclf.models.classifier import Classifier
 from animalclf.models.weights import load_state
 from animalclf.rows import EpochEnd, EpochRow
@@ -21,6 +21,7 @@ from animalclf.training import checkpoint
 from animalclf.training.checkpoint import BestCheckpoint, LastCheckpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
+from animalclf.training.fitted_heads import check_heads
 from animalclf.training.optim import AverageState, WeightAverage, make_optimizer, portable_state
 from animalclf.training.tensorboard import write_events
 
@@ -45,14 +46,18 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
         last = checkpoint.load(run.checkpoint("last"), ranks.device)
     torch.manual_seed(config.seed)  # every rank initialises alike
     model = build(config.model, classes, load_weights=last is None).to(ranks.device)
+    check_heads(config, model)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if last:
         if frozen := _frozen_names(model) - last["model"].keys():
             best: BestCheckpoint = checkpoint.load(run.checkpoint("best"), ranks.device)
             last["model"] |= {name: best["model"][name] for name in frozen if name in best["model"]}
-        load_state(model, last["model"], run.checkpoint("last"))
+        if not config.train.heads:
+            load_state(model, last["model"], run.checkpoint("last"))
     optimizer = make_optimizer(model.parameters(), config.optim)
+    if last and config.train.heads:
+        model.head = fitted_heads.module_from(last["model"])
     average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
     if last:
         optimizer.load_state_dict(last["optimizer"])

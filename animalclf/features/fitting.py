@@ -1,0 +1,95 @@
+"""Fitting a head: settings and temperature chosen by cross-validation within the training images. Plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from animalclf.features.heads import HEADS, HeadKind, Settings, Tensors, TrainingSet
+
+TEMPERATURES = (0.05, 20.0)
+ABSENT = -30.0  # logit of a class without images in the training part of a fold
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A head that is fitted on all training images, and what cross-validation says of it."""
+
+    kind: str
+    settings: Settings
+    temperature: float
+    tensors: Tensors
+    log_probabilities: np.ndarray
+    """Out of fold, float (N, C)."""
+    log_loss: float
+    """Weighted mean out of fold, at this temperature."""
+
+
+def fit_head(kind: str, training: TrainingSet, folds: np.ndarray) -> FittedHead:
+    """The head `kind` with the settings and temperature of the lowest log loss over the inner `folds`, int64 (N,)."""
+    head = HEADS.get(kind)
+    logits, scored = out_of_fold_logits(head, training, folds)
+    labels, weights = training.labels[scored], training.weights[scored]
+    temperatures = [fit_temperature(each[scored], labels, weights) for each in logits]
+    losses = [
+        mean_log_loss(log_softmax(each[scored] / temperature, axis=1), labels, weights)
+        for each, temperature in zip(logits, temperatures, strict=True)
+    ]
+    best = int(np.argmin(losses))
+    temperature = temperatures[best]
+    return FittedHead(
+        kind=kind,
+        settings=head.candidates[best],
+        temperature=temperature,
+        tensors=head.fit(training, head.candidates[best]),
+        log_probabilities=log_softmax(logits[best] / temperature, axis=1),
+        log_loss=losses[best],
+    )
+
+
+def out_of_fold_logits(head: HeadKind, training: TrainingSet, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits float (candidates, N, C) of each image by the heads that are fitted on the other folds; and whether its
+    class occurs in these, bool (N,)."""
+    logits = np.full((len(head.candidates), len(training.labels), training.classes), ABSENT)
+    scored = np.zeros(len(training.labels), bool)
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        present, labels = np.unique(training.labels[~held_out], return_inverse=True)
+        scored[held_out] = np.isin(training.labels[held_out], present)
+        if len(present) < 2:
+            scored[held_out] = False
+            continue
+        weights = training.weights[~held_out]
+        part = TrainingSet(training.features[~held_out], labels, weights / weights.mean(), len(present))
+        candidates, rows = np.arange(len(logits)), np.flatnonzero(held_out)
+        logits[np.ix_(candidates, rows, present)] = head.logits(part, training.features[held_out])
+    return logits, scored
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """The temperature with the lowest sum of the weighted log losses and its own squared logarithm, which bounds it where every image is classified correctly."""
+
+    def objective(log_temperature: float) -> float:
+        log_probabilities = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return float(-weights @ log_probabilities[np.arange(len(labels)), labels]) + log_temperature**2
+
+    if not len(labels):
+        return 1.0
+    result = minimize_scalar(objective, bounds=tuple(np.log(TEMPERATURES)), method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(result.x))
+
+
+def mean_log_loss(log_probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted mean of -log p of the labels; 0 without images."""
+    if not len(labels):
+        return 0.0
+    return float(-weights @ log_probabilities[np.arange(len(labels)), labels] / weights.sum())
+
+
+def mean_of_heads(heads: Sequence[np.ndarray]) -> np.ndarray:
+    """Log-probabilities float (N, C) of the mean of the heads' log-probabilities, each (N, C)."""
+    return log_softmax(np.mean(heads, axis=0), axis=1)

@@ -1,0 +1,95 @@
+"""Heads fitted on the features of a frozen base (`train.heads`): the training of such a run, in a single epoch."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from animalclf.config import Config
+from animalclf.data.augment import is_identity
+from animalclf.errors import UserError
+from animalclf.features.fitting import FittedHead, fit_head, mean_log_loss, mean_of_heads
+from animalclf.features.folds import deal_folds
+from animalclf.features.heads import HEADS, TrainingSet
+from animalclf.models.classifier import Classifier
+from animalclf.models.fitted_heads import module_of
+from animalclf.rows import HeadRow
+from animalclf.training.context import TrainContext
+from animalclf.training.distributed import all_gather, on_all_ranks
+from animalclf.training.frozen_features import FeatureLoader
+from animalclf.training.loop import Clock, TrainMetrics
+
+INNER_FOLDS = 4
+
+
+class Fitting(NamedTuple):
+    """Metrics of the training images out of fold, the time, and the heads."""
+
+    metrics: TrainMetrics
+    clock: Clock
+    heads: list[HeadRow]
+
+
+def check_heads(config: Config, model: Classifier) -> None:
+    """Raise UserError for an unknown head, and for settings under which the features of an image change."""
+    for kind in config.train.heads:
+        HEADS.get(kind)
+    if not config.train.heads:
+        return
+    if not (model.frozen_features and is_identity(config.augment)):
+        raise UserError(
+            f"train.heads={','.join(config.train.heads)}: needs features that do not change; set model.trainable=head "
+            "and no augmentation, as the recipe quick does"
+        )
+    for key, value, needed in (("train.epochs", config.train.epochs, 1), ("optim.ema", config.optim.ema, 0)):
+        if value != needed:
+            raise UserError(f"train.heads: heads are fitted once, not in steps; set {key}={needed}, not {value:g}")
+
+
+def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader) -> Fitting:
+    """Fit the heads of `train.heads` on the features of the training images; they become the head of `model`."""
+    started = time.perf_counter()
+    rows, plan = context.plan.rows["train"], context.plan
+    inputs = features.features[features.position[rows]].reshape(len(rows), -1).astype(np.float64)
+    present, labels = np.unique(plan.labels[rows], return_inverse=True)
+    if len(present) < 2:
+        raise UserError("train.heads: the training images are all of one class; a classifier needs at least two")
+    training = TrainingSet(inputs, labels, _weights(labels, context.config.train.balance), len(present))
+    fitted = on_all_ranks(lambda: None if context.ranks.rank else _fit(context, training, rows))
+    heads: list[FittedHead] = all_gather(fitted)[0]
+    model.head = module_of(heads, present, model.classes).to(context.ranks.device)
+    log_probabilities = mean_of_heads([head.log_probabilities for head in heads])
+    metrics = TrainMetrics(
+        loss=mean_log_loss(log_probabilities, labels, training.weights),
+        accuracy=float((log_probabilities.argmax(1) == labels).mean()),
+        rows=len(rows),
+    )
+    listed = [HeadRow(head.kind, dict(head.settings), head.temperature, head.log_loss) for head in heads]
+    return Fitting(metrics, Clock(total=time.perf_counter() - started, images=len(rows)), listed)
+
+
+def _fit(context: TrainContext, training: TrainingSet, rows: np.ndarray) -> list[FittedHead]:
+    kinds, images = context.config.train.heads, len(rows)
+    usable = [kind for kind in kinds if HEADS.get(kind).fits(images, training.classes)]
+    if not usable:
+        raise UserError(
+            f"train.heads={','.join(kinds)}: {images:,} training images of {training.classes} classes are too many for "
+            "it; add lda"
+        )
+    manifest = context.prepared.manifest
+    groups = manifest["group"].to_numpy(np.int64)[rows] if "group" in manifest else rows
+    folds = deal_folds(training.labels, groups, INNER_FOLDS, context.config.seed)
+    with threadpool_limits(torch.get_num_threads()):  # Ray sets OMP_NUM_THREADS=1
+        return [fit_head(kind, training, folds) for kind in usable]
+
+
+def _weights(labels: np.ndarray, balance: str) -> np.ndarray:
+    """Weights of the images, float (N,), with a mean of 1: equal, or (any balancing) each class with the same sum."""
+    if balance == "none":
+        return np.ones(len(labels))
+    counts = np.bincount(labels)
+    return len(labels) / (len(counts) * counts[labels])
