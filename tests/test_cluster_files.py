@@ -106,11 +106,8 @@ def test_aws_machines_are_cheap_and_closed_by_default():
 def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypatch):
     """At the start the head is alone, with no CPU and no GPU; what may come decides what is refused."""
     config = read("cluster.yaml")
-    sizes = {
-        "head": {"CPU": 0},
-        "gpu_worker": {"CPU": 4, "GPU": 1},
-        "cpu_worker": {"CPU": 8},
-    }  # `ray up` fills them in, from what AWS says
+    # `ray up` fills in the resources of each instance type.
+    sizes = {"head": {"CPU": 0}, "gpu_worker": {"CPU": 4, "GPU": 1}, "cpu_worker": {"CPU": 8}}
     for name, resources in sizes.items():
         config["available_node_types"][name]["resources"] = resources
     assert (config["max_workers"], cluster.full_size_resources(config)) == (4, {"CPU": 2 * 8 + 2 * 4, "GPU": 4})

@@ -16,9 +16,8 @@ from animalclf.errors import UserError
 from animalclf.models import MODELS
 from animalclf.tuning.spec import build_spec
 
-RECORDED = (
-    Path(__file__).parent / "golden" / "recipes"
-)  # each recipe as the configuration of the first release writes it
+# Each recipe as the first release wrote it.
+RECORDED = Path(__file__).parent / "golden" / "recipes"
 STALE = "is stale: run `python -m animalclf.config.reference` and commit what it writes"
 
 

@@ -70,10 +70,8 @@ def test_a_vote_as_probabilities_names_its_winner():
 
 def test_the_ranking_is_by_balanced_accuracy():
     labels = np.array([0] * 8 + [1, 2])
-    blind, fair = (
-        onehot(np.zeros(10, int)),
-        onehot([0, 0, 0, 0, 0, 1, 1, 2, 1, 2]),
-    )  # 0.8 accurate but 1/3 balanced; 0.7 and 0.875
+    blind = onehot(np.zeros(10, int))  # accuracy 0.8, balanced accuracy 1/3
+    fair = onehot([0, 0, 0, 0, 0, 1, 1, 2, 1, 2])  # accuracy 0.7, balanced accuracy 0.875
     assert mixing.fit("vote", np.stack([blind, fair]), labels).ranking.tolist() == [1, 0]
     assert mixing.fit("vote", np.stack([fair, fair]), labels).ranking.tolist() == [0, 1]
 
@@ -188,9 +186,8 @@ def test_an_ensemble_is_evaluated_and_written_like_a_model(members, tmp_path):
         ]
     )
     named = Run(vote.run).predictions("val")["predicted"]
-    assert (
-        named != np.array(CLASSES)[mixing.majority_vote(votes)]
-    ).mean() < 0.02  # the ranking of the two equals may differ between the folds
+    # The ranking of the two equal members may differ between the folds.
+    assert (named != np.array(CLASSES)[mixing.majority_vote(votes)]).mean() < 0.02
     board = leaderboard(members, results)
     assert len(board.rows) == 4 and {row.recipe for row in board.rows} >= {"ensemble vote", "ensemble mean"}
 

@@ -133,9 +133,8 @@ def test_a_class_without_training_images_cannot_be_corrected_for():
 def test_class_priors_are_estimated_from_the_probabilities():
     generator = np.random.default_rng(0)
     labels = generator.choice(3, 4000, p=[0.1, 0.2, 0.7])
-    seen = (
-        generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]
-    )  # class c adds 2 to measurement c, so that log p(x|c) = 2 x_c + const
+    # Class c adds 2 to measurement c, so that log p(x|c) = 2 x_c + const.
+    seen = generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]
     trained = np.array([0.6, 0.3, 0.1])
     probabilities = np.exp(2 * seen) * trained
     probabilities /= probabilities.sum(1, keepdims=True)

@@ -15,9 +15,8 @@ CONFUSION = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
 def test_metrics_of_a_confusion_matrix_by_hand():
     values = from_confusion(CONFUSION)
     assert values["accuracy"] == pytest.approx(11 / 14)
-    assert values["balanced_accuracy"] == pytest.approx(
-        (0.8 + 0.75) / 2
-    )  # the class that does not occur does not count
+    # A class without images does not count.
+    assert values["balanced_accuracy"] == pytest.approx((0.8 + 0.75) / 2)
     assert values["macro_f1"] == pytest.approx((16 / 19 + 6 / 9) / 2)
     table = per_class(Counts.of(CONFUSION))
     assert table.precision == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]

@@ -206,9 +206,8 @@ def test_frozen_layers_stay_as_they_are():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model(torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)).sum().backward()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed and all(
-        "layer4" in name for name in changed
-    )  # BatchNorm statistics of the part that trains, and no other
+    # Only the BatchNorm statistics of the trainable layers change.
+    assert changed and all("layer4" in name for name in changed)
     assert not model.frozen_features
     assert build(Model(name="resnet18", input_size=64, trainable=("head",)), 3).frozen_features
 

@@ -161,9 +161,8 @@ def test_a_training_stopped_from_another_thread_frees_its_resources(tmp_path, ra
     switch, stopped_at = Switch(), []
 
     def show(event):
-        if (
-            getattr(event, "epoch", 0) == 2 and not stopped_at
-        ):  # within an epoch of two ranks, which wait for each other at every step
+        # In the middle of an epoch of two ranks, which wait for each other at every step.
+        if getattr(event, "epoch", 0) == 2 and not stopped_at:
             stopped_at.append(time.monotonic())
             threading.Thread(target=switch.stop).start()
 

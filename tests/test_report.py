@@ -46,18 +46,8 @@ SECTIONS_OF_A_COMPARISON = {
     "throughput",
     "top_losses",
 }
-ANIMALS = [
-    "cane",
-    "cavallo",
-    "elefante",
-    "farfalla",
-    "gallina",
-    "gatto",
-    "mucca",
-    "pecora",
-    "ragno",
-    "scoiattolo",
-]  # of the reference notebook
+# The classes of the reference notebook.
+ANIMALS = ["cane", "cavallo", "elefante", "farfalla", "gallina", "gatto", "mucca", "pecora", "ragno", "scoiattolo"]
 FLOWERS = ["daisy", "dandelion", "iris", "lily", "lotus", "orchid", "poppy", "rose", "sunflower", "tulip"]
 FAILED = TrialEntry(slug="resnet18-s0", name="resnet18", seed=0, run="", state="failed", reason="no <weights>")
 ODD_NAMES = ["<b>ape</b>", 'bée & "wasp"', "牛"]

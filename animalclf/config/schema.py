@@ -29,10 +29,11 @@ from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.metrics import epoch_metrics
 
+# Old name -> current name.
 RENAMED = {
     "data.near_copies": "data.near_duplicates",
     "data.max_bad": "data.max_unreadable",
-}  # old name -> present name
+}
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 

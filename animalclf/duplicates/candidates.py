@@ -33,10 +33,8 @@ CENTRE_BLOCK = 128  # cell centres compared with all parts of a tile at a time
 _EDGES = ((0.075, 0.925), (0.0, 1.0), (0.0, 0.85), (0.15, 1.0))
 PARTS = np.array([(*rows, *columns) for rows in _EDGES for columns in _EDGES], np.float32)
 WHOLE, MIDDLE = 5, 0  # indices in PARTS
-ROTATED = (
-    MIDDLE,
-    WHOLE,
-)  # the parts that are also compared rotated by 90 degrees; with all parts the search would take twice the time
+# The parts that are also compared rotated by 90 degrees; with all parts the search would take twice the time.
+ROTATED = (MIDDLE, WHOLE)
 QUERIES = [*range(len(PARTS)), *ROTATED]
 
 # A mirroring is a number of two bits: 1 across, 2 down. MIRRORINGS: the signs of the frequencies for each, float32 (4,
@@ -57,9 +55,8 @@ def spectra(
     uniform, so that it is similar to nothing."""
     wave = np.arange(FREQUENCIES)
     norm = np.where(wave > 0, np.sqrt(2), 1)
-    weight = (np.outer(norm, norm) * np.sqrt(np.hypot(wave[:, None], wave))).astype(
-        np.float32
-    )  # higher waves are weaker
+    # Natural images have weaker high frequencies.
+    weight = (np.outer(norm, norm) * np.sqrt(np.hypot(wave[:, None], wave))).astype(np.float32)
     out = np.empty((len(signatures), len(rows) * len(columns), FREQUENCIES**2), np.float32)
     down, across = (np.concatenate([_cosines(*edge) for edge in edges]) for edges in (rows, columns))
     for start in range(0, len(signatures), TILE):

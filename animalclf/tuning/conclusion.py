@@ -53,8 +53,8 @@ def conclude(
 
 
 def check_prediction(images: str | None, prior: str, sample_submission: str | None, config: Data) -> None:
-    """Raise UserError before the trainings where `conclude` could not predict the unlabelled `images` after them: images
-    that are not there, a wrong prior, a sample submission with other ids."""
+    """Raise UserError, before any training, if `conclude` could not predict the unlabelled `images`: missing images, a
+    wrong prior, a sample submission with other ids."""
     prior_shift.check_syntax(prior)
     if images:
         source = sources.find(images, config, labelled=False)

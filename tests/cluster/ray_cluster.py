@@ -24,9 +24,8 @@ NOTES: list[str] = []  # what was measured; shown at the end
 
 def note(text: str) -> None:
     NOTES.append(text)
-    with open(
-        os.environ.get("ANIMALCLF_CLUSTER_NOTES", os.devnull), "a", encoding="utf-8"
-    ) as file:  # kept also where the tests are stopped
+    path = os.environ.get("ANIMALCLF_CLUSTER_NOTES", os.devnull)
+    with open(path, "a", encoding="utf-8") as file:  # survives an interruption of the tests
         file.write(f"{text}\n")
 
 

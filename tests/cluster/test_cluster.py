@@ -148,10 +148,8 @@ def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_
     history = check("runs/faults", epochs)
     assert history[: len(resumed)] == resumed
     three = [row.workers for row in history].count(3)
-    assert three in (
-        len(before),
-        len(before) + 1,
-    )  # the workers end some seconds after their driver, and may write what they just finished
+    # The workers end some seconds after their driver, and may write the epoch that they just finished.
+    assert three in (len(before), len(before) + 1)
     assert [row.workers for row in history] == [3] * three + [2] * (epochs - three)
     # Equal to an undisturbed training: the comparison's trial of the same seed. A repeated epoch sums its gradients in
     # another order (DDP rebuilds its buckets after a process's first step), and early in training the last digit soon
