@@ -155,10 +155,14 @@ def train(
     `workers`: training workers (0: one for each GPU, or one on CPUs), or "2:8" for an elastic number. `cpu`: train on
     CPUs although there are GPUs. `resume`: continue the run in `out` after its last finished epoch, also after an
     interrupt. `local`: train in this process, without Ray Train. `profile`: write a trace of a few steps.
+
+    Unreadable images, images under two classes and other problems of the data are printed before the first epoch, and
+    listed in `.problems` of the result.
     """
     from dataclasses import replace
 
     from animalclf import config as configuration
+    from animalclf.prepare.problems import show_problems
     from animalclf.rows import StartupEvent
     from animalclf.training import checks, launch, mlflow_log
     from animalclf.training.display import TrainingDisplay
@@ -178,11 +182,12 @@ def train(
     try:
         with TrainingDisplay(config.train.epochs) as display:
             display.show(StartupEvent("images"))
+            problems = show_problems(images)
             result = launch.start_training(config, images, run, number, cpu, local, display.show)
     finally:
         run.unlock()
     mlflow_log.log_run(run)
-    return replace(result, startup=display.startup())
+    return replace(result, startup=display.startup(), problems=problems)
 
 
 @_public
@@ -222,8 +227,10 @@ def compare(
     `predict`: unlabelled images for which the ensembles write submissions; `prior` and `sample_submission` as for
     `predict`.
 
-    A trial that fails is listed in `.failed` of the result; the others continue.
+    A trial that fails is listed in `.failed` of the result; the others continue. `.problems`: see `train`.
     """
+    from dataclasses import replace
+
     from rich.text import Text
 
     from animalclf.tuning.compare import compare as run_trials
@@ -255,7 +262,8 @@ def compare(
         if trial.state == "failed":
             text = f" {trial.name}, seed {trial.seed}: {trial.reason}"
             console.print(Text.assemble(("failed:", "bold red"), text), soft_wrap=True)
-    return conclude(summary.trials, folder, predict=to_predict, prior=prior, sample_submission=sample)
+    result = conclude(summary.trials, folder, predict=to_predict, prior=prior, sample_submission=sample)
+    return replace(result, problems=summary.problems)
 
 
 @_public

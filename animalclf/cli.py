@@ -16,27 +16,24 @@ import psutil
 from animalclf import cluster
 from animalclf.commands import command_modules
 from animalclf.commands.common import Answer
-from animalclf.errors import UserError
+from animalclf.errors import ExitCode, UserError
 from animalclf.utils import caller
 from animalclf.utils.console import console, show_line
 
-INTERRUPTED = 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit code 0 only on full success, 2 for what the user can fix, 3 where the work is done but some
-    images could not be read, 130 after Ctrl-C."""
+    """Run one command. Returns an ExitCode."""
     arguments = parser().parse_args(argv)
     try:
         with caller.set_caller():
             answer: Answer = arguments.handler(arguments)
     except UserError as error:
         _show_error(str(error))
-        return 2
+        return ExitCode.USER_ERROR
     except KeyboardInterrupt:
         show_line("stopped by Ctrl-C; no partial results are left")
         show_line("continue a training or comparison with the same command and --resume")
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     finally:
         cluster.leave_ray()
     if arguments.json:
@@ -54,8 +51,8 @@ def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         code = main(argv)
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED:
+        code = ExitCode.INTERRUPTED
+    if code == ExitCode.INTERRUPTED:
         children = psutil.Process().children(recursive=True)
         try:
             atexit._run_exitfuncs()
@@ -65,7 +62,7 @@ def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
             for process in children:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            os._exit(INTERRUPTED)
+            os._exit(code)
     sys.exit(code)
 
 

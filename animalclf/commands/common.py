@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from animalclf import config as configuration
+from animalclf.errors import ExitCode
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
 
-UNREADABLE = 3  # exit code: the work is done, but some images could not be read
 DATA_HELP = (
     "class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, a CSV or Parquet table, or a prepared "
     "set; a local path or s3://"
@@ -28,10 +28,10 @@ PRIOR_HELP = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command returns: `content` is what --json prints."""
+    """What a command returns: `content` is what --json prints. `exit_code`: see errors.exit_code."""
 
     content: Mapping[str, object]
-    exit_code: int = 0
+    exit_code: int = ExitCode.SUCCESS
 
 
 def add_command(

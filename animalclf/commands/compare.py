@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from animalclf import api
 from animalclf.commands.common import (
     DATA_HELP,
-    UNREADABLE,
     Answer,
     add_command,
     call,
@@ -19,6 +18,7 @@ from animalclf.commands.common import (
     set_argument,
 )
 from animalclf.config import assignment
+from animalclf.errors import exit_code
 from animalclf.utils.console import console, show_line
 from animalclf.utils.text import parse_list
 
@@ -118,6 +118,7 @@ def show(result: ComparisonResult) -> Answer:
             show_line(f"submission of the {ensemble.name}: {ensemble.submission}")
     show_line(f"report: {result.report}")
     unreadable = any(ensemble.unreadable for ensemble in result.ensembles)
+    unreadable |= bool(result.problems and result.problems.unreadable)
     ranking = result.leaderboard.to_dict()
     content = {**result.to_dict(), "leaderboard": ranking["rows"], "pairs": ranking["pairs"]}
-    return Answer(content, 1 if result.failed else UNREADABLE if unreadable else 0)
+    return Answer(content, exit_code(failed=bool(result.failed), unreadable=unreadable))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from animalclf import api
 from animalclf.commands.common import (
-    UNREADABLE,
     Answer,
     add_command,
     call,
     prior_argument,
     sample_submission_argument,
 )
+from animalclf.errors import exit_code
 from animalclf.utils.console import console, show_line
 
 if TYPE_CHECKING:
@@ -73,4 +73,4 @@ def run(arguments: argparse.Namespace) -> Answer:
         "ensembles": [ensemble.to_dict() for ensemble in result.ensembles],
         "leaderboard": result.leaderboard.to_dict()["rows"],
     }
-    return Answer(content, UNREADABLE if unreadable else 0)
+    return Answer(content, exit_code(unreadable=unreadable))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from animalclf import api
 from animalclf.commands.common import Answer, add_command, call, prior_argument
+from animalclf.errors import exit_code
 from animalclf.utils.console import console
 
 if TYPE_CHECKING:
@@ -40,4 +41,4 @@ def run(arguments: argparse.Namespace) -> Answer:
     result = call(api.evaluate, arguments)
     for renderable in table(result):
         console.print(renderable)
-    return Answer(result.to_dict())
+    return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))

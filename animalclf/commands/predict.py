@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from animalclf import api
 from animalclf.commands.common import (
-    UNREADABLE,
     Answer,
     add_command,
     call,
     prior_argument,
     sample_submission_argument,
 )
+from animalclf.errors import exit_code
 from animalclf.utils.console import show_line
 
 if TYPE_CHECKING:
@@ -62,4 +62,4 @@ def run(arguments: argparse.Namespace) -> Answer:
     show_line(f"{speed}: {result.predictions}, {result.submission}")
     if result.ignored:
         show_line(f"skipped: {len(result.ignored):,} files without an image extension, such as {result.ignored[0]}")
-    return Answer(result.to_dict(), UNREADABLE if result.unreadable else 0)
+    return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))

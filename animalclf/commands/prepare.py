@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, UNREADABLE, Answer, add_command, call, recipe_arguments
+from animalclf.commands.common import DATA_HELP, Answer, add_command, call, recipe_arguments
+from animalclf.errors import exit_code
 from animalclf.utils.console import console
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Answer:
+    from animalclf.prepare.problems import find_problems
     from animalclf.prepare.summary import summary
 
     prepared = call(api.prepare, arguments)
-    console.print(summary(prepared))
-    return Answer({**prepared.info, "root": prepared.root}, UNREADABLE if prepared.info["bad"] else 0)
+    problems = find_problems(prepared)
+    console.print(summary(prepared, problems))
+    content = {**prepared.info, "root": prepared.root, "problems": problems.to_dict()}
+    return Answer(content, exit_code(unreadable=bool(problems.unreadable)))

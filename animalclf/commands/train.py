@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from animalclf import api
 from animalclf.commands.common import DATA_HELP, Answer, add_command, call, recipe_arguments
+from animalclf.errors import exit_code
 from animalclf.utils.console import console
 
 if TYPE_CHECKING:
@@ -58,4 +59,4 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     result = call(api.train, arguments)
     console.print(results_table(result))
-    return Answer(result.to_dict())
+    return Answer(result.to_dict(), exit_code(unreadable=bool(result.problems and result.problems.unreadable)))

@@ -22,6 +22,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from animalclf.data import jpeg
 
 MAX_PIXELS = 100_000_000
+SINGLE_COLOUR = "single colour"  # the note of an image whose pixels are all equal
 _JPEG, _PNG, _TIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
     "PNG": _PNG,
@@ -72,7 +73,7 @@ def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Deco
         if not image.size:
             raise UnreadableImage("no pixels")
         if _is_single_colour(image):
-            notes.append("single colour")
+            notes.append(SINGLE_COLOUR)
     extension = name.rpartition(".")[2]
     if _EXTENSIONS.get(extension.lower(), format_name) != format_name:
         notes.append(f"{format_name} named .{extension}")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -50,10 +50,12 @@ class UnreadableFile(TypedDict):
 
 
 class IgnoredFiles(TypedDict):
-    """The number of files that are no images, and some of their paths."""
+    """The number of files that are no images, some of their paths, and the number of each extension."""
 
     files: int
     examples: list[str]
+    suffixes: NotRequired[dict[str, int]]
+    """Not in sets of older versions."""
 
 
 class DatasetInfo(TypedDict, total=False):

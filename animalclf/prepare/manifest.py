@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import cv2
 import numpy as np
@@ -114,9 +116,19 @@ def describe(
             {"path": path, "reason": reason}
             for path, reason in zip(unreadable["path"], unreadable["status"], strict=True)
         ],
-        "ignored": {"files": len(source.ignored), "examples": source.ignored[:MAX_LISTED]},
+        "ignored": {
+            "files": len(source.ignored),
+            "examples": source.ignored[:MAX_LISTED],
+            "suffixes": suffix_counts(source.ignored),
+        },
         "versions": {"opencv": cv2.__version__, "pillow": PIL.__version__, "numpy": np.__version__},
     }
+
+
+def suffix_counts(paths: Iterable[str]) -> dict[str, int]:
+    """The number of files by their extension in lower case, the most frequent first."""
+    suffixes = (os.path.splitext(path)[1].lower() or "without extension" for path in paths)
+    return dict(Counter(suffixes).most_common())
 
 
 def _count_duplicates(manifest: pd.DataFrame) -> DuplicateCounts:

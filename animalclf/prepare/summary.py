@@ -10,61 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from animalclf import config as configuration
-from animalclf.data.prepared_set import INFO, MANIFEST, Prepared
-from animalclf.prepare.manifest import MAX_LISTED, contradictory_groups
+from animalclf.data.prepared_set import Prepared
 from animalclf.prepare.output_dir import OLD_SHEET, SHEET, file_names
-from animalclf.prepare.split import SPLITS, straddling
+from animalclf.prepare.problems import find_problems, problem_lines
+from animalclf.prepare.split import SPLITS
+from animalclf.rows import DataProblems
 from animalclf.utils import storage
 from animalclf.utils.console import duration
 
-MAX_GROUP = 4  # images named of a group of duplicates
 MAX_NOTES = 8
 
 
-def summary(prepared: Prepared) -> RenderableType:
-    """The tables of classes and facts, and the lists of unreadable files and of duplicates with a problem."""
-    manifest, info = prepared.manifest, prepared.info
-    ok = manifest[manifest["status"] == "ok"]
-    unreadable = [f"{file['path']}: {file['reason']}" for file in info["bad"]]
-    contradictory = [_group_line(rows, "label") for rows in contradictory_groups(manifest)]
-    across = [_group_line(rows, "split") for _, rows in ok[ok["group"].isin(straddling(manifest))].groupby("group")]
-    info_url, manifest_url = storage.join(prepared.root, INFO), storage.join(prepared.root, MANIFEST)
-    return Group(
-        _class_table(prepared),
-        _facts(prepared, ok),
-        *_warning(f"unreadable files, skipped: {len(unreadable):,}", unreadable, info_url),
-        *_warning(
-            f"duplicates with different labels: {_groups(contradictory)}; correct the labels",
-            contradictory,
-            manifest_url,
-        ),
-        *_warning(
-            f"duplicates in different splits, as the data gives them: {_groups(across)}; scores may be too high",
-            across,
-            manifest_url,
-        ),
-    )
-
-
-def _warning(title: str, lines: list[str], url: str) -> list[Text]:
-    """The title and the first of the lines; where there are more, the file `url` that has them all. Nothing without
-    lines."""
-    if not lines:
-        return []
-    more = [f"and {len(lines) - MAX_LISTED:,} more, see {url}"] if len(lines) > MAX_LISTED else []
-    title_text = Text(f"\n{title}", style="bold yellow")
-    return [title_text, *(Text(f"  {line}", overflow="fold") for line in [*lines[:MAX_LISTED], *more])]
-
-
-def _groups(lines: list[str]) -> str:
-    return f"{len(lines):,} group{'' if len(lines) == 1 else 's'}"
-
-
-def _group_line(rows: pd.DataFrame, column: str) -> str:
-    """The images of one group with the value of `column`: a.jpg (cat) = b.jpg (dog)."""
-    images = zip(rows["path"][:MAX_GROUP], rows[column][:MAX_GROUP], strict=True)
-    line = " = ".join(f"{path} ({value})" for path, value in images)
-    return line + (f" and {len(rows) - MAX_GROUP} more" if len(rows) > MAX_GROUP else "")
+def summary(prepared: Prepared, problems: DataProblems | None = None) -> RenderableType:
+    """The tables of classes and facts, and the problems of the images (default: those that `find_problems` finds)."""
+    problems = find_problems(prepared) if problems is None else problems
+    ok = prepared.manifest[prepared.manifest["status"] == "ok"]
+    return Group(_class_table(prepared), _facts(prepared, ok), *problem_lines(problems, prepared))
 
 
 def _class_table(prepared: Prepared) -> Table:
@@ -94,9 +55,6 @@ def _facts(prepared: Prepared, ok: pd.DataFrame) -> Table:
     by_area = ok.iloc[np.argsort(area.to_numpy(), kind="stable")]
     sizes = [f"{row.width} x {row.height}" for row in by_area.iloc[[0, len(by_area) // 2, -1]].itertuples()]
     table.add_row("image sizes", f"smallest {sizes[0]}, median {sizes[1]}, largest {sizes[2]}")
-    if count := info["ignored"]["files"]:
-        files = "1 file that is not an image:" if count == 1 else f"{count:,} files that are not images, such as"
-        table.add_row("ignored", Text(f"{files} {info['ignored']['examples'][0]}"))
     notes = ok.loc[ok["note"] != "", "note"].value_counts()
     if len(notes):
         table.add_row("notes", Text("; ".join(f"{note}: {count:,}" for note, count in notes[:MAX_NOTES].items())))

@@ -10,6 +10,7 @@ from animalclf.rows.comparison import (
     TrialProgress,
     TrialState,
 )
+from animalclf.rows.data_problems import DataProblems
 from animalclf.rows.evaluation import CalibrationBin, Evaluation, EvaluationResult, PerClass, Unreadable
 from animalclf.rows.leaderboard import (
     EnsemblesResult,
@@ -38,6 +39,7 @@ __all__ = [
     "ComparisonResult",
     "ComparisonSummary",
     "CrossFitting",
+    "DataProblems",
     "EnsembleResult",
     "EnsemblesResult",
     "Environment",

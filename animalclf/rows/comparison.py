@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from animalclf.rows.base import OMIT_NONE, Row
+from animalclf.rows.data_problems import DataProblems
 from animalclf.rows.leaderboard import Leaderboard
 from animalclf.rows.prediction import EnsembleResult
 from animalclf.rows.training import ProgressEvent
@@ -80,6 +81,8 @@ class ComparisonSummary(Row):
     trials: list[TrialEntry] = field(metadata={"row": TrialEntry})
     runs: list[str]
     """Run folders of the finished trials."""
+    problems: DataProblems | None = field(default=None, metadata={"row": DataProblems, **OMIT_NONE})
+    """Of the images; not in the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,8 @@ class ComparisonResult(Row):
     trials: list[TrialEntry] = field(metadata={"row": TrialEntry})
     report: str
     """URL of report.html."""
+    problems: DataProblems | None = field(default=None, metadata={"row": DataProblems, **OMIT_NONE})
+    """Of the images."""
 
     @property
     def failed(self) -> list[TrialEntry]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from animalclf.rows.base import OMIT_NONE, Row
+from animalclf.rows.data_problems import DataProblems
 from animalclf.rows.evaluation import Evaluation
 
 
@@ -109,6 +110,8 @@ class TrainingResult(Row):
     test: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
     startup: dict[str, float] | None = field(default=None, metadata=OMIT_NONE)
     """Seconds of each startup phase, and `total`; in the result of the command, not in the file."""
+    problems: DataProblems | None = field(default=None, metadata={"row": DataProblems, **OMIT_NONE})
+    """Of the images; in the result of the command, not in the file."""
     metrics: dict[str, float] = field(default_factory=dict, metadata={"prefix": ""})
     """The main metrics of the validation split (without one: of the test split) by name."""
 

@@ -19,6 +19,7 @@ from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import ImageCache, cache_images
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
+from animalclf.prepare.problems import show_problems
 from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
 from animalclf.training import checks, mlflow_log
@@ -69,6 +70,7 @@ def compare(
         spec, prepared = _prepare(spec, data, prepared_dir or storage.join(os.path.dirname(out), "prepared"))
         compared_data = _compared_data(spec, prepared, workers)
         comparison_dir.check_same_data(out, stored, compared_data)
+        problems = show_problems(prepared[0])
         entries = comparison_dir.known_trials(spec, out, stored)
         ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
         weights = {trial.config.model.weights_file for trial in spec.trials} - {""}
@@ -90,7 +92,7 @@ def compare(
             tracker.close()
         for url in tracker.new_runs():
             mlflow_log.log_run(Run(url))
-        return tracker.summary()
+        return replace(tracker.summary(), problems=problems)
     finally:
         folder.unlock()
 

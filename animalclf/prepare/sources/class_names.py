@@ -21,8 +21,13 @@ def check_class_names(names: Iterable[str], data: str) -> list[str]:
         )
     return [
         f"the class names {', '.join(map(repr, group))} differ in case only; if they are one class, give them one name"
-        for group in _alike(names, lambda name: _normal(name).casefold())
+        for group in similar_names(names)
     ]
+
+
+def similar_names(names: Iterable[str]) -> list[list[str]]:
+    """The names that differ in case, in spaces at the ends or in their Unicode form only, sorted."""
+    return _alike(names, lambda name: _normal(name).casefold())
 
 
 def _normal(name: str) -> str:

@@ -1,0 +1,102 @@
+"""Problems of the data: every command that uses images reports the same ones, and ends with the same exit code."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from animalclf.cli import main
+from animalclf.errors import ExitCode, exit_code
+from animalclf.prepare.problems import find_problems, show_problems
+from animalclf.rows import DataProblems
+from tests.helpers import tiny_prepared
+
+TINY = ["--recipe", "resnet18", "--set", "model.input_size=32", "--set", "data.stored_size=36"]
+TINY += ["--set", "model.weights=none", "--set", "train.epochs=1", "--set", "optim.warmup_epochs=0"]
+TINY += ["--set", "data.max_unreadable=0.2", "--set", "data.near_duplicates=false"]
+LINES = (
+    "unreadable files, skipped: 2",
+    "cat/torn.jpg: ",
+    "dog/empty.jpg: ",
+    "skipped: 2 files without an image's extension (.heic: 1, .txt: 1), such as cat/new.heic",
+    "duplicates with different labels: 1 group",
+    "cat/same.jpg (cat) = dog/same.jpg (dog)",
+    "images of a single colour: 1",
+    "dog/grey.png",
+    "class names that differ in case only: 1",
+    "'Cat', 'cat'",
+)
+
+
+def jpeg(seed: int) -> bytes:
+    pixels, file = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8), io.BytesIO()
+    Image.fromarray(pixels).resize((80, 60), Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("problems") / "photos"
+    for number, name in enumerate(("Cat", "cat", "dog")):
+        (root / name).mkdir(parents=True)
+        for image in range(8):
+            (root / name / f"{image}.jpg").write_bytes(jpeg(100 * number + image))
+    for name in ("cat", "dog"):
+        (root / name / "same.jpg").write_bytes(jpeg(1000))
+    (root / "cat" / "torn.jpg").write_bytes(jpeg(1001)[:700])
+    (root / "dog" / "empty.jpg").write_bytes(b"")
+    Image.new("RGB", (50, 40), (90, 90, 90)).save(root / "dog" / "grey.png")
+    (root / "cat" / "notes.txt").write_text("no image")
+    (root / "cat" / "new.heic").write_text("no image")
+    return root
+
+
+def check(output: str) -> None:
+    text = output.replace("\n", " ")
+    missing = [line for line in LINES if line not in text]
+    assert not missing
+
+
+@pytest.mark.ray
+def test_every_command_reports_the_same_problems(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_local: None
+) -> None:
+    common = ["--data", str(photos), "--json"]
+    commands = {
+        "prepare": ["prepare", *common, "--out", str(tmp_path / "prepared"), *TINY],
+        "train": ["train", *common, "--out", str(tmp_path / "runs" / "a"), *TINY, "--local"],
+        "compare": ["compare", *common, "--out", str(tmp_path / "runs" / "c"), "--recipes", "resnet18", *TINY[2:]],
+    }
+    problems = {}
+    for name, command in commands.items():
+        assert main(command) == 3, name
+        output = capsys.readouterr()
+        check(output.err)
+        problems[name] = DataProblems.from_dict(json.loads(output.out.splitlines()[-1])["problems"])
+    assert problems["train"] == problems["prepare"] == problems["compare"]
+    found = problems["train"]
+    assert [image.path for image in found.unreadable] == ["cat/torn.jpg", "dog/empty.jpg"]
+    assert found.contradictory == [{"cat/same.jpg": "cat", "dog/same.jpg": "dog"}]
+    assert found.single_colour == ["dog/grey.png"] and found.similar_classes == [["Cat", "cat"]]
+    assert found.skipped == {".heic": 1, ".txt": 1}
+    assert "problems" not in json.loads((tmp_path / "runs" / "a" / "result.json").read_text())
+
+
+def test_images_without_problems_print_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = tiny_prepared(tmp_path / "prepared")
+    assert not show_problems(prepared)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_set_of_an_older_version_has_examples_of_skipped_files_only(tmp_path: Path) -> None:
+    prepared = tiny_prepared(tmp_path / "prepared")
+    prepared.info["ignored"] = {"files": 5, "examples": ["a/1.txt", "a/2.TXT", "a/README"]}
+    assert find_problems(prepared).skipped == {".txt": 2, "without extension": 1, "others": 2}
+
+
+def test_a_failed_trial_wins_over_an_unreadable_image() -> None:
+    assert exit_code() == 0 and exit_code(unreadable=True) == 3 and exit_code(failed=True, unreadable=True) == 1
+    assert ExitCode.USER_ERROR == 2
