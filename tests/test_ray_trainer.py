@@ -110,9 +110,11 @@ def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
 
 def test_a_diverged_loss_ends_without_restarts(tmp_path, ray_local, prepared):
     config, events = tiny_config(2, optim__name="sgd", optim__lr="1e30", **SMALL), []
-    with pytest.raises(UserError, match=r"optim\.lr"):
+    with pytest.raises(UserError, match=r"diverged in epoch 1 .* lower optim\.lr"):
         on_ray(tmp_path / "nan", config, prepared, 1, events.append)
     assert not any(isinstance(event, EpochEnd) for event in events)
+    starts = [event for event in events if isinstance(event, StartupEvent) and event.phase == "workers"]
+    assert len(starts) == 1 and not Run(str(tmp_path / "nan")).has_checkpoint("last")
 
 
 def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):

@@ -295,9 +295,39 @@ def test_averaged_weights_lag_behind_and_restore():
     assert torch.allclose(net.weight, before + 1)
 
 
-def test_a_diverged_loss_ends_the_training_with_advice(tmp_path, prepared):
-    with pytest.raises(UserError, match=r"optim\.lr"):
-        train_into(tmp_path, quick(2, optim__name="sgd", optim__lr="1e30"), prepared)
+@pytest.mark.parametrize(
+    ("reason", "settings"),
+    [
+        ("the training loss is NaN or infinite", {"train__batch_size": 16}),
+        (
+            r"weights are NaN or beyond 1e\+18",
+            {"train__batch_size": 64},
+        ),  # one step: its loss is that of the initial weights
+        (r"weights are NaN or beyond 1e\+18", {"train__batch_size": 64, "train__accumulate": 4}),
+        (r"weights are NaN or beyond 1e\+18", {"train__batch_size": 64, "optim__ema": 0.9}),
+        (r"weights are NaN or beyond 1e\+18", {"train__batch_size": 64, "train__precision": "bf16"}),
+        (r"weights are NaN or beyond 1e\+18", {"train__batch_size": 64, "data__val": 0.0}),
+    ],
+)
+def test_a_diverged_training_ends_with_advice_and_saves_nothing(tmp_path, prepared, reason, settings):
+    settings = {"optim__name": "sgd", "optim__lr": "1e38", "optim__clip_norm": 0, "optim__warmup_epochs": 0, **settings}
+    with pytest.raises(UserError, match=rf"^diverged in epoch 1 \({reason}\); lower optim\.lr \(now 1e\+38"):
+        train_into(tmp_path, quick(2, **settings), prepared)
+    assert not os.path.exists(tmp_path / "checkpoints") and not os.path.exists(tmp_path / "metrics.jsonl")
+
+
+def test_a_training_that_diverges_later_leaves_the_epochs_before(tmp_path, prepared):
+    run = train_into(tmp_path, quick(1), prepared)
+    saved = (tmp_path / "checkpoints" / "last.pt").read_bytes()
+    with pytest.raises(UserError, match="diverged in epoch 2"):
+        train_into(tmp_path, quick(2, optim__lr="1e38", optim__clip_norm=0), prepared)
+    assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == saved and len(run.metrics()) == 1
+
+
+def test_infinite_validation_loss_is_a_divergence(tmp_path, prepared, monkeypatch):
+    monkeypatch.setattr(loop, "log_loss_sum", lambda logits, label: logits.sum() * torch.inf)
+    with pytest.raises(UserError, match=r"diverged in epoch 1 \(the validation loss is NaN or infinite\)"):
+        train_into(tmp_path, quick(1), prepared)
 
 
 def test_early_stopping(tmp_path, prepared):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from animalclf.data.loader import Batch, Phase
+from animalclf.errors import UserError
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import OK, predictions_table
 from animalclf.rows import EpochRow, Evaluation, TimeSpent, TrainingResult
@@ -100,6 +101,11 @@ def _evaluate(
     index, probabilities = index[order], probabilities[order]
     if not np.array_equal(index, np.sort(context.plan.rows[split])):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
+    if not np.isfinite(probabilities).all():
+        raise UserError(
+            f"{split}: the probabilities of the best epoch are NaN or infinite: the training diverged; lower optim.lr "
+            f"(now {context.config.optim.lr:g}), and start a new run"
+        )
     evaluation = from_probabilities(probabilities, context.plan.labels[index], context.classes)
     rows = context.prepared.manifest.iloc[index]
     return evaluation, predictions_table(

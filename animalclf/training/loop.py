@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from animalclf.config import Config
+from animalclf.config import Config, Optim
 from animalclf.data.loader import Batch
 from animalclf.errors import UserError
 from animalclf.training.distributed import RankContext, all_reduce
@@ -25,6 +25,7 @@ from animalclf.training.step_graphs import StepGraphs
 # Stored images uint8 (N, S, S, 3) and their manifest rows int64 (N,) to the network's input.
 DeviceAugment = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 Mix = Callable[[torch.Tensor, torch.Tensor, int], MixedBatch]  # images, labels and the number of the step
+MAX_WEIGHT = 1e18  # float32 cannot hold the square of a larger one
 Progress = Callable[[int, float], None]  # images over all ranks so far, and seconds
 
 
@@ -179,10 +180,27 @@ def train_epoch(
     all_reduce(totals)
     total_loss, correct, rows = totals.tolist()
     if not np.isfinite(total_loss):
-        remedy = f"lower optim.lr (now {optim.lr:g}) or set optim.clip_norm=1"
-        raise UserError(f"the training loss is NaN or infinite in epoch {settings.epoch + 1}; {remedy}")
+        raise diverged(optim, settings.epoch, "the training loss is NaN or infinite")
     clock.total = time.perf_counter() - started
     return TrainMetrics(total_loss / rows, correct / rows, int(rows)), clock
+
+
+def diverged(optim: Optim, epoch: int, reason: str) -> UserError:
+    """The error of a training that diverged. `epoch` is counted from 0."""
+    clip = "" if optim.clip_norm else " or set optim.clip_norm=1"
+    return UserError(
+        f"diverged in epoch {epoch + 1} ({reason}); lower optim.lr (now {optim.lr:g}){clip}, and start a new run"
+    )
+
+
+def weights_diverged(network: nn.Module) -> bool:
+    """Whether a trainable weight or a statistic of `network` is NaN or beyond MAX_WEIGHT."""
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    tensors = [
+        tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point() and name not in frozen
+    ]
+    largest = torch._foreach_norm([tensor for tensor in tensors if tensor.numel()], float("inf"))
+    return not bool((torch.stack(largest) <= MAX_WEIGHT).all())
 
 
 def _forward_backward(

@@ -173,13 +173,18 @@ def _epoch(
     )
     metrics, clock = fitting[:2] if fitting else _train(context, state, trainee, epoch, profiler_step)
     average_statistics(state.model)
+    optim = context.config.optim
+    if loop.weights_diverged(state.model):  # on every rank: all have the same weights
+        raise loop.diverged(optim, epoch, f"weights are NaN or beyond {loop.MAX_WEIGHT:g}")
     if state.average:
         state.average.apply(state.model)
     trained = time.perf_counter()
     val_rows = len(context.plan.rows["val"])
     val = _validate(context, state, trainee, epoch) if val_rows else {}
+    if not np.isfinite(list(val.values())).all():
+        raise loop.diverged(optim, epoch, "the validation loss is NaN or infinite")
     ended = time.perf_counter()
-    optim, steps = context.config.optim, context.plan.steps("train")
+    steps = context.plan.steps("train")
     return EpochRow(
         epoch=epoch + 1,
         lr=0.0 if fitting else learning_rate(optim, (epoch + 1) * steps - 1, steps, context.config.train.epochs),
