@@ -1,7 +1,7 @@
 """The Python API: a function for each command, with keyword arguments named as its flags, and `load` for a model in
 this process.
 
-A call uses the Ray that this process is connected to and leaves it as it was. Where there is none, the first call that
+A call uses the Ray that this process is connected to and leaves it as it was. If there is none, the first call that
 needs Ray joins the cluster that RAY_ADDRESS names or starts a small one on this machine, which later calls use again;
 it ends with the process, at `leave_ray()`, or when a call is interrupted. Raises UserError for whatever the caller can
 fix, before any long work.
@@ -40,7 +40,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 Settings = Mapping[str, Any]  # dotted configuration key -> value
-# The check of each parameter, by its name, or by function and name. None passes unchecked where it is the default.
+# The check of each parameter, by its name, or by function and name. None passes unchecked if it is the default.
 CHECKS: dict[str, arguments.Check] = {
     **dict.fromkeys(("data", "out", "prepared", "run", "file", "predict", "sample_submission"), arguments.path),
     **dict.fromkeys(("members", "folders"), arguments.paths),
@@ -371,7 +371,7 @@ def report(
     """Write report.html (one page that opens offline) and its plots: for a run, several runs, or a comparison.
 
     `out`: where they go (default: into the run or comparison folder; required for several runs). `reference`: show the
-    reference results that come with a recipe, also where the data has other classes than the reference.
+    reference results that come with a recipe, even if the data has other classes than the reference.
     """
     from animalclf.tuning.conclusion import report_folders
 

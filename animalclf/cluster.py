@@ -56,11 +56,11 @@ LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
 
 def ensure_ray(workers: int = 0) -> None:
     """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` started on this machine), or start a local
-    Ray with room for `workers` training workers and their input tasks. Does nothing where Ray is connected, except
-    where an earlier call started a local Ray with too few CPUs: a larger one replaces it.
+    Ray with room for `workers` training workers and their input tasks. Does nothing if Ray is connected, except
+    if an earlier call started a local Ray with too few CPUs: a larger one replaces it.
 
     A local Ray may have more logical CPUs than the machine: training workers and input tasks must fit, or Ray Data
-    waits indefinitely. Raises UserError where the cluster does not answer.
+    waits indefinitely. Raises UserError if the cluster does not answer.
     """
     global _connection, _cpus
     for name, value in ENVIRONMENT.items():
@@ -189,7 +189,7 @@ def restore_settings() -> Iterator[None]:
 
 
 def _data_settings() -> dict[str, object]:
-    """This process's values of the settings in DATA_SETTINGS; empty where Ray Data is not imported."""
+    """This process's values of the settings in DATA_SETTINGS; empty if Ray Data is not imported."""
     if "ray.data" not in sys.modules:
         return {}
     import ray.data

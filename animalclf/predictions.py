@@ -19,7 +19,7 @@ def predictions_table(
     status: Sequence[str],
     labels: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """One row per image, in the order of `paths`: id (file name), path, label where it is known, predicted, probability
+    """One row per image, in the order of `paths`: id (file name), path, label if it is known, predicted, probability
     (of the predicted class), p_<class> float32 of every class, status (OK, or why the image is unreadable).
 
     `probabilities`: float (N, C). Of equal probabilities the first class, in class order, is predicted.

@@ -134,7 +134,7 @@ class Run:
         storage.write_table(self.url("predictions", f"{name}.parquet"), table)
 
     def lock(self) -> None:
-        """Lock the folder for this process; call again at intervals to renew the lock. Raises UserError where another
+        """Lock the folder for this process; call again at intervals to renew the lock. Raises UserError if another
         running process holds it."""
         holder = self._holder()
         if holder and not holder.is_this_process and holder.is_alive:
@@ -163,7 +163,7 @@ class Run:
 
 
 def open_run(root: str) -> Run:
-    """An existing run folder. Raises UserError where there is none."""
+    """An existing run folder. Raises UserError if there is none."""
     run = Run(storage.absolute(root))
     if not run.exists():
         raise UserError(f"{root}: no run in this folder (config.yaml is missing); `animalclf train` creates one")
@@ -213,7 +213,7 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str:
-    """The commit of the code, with `+changes` where the working tree differs; empty outside a checkout."""
+    """The commit of the code, with `+changes` if the working tree differs; empty outside a checkout."""
     folder = os.path.dirname(os.path.abspath(__file__))
 
     def git(*arguments: str) -> str:

@@ -46,7 +46,7 @@ def submit(
     RAY_API_SERVER_ADDRESS, or this machine's port 8265, where `ray dashboard cluster.yaml` puts it). `folder`, without
     what .gitignore and .rayignore name, becomes the job's working directory; `env`: variables of the job.
 
-    The log goes to standard output. Returns the job's exit status: 0 only where it fully succeeded, 130 where it was
+    The log goes to standard output. Returns the job's exit status: 0 only if it fully succeeded, 130 if it was
     stopped; with `wait=False` 0 as soon as it is submitted. Raises UserError for a cluster that cannot be reached,
     refuses the token or runs another Ray, for an unknown job, for arguments that would lose the results, and for a
     folder that packs too large.
@@ -74,10 +74,10 @@ def submit(
 
 
 def follow(client: JobSubmissionClient, job_id: str) -> int:
-    """Show the log of the job on standard output until it ends; its exit status, 130 where it was stopped. Ctrl-C asks
+    """Show the log of the job on standard output until it ends; its exit status, 130 if it was stopped. Ctrl-C asks
     whether to stop it.
 
-    Raises UserError where the cluster has no such job, or there is no connection for two minutes.
+    Raises UserError if the cluster has no such job, or there is no connection for two minutes.
     """
     import aiohttp
     import requests
@@ -110,7 +110,7 @@ def follow(client: JobSubmissionClient, job_id: str) -> int:
 
 
 class _LogPrinter:
-    """Prints the log of a job to standard output, each character once, also where a connection broke in between."""
+    """Prints the log of a job to standard output, each character once, even if a connection broke in between."""
 
     def __init__(self) -> None:
         self.printed = 0  # characters
@@ -143,7 +143,7 @@ class _LogPrinter:
 
 
 def connect(address: str | None) -> JobSubmissionClient:
-    """A client for the cluster at `address`. Raises UserError where nobody answers, the token is missing or wrong, or
+    """A client for the cluster at `address`. Raises UserError if nobody answers, the token is missing or wrong, or
     another Ray runs there."""
     import ray
     import requests
@@ -172,8 +172,8 @@ def connect(address: str | None) -> JobSubmissionClient:
 
 
 def _authorization(address: str) -> dict[str, str]:
-    """Headers with the token where the cluster requires one; a cluster that requires none never gets it. Raises
-    UserError for a missing or wrong token, requests' errors where nobody answers."""
+    """Headers with the token if the cluster requires one; a cluster that requires none never gets it. Raises
+    UserError for a missing or wrong token, requests' errors if nobody answers."""
     import requests
 
     token, headers = _token(), {}
@@ -192,8 +192,8 @@ def _authorization(address: str) -> dict[str, str]:
 
 
 def packed_size(folder: str = ".") -> int | None:
-    """Bytes that `folder` sends; None where that is not known before it is sent (see raycompat/packing.py). Raises
-    UserError, naming the largest files, where that is more than code can be."""
+    """Bytes that `folder` sends; None if that is not known before it is sent (see raycompat/packing.py). Raises
+    UserError, naming the largest files, if that is more than code can be."""
     from animalclf.raycompat.packing import pack
 
     silence_ray()

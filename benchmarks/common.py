@@ -23,7 +23,7 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def write_json(file: str | None, results: DataclassInstance | Mapping[str, object]) -> None:
-    """Write the results where --json was given."""
+    """Write the results if --json was given."""
     if file:
         content = results if isinstance(results, Mapping) else dataclasses.asdict(results)
         with open(file, "w") as sink:
@@ -31,12 +31,12 @@ def write_json(file: str | None, results: DataclassInstance | Mapping[str, objec
 
 
 def animalclf(*arguments: str, **environment: str) -> str:
-    """Standard output of an animalclf command. Ends the benchmark where it fails."""
+    """Standard output of an animalclf command. Ends the benchmark if it fails."""
     return run([sys.executable, "-m", "animalclf.cli", *arguments], **environment)
 
 
 def run(command: list[str], **environment: str) -> str:
-    """Standard output of a command, run with these environment variables. Ends the benchmark where it fails."""
+    """Standard output of a command, run with these environment variables. Ends the benchmark if it fails."""
     process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     if process.returncode:
         sys.exit(f"{' '.join(command[:6])} failed:\n{process.stderr[-3000:]}")

@@ -1,5 +1,5 @@
 """Training images/s of one step, without data loading: precision x memory layout x eager or compiled, and Keras on
-TensorFlow where it is installed.
+TensorFlow if it is installed.
 
     python -m benchmarks.step                                     big CNN at batch 32, and Keras if this Python has it
     python -m benchmarks.step --keras-python ~/tf/bin/python      Keras from another environment
@@ -192,7 +192,7 @@ def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def keras_process(arguments: argparse.Namespace, size: int) -> subprocess.Popen[str] | None:
-    """The same layers in Keras, in another process that trains one round per line of its input; None where Keras is not
+    """The same layers in Keras, in another process that trains one round per line of its input; None if Keras is not
     installed."""
     if subprocess.run([arguments.keras_python, "-c", "import keras, tensorflow"], capture_output=True).returncode:
         return None

@@ -42,7 +42,7 @@ def add_command(
     examples: str,
     function: Callable[..., object] | None = None,
 ) -> argparse.ArgumentParser:
-    """Add the command `name`, which `run` runs. Where it calls `function` of the API, its arguments have the defaults
+    """Add the command `name`, which `run` runs. If it calls `function` of the API, its arguments have the defaults
     of the parameters of the same name."""
     parser = commands.add_parser(
         name,

@@ -100,7 +100,7 @@ def comparison(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _available(weights: str) -> bool:
-    """Whether VGG16's weights are there or can be downloaded; where not, prints that the demo runs without them."""
+    """Whether VGG16's weights are cached or can be downloaded; if not, prints that the demo runs without them."""
     from animalclf.errors import UserError
     from animalclf.models.weights import check
 

@@ -146,7 +146,7 @@ def read(url: str, kind: str, loader: Any = TextKeyLoader) -> Tree:
 
 
 def put(tree: Tree, key: str, value: object, origin: str) -> None:
-    """Set the dotted `key` of `tree`. Raises UserError, which begins with `origin`, where a part of the key is not a
+    """Set the dotted `key` of `tree`. Raises UserError, which begins with `origin`, if a part of the key is not a
     group."""
     node = tree
     *parents, last = RENAMED.get(key, key).split(".")

@@ -98,7 +98,7 @@ def write() -> None:
 
 
 def _first_comment(recipe: str) -> str:
-    """The first line of the comment that a recipe opens with, or its first sentence where that ends before."""
+    """The first line of the comment that a recipe opens with, or its first sentence if that ends before."""
     lines = storage.read_bytes(recipe_file(recipe)).decode().splitlines()
     comments = (
         line.lstrip("# ").strip() for line in lines if line.startswith("#") and "yaml-language-server" not in line
@@ -112,7 +112,7 @@ def _wrapped(text: str) -> str:
 
 def _tidy(schema: Any) -> Any:
     """`schema` without titles, which repeat the keys, with the lines of each description joined, and with limits by
-    their JSON names (pydantic leaves its own where a validator precedes the limit)."""
+    their JSON names (pydantic leaves its own if a validator precedes the limit)."""
     if isinstance(schema, list):
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):

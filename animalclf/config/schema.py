@@ -110,7 +110,7 @@ class Data:
     and decoded when training starts; choose it when the prepared set is too large for the disk or the bucket."""
 
     val: Annotated[Number, Field(ge=0, lt=1)] = 0.2
-    """Fraction of each class for the validation split. 0 trains without validation. Not used with data.folds, or where
+    """Fraction of each class for the validation split. 0 trains without validation. Not used with data.folds, or if
     a table names the validation images."""
 
     test: Annotated[Number, Field(ge=0, lt=1)] = 0.0
@@ -146,14 +146,14 @@ class Data:
     of the images in them. none: they are classes, like all other folders."""
 
     path_column: Text = "path"
-    """Column with the image paths, where the data is a CSV, TSV or Parquet table. Relative paths start at the table's
+    """Column with the image paths, if the data is a CSV, TSV or Parquet table. Relative paths start at the table's
     folder."""
 
     label_column: Text = "label"
-    """Column with the class names, where the data is a table."""
+    """Column with the class names, if the data is a table."""
 
     split_column: Text = "split"
-    """Column with the splits (train, val, test or empty), where the data is a table. Without such a column the set is
+    """Column with the splits (train, val, test or empty), if the data is a table. Without such a column the set is
     split by data.val and data.test."""
 
     @model_validator(mode="after")
@@ -200,7 +200,7 @@ class Model:
 
     @property
     def weights_file(self) -> str:
-        """The path or URL in `weights`; empty where it is a name."""
+        """The path or URL in `weights`; empty if it is a name."""
         return "" if self.weights in ("none", "imagenet", "embedded") else self.weights
 
 
@@ -221,7 +221,7 @@ class Augment:
     below 1 zooms in, above 1 zooms out. [1, 1] does not zoom."""
 
     flip: Flag = True
-    """Mirror half of the images, left to right. Turn it off where left and right mean something, as in text."""
+    """Mirror half of the images, left to right. Turn it off if left and right mean something, as in text."""
 
     crop: Fractions = (1.0, 1.0)
     """Smallest and largest area of a random resized crop, as a fraction of the image; aspect ratio 3:4 to 4:3. [1, 1]
@@ -258,7 +258,7 @@ class Augment:
 
     on: Literal["auto", "data", "device"] = "auto"
     """Where warps and colours are computed. data: in Ray Data tasks on CPUs. device: on the training device. auto: on a
-    GPU where there is one. Choose device when training waits for data."""
+    GPU if there is one. Choose device when training waits for data."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -348,7 +348,7 @@ class Train:
     a copy of each batch."""
 
     compile: Flag = False
-    """Compile the model with torch.compile, also where train.compile_from does not ask for it. On a CPU it takes a
+    """Compile the model with torch.compile, even if train.compile_from does not ask for it. On a CPU it takes a
     minute or more at the start."""
 
     compile_from: Annotated[Whole, Field(ge=0)] = 1_000_000
@@ -443,7 +443,7 @@ class Key:
 
     @property
     def elements(self) -> tuple[Any, ...]:
-        """The types of the elements of a key that takes a list (the last is `...` where their number is free); else
+        """The types of the elements of a key that takes a list (the last is `...` if their number is free); else
         empty."""
         return typing.get_args(self.annotation) if typing.get_origin(self.annotation) is tuple else ()
 
@@ -466,7 +466,7 @@ class Key:
 
     @property
     def range(self) -> str:
-        """The limits in words: at least 1, above 0, from 0 to below 1; empty where there are none."""
+        """The limits in words: at least 1, above 0, from 0 to below 1; empty if there are none."""
         low = next((self.limits[name] for name in ("gt", "ge") if name in self.limits), None)
         high = next((self.limits[name] for name in ("lt", "le") if name in self.limits), None)
         if high is None:

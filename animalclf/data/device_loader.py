@@ -61,7 +61,7 @@ class DeviceLoader:
 
 
 class DeviceLoaders:
-    """Makes the loader of one rank where the plan's images, `image_bytes` each, fit into the device's memory.
+    """Makes the loader of one rank if the plan's images, `image_bytes` each, fit into the device's memory.
 
     The loader of the last plan is reused: the final evaluation has the plan of the epochs, the cached features of a
     frozen base have another.
@@ -72,7 +72,7 @@ class DeviceLoaders:
         self.loader: DeviceLoader | None = None
 
     def of(self, plan: SamplingPlan, images: Callable[[], StoredImages]) -> DeviceLoader | None:
-        """The loader of a plan, or None where its images do not fit."""
+        """The loader of a plan, or None if its images do not fit."""
         if self.loader and self.loader.plan is plan:
             return self.loader
         self.loader = None  # frees its memory before the next loader is filled
@@ -82,7 +82,7 @@ class DeviceLoaders:
 
 
 def fits(plan: SamplingPlan, image_bytes: int, device: torch.device) -> bool:
-    """True where the plan's images take less than half of a GPU's free memory, and no training batch is augmented
+    """True if the plan's images take less than half of a GPU's free memory, and no training batch is augmented
     elsewhere."""
     if device.type != "cuda" or not (plan.augment_on_device or is_identity(plan.augment)):
         return False

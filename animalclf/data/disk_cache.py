@@ -40,7 +40,7 @@ class LocalShards:
         return self.files[number]
 
     def _cached(self, url: str) -> str:
-        """The path of the decoded shard in the cache. Raises UserError where the disk is full."""
+        """The path of the decoded shard in the cache. Raises UserError if the disk is full."""
         path = os.path.join(self.folder, os.path.basename(url))
         if not os.path.exists(path):
             os.makedirs(self.folder, exist_ok=True)
@@ -57,5 +57,5 @@ class LocalShards:
 
 
 def readable_in_place(prepared: Prepared) -> bool:
-    """True where single images can be read from the prepared set itself: decoded, and on a file system."""
+    """True if single images can be read from the prepared set itself: decoded, and on a file system."""
     return not storage.is_remote(prepared.root) and prepared.info["config"].get("store", "pixels") == "pixels"

@@ -23,7 +23,7 @@ _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 def decode(data: bytes, colorspace: str = "RGB") -> tuple[np.ndarray, str]:
     """Pixels uint8 (H, W, C) of the first image, and a note about faults that lose no pixels ("" without any). Raises
-    ValueError with the reason where pixels are lost or the kind of JPEG is not supported."""
+    ValueError with the reason if pixels are lost or the kind of JPEG is not supported."""
     try:
         return _strict(data, colorspace), ""
     except ValueError as error:
@@ -40,7 +40,7 @@ def decode(data: bytes, colorspace: str = "RGB") -> tuple[np.ndarray, str]:
 
 
 def has_exif(data: bytes) -> bool:
-    """True where the file may have EXIF data: where it does, or where its header segments are not contiguous."""
+    """True if the file may have EXIF data: if it does, or if its header segments are not contiguous."""
     position = 2
     while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
         if data[position + 4 : position + 8] == b"Exif":

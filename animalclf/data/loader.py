@@ -46,7 +46,7 @@ class StoredImages:
     """int64 (rows,)."""
 
     def views(self, index: np.ndarray) -> list[np.ndarray]:
-        """The images `index`, each uint8 (S, S, 3), without a copy where the shards are in memory."""
+        """The images `index`, each uint8 (S, S, 3), without a copy if the shards are in memory."""
         return [self.shards[s][r] for s, r in zip(self.shard[index], self.row[index], strict=True)]
 
 

@@ -128,13 +128,13 @@ class Prepared:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """Class number of every manifest row, int64 (rows,); -1 where the row has no label."""
+        """Class number of every manifest row, int64 (rows,); -1 if the row has no label."""
         positions = {name: number for number, name in enumerate(self.classes)}
         return self.manifest["label"].map(positions).fillna(-1).to_numpy(np.int64)
 
 
 def open_prepared(root: str) -> Prepared:
-    """Open a prepared set. Raises UserError where there is none, or where its format is another version's."""
+    """Open a prepared set. Raises UserError if there is none, or if its format is another version's."""
     root = storage.absolute(root)
     try:
         info = storage.read_json(storage.join(root, INFO))
@@ -155,7 +155,7 @@ def open_prepared(root: str) -> Prepared:
 
 
 def is_prepared(root: str) -> bool:
-    """True where `root` is a complete prepared set."""
+    """True if `root` is a complete prepared set."""
     return storage.exists(storage.join(root, INFO))
 
 
@@ -211,7 +211,7 @@ def _row_group(indices: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa
 
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded where it holds JPEG."""
+    """Images uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded if it holds JPEG."""
     source = pa.BufferReader(storage.read_bytes(url)) if storage.is_remote(url) else pa.OSFile(storage.absolute(url))
     with pq.ParquetFile(source) as file:
         count, start = file.metadata.num_rows, 0
@@ -234,7 +234,7 @@ def is_jpeg(kind: pa.DataType) -> bool:
 
 
 def pixels_of(column: pa.ChunkedArray, size: int) -> np.ndarray:
-    """A fixed-size binary column as uint8 (N, size, size, 3), without a copy where it is one chunk."""
+    """A fixed-size binary column as uint8 (N, size, size, 3), without a copy if it is one chunk."""
     parts = [
         np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * size * size * 3, chunk.offset * size * size * 3)
         for chunk in column.chunks
@@ -251,7 +251,7 @@ class PixelFile:
     """
 
     def __init__(self, path: str, size: int) -> None:
-        """Raises UserError where the file is not a shard of decoded images of this size."""
+        """Raises UserError if the file is not a shard of decoded images of this size."""
         self.path, self.size = path, size
         metadata = pq.read_metadata(path)
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -268,7 +268,7 @@ class PixelFile:
         return self.size * self.size * 3
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Raises OSError where the file ends within the image."""
+        """Raises OSError if the file ends within the image."""
         group, position = divmod(int(row), ROWS_PER_GROUP)
         image = np.empty((self.size, self.size, 3), np.uint8)
         file = os.open(self.path, os.O_RDONLY)

@@ -193,7 +193,7 @@ def _execute(
 
 def _numbers(count: int) -> Any:
     """A datasource of 0 to `count`, one number a block. `ray.data.range` takes a whole CPU a block, so that its tasks
-    never start where less than a CPU is free; with the `num_cpus` of the input tasks, Ray Data fuses both into one
+    never start if less than a CPU is free; with the `num_cpus` of the input tasks, Ray Data fuses both into one
     task."""
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask

@@ -49,7 +49,7 @@ class SamplingPlan:
         return np.diff(batch_edges(len(self.rows[phase]), self.batch_size, 1), axis=1)[:, 0]
 
     def batch_rows(self, phase: Phase, epoch: int, rank: int, world_size: int) -> list[np.ndarray]:
-        """The manifest rows int64 of each step of this rank. A validation step is empty where there are fewer rows than
+        """The manifest rows int64 of each step of this rank. A validation step is empty if there are fewer rows than
         ranks."""
         order, edges = self.order(phase, epoch), batch_edges(len(self.rows[phase]), self.batch_size, world_size)
         return [order[start:stop] for start, stop in edges[:, rank : rank + 2]]

@@ -191,7 +191,7 @@ def write_demo(
     `size` is the typical (width, height) in pixels. `defects` adds files with known defects to the training folder,
     listed in defects.json. `processes`: 0 uses one per core, or only this process for few images; with more than one, a
     script needs `if __name__ == "__main__":`. A complete set of the same arguments is returned as it is, and an
-    interrupted run is resumed. Raises UserError for invalid arguments, for a folder that holds anything else, and where
+    interrupted run is resumed. Raises UserError for invalid arguments, for a folder that holds anything else, and if
     nothing can be written.
     """
     started, root = time.monotonic(), storage.absolute(out)
@@ -245,7 +245,7 @@ def _write_images(root: str, seed: int, size: Size, labels: Mapping[int, list[st
     ]
     total = sum(map(len, labels.values()))
     processes = processes or (1 if len(chunks) < MIN_PARALLEL_CHUNKS else os.cpu_count() or 1)
-    # spawn: a fork would break where the caller has threads (torch, Ray)
+    # spawn: a fork would break if the caller has threads (torch, Ray)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
         for number, _ in enumerate((map if processes == 1 else pool.map)(_write_chunk, chunks), 1):
             if number % LOG_CHUNKS == 0:

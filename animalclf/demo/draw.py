@@ -156,7 +156,7 @@ def draw(name: str, height: int, width: int, rng: np.random.Generator) -> np.nda
 
 
 def _add_relief(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`image` uint8 (H, W, 3) with light from one side and fur where `mask` uint8 (H, W) is set."""
+    """`image` uint8 (H, W, 3) with light from one side and fur if `mask` uint8 (H, W) is set."""
     height, width = mask.shape
     blurred = cv2.blur(cv2.resize(mask, (width // 4, height // 4)), (height // 50 | 1, height // 50 | 1))
     offset = np.array([(1, 0, rng.normal(0, 2)), (0, 1, rng.uniform(1, 3))])

@@ -51,7 +51,7 @@ def spectra(
     signatures: np.ndarray, rows: tuple[tuple[float, float], ...], columns: tuple[tuple[float, float], ...]
 ) -> np.ndarray:
     """Low frequencies float32 (N, parts, 64) of the parts of each image, all `rows` with all `columns` (low and high
-    edge as fractions): vertical frequency first. They have no mean and length 1, or less where the part is almost
+    edge as fractions): vertical frequency first. They have no mean and length 1, or less if the part is almost
     uniform, so that it is similar to nothing."""
     wave = np.arange(FREQUENCIES)
     norm = np.where(wave > 0, np.sqrt(2), 1)
@@ -105,7 +105,7 @@ class Cells:
 
     @classmethod
     def of(cls, whole: np.ndarray) -> Cells:
-        """Cells of the spectra float32 (N, 64): one where all are compared with all."""
+        """Cells of the spectra float32 (N, 64): one if all are compared with all."""
         centres = _centres(whole, round(len(whole) ** 0.5) if len(whole) > MAX_EXHAUSTIVE else 1)
         cell, mirror = _nearest(whole, centres)
         rows = np.argsort(cell, kind="stable")
@@ -119,7 +119,7 @@ class Cells:
         deviations = self.centres - mean
         variance = np.einsum("qi,qi->q", queries @ (deviations.T @ deviations / len(self.centres)), queries)
         threshold = queries @ mean + CELL_DEVIATIONS * np.sqrt(variance.clip(0))
-        threshold = np.minimum(threshold, MIN_SIMILARITY)  # where most images are alike, no cell stands out
+        threshold = np.minimum(threshold, MIN_SIMILARITY)  # if most images are alike, no cell stands out
         if len(self.edges) == 2:
             threshold[:] = -np.inf
         threshold[np.linalg.norm(queries, axis=1) <= MIN_SIMILARITY] = np.inf  # almost uniform: similar to nothing

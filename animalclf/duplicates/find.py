@@ -63,7 +63,7 @@ def find_duplicates(
 
     `sha256` identifies the content of each file; `signatures` uint8 (N, 1600) are from `signature`. Returns one row per
     image: `group` int64, numbered by first row; `representative` int64, the first row of the group; `how`: "" for a
-    representative, "identical" where the file equals the representative's byte for byte, else "near"; `confidence`
+    representative, "identical" if the file equals the representative's byte for byte, else "near"; `confidence`
     float32 that the row is a duplicate (1 if identical, NaN for a representative); `partner` int64, the row it matched
     with that confidence (-1 for a representative).
 
@@ -104,7 +104,7 @@ def find_duplicates(
 
 
 def identical_files(sha256: np.ndarray) -> pd.DataFrame:
-    """As `find_duplicates`, without the column `group`, where only identical files are duplicates."""
+    """As `find_duplicates`, without the column `group`, if only identical files are duplicates."""
     _, first, inverse = np.unique(sha256.astype(str), return_index=True, return_inverse=True)
     representative = first[inverse]
     duplicate = representative != np.arange(len(sha256))
@@ -173,7 +173,7 @@ def _near_pairs(signatures: np.ndarray, progress: Callable[[float], None]) -> tu
 
 
 def _group(count: int, pairs: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """Connected components as int64 (count,): the lowest row of each. Large ones are divided where only pairs of low
+    """Connected components as int64 (count,): the lowest row of each. Large ones are divided if only pairs of low
     confidence connect them."""
     component = _components(count, pairs)
     large = np.bincount(component, minlength=count)[component] > MAX_GROUP

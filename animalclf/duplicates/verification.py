@@ -95,7 +95,7 @@ def _move_edges(moving: np.ndarray, fixed: np.ndarray, edges: np.ndarray) -> np.
     ]
     slopes = np.stack(terms, 1).reshape(count, len(terms), side * side)
     products = (slopes @ slopes.swapaxes(1, 2)).astype(np.float64)
-    # The added diagonal makes the equations solvable also where an image is uniform.
+    # The added diagonal makes the equations solvable even if an image is uniform.
     normal = products[:, :-1, :-1] * (1 + 1e-4 * np.eye(6)) + 1e-3 * np.eye(6)
     solution = np.linalg.solve(normal, products[:, :-1, -1:])[..., 0]
     step = (solution[:, 2:] / solution[:, :1].clip(0.1)).clip(-0.06, 0.06)
@@ -117,7 +117,7 @@ def _detail(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation (M,) of a and b (M, S, S); close to 0 where the detail is not much more than rounding noise, about
+    """Correlation (M,) of a and b (M, S, S); close to 0 if the detail is not much more than rounding noise, about
     0.3 grey levels."""
     a, b = (x - x.mean((1, 2), keepdims=True) for x in (a, b))
     return (a * b).mean((1, 2)) / np.sqrt(((a * a).mean((1, 2)) + 0.1) * ((b * b).mean((1, 2)) + 0.1))

@@ -72,7 +72,7 @@ def out_of_fold_logits(head: HeadKind, training: TrainingSet, folds: np.ndarray)
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
     """The temperature with the lowest sum of the weighted log losses and its own squared logarithm, which bounds it
-    where every image is classified correctly."""
+    if every image is classified correctly."""
 
     def objective(log_temperature: float) -> float:
         log_probabilities = log_softmax(logits / np.exp(log_temperature), axis=1)

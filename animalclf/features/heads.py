@@ -77,7 +77,7 @@ class HeadKind(Protocol):
     """A kind of head."""
 
     candidates: Sequence[Settings]
-    """What cross-validation chooses from; the first is the default where there is too little to choose by."""
+    """What cross-validation chooses from; the first is the default if there is too little to choose by."""
 
     def fits(self, images: int, classes: int) -> bool:
         """Whether fitting on so many images and classes takes minutes at most."""

@@ -62,7 +62,7 @@ def classify(
     """Class probabilities float32 (N, C) of the images `paths` below `root`, in their order, and the status of each:
     OK, or why it is unreadable (its probabilities then mean nothing). Images are decoded and resized as in `prepare`.
 
-    Raises UserError where the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
+    Raises UserError if the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
     probabilities are not finite.
     """
     from animalclf.cluster import ensure_ray, gpu_count, max_resources
@@ -109,7 +109,7 @@ def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]
 def _blocks(job: _Job, count: int) -> Iterator[Block]:
     """Blocks with the columns index, probabilities, status; one block a batch, in the order in which they are ready. A
     batch always has the same images, so the probabilities do not depend on the timing. Batches lost with a dead replica
-    are repeated here, because Ray's own restarts never end where a batch is too large for the memory."""
+    are repeated here, because Ray's own restarts never end if a batch is too large for the memory."""
     batch_size = job.options.batch_size
     pending, deaths = set(range(math.ceil(count / batch_size))), 0
     while pending:
@@ -164,7 +164,7 @@ def cpus_per_node() -> list[int]:
 
 
 def _read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
-    """In a task: the model's input uint8 (N, input, input, 3), black where an image is unreadable. `failed` is why the
+    """In a task: the model's input uint8 (N, input, input, 3), black if an image is unreadable. `failed` is why the
     whole classification must stop: the text of a UserError, which Ray would wrap."""
     import cv2
 

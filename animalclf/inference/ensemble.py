@@ -41,11 +41,11 @@ def ensemble(
     "mean": the mean of the members' probabilities. "weighted": their mean with the weights that fit validation best.
     Each member is calibrated by a temperature before, and the mixture after. Temperatures, weights and the ranking are
     fitted on the validation images, so the metrics are cross-fitted: each of mixing.FOLDS folds is predicted with what
-    was fitted on the others. Duplicates are in one fold where the prepared set can be opened. The prediction of `data`
+    was fitted on the others. Duplicates are in one fold if the prepared set can be opened. The prediction of `data`
     uses what was fitted on all validation images. `flips`: each member averages over the image and its mirror image.
 
     `data`: unlabelled images. Their predictions.parquet and submission.csv are written beside result.json. Each member
-    predicts once, into `out`/members, and again only where its checkpoint or the images changed. Members are corrected
+    predicts once, into `out`/members, and again only if its checkpoint or the images changed. Members are corrected
     for `prior` (see prior_shift.parse_prior), each from its training priors, after calibration and before they are
     mixed. `options`: `limit`, and those of classify.Options.
 

@@ -41,7 +41,7 @@ class Model:
     """
 
     def __init__(self, run: str | os.PathLike[str], device: str = "auto") -> None:
-        """Load the best checkpoint of the run folder `run`. `device`: auto, cpu or cuda. Raises UserError where
+        """Load the best checkpoint of the run folder `run`. `device`: auto, cpu or cuda. Raises UserError if
         there is no run or no checkpoint."""
         self.device = _device(device)
         self.run = open_run(os.fspath(run)).root
@@ -110,7 +110,7 @@ def _as_iterable(images: Any) -> Iterable[Any]:
 
 
 def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
-    """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it where it is unreadable."""
+    """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it if it is unreadable."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give {ARRAYS}")

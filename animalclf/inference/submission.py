@@ -26,7 +26,7 @@ def first_images(paths: Iterable[str], limit: int) -> list[str]:
 
 
 def image_ids(paths: Iterable[str]) -> list[str]:
-    """The id of each image: its file name with extension. Raises UserError where two folders hold the same name."""
+    """The id of each image: its file name with extension. Raises UserError if two folders hold the same name."""
     path_of: dict[str, str] = {}
     for path in paths:
         name = path.rsplit("/", 1)[-1]
@@ -45,7 +45,7 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def write(url: str, ids: Sequence[str], predicted: Sequence[str], columns: Sequence[str] = COLUMNS) -> None:
-    """Write one row an image, sorted by `natural_key` of the id. Raises UserError for a repeated id or where `url`
+    """Write one row an image, sorted by `natural_key` of the id. Raises UserError for a repeated id or if `url`
     cannot be written."""
     _check_unique(ids, url)
     sink = io.StringIO()
@@ -71,7 +71,7 @@ def read(url: str) -> pd.DataFrame:
 
 
 def check_same_ids(ids: Iterable[str], file_ids: Iterable[str], file: str) -> None:
-    """Raises UserError, naming the first few, where the images' `ids` and the `file_ids` of the file differ, or an id
+    """Raises UserError, naming the first few, if the images' `ids` and the `file_ids` of the file differ, or an id
     of the file is repeated."""
     listed, known = list(file_ids), list(ids)
     _check_unique(listed, file)
@@ -87,7 +87,7 @@ def check_same_ids(ids: Iterable[str], file_ids: Iterable[str], file: str) -> No
 
 
 def columns_like(sample: str | None, ids: Sequence[str]) -> Sequence[str]:
-    """The header of a submission: that of the file `sample`, or COLUMNS. Raises UserError where its ids are not
+    """The header of a submission: that of the file `sample`, or COLUMNS. Raises UserError if its ids are not
     `ids`."""
     if not sample:
         return COLUMNS

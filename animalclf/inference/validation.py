@@ -65,7 +65,7 @@ def _class_difference(classes: Sequence[str], reference: Sequence[str]) -> str:
 
 
 def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_table: pd.DataFrame) -> None:
-    """Raises UserError where two tables of predictions have other images or labels."""
+    """Raises UserError if two tables of predictions have other images or labels."""
     paths, reference_paths = table["path"], reference_table["path"]
     extra = paths[~paths.isin(reference_paths)].tolist()
     missing = reference_paths[~reference_paths.isin(paths)].tolist()
@@ -92,7 +92,7 @@ def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_
 
 
 def _split_settings(run: Run, reference: Run) -> str:
-    """The data settings in which two runs differ, where both are runs of a model."""
+    """The data settings in which two runs differ, if both are runs of a model."""
     if not (run.exists() and reference.exists()):
         return ""
     differences = configuration.differences(reference.config(), run.config())

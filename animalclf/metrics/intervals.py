@@ -21,7 +21,7 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
 def mean_recall(counts: Counts) -> tuple[float, float] | None:
     """The interval of the mean recall from Wilson's intervals of the classes, combined by the method of variance
     estimates recovery (Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of
-    binomial proportions"). None where no class is entirely right or wrong: a bootstrap then varies each of them."""
+    binomial proportions"). None if no class is entirely right or wrong: a bootstrap then varies each of them."""
     hits, support = counts.hits[counts.occurring], counts.support[counts.occurring]
     if not ((hits == 0) | (hits == support)).any():
         return None

@@ -111,7 +111,7 @@ class Metric:
     of_counts: CountFunction | None = None
     of_predictions: PredictionFunction | None = None
     interval: Callable[[Counts], tuple[float, float] | None] | None = None
-    """The 95 % interval of a metric of counts; without it, or where it is None: a bootstrap (see intervals.py)."""
+    """The 95 % interval of a metric of counts; without it, or if it is None: a bootstrap (see intervals.py)."""
     higher_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
     """Minimum and maximum."""
@@ -131,7 +131,7 @@ class Metric:
         return self.checked(self.of_predictions(predictions))
 
     def checked(self, value: float) -> float:
-        """`value` as a plain number. Raises ValueError where it is not finite: JSON has no such number."""
+        """`value` as a plain number. Raises ValueError if it is not finite: JSON has no such number."""
         if not np.isfinite(value):
             raise ValueError(f"metric {self.key} is {value}, which is not a finite number")
         return float(value)

@@ -10,7 +10,7 @@ from animalclf.rows import Evaluation
 
 
 class MetricLine(NamedTuple):
-    """A row of a table of metrics; `interval` is empty where the metric has none."""
+    """A row of a table of metrics; `interval` is empty if the metric has none."""
 
     title: str
     value: str

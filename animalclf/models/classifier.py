@@ -70,7 +70,7 @@ class Classifier(nn.Module):
 
     @property
     def frozen_features(self) -> bool:
-        """True where no layer of the base trains, so that an image's features never change."""
+        """True if no layer of the base trains, so that an image's features never change."""
         return not any(parameter.requires_grad for parameter in self.base.parameters())
 
 
@@ -105,7 +105,7 @@ def layer_names(model: Classifier) -> list[str]:
 
 
 def _has_prefix(name: str, prefix: str) -> bool:
-    """True where `name` begins with `prefix`; a number counts as a whole: features.1 is no prefix of features.10."""
+    """True if `name` begins with `prefix`; a number counts as a whole: features.1 is no prefix of features.10."""
     splits_number = prefix[-1:].isdigit() and name[len(prefix) :][:1].isdigit()
     return bool(prefix) and name.startswith(prefix) and not splits_number
 

@@ -130,7 +130,7 @@ class ConvNorm(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1 x 1 expansion, depthwise convolution, 1 x 1 projection; plus the input where the shape stays."""
+    """1 x 1 expansion, depthwise convolution, 1 x 1 projection; plus the input if the shape stays."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ FILES = {
 
 
 def find(architecture: str) -> Path:
-    """The file of an architecture's weights. Raises UserError where no package has weights of it, and for a package
+    """The file of an architecture's weights. Raises UserError if no package has weights of it, and for a package
     that is not installed."""
     if architecture not in FILES:
         names = ", ".join(FILES)

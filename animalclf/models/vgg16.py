@@ -58,7 +58,7 @@ class PoolNormalise(nn.Module):
 
 
 class Convolutions(nn.Sequential):
-    """Layers in sequence, with faster kernels on a GPU in bf16 where no gradient is needed.
+    """Layers in sequence, with faster kernels on a GPU in bf16 if no gradient is needed.
 
     A convolution and its ReLU are one cuDNN kernel, which takes a third of the time of three kernels (convolution,
     bias, ReLU) that each read and write the whole map. Pooling does not store the positions of the maxima.
@@ -81,7 +81,7 @@ class Convolutions(nn.Sequential):
 
 
 def _forward_only(layer: nn.Module, maps: torch.Tensor) -> bool:
-    """True where no gradient flows through `layer`, on an NVIDIA GPU under bf16 autocast."""
+    """True if no gradient flows through `layer`, on an NVIDIA GPU under bf16 autocast."""
     needs_gradient = torch.is_grad_enabled() and (
         maps.requires_grad or any(parameter.requires_grad for parameter in layer.parameters())
     )

@@ -54,7 +54,7 @@ def _content(architecture: str, source: str) -> tuple[str, bytes]:
 
 
 def check(architecture: str, source: str) -> None:
-    """Raise UserError where `fetch` would because the file does not exist or cannot be downloaded. Reads no file."""
+    """Raise UserError if `fetch` would because the file does not exist or cannot be downloaded. Reads no file."""
     MODELS.get(architecture)
     if source == "embedded":
         embedded.find(architecture)
@@ -158,7 +158,7 @@ def _version(source: str) -> str:
 
 
 def _explained(source: str, action: Callable[[], T]) -> T:
-    """The result of `action`, which reads `source`. Raises UserError where it cannot be read."""
+    """The result of `action`, which reads `source`. Raises UserError if it cannot be read."""
     try:
         return storage.with_retries(source, action)
     except FileNotFoundError as error:

@@ -150,7 +150,7 @@ def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
     """Replace the chunk numbers in the manifest's column `shard` by shard numbers from 0 without gaps. Returns the file
     name of each shard number.
 
-    Raises UserError where a shard that a task has written is not in `out`."""
+    Raises UserError if a shard that a task has written is not in `out`."""
     chunks = np.unique(manifest.loc[manifest["shard"] >= 0, "shard"])
     names = {number: shard_name(chunk) for number, chunk in enumerate(chunks)}
     missing = sorted(set(names.values()) - set(output_dir.file_names(out)))

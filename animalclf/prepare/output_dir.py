@@ -20,7 +20,7 @@ WRITTEN = (INFO, MANIFEST, SHEET, OLD_SHEET, SHARDS, TEMPORARY)
 
 
 def file_names(out: str) -> list[str]:
-    """The files and folders in `out`; none where it does not exist."""
+    """The files and folders in `out`; none if it does not exist."""
     fs, path = storage.filesystem(out)
     fs.invalidate_cache()
     try:
@@ -42,7 +42,7 @@ def clear(out: str, patterns: Sequence[str] = WRITTEN) -> None:
 def reserve(out: str, size: int) -> None:
     """Check that `out` can take `size` bytes, and remove what an earlier preparation left there.
 
-    Raises UserError where `out` holds other files, cannot be written, or lacks space."""
+    Raises UserError if `out` holds other files, cannot be written, or lacks space."""
     foreign = [
         name
         for name in file_names(out)

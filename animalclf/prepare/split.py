@@ -34,7 +34,7 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
       nothing; a split that some row is given gets no others, except that rows given nothing follow a duplicate that is
       given val or test. Duplicates that are given different splits stay in them: `straddling` finds them.
 
-    Raises UserError for a class without an image to train on, a class of one group where validation images are wanted,
+    Raises UserError for a class without an image to train on, a class of one group if validation images are wanted,
     a class with fewer groups than folds, and folds together with given validation images.
     """
     ok = (manifest["status"] == "ok").to_numpy()

@@ -65,7 +65,7 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     shard. Returns the measurements.
 
     Columns: index, shard, row (both -1 for an unreadable file), width, height, bytes, sha256, phash, status, note,
-    signature uint8 (rows, 1600), and `error`, which is "". Where the whole job must stop, the only column is `error`,
+    signature uint8 (rows, 1600), and `error`, which is "". If the whole job must stop, the only column is `error`,
     with one row: the message (Ray would wrap a UserError).
     """
     cv2.setNumThreads(1)  # all cores run tasks
@@ -131,7 +131,7 @@ def _error(message: str) -> dict[str, np.ndarray]:
 
 
 def _measure_file(path: str, content: bytes | str, job: Job) -> tuple[Measurement, np.ndarray | None]:
-    """The measurements of one file, and its stored image uint8 (S, S, 3). `content` is text where the file could not be
+    """The measurements of one file, and its stored image uint8 (S, S, 3). `content` is text if the file could not be
     read: the reason."""
     if isinstance(content, str):
         return Measurement(content), None
@@ -142,7 +142,7 @@ def _measure_file(path: str, content: bytes | str, job: Job) -> tuple[Measuremen
         return Measurement(str(error), bytes=size, sha256=sha256), None
     height, width = decoded.image.shape[:2]
     stored = resize(decoded.image, job.size)
-    # The stored image gives the signature in a third of the time that the full one takes, where it is large enough.
+    # The stored image gives the signature in a third of the time that the full one takes, if it is large enough.
     signature = find.signature(stored if job.size >= 2 * find.SIDE else decoded.image)
     return Measurement("ok", decoded.note, width, height, size, sha256, signature), stored
 
@@ -174,7 +174,7 @@ def _advise(folder: str, paths: Sequence[str]) -> None:
 
 
 def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
-    """The content of each file, or why it cannot be read. Network errors are retried. Raises UserError where they
+    """The content of each file, or why it cannot be read. Network errors are retried. Raises UserError if they
     persist."""
     fs, base = storage.filesystem(root)
     if not storage.is_remote(root):

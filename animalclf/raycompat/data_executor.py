@@ -100,5 +100,5 @@ def without_statistics() -> None:
 
     for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
         setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
-    # Ray's own fallback where the actor does not answer.
+    # Ray's own fallback if the actor does not answer.
     _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid.uuid4().hex)

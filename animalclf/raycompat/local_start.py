@@ -75,6 +75,6 @@ def without_servers() -> list[Replacement]:
         (node.Node, "start_api_server", no_api_server),
         (node.Node, "start_log_monitor", lambda self: None),
         (node.Node, "start_monitor", lambda self: None),
-        # As where Ray is installed without its dashboard.
+        # As in an installation of Ray without its dashboard.
         (utils, "get_dashboard_dependency_error", lambda: ImportError("not needed")),
     ]

@@ -1,6 +1,6 @@
 """The switch and the guard of every patch of Ray.
 
-A patch applies only where all of this holds: ANIMALCLF_STOCK_RAY does not turn it off; this process belongs to a Ray
+A patch applies only if all of this holds: ANIMALCLF_STOCK_RAY does not turn it off; this process belongs to a Ray
 that animalclf started (other clusters stay stock Ray); it was written for the version of the running Ray; and every
 private name that it uses exists, with the expected parameters. Otherwise the patch logs one line and does nothing.
 """
@@ -27,7 +27,7 @@ PATCHES: list[Callable[[], str]] = []  # of each imported patch: `refusal` with 
 def patch(
     versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False
 ) -> Callable[[Callable[P, T]], Callable[P, T | None]]:
-    """Decorator that guards a patch: called where the patch must not apply, it logs one line and returns None.
+    """Decorator that guards a patch: called if the patch must not apply, it logs one line and returns None.
 
     `versions`: of Ray, as "2.60". `needs`: each private name that the patch uses, as "module:name.name" -> the names of
     its parameters, or None for what is not called. `shared`: the patch applies on any cluster; only for patches that
@@ -52,7 +52,7 @@ def patch(
 def refusal(
     name: str, versions: tuple[str, ...], needs: Mapping[str, tuple[str, ...] | None], shared: bool = False
 ) -> str:
-    """Why the patch `name` must not apply here; empty where it may."""
+    """Why the patch `name` must not apply here; empty if it may."""
     import ray
 
     off = os.environ.get(STOCK, "")
@@ -66,7 +66,7 @@ def refusal(
 
 
 def _difference(path: str, parameters: tuple[str, ...] | None) -> str:
-    """How the private name at `path` differs from what the patch expects; empty where it does not."""
+    """How the private name at `path` differs from what the patch expects; empty if it does not."""
     module, _, names = path.partition(":")
     try:
         attribute: Any = functools.reduce(getattr, names.split("."), importlib.import_module(module))

@@ -98,7 +98,7 @@ class ReportData:
 
     @functools.cached_property
     def references(self) -> dict[str, ReferenceResults]:
-        """The reference results to show, by recipe: of the recipes of `runs` that have some, where the run's classes
+        """The reference results to show, by recipe: of the recipes of `runs` that have some, if the run's classes
         are the reference's or with `all_references`."""
         shown = {}
         for facts in self.runs:
@@ -108,7 +108,7 @@ class ReportData:
         return shown
 
     def _classes(self, facts: RunFacts) -> list[str]:
-        """The classes of a run; empty where the run is unfinished and the prepared set cannot be opened."""
+        """The classes of a run; empty if the run is unfinished and the prepared set cannot be opened."""
         if facts.result:
             return facts.result.classes
         return self.prepared.classes if self.prepared else []
@@ -123,7 +123,7 @@ def read(
 ) -> ReportData:
     """Read run folders, finished or not. `reference`: show reference results whatever the classes are.
 
-    Raises UserError naming the file that a folder lacks, or, with `reference`, where no recipe has reference results. A
+    Raises UserError naming the file that a folder lacks, or, with `reference`, if no recipe has reference results. A
     missing prepared set is no error."""
     facts = [_facts(run) for run in runs]
     recipes = dict.fromkeys(run.config.name for run in facts)

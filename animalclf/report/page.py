@@ -32,7 +32,7 @@ def write_report(
     to show; `board`: what leaderboard() returned; `ensembles`: what ensemble() returned; `failed`: failed trials of a
     comparison; `reference`: show the reference results of the recipes whatever the classes are.
 
-    A section is shown where its condition holds (see section.py): an unfinished training has learning curves and no
+    A section is shown if its condition holds (see section.py): an unfinished training has learning curves and no
     confusion matrix. Raises UserError naming the file that a run folder lacks.
     """
     data = report_data.read(runs, board, ensembles, failed, reference)

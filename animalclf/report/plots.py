@@ -172,7 +172,7 @@ def png(figure: Figure) -> bytes:
 
 def _save(figure: Figure, sink: IO[Any], **settings: Any) -> None:
     with warnings.catch_warnings():
-        # Where no installed font has a script, the PNG has boxes; the page uses the browser's fonts.
+        # If no installed font has a script, the PNG has boxes; the page uses the browser's fonts.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(sink, **settings)
 

@@ -32,7 +32,7 @@ def recipes_with_reference() -> list[str]:
 
 @functools.cache
 def reference_results(recipe: str) -> ReferenceResults | None:
-    """The reference results of the recipe of this name; None where it has none."""
+    """The reference results of the recipe of this name; None if it has none."""
     if recipe not in recipes_with_reference():
         return None
     file = resources.files("animalclf.recipes").joinpath("reference", f"{recipe}.yaml")

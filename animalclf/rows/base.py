@@ -1,6 +1,6 @@
 """Base of the rows: to and from plain data, and as an HTML table.
 
-Metadata of a field: `old_keys`: keys of older versions that are read too. `omit_none`: not written where it is None.
+Metadata of a field: `old_keys`: keys of older versions that are read too. `omit_none`: not written if it is None.
 `row`: the row class of its value, or of the items of a list. `prefix`: a dict whose items are written as keys of the
 row itself, each under prefix + name (metrics, which are registered).
 """
@@ -37,7 +37,7 @@ class Row:
         """The row from plain data, also of an older version: old keys are read, missing ones get the defaults, unknown
         ones are ignored (or, if numbers, go to the field with their prefix).
 
-        `source`: the file of `content`, for the error. Raises UserError where `content` is no dict, or a key without a
+        `source`: the file of `content`, for the error. Raises UserError if `content` is no dict, or a key without a
         default is missing.
         """
         if not isinstance(content, Mapping):
@@ -82,7 +82,7 @@ def html_table(headings: Sequence[str], lines: Sequence[Sequence[object]]) -> st
 
 
 def rounded(value: object, interval: Sequence[float] | None = None) -> str:
-    """A value as text, a float with 4 decimals, with its interval [low, high] where it has one."""
+    """A value as text, a float with 4 decimals, with its interval [low, high] if it has one."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")

@@ -48,7 +48,7 @@ class TrialEntry(Row):
     best: float | None = None
     """Best value so far of the metric that the comparison monitors."""
     values: dict[str, object] | None = field(default=None, metadata=OMIT_NONE)
-    """Of the searched keys, where a searcher proposed the trial."""
+    """Of the searched keys, if a searcher proposed the trial."""
 
     def set(self, state: TrialState, reason: str = "") -> None:
         """Change the state, and its reason."""

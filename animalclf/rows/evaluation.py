@@ -9,7 +9,7 @@ from animalclf.rows.base import Row
 
 @dataclass(frozen=True, kw_only=True)
 class PerClass(Row):
-    """Metrics of each class, in class order; None where a class is never predicted (precision) or has no rows."""
+    """Metrics of each class, in class order; None if a class is never predicted (precision) or has no rows."""
 
     precision: list[float | None]
     recall: list[float | None]
@@ -61,7 +61,7 @@ class EvaluationResult(Evaluation):
     run: str
     data: str
     split: str
-    """Empty where all images of a folder or table are evaluated."""
+    """Empty if all images of a folder or table are evaluated."""
     prior: str
     class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
     epoch: int

@@ -63,7 +63,7 @@ class EnsembleResult(Row):
     metrics: dict[str, float] = field(metadata={"prefix": ""})
     """The main metrics of `val` by name, as in a training's result.json."""
     data: str | None = field(default=None, metadata=OMIT_NONE)
-    """This and the following fields: of unlabelled images, where they were predicted; see PredictionResult."""
+    """This and the following fields: of unlabelled images, if they were predicted; see PredictionResult."""
     images: int | None = field(default=None, metadata={"old_keys": ["pictures"], **OMIT_NONE})
     unreadable: list[Unreadable] | None = field(default=None, metadata={"row": Unreadable, **OMIT_NONE})
     prior: str | None = field(default=None, metadata=OMIT_NONE)

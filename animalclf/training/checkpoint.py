@@ -104,7 +104,7 @@ class Writer:
             self.pool.shutdown()
 
     def add(self, write: Callable[[], None]) -> None:
-        """Call `write` after the calls before it. Raises UserError where a write fails (disk full)."""
+        """Call `write` after the calls before it. Raises UserError if a write fails (disk full)."""
         self.wait()
         if self.pool:
             self.running = self.pool.submit(write)
@@ -119,7 +119,7 @@ class Writer:
 
 
 def load(url: str, device: str | torch.device = "cpu") -> Any:
-    """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError where the file is missing or
+    """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError if the file is missing or
     is no checkpoint of this package."""
     try:
         content = torch.load(io.BytesIO(storage.read_bytes(url)), map_location=device, weights_only=True)
@@ -157,7 +157,7 @@ class ModelInfo:
 def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier, ModelInfo]:
     """The best model of a run folder (or of a checkpoint file) in evaluation mode on `device`, and its description.
 
-    Raises UserError where the weights do not fit the architecture that the configuration names.
+    Raises UserError if the weights do not fit the architecture that the configuration names.
     """
     url = run if run.endswith(".pt") else Run(storage.absolute(run)).checkpoint("best")
     content: BestCheckpoint = load(url, device)

@@ -25,7 +25,7 @@ GPU_BATCH = 256  # minimum images in a batch on a GPU; on a CPU it is the recipe
 
 
 class FeatureLoader:
-    """Batches whose "image" is the frozen base's features, float32 (N, F), from memory: the GPU's, where they fill at
+    """Batches whose "image" is the frozen base's features, float32 (N, F), from memory: the GPU's, if they fill at
     most an eighth of it."""
 
     def __init__(self, plan: SamplingPlan, features: np.ndarray, position: np.ndarray, ranks: RankContext) -> None:

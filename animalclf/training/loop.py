@@ -142,7 +142,7 @@ def train_epoch(
 ) -> tuple[TrainMetrics, Clock]:
     """One pass over `batches`, an optimizer step each. Returns the metrics over all ranks, and this rank's clock.
 
-    Raises UserError where the loss becomes NaN or infinite.
+    Raises UserError if the loss becomes NaN or infinite.
     """
     network.train()
     train, optim, steps = settings.config.train, settings.config.optim, len(settings.step_sizes)
@@ -215,7 +215,7 @@ def _forward_backward(
     """The gradients of one step, in micro-batches. Adds loss and correct predictions to `sums`, float64 (2,); does not
     wait for the GPU.
 
-    The loss of a step is the mean over the *global* batch, so that the gradient is that of a single process also where
+    The loss of a step is the mean over the *global* batch, so that the gradient is that of a single process even if
     some ranks have one image more.
     """
     world_size, weights = settings.ranks.world_size, settings.class_weights

@@ -34,7 +34,7 @@ class MixedBatch:
 def mix_batch(
     image: torch.Tensor, label: torch.Tensor, step: int, *, augment: Augment, seed: int, epoch: int
 ) -> MixedBatch:
-    """mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019); where both are set, one of them at random in each step.
+    """mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019); if both are set, one of them at random in each step.
 
     All ranks draw the same fraction. The pairs are within a rank's batch, so with mixing the result depends on the
     number of workers.

@@ -1,4 +1,4 @@
-"""Logging of finished runs to MLflow, where the environment variable MLFLOW_TRACKING_URI names a tracking server."""
+"""Logging of finished runs to MLflow, if the environment variable MLFLOW_TRACKING_URI names a tracking server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from animalclf.training.tensorboard import scalars
 
 
 def enabled() -> bool:
-    """Whether runs are logged. Raises UserError, before any work, where MLFLOW_TRACKING_URI is set and MLflow is not
+    """Whether runs are logged. Raises UserError, before any work, if MLFLOW_TRACKING_URI is set and MLflow is not
     installed."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return False
@@ -26,7 +26,7 @@ def enabled() -> bool:
 
 
 def log_run(run: Run) -> bool:
-    """Log configuration, epochs and result of a finished run. Returns False where logging is not enabled."""
+    """Log configuration, epochs and result of a finished run. Returns False if logging is not enabled."""
     if not enabled():
         return False
     mlflow = importlib.import_module("mlflow")

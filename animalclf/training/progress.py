@@ -31,7 +31,7 @@ class Mailbox:
         return events
 
     def enter(self, group: Any) -> bool:
-        """A worker of placement group `group` starts. Returns False where the training is to stop."""
+        """A worker of placement group `group` starts. Returns False if the training is to stop."""
         self.group = group
         return not self.stopping
 

@@ -46,7 +46,7 @@ def train_on_ray(
     the cost of the running epoch. `cache`: the stored images, possibly shared by several trainings (default: in the
     object store, for this training).
 
-    Raises UserError for what the user can fix, stop.Stopped where `switch` ended the training, and Ray's
+    Raises UserError for what the user can fix, stop.Stopped if `switch` ended the training, and Ray's
     TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
     """
     from animalclf.training.worker import Task  # imports PyTorch

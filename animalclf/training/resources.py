@@ -102,7 +102,7 @@ def input_cpus(workers: Workers) -> float:
 
 
 def _cpus_of_nodes() -> list[int]:
-    """CPUs of each node that can run a CPU worker and an input task; where there is none, of each node with a CPU."""
+    """CPUs of each node that can run a CPU worker and an input task; if there is none, of each node with a CPU."""
     import ray
 
     cpus = [
@@ -127,7 +127,7 @@ def preflight(workers: Workers, shared: list[str]) -> str:
 
 
 def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
-    """Raises UserError where a cluster of at most these CPUs and GPUs has no room for the workers."""
+    """Raises UserError if a cluster of at most these CPUs and GPUs has no room for the workers."""
     import ray
 
     if workers.use_gpu and workers.minimum > gpus:
@@ -190,8 +190,8 @@ def choose_cache(choice: str, prepared: Prepared, reserved: int = 0) -> tuple[bo
     """Whether the images are cached in Ray's object store (else on the nodes' disks), and a text of that for the plan
     line. `reserved`: bytes of other sets in the store.
 
-    A node's store holds all images and the batches in transit, so "auto" chooses it where the images fill at most 70 %
-    of the smallest store. Raises UserError for "memory" where they do not fit.
+    A node's store holds all images and the batches in transit, so "auto" chooses it if the images fill at most 70 %
+    of the smallest store. Raises UserError for "memory" if they do not fit.
     """
     import ray
 

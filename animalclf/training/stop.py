@@ -28,7 +28,7 @@ class Switch:
         self._ended.set()
 
     def begin(self, mailbox: Any) -> None:
-        """The training with this mailbox (an actor handle) starts. Raises Stopped where `stop` was called before."""
+        """The training with this mailbox (an actor handle) starts. Raises Stopped if `stop` was called before."""
         with self._lock:
             if self.requested:
                 raise Stopped
@@ -55,7 +55,7 @@ class Switch:
 
 
 class EndRun(ray.train.UserCallback):
-    """In Ray Train's controller: ends the run after a failure of its workers where it is to stop."""
+    """In Ray Train's controller: ends the run after a failure of its workers if it is to stop."""
 
     def __init__(self, mailbox: Any) -> None:
         self.mailbox = mailbox

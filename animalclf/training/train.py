@@ -93,7 +93,7 @@ class Trainee:
 def train_epochs(
     context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]
 ) -> FeatureLoader | None:
-    """Train and save the remaining epochs. Returns the features of a frozen base, where they were computed."""
+    """Train and save the remaining epochs. Returns the features of a frozen base, if they were computed."""
     config, run, ranks = context.config, context.run, context.ranks
     trainee = _trainee(context, state)
     features_seconds, checkpoint_seconds = trainee.features_seconds, 0.0
@@ -142,7 +142,7 @@ def _step_graphs(config: Config, optimizer: torch.optim.Optimizer, ranks: RankCo
 
 
 def worth_compiling(config: Config, rows: int, device: torch.device) -> bool:
-    """Whether to use `torch.compile`: where it is configured, or earns its time in a training on `rows` images an
+    """Whether to use `torch.compile`: if it is configured, or earns its time in a training on `rows` images an
     epoch."""
     long_enough = 0 < config.train.compile_from <= rows * config.train.epochs
     return config.train.compile or (device.type == "cuda" and long_enough)
@@ -164,7 +164,7 @@ def _parallel(network: nn.Module, compiled: bool, ranks: RankContext) -> nn.Modu
 def _epoch(
     context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, profiler_step: Callable[[], None]
 ) -> EpochRow:
-    """Train and validate one epoch. Leaves the averaged weights, where they are configured, in the model."""
+    """Train and validate one epoch. Leaves the averaged weights, if they are configured, in the model."""
     started = time.perf_counter()
     # Of dropout: a resume draws the same numbers.
     torch.manual_seed(hash((context.config.seed, epoch, context.ranks.rank)) & 0x7FFFFFFF)

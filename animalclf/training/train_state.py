@@ -72,8 +72,8 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
 
 
 def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) -> None:
-    """Rank 0 writes the checkpoints (`last`, and `best` where this epoch is the best), the history and the event file,
-    and then reports the end of the epoch. Raises UserError where they cannot be written."""
+    """Rank 0 writes the checkpoints (`last`, and `best` if this epoch is the best), the history and the event file,
+    and then reports the end of the epoch. Raises UserError if they cannot be written."""
     if context.ranks.rank:
         return
     history, config = list(state.history), context.config

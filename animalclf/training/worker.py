@@ -53,7 +53,7 @@ class ThrottledReports:
 
 
 class RankLoaders:
-    """Creates the loaders of this rank: from device memory where the images fit, else from Ray Data."""
+    """Creates the loaders of this rank: from device memory if the images fit, else from Ray Data."""
 
     def __init__(self, cache: ImageCache, image_bytes: int, ranks: RankContext) -> None:
         self.cache, self.ranks = cache, ranks
@@ -65,7 +65,7 @@ class RankLoaders:
 
 
 def worker(settings: dict[str, Task]) -> TrainingResult | UserError | None:
-    """Ray Train's loop function: train on this rank. Returns None where the training is to stop. A UserError, which
+    """Ray Train's loop function: train on this rank. Returns None if the training is to stop. A UserError, which
     train() raises on all ranks or on none, is returned, because a restart would not help."""
     task = settings["task"]
     if not ray.get(task.mailbox.enter.remote(ray.util.get_current_placement_group())):

@@ -141,7 +141,7 @@ def _prepare(spec: ComparisonSpec, data: str, prepared_dir: str) -> tuple[Compar
 
 
 def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: int) -> ComparedData:
-    """The images that the trials are compared on. Raises UserError where the trials would be validated on different
+    """The images that the trials are compared on. Raises UserError if the trials would be validated on different
     images, or not at all."""
     first, by_root = prepared[0], {each.root: each for each in prepared}
     counts = {split: len(first.rows(split)) for split in ("train", "val", "test")}

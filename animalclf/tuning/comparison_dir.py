@@ -33,7 +33,7 @@ class TuneEvent:
     """A change of a trial in Tune."""
 
     entry: TrialEntry
-    """The trial at its start: new where a searcher proposes it."""
+    """The trial at its start: new if a searcher proposes it."""
     state: Literal["running", "complete", "failed"]
     ended: bool
     """Whether the trial ended in an earlier start, and only replays its history."""
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def read_comparison(root: str) -> Comparison | None:
-    """The comparison in the folder `root`, also after the folder was moved; None where there is none."""
+    """The comparison in the folder `root`, also after the folder was moved; None if there is none."""
     root = storage.absolute(root)
     url = storage.join(root, SUMMARY)
     if not storage.exists(url):
@@ -105,7 +105,7 @@ def open_folder(out: str, resume: bool) -> StoredComparison | None:
 
 
 def check_same_data(out: str, stored: StoredComparison | None, data: ComparedData) -> None:
-    """Raises UserError where the comparison in `out` has other images."""
+    """Raises UserError if the comparison in `out` has other images."""
     if not stored:
         return
     old, new = stored.data.to_dict(), data.to_dict()
@@ -125,7 +125,7 @@ def check_same_data(out: str, stored: StoredComparison | None, data: ComparedDat
 
 
 def known_trials(spec: ComparisonSpec, out: str, stored: StoredComparison | None) -> dict[str, TrialEntry]:
-    """The state of each trial of an earlier start and of the spec, by slug. Raises UserError where the run folder of a
+    """The state of each trial of an earlier start and of the spec, by slug. Raises UserError if the run folder of a
     trial has another configuration."""
     stored_entries = stored.entries if stored else []
     # The folder may have been moved, so the URLs of the runs are new.

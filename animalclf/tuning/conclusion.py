@@ -31,7 +31,7 @@ def conclude(
     leaderboard and report into the folder. The ensembles predict the unlabelled images `predict`, corrected for
     `prior`.
 
-    Raises UserError where no trial finished, and what `ensemble` raises.
+    Raises UserError if no trial finished, and what `ensemble` raises.
     """
     finished = [Run(trial.run) for trial in trials if trial.state == "finished"]
     if not finished:
@@ -62,7 +62,7 @@ def check_prediction(images: str | None, prior: str, sample_submission: str | No
 
 
 def best_of_each(finished: Sequence[Run]) -> list[Run]:
-    """The members of an ensemble: the best run of each recipe by validation, or all runs where there is one recipe."""
+    """The members of an ensemble: the best run of each recipe by validation, or all runs if there is one recipe."""
     by_name: dict[str, list[Run]] = {}
     for run in finished:
         by_name.setdefault(run.config().name, []).append(run)
@@ -92,7 +92,7 @@ def report_folders(folders: Sequence[str], out: str | None = None, *, reference:
     ensembles = comparison.ensembles if comparison else []
     failed = [trial for trial in comparison.trials if trial.state == "failed"] if comparison else []
     finished = [run for run in runs if run.finished()]
-    # Runs without validation cannot be ranked. Where only some have it, `leaderboard` raises an error about the others.
+    # Runs without validation cannot be ranked. If only some have it, `leaderboard` raises an error about the others.
     board = leaderboard(finished, ensembles) if any(run.result().val for run in finished) else None
     title = runs[0].config().name if len(runs) == 1 else "Comparison"
     return write_report(

@@ -107,7 +107,7 @@ class LiveTable:
             self._print(f"{_label(line)}: {line.state} after {line.epoch} epochs{best}{reason}")
 
     def _show_epoch(self, line: TrialLine, row: EpochRow) -> None:
-        """Without a terminal: one line for each epoch of a trial, not again where a failure repeats it."""
+        """Without a terminal: one line for each epoch of a trial, not again if a failure repeats it."""
         line.epoch, line.speed, line.fraction = row.epoch, row.images_per_s, 0.0
         line.seconds = row.seconds - (row.features_seconds or 0.0)
         value = row.val.get(self.monitor)

@@ -36,7 +36,7 @@ class SearchRange:
         return self.rounded(generator.uniform(self.low, self.high))
 
     def rounded(self, value: float) -> Any:
-        """`value` as an integer where the key takes one, else with three significant digits, as in trial labels."""
+        """`value` as an integer if the key takes one, else with three significant digits, as in trial labels."""
         return round(value) if self.integer else float(f"{value:.3g}")
 
 
@@ -67,7 +67,7 @@ def parse_range(key: str, value: Any, settings: Mapping[str, Any]) -> SearchRang
 
 
 def draw_samples(ranges: Sequence[SearchRange], samples: int, seed: int) -> list[Mapping[str, Any]]:
-    """`samples` different draws (fewer where the ranges have fewer), as key -> value.
+    """`samples` different draws (fewer if the ranges have fewer), as key -> value.
 
     The same seed gives the same draws; a larger number of `samples` begins with them.
     """

@@ -226,7 +226,7 @@ def _label(value: Any) -> str:
 def _check_settings(
     common: Iterable[str], grid: Iterable[str], ranges: Sequence[SearchRange], samples: int, searcher: str
 ) -> None:
-    """Raises UserError where set, grid, search and samples contradict each other."""
+    """Raises UserError if set, grid, search and samples contradict each other."""
     common, grid, searched = set(common), set(grid), {search_range.key for search_range in ranges}
     for key in ("seed", "name"):
         if key in common | grid | searched:

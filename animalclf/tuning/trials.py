@@ -36,7 +36,7 @@ class TrialJob:
     """URL of the run folder; of the folder of all runs while a searcher proposes the trials."""
     prepared: Prepared
     cache: ImageCache | None
-    """None where the trial has ended."""
+    """None if the trial has ended."""
     ended: bool
     """Whether it ended in an earlier start, and only replays its history."""
 

@@ -171,7 +171,7 @@ def _scheduler(spec: ComparisonSpec) -> Any:
 
 
 def check_searcher(spec: ComparisonSpec) -> None:
-    """Raises UserError where the searcher is not installed."""
+    """Raises UserError if the searcher is not installed."""
     if spec.searching:
         try:
             importlib.import_module("optuna")

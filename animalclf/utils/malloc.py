@@ -15,7 +15,7 @@ ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 
 def keep_freed_memory() -> None:
     """Keep freed memory for later allocations: in the first thread, and with ONE_ARENA in all threads. Does nothing
-    where the C library is not glibc."""
+    if the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
         for setting, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 256 * 2**20)):

@@ -62,7 +62,7 @@ class ProgressLine:
             output.console.print(f"{description}  {text}", markup=False, soft_wrap=True)
 
     def describe(self, description: str, text: str = "", done: int = 0, total: int | None = None) -> None:
-        """Show this on the live line, where there is one. `total` None: unknown."""
+        """Show this on the live line, if there is one. `total` None: unknown."""
         self._bar.update(self._task, description=description, text=text, completed=done, total=total)
 
 

@@ -16,7 +16,7 @@ AnyT = TypeVar("AnyT")
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The end of an error message: ` (did you mean 'x'?)` with the choice most similar to `word`, or empty
-    where none is similar."""
+    if none is similar."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         return add
 
     def unregister(self, name: str) -> None:
-        """Remove an entry that a test or a notebook added. Raises KeyError where there is none."""
+        """Remove an entry that a test or a notebook added. Raises KeyError if there is none."""
         del self._entries[name]
 
     def get(self, name: str) -> T:

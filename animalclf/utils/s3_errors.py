@@ -158,7 +158,7 @@ def _message_of_causes(error: BaseException) -> str:
 
 
 def _region(error: BaseException) -> str:
-    """The bucket's region, where the server names it."""
+    """The bucket's region, if the server names it."""
     response = _response(error)
     headers = (response.get("ResponseMetadata") or {}).get("HTTPHeaders", {})
     return str((response.get("Error") or {}).get("Region") or headers.get("x-amz-bucket-region") or "")
@@ -196,7 +196,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _error_with_body(url: str) -> BaseException | None:
-    """The error of a listing, whose response says the cause; None where the listing succeeds."""
+    """The error of a listing, whose response says the cause; None if the listing succeeds."""
     import s3fs
     from botocore.exceptions import ClientError
 

@@ -57,7 +57,7 @@ def join(url: str, *parts: str) -> str:
 
 
 def exists(url: str) -> bool:
-    """True where there is a file or a folder."""
+    """True if there is a file or a folder."""
     fs, path = filesystem(url)
     fs.invalidate_cache()
     return with_retries(url, lambda: bool(fs.exists(path)))
@@ -101,7 +101,7 @@ def _stamp(info: Info) -> str:
 
 
 def _level(fs: fsspec.AbstractFileSystem, url: str, folder: str) -> list[Info]:
-    """The files and folders in `folder`; empty where there is none."""
+    """The files and folders in `folder`; empty if there is none."""
     try:
         return list(with_retries(url, lambda: fs.ls(folder, detail=True)))
     except FileNotFoundError:
@@ -118,7 +118,7 @@ class _ChunkedFile(io.FileIO):
 @contextmanager
 def atomic_write(url: str, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A file open for writing that becomes `url`, whole, when the block ends without an error: a reader never sees a
-    part of it, also after a crash of the machine (without `sync`: only after `sync_files`). Raises UserError where it
+    part of it, also after a crash of the machine (without `sync`: only after `sync_files`). Raises UserError if it
     cannot be written."""
     fs, path = filesystem(url)
     with _write_errors(url):
@@ -143,7 +143,7 @@ def atomic_write(url: str, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 def sync_files(urls: Sequence[str]) -> None:
     """Flush local files to the disk (a shared folder's: once the node that wrote them has closed them). Raises
-    UserError where that fails."""
+    UserError if that fails."""
     for url in urls:
         if not is_remote(url):
             with _write_errors(url), open(filesystem(url)[1], "rb") as file:
@@ -213,7 +213,7 @@ def write_json(url: str, content: object) -> None:
 
 
 def remove(url: str) -> None:
-    """Remove a file or a folder and its content, where it exists."""
+    """Remove a file or a folder and its content, if it exists."""
     if exists(url):
         fs, path = filesystem(url)
         with_retries(url, lambda: fs.rm(path, recursive=True))

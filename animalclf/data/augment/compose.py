@@ -28,7 +28,7 @@ class ColorMap:
 
     @property
     def changes(self) -> bool:
-        """True where pixel values change."""
+        """True if pixel values change."""
         return self.matrix is not None or self.table is not None or self.box is not None
 
 
@@ -44,7 +44,7 @@ class View:
 
 
 def is_identity(augment: Augment) -> bool:
-    """True where no image is changed."""
+    """True if no image is changed."""
     return not active_operations(augment)
 
 
@@ -115,5 +115,5 @@ def _table_then(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _box_or(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """An image has one box: the second, or the first where the second is empty."""
+    """An image has one box: the second, or the first if the second is empty."""
     return np.where(np.all(second[:, 2:] > second[:, :2], axis=1, keepdims=True), second, first)

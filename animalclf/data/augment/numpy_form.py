@@ -32,7 +32,7 @@ def augment_batch(
 
 def warp(images: Images, affine: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
     """Each image of uint8 (N, S, S, 3) through its matrix of float64 (N, 2, 3): uint8 (N, size, size, 3), into `out`
-    where that is given. Bilinear; the border pixel is repeated outside (Keras's fill_mode 'nearest')."""
+    if that is given. Bilinear; the border pixel is repeated outside (Keras's fill_mode 'nearest')."""
     if out is None:
         out = np.empty((len(images), size, size, 3), np.uint8)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -38,7 +38,7 @@ class Stream:
             object.__setattr__(self, "columns", tuple(range(self.draws)))
 
     def overlaps(self, other: Stream) -> bool:
-        """True where numbers of the two streams are not independent."""
+        """True if numbers of the two streams are not independent."""
         return self.name == other.name and (
             self.draws != other.draws or not set(self.columns).isdisjoint(other.columns)
         )
@@ -77,7 +77,7 @@ class Operation(ABC):
 
     @abstractmethod
     def is_active(self, augment: Augment) -> bool:
-        """True where the settings turn this operation on."""
+        """True if the settings turn this operation on."""
 
     def warp(self, samples: Samples) -> np.ndarray | None:
         """float64 (N, 2, 3): from a pixel (x, y, 1) of the warped square to the position (x, y) in the square before,

@@ -19,7 +19,7 @@ from animalclf.data.augment.operation import Samples
 
 
 def on_device(choice: str, device: torch.device) -> bool:
-    """True where `augment.on` means the training device: "device", or "auto" on a GPU."""
+    """True if `augment.on` means the training device: "device", or "auto" on a GPU."""
     return choice == "device" or (choice == "auto" and device.type == "cuda")
 
 
@@ -52,7 +52,7 @@ def warp(images: torch.Tensor, affine: torch.Tensor, size: int) -> torch.Tensor:
 
 @functools.cache
 def _warp_kernel() -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor] | None:
-    """One kernel instead of seven, ten times as fast. None where Triton is not installed."""
+    """One kernel instead of seven, ten times as fast. None if Triton is not installed."""
     try:
         from animalclf.data.augment import warp_kernel
     except ImportError:
@@ -111,7 +111,7 @@ def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
 
 class Staging:
     """Pinned memory slots for small host-to-device copies, used in turn. Pinning each array would take longer than its
-    copy, most of all where many steps are queued and no pinned memory is free."""
+    copy, most of all when many steps are queued and no pinned memory is free."""
 
     SLOTS, BYTES = 128, 2**16
 

@@ -1,6 +1,6 @@
 """The affine warp of augmentation as one CUDA kernel in Triton: uint8 in, uint8 out, no intermediate in device memory.
 
-`torch_form.warp` uses it on GPUs where Triton is installed (it comes with PyTorch's Linux wheels), and `grid_sample`
+`torch_form.warp` uses it on GPUs if Triton is installed (it comes with PyTorch's Linux wheels), and `grid_sample`
 elsewhere.
 """
 

@@ -8,7 +8,7 @@ from animalclf.rows import Evaluation
 
 
 class ClassMetrics(NamedTuple):
-    """A line of a table. None where a class has no image or no prediction."""
+    """A line of a table. None if a class has no image or no prediction."""
 
     name: str
     support: int
