@@ -122,7 +122,7 @@ def prepare(
     keys, such as {"data.val": 0.25}. `limit`: use only this many images. `force`: replace a set of other images or
     settings; a set that fits is returned as it is.
 
-    Returns the prepared set: `root`, `classes`, `manifest` (a DataFrame, one row an image) and `info`, where "bad"
+    Returns the prepared set: `root`, `classes`, `manifest` (a DataFrame, one row per image) and `info`, where "bad"
     lists the unreadable files.
     """
     from animalclf import config as configuration

@@ -81,7 +81,7 @@ class Run:
         return Environment.from_dict(storage.read_json(url), url)
 
     def metrics(self) -> list[EpochRow]:
-        """The history, one row an epoch; empty before the first epoch ended."""
+        """The history, one row per epoch; empty before the first epoch ended."""
         url = self.url("metrics.jsonl")
         try:
             content = storage.read_bytes(url)

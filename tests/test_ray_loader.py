@@ -58,7 +58,9 @@ def test_an_image_is_augmented_the_same_in_any_batch(tmp_path):
 def test_ray_data_gives_the_batches_of_the_plan(tmp_path, ray_local, balance, world, monkeypatch):
     from animalclf.data import ray_loader
 
-    monkeypatch.setattr(ray_loader, "MAX_TASK_BYTES", 12 * 3 * 32 * 32)  # several tasks an epoch, several steps a task
+    monkeypatch.setattr(
+        ray_loader, "MAX_TASK_BYTES", 12 * 3 * 32 * 32
+    )  # several tasks per epoch, several steps per task
     monkeypatch.setattr(ray_loader, "EXECUTION_TASKS", 5)  # several executions, which do not end where epochs do
     prepared = tiny_prepared(tmp_path)
     plan, images = plan_of(prepared, balance), load_images(prepared)

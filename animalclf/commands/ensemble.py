@@ -51,7 +51,7 @@ def add(commands: Commands) -> None:
     prior_argument(parser)
     sample_submission_argument(parser)
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="replicas of each model (default: one a GPU, or one a node)"
+        "--workers", type=int, metavar="N", help="replicas of each model (default: one per GPU, or one per node)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N unlabelled images")
 

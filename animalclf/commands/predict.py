@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
         "--batch-size", type=int, metavar="N", help="images that a replica classifies at a time (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="replicas of the model (default: one a GPU, or one a node)"
+        "--workers", type=int, metavar="N", help="replicas of the model (default: one per GPU, or one per node)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
 

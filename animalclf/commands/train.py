@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--workers",
         metavar="N|MIN:MAX",
-        help="training workers (default: one a GPU, or 1 on CPUs); 2:8: continue with fewer when machines are lost, "
+        help="training workers (default: one per GPU, or 1 on CPUs); 2:8: continue with fewer when machines are lost, "
         "grow when they return",
     )
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")

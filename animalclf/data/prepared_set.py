@@ -82,7 +82,7 @@ class DatasetInfo(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An opened prepared set. `manifest` has one row an image, in the order of its index; `info` is the content of
+    """An opened prepared set. `manifest` has one row per image, in the order of its index; `info` is the content of
     dataset.json."""
 
     root: str

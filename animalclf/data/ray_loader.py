@@ -40,7 +40,7 @@ that is split into at least this many tasks, or tasks block each other."""
 
 @dataclass(frozen=True, eq=False)
 class ImageCache:
-    """The images of a prepared set for the input tasks: in the object store (`refs`, one a shard), or on each node's
+    """The images of a prepared set for the input tasks: in the object store (`refs`, one per shard), or on each node's
     disk."""
 
     prepared: Prepared
@@ -155,7 +155,7 @@ def _prefetch_bytes(world_size: int) -> int:
 def _execute(
     tasks: list[_Task], plan: SamplingPlan, cache: ImageCache, rank_of: tuple[int, int], prefetch_bytes: int
 ) -> Iterator[Batch]:
-    """One block of columns a task, in the order of `tasks`; at most `prefetch_bytes` of them wait for the reader.
+    """One block of columns per task, in the order of `tasks`; at most `prefetch_bytes` of them wait for the reader.
     `rank_of`: rank and world size."""
     # Large arrays go to the store once, not into every task's description. The references are passed apart from them,
     # so that Ray counts who holds them.

@@ -33,7 +33,7 @@ Block = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Options:
-    """How images are classified. `workers`: replicas of the model, 0 = one a GPU, or one a node. `device`: auto, cpu or
+    """How images are classified. `workers`: replicas of the model; 0: one per GPU, or one per node. `device`: auto, cpu or
     cuda. `flips`: average over each image and its mirror image. `progress`: show a progress bar."""
 
     batch_size: int = 64
@@ -107,7 +107,7 @@ def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]
 
 
 def _blocks(job: _Job, count: int) -> Iterator[Block]:
-    """Blocks with the columns index, probabilities, status; one block a batch, in the order in which they are ready. A
+    """Blocks with the columns index, probabilities, status; one block per batch, in the order in which they are ready. A
     batch always has the same images, so the probabilities do not depend on the timing. Batches lost with a dead replica
     are repeated here, because Ray's own restarts never end if a batch is too large for the memory."""
     batch_size = job.options.batch_size

@@ -49,7 +49,7 @@ def ensemble(
     for `prior` (see prior_shift.parse_prior), each from its training priors, after calibration and before they are
     mixed. `options`: `limit`, and those of classify.Options.
 
-    Returns one result a method. Raises UserError, before any long work, for fewer than two members, an unfinished run,
+    Returns one result per method. Raises UserError, before any long work, for fewer than two members, an unfinished run,
     runs that were not validated on the same images with the same classes, an unknown method, and whatever predict
     refuses.
     """

@@ -36,7 +36,7 @@ class Model:
 
     Every method takes one image or many: a path, an s3:// URL, a NumPy array uint8 (H, W, 3) RGB, a PIL image, a
     list of these, or a batch uint8 (N, H, W, 3). They are decoded, resized and scaled exactly as by
-    `animalclf.predict`. The result has one row an image, also for a single one. An unreadable file raises UserError
+    `animalclf.predict`. The result has one row per image, also for a single one. An unreadable file raises UserError
     with its name.
     """
 

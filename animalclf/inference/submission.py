@@ -45,7 +45,7 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def write(url: str, ids: Sequence[str], predicted: Sequence[str], columns: Sequence[str] = COLUMNS) -> None:
-    """Write one row an image, sorted by `natural_key` of the id. Raises UserError for a repeated id or if `url`
+    """Write one row per image, sorted by `natural_key` of the id. Raises UserError for a repeated id or if `url`
     cannot be written."""
     _check_unique(ids, url)
     sink = io.StringIO()

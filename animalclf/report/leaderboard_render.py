@@ -62,7 +62,7 @@ def to_json(board: Leaderboard) -> str:
 
 
 def to_csv(board: Leaderboard) -> str:
-    """One line a row. Mean, std, low and high of each metric are separate columns, empty for None."""
+    """One line per row. Mean, std, low and high of each metric are separate columns, empty for None."""
     texts = ("recipe", "kind")
     numbers = ("images_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
     spreads, parts = [*(metric.key for metric in headline_metrics()), "best_epoch"], ("mean", "std", "low", "high")

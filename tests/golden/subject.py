@@ -56,7 +56,7 @@ def split_of(manifest: pd.DataFrame, **settings: Any) -> list[str]:
 
 
 def duplicates_of(digests: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, list[Any]]:
-    """Duplicate groups of images uint8 (H, W, 3) whose files have these hashes: one value an image."""
+    """Duplicate groups of images uint8 (H, W, 3) whose files have these hashes: one value per image."""
     signatures = np.stack([find.signature(image) for image in images])
     matches = find.find_duplicates(digests, signatures)
     return {
@@ -109,7 +109,7 @@ def batch_order(
 
 @contextmanager
 def _recorded_losses() -> Iterator[list[float]]:
-    """The value of each tensor that `backward` is called on: one loss a step, as long as train.accumulate is 1."""
+    """The value of each tensor that `backward` is called on: one loss per step, as long as train.accumulate is 1."""
     losses: list[float] = []
     original = torch.Tensor.backward
 

@@ -1,1 +1,1 @@
-"""Augmentation operations, one a file; each registers itself."""
+"""Augmentation operations, one per file; each registers itself."""
