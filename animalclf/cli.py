@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
   animalclf demo                                            everything on drawn images, in minutes
   animalclf recipes                                         what can be trained; `recipes vgg16` explains one
   animalclf prepare --data photos/ --out prepared/          check, de-duplicate and split your images
-  animalclf train --data photos/ --recipe vgg16_pooled      train; prepares first where needed
+  animalclf train --data photos/ --recipe vgg16_pooled      train; prepares first if needed
   animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3     leaderboard with significance tests
   animalclf evaluate runs/vgg16_pooled-...                  accuracy with intervals, per class, confusion, calibration
   animalclf predict runs/vgg16_pooled-... --data new/       probabilities and submission.csv

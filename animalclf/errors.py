@@ -1,15 +1,15 @@
-"""The one error that people see, what is wrong, where, and what to do; and the exit codes of all commands."""
+"""The exception for what the user can fix, and the exit codes of all commands."""
 
 from enum import IntEnum
 
 
 class UserError(Exception):
-    """A request that cannot be met. Its text names the file or key and the remedy; the commands print it without a
-    traceback and exit with 2."""
+    """A request that cannot be fulfilled. The message names the file or key and what to do; commands print it without a
+    traceback and exit with status 2."""
 
 
 class ExitCode(IntEnum):
-    """What every command returns to the shell; `exit_code` chooses for a command that has done its work."""
+    """Exit status of every command."""
 
     SUCCESS = 0
     FAILED = 1  # a trial of a comparison
@@ -20,8 +20,8 @@ class ExitCode(IntEnum):
 
 
 def exit_code(*, failed: bool = False, unreadable: bool = False) -> ExitCode:
-    """The exit code of a command that has done its work: whether some trial `failed`, and whether some image is
-    `unreadable`. A failure wins."""
+    """The exit code of a command that ran to its end. `failed`: some trial failed. `unreadable`: some image is
+    unreadable; FAILED takes precedence."""
     if failed:
         return ExitCode.FAILED
     return ExitCode.UNREADABLE if unreadable else ExitCode.SUCCESS

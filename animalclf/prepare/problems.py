@@ -36,7 +36,7 @@ def find_problems(prepared: Prepared) -> DataProblems:
 
 
 def show_problems(prepared: Prepared) -> DataProblems:
-    """Print the problems of a prepared set, or nothing where there are none, and return them."""
+    """Print the problems of a prepared set, or nothing if there are none, and return them."""
     problems = find_problems(prepared)
     for line in problem_lines(problems, prepared):
         console.print(line, soft_wrap=True)
@@ -112,7 +112,7 @@ def _group_lines(groups: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def _warning(title: str, lines: Sequence[str], url: str) -> list[Text]:
-    """The title and the first of the lines; where there are more, the file `url` that has them all. Nothing without
+    """The title and the first of the lines; if there are more, the file `url` that has them all. Nothing without
     lines."""
     if not lines:
         return []

@@ -10,7 +10,7 @@ from animalclf.rows.evaluation import Unreadable
 
 @dataclass(frozen=True, kw_only=True)
 class DataProblems(Row):
-    """The images and class names to look at before a training. False where there are none."""
+    """The images and class names to look at before a training. False if there are none."""
 
     unreadable: list[Unreadable] = field(default_factory=list, metadata={"row": Unreadable})
     skipped: dict[str, int] = field(default_factory=dict)
