@@ -33,22 +33,27 @@ Block = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Options:
-    """How images are classified. `workers`: replicas of the model; 0: one per GPU, or one per node. `device`: auto, cpu or
-    cuda. `flips`: average over each image and its mirror image. `progress`: show a progress bar."""
+    """How images are classified."""
 
     batch_size: int = 64
     workers: int = 0
+    """Replicas of the model; 0: one per GPU, or one per node without GPUs."""
     device: str = "auto"
+    """auto, cpu or cuda."""
     flips: bool = False
+    """Average over each image and its mirror image."""
     progress: bool = True
+    """Show a progress bar."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """The input of each execution. `model`, `paths`: references to objects in the object store."""
+    """The input of each execution."""
 
     model: ray.ObjectRef
+    """A Classifier."""
     paths: ray.ObjectRef
+    """list[str], relative to `root`."""
     root: str
     config: Config
     replicas: int
@@ -60,7 +65,7 @@ def classify(
     model: Classifier, config: Config, root: str, paths: Sequence[str], options: Options
 ) -> tuple[np.ndarray, list[str]]:
     """Class probabilities float32 (N, C) of the images `paths` below `root`, in their order, and the status of each:
-    OK, or why it is unreadable (its probabilities then mean nothing). Images are decoded and resized as in `prepare`.
+    OK, or why it is unreadable (its probabilities are then undefined). Images are decoded and resized as in `prepare`.
 
     Raises UserError if the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
     probabilities are not finite.
@@ -79,15 +84,16 @@ def classify(
     replicas = workers or min(max(gpu_count(), 1) if use_gpu else len(cpus_per_node()), batches)
     resources = preflight(Workers.fixed(replicas, use_gpu), [root])
     if options.progress:
-        place = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
-        console.print(f"{len(paths):,} images of {root} with {config.name} on {place}", soft_wrap=True)
+        replicas_text = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
+        console.print(f"{len(paths):,} images of {root} with {config.name} on {replicas_text}", soft_wrap=True)
     job = _Job(ray.put(model), ray.put(list(paths)), root, config, replicas, use_gpu, options)
     return _collect(job, len(paths), model.classes)
 
 
 def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]]:
-    """Probabilities and status of all `count` images, with a progress bar."""
-    probabilities, status = np.zeros((count, classes), np.float32), np.full(count, "", object)
+    """Probabilities float32 (count, classes) and status of all images, with a progress bar."""
+    probabilities = np.zeros((count, classes), np.float32)
+    status = np.full(count, "", object)
     done = 0
     with ProgressLine(enabled=job.options.progress) as line:
         line.update("classifying", done, count)
@@ -97,7 +103,8 @@ def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]
             line.update("classifying", done, count)
     if done != count or (status == "").any():
         raise RuntimeError(
-            f"{done} rows for {count} images, {(status == '').sum()} without one: this is a bug, please report it"
+            f"{done} results for {count} images, {(status == '').sum()} images without a result: this is a bug, please "
+            "report it"
         )
     if not np.isfinite(probabilities).all():
         raise UserError(
@@ -107,11 +114,14 @@ def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]
 
 
 def _blocks(job: _Job, count: int) -> Iterator[Block]:
-    """Blocks with the columns index, probabilities, status; one block per batch, in the order in which they are ready. A
-    batch always has the same images, so the probabilities do not depend on the timing. Batches lost with a dead replica
-    are repeated here, because Ray's own restarts never end if a batch is too large for the memory."""
+    """Blocks with the columns index, probabilities and status, one per batch, in the order of completion.
+
+    A batch always has the same images, so the probabilities do not depend on the timing. Batches lost with a dead
+    replica are retried here, because Ray's own restarts never end if a batch is too large for the memory.
+    """
     batch_size = job.options.batch_size
-    pending, deaths = set(range(math.ceil(count / batch_size))), 0
+    pending = set(range(math.ceil(count / batch_size)))
+    deaths = 0
     while pending:
         try:
             for block in _execute(job, sorted(pending)):
@@ -130,17 +140,17 @@ def _blocks(job: _Job, count: int) -> Iterator[Block]:
 def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
     """One Ray Data execution over the batches with these numbers."""
     data_context()
-    root, config, shared, batch_size = job.root, job.config, job.paths, job.options.batch_size
+    root, config, paths, batch_size = job.root, job.config, job.paths, job.options.batch_size  # pickled without `job`
 
     def read(block: Block) -> Block:
         start = batches[int(block["id"][0])] * batch_size
-        return _read_images(root, ray.get(shared)[start : start + batch_size], start, config)
+        return _read_images(root, ray.get(paths)[start : start + batch_size], start, config)
 
     cpus = cpus_per_node()
     replicas_per_node = math.ceil(job.replicas / len(cpus))
     if job.use_gpu:
         resources = {"num_gpus": 1, "num_cpus": 0}
-    else:  # a replica reserves the CPUs of its threads, so replicas spread over nodes; one CPU a node is for reading
+    else:  # a replica reserves the CPUs of its threads, so replicas spread over nodes; one CPU per node reads images
         resources = {"num_cpus": max(1, (min(cpus) - 1) // replicas_per_node)}
     dataset = ray.data.range(len(batches), override_num_blocks=len(batches)).map_batches(read, batch_size=None)
     with warnings.catch_warnings():
@@ -158,19 +168,23 @@ def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
 
 
 def cpus_per_node() -> list[int]:
-    """The number of CPUs of each alive node that has some."""
+    """The number of CPUs of each alive node with CPUs; [1] without such a node."""
     counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     return [count for count in counts if count] or [1]
 
 
 def _read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
-    """In a task: the model's input uint8 (N, input, input, 3), black if an image is unreadable. `failed` is why the
-    whole classification must stop: the text of a UserError, which Ray would wrap."""
+    """In a Ray Data task: the model's inputs uint8 (N, input_size, input_size, 3), black for an unreadable image.
+
+    `failed` is why the whole classification must stop: the message of a UserError, since Ray would wrap the exception.
+    """
     import cv2
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
-    size, failed = config.data.stored_size, ""
-    stored, status = np.zeros((len(paths), size, size, 3), np.uint8), [OK] * len(paths)
+    size = config.data.stored_size
+    stored = np.zeros((len(paths), size, size, 3), np.uint8)
+    status = [OK] * len(paths)
+    failed = ""
     try:
         contents = read_files(root, paths)
     except UserError as error:
@@ -200,7 +214,7 @@ class _Replica:
     ) -> None:
         from animalclf.training.distributed import set_up_cpu
 
-        # Ray 2.60 sometimes hangs when it shuts down at the end of such a process, which then holds the model's memory.
+        # Ray 2.60 sometimes hangs at the exit of an actor, which then still holds the model's memory.
         atexit.register(os._exit, 0)
         set_up_cpu(0, replicas_per_node)
         self.device = torch.device("cuda" if use_gpu else "cpu")

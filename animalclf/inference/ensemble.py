@@ -34,24 +34,25 @@ def ensemble(
     sample_submission: str | None = None,
     **options: Any,
 ) -> list[EnsembleResult]:
-    """Mix finished runs, by each of `methods`, into a folder `out`/<method> with result.json and
-    predictions/val.parquet, as a run has them.
+    """Combine finished runs by each of `methods`. Writes result.json and predictions/val.parquet, in the format of a
+    run, to `out`/<method>.
 
     "vote": the class with the most votes; a tie goes to the tied class of the member with the best balanced accuracy.
     "mean": the mean of the members' probabilities. "weighted": their mean with the weights that fit validation best.
-    Each member is calibrated by a temperature before, and the mixture after. Temperatures, weights and the ranking are
-    fitted on the validation images, so the metrics are cross-fitted: each of mixing.FOLDS folds is predicted with what
-    was fitted on the others. Duplicates are in one fold if the prepared set can be opened. The prediction of `data`
-    uses what was fitted on all validation images. `flips`: each member averages over the image and its mirror image.
+    Each member is calibrated by a temperature before mixing, and the mixture after it. Temperatures, weights and the
+    ranking are fitted on the validation images, so the metrics are cross-fitted: each of mixing.FOLDS folds is
+    predicted with parameters fitted on the other folds. Duplicates are in one fold if the prepared set can be opened.
+    The prediction of `data` uses parameters fitted on all validation images. `flips`: each member averages over the
+    image and its mirror image.
 
     `data`: unlabelled images. Their predictions.parquet and submission.csv are written beside result.json. Each member
     predicts once, into `out`/members, and again only if its checkpoint or the images changed. Members are corrected
     for `prior` (see prior_shift.parse_prior), each from its training priors, after calibration and before they are
     mixed. `options`: `limit`, and those of classify.Options.
 
-    Returns one result per method. Raises UserError, before any long work, for fewer than two members, an unfinished run,
-    runs that were not validated on the same images with the same classes, an unknown method, and whatever predict
-    refuses.
+    Returns one result per method. Raises UserError, before any long work, for fewer than two members, an unfinished
+    run, runs that were not validated on the same images with the same classes, an unknown method, and for all that
+    `predict` raises it for.
     """
     unknown = [method for method in methods if method not in mixing.METHODS]
     if unknown or not methods:
@@ -121,7 +122,7 @@ class _Inputs(Row):
 
 
 class _UnlabelledImages:
-    """The unlabelled images that an ensemble predicts. The constructor raises UserError for what the user can fix."""
+    """The unlabelled images that an ensemble predicts. The constructor checks all arguments and raises UserError."""
 
     def __init__(
         self,
@@ -172,8 +173,8 @@ class _UnlabelledImages:
     def predict(
         self, result: EnsembleResult, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture
     ) -> EnsembleResult:
-        """Write predictions.parquet and submission.csv of the mixture of the members' tables; `result` with what they
-        contain. An image that a member could not read gets the class priors."""
+        """Write predictions.parquet and submission.csv of the mixture of the members' tables. Returns `result` with
+        the fields of the prediction. An image that a member could not read gets the class priors."""
         member_status = np.stack([table["status"].to_numpy(object) for table in tables])
         readable = (member_status == OK).all(0)
         status = [next((reason for reason in reasons if reason != OK), OK) for reasons in member_status.T]
@@ -218,8 +219,8 @@ def _with_flips(members: Sequence[Run], validated: ValidationPredictions) -> np.
 
 
 def _duplicate_groups(member: Run, paths: Sequence[str]) -> tuple[np.ndarray, bool]:
-    """The duplicate group of each image, int64 (N,), and whether the groups are known: without the prepared set each
-    image is a group."""
+    """The duplicate group of each image, int64 (N,), and whether the groups are known. Without the prepared set each
+    image is its own group."""
     unknown = np.arange(len(paths)), False
     try:
         manifest = prepared_set_of(member).manifest

@@ -1,5 +1,5 @@
-"""Combine the probabilities of several models: calibration by temperature, then a vote, a mean, or a weighted mean.
-Plain NumPy.
+"""Combine the probabilities of several models: temperature scaling, then a vote, a mean, or a weighted mean. Plain
+NumPy. Shapes: M models, N images, C classes.
 
 Temperatures, weights and the ranking are fitted on validation images. Metrics on the images of the fit are optimistic,
 so `cross_fitted` predicts each image with parameters that were fitted without it.
@@ -26,7 +26,8 @@ _TIE_BONUS = 1e-3  # in votes: the winner of a tie has the largest probability
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """A fitted ensemble of M models: `temperatures` float64 (M,), `weights` float64 (M,) that sum to 1, `ranking` int64
-    (M,), the best first. `last_temperature` is of the mixture: the mean of calibrated models is underconfident."""
+    (M,), the best model first. `last_temperature` calibrates the mixture: the mean of calibrated models is
+    underconfident."""
 
     method: str
     temperatures: np.ndarray
@@ -42,8 +43,9 @@ class Mixture:
     def mix(self, calibrated: np.ndarray) -> np.ndarray:
         """The ensemble's probabilities float64 (N, C) from calibrated ones (M, N, C).
 
-        Those of a vote are fractions of the votes. One more vote is spread evenly over the classes: without it a class
-        without votes has probability 0, and the loss is infinite. The winner of a tie gets a thousandth of a vote.
+        Those of a vote are fractions of the votes. One additional vote is spread evenly over the classes; otherwise a
+        class without votes would have probability 0 and an infinite loss. The winner gets a thousandth of a vote more,
+        which decides ties.
         """
         if self.method != "vote":
             return apply_temperature(np.tensordot(self.weights, calibrated, 1), self.last_temperature)
@@ -59,8 +61,8 @@ class Mixture:
 
 
 def fit(method: str, probabilities: np.ndarray, labels: np.ndarray) -> Mixture:
-    """The mixture of models with probabilities (M, N, C) for images with `labels` int64 (N,). The ranking is by
-    balanced accuracy; ties keep the order of the models."""
+    """Fit a mixture to the models' probabilities (M, N, C) and `labels` int64 (N,). Models are ranked by balanced
+    accuracy; equal models stay in their order."""
     temperatures = np.array([fit_temperature(member, labels) for member in probabilities])
     scores = [from_confusion(Predictions.of(member, labels).confusion)[PRIMARY] for member in probabilities]
     ranking = np.argsort(-np.array(scores), kind="stable")
@@ -72,7 +74,7 @@ def fit(method: str, probabilities: np.ndarray, labels: np.ndarray) -> Mixture:
 
 
 def cross_fitted(method: str, probabilities: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Probabilities float64 (N, C): those of each fold (`fold` int64 (N,)) from a mixture fitted on all other folds."""
+    """Out-of-fold probabilities float64 (N, C): each fold (`fold` int64 (N,)) by a mixture fitted on the others."""
     mixed = np.empty(probabilities.shape[1:], np.float64)
     for number in np.unique(fold):
         rows = fold == number
@@ -82,8 +84,8 @@ def cross_fitted(method: str, probabilities: np.ndarray, labels: np.ndarray, fol
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, count: int = FOLDS) -> np.ndarray:
-    """The fold of each image, int64 (N,): stratified by class, images of one group (int64 (N,)) in one fold, in an
-    order drawn with a fixed seed. The label of a group is that of its first image."""
+    """The fold of each image, int64 (N,): stratified by class, shuffled with a fixed seed, and all images of a group
+    (`groups` int64 (N,)) in one fold. The label of a group is that of its first image."""
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
     order = np.lexsort((np.random.default_rng(0).random(len(first)), labels[first]))
     fold = np.empty(len(first), np.int64)
@@ -115,7 +117,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
 def fit_weights(likelihood: np.ndarray, max_steps: int = 2000, tolerance: float = 1e-9) -> np.ndarray:
     """The weights float64 (M,), not negative, sum 1, of the mean with the lowest negative log-likelihood, from each
-    model's probability of the true class (M, N). Expectation maximisation: the loss is convex and never rises."""
+    model's probability of the true class (M, N). Expectation maximisation, which never increases this convex loss."""
     weights = np.full(len(likelihood), 1 / len(likelihood))
     clipped = np.maximum(likelihood, _MIN_PROBABILITY)
     for _ in range(max_steps):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     OneImage = str | os.PathLike[str] | np.ndarray | Image.Image
     Images = OneImage | Sequence[OneImage]
 
-BATCH = 64  # images in memory at a time
-ARRAYS = "uint8 (H, W, 3) or (N, H, W, 3), RGB"
+BATCH_SIZE = 64  # images in memory at a time
+ARRAY_FORMAT = "uint8 (H, W, 3) or (N, H, W, 3), RGB"
 
 
 class Model:
@@ -36,7 +36,7 @@ class Model:
 
     Every method takes one image or many: a path, an s3:// URL, a NumPy array uint8 (H, W, 3) RGB, a PIL image, a
     list of these, or a batch uint8 (N, H, W, 3). They are decoded, resized and scaled exactly as by
-    `animalclf.predict`. The result has one row per image, also for a single one. An unreadable file raises UserError
+    `animalclf.predict`. The result has one row per image, even for a single image. An unreadable file raises UserError
     with its name.
     """
 
@@ -76,9 +76,10 @@ class Model:
         return np.concatenate(features[1:] or features)
 
     def _batches(self, images: Images) -> Iterator[Batch]:
-        """Batches of images as the model takes them."""
-        size, numbered = self.config.data.stored_size, enumerate(_as_iterable(images))
-        while batch := list(islice(numbered, BATCH)):
+        """Batches with "image" uint8 (B, input_size, input_size, 3); "label" is a placeholder."""
+        size = self.config.data.stored_size
+        numbered = enumerate(_as_iterable(images))
+        while batch := list(islice(numbered, BATCH_SIZE)):
             index = np.array([number for number, _ in batch], np.int64)
             stored = np.stack([decode.resize(_pixels(image, number, self.config), size) for number, image in batch])
             yield {"image": evaluation_view(stored, self.config.model.input_size), "label": index, "index": index}
@@ -97,12 +98,12 @@ def _device(name: str) -> torch.device:
 
 
 def _as_iterable(images: Any) -> Iterable[Any]:
-    """The images one by one. Raises UserError for what is neither an image nor several."""
+    """The images as an iterable. Raises UserError for other types and for arrays of another shape."""
     if isinstance(images, str | os.PathLike | Image.Image):
         return [images]
     if isinstance(images, np.ndarray):
         if images.ndim == 2 or images.ndim > 4 or not images.ndim:
-            raise UserError(f"images: an array of {images.dtype} {images.shape}; give {ARRAYS}")
+            raise UserError(f"images: an array of {images.dtype} {images.shape}; give {ARRAY_FORMAT}")
         return [images] if images.ndim == 3 else images
     if not isinstance(images, Iterable) or isinstance(images, Mapping | bytes):
         raise UserError(f"images: {type(images).__name__} is not a path, URL, array or PIL image, nor a list of these")
@@ -113,7 +114,7 @@ def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
     """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it if it is unreadable."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give {ARRAYS}")
+            raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give {ARRAY_FORMAT}")
         return image
     name = f"image {number}"
     try:
