@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="a folder of images of any depth, or a Kaggle competition folder (its test images)",
+        help="a folder of images of any depth, one image, or a Kaggle competition folder (its test images)",
     )
     parser.add_argument(
         "--out", help="where predictions.parquet and submission.csv go (default: RUN/predictions/<data>)"

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.inference import mixing, prior_shift, submission
-from animalclf.inference.evaluate import predict_prepared, prepared_set_of
+from animalclf.inference.evaluate import predict_prepared
 from animalclf.inference.validation import ValidationPredictions, validation_predictions
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import OK, class_probabilities, predicted_counts, predictions_table, unreadable
@@ -185,7 +186,7 @@ class _UnlabelledImages:
         mean_priors = np.mean(priors, axis=0)
         mixed = np.tile(mean_priors, (len(self.paths), 1))
         mixed[readable] = mixture.mix(np.stack(corrected))
-        table = predictions_table(self.paths, self.classes, mixed, status)
+        table = predictions_table(self.paths, self.classes, mixed, status).assign(id=self.ids)
         predictions = storage.join(result.run, "predictions.parquet")
         submission_file = storage.join(result.run, "submission.csv")
         storage.write_table(predictions, table)

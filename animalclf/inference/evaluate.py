@@ -19,6 +19,7 @@ from animalclf.config import Config
 from animalclf.data.augment import evaluation_view
 from animalclf.data.loader import Batch
 from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared, read_shard
+from animalclf.data.run_images import prepared_set_of
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.inference import prior_shift
@@ -28,7 +29,7 @@ from animalclf.metrics.text import metric_lines
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK, predictions_table, unreadable
 from animalclf.rows import EvaluationResult
-from animalclf.runs import Run, open_run
+from animalclf.runs import open_run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
 
@@ -110,19 +111,6 @@ def evaluate(
     return result
 
 
-def prepared_set_of(run: Run) -> Prepared:
-    """The prepared set that the run was trained on. Raises UserError where it cannot be opened or has changed since."""
-    environment = run.environment()
-    if not environment.prepared:
-        raise UserError(f"{run.root}: environment.json names no prepared set; name the images to evaluate with --data")
-    prepared = open_prepared(environment.prepared)
-    if prepared.fingerprint != environment.data_fingerprint:
-        raise UserError(
-            f"{prepared.root}: changed since the training of {run.root}; train again, or evaluate on it with --data"
-        )
-    return prepared
-
-
 def predict_prepared(
     model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, flips: bool = False
 ) -> LabelledPredictions:
@@ -164,7 +152,7 @@ def predict_images(model: Classifier, classes: Sequence[str], config: Config, da
     from animalclf.inference.classify import Options, classify  # imports Ray
     from animalclf.prepare import sources
 
-    source = sources.find(data, config.data, labelled=True)
+    source = sources.find(data, config.data, classes=classes)
     labels = source.files["label"].tolist()
     occurring = sorted(set(labels))
     if not set(occurring) <= set(classes):

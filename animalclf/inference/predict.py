@@ -26,12 +26,13 @@ def predict(
     limit: int = 0,
     **options: Any,
 ) -> PredictionResult:
-    """Classify the images of `data` (a folder, or a competition folder's test images) with the best model of the run
-    folder `run`.
+    """Classify the images of `data` (a file, a folder, or a competition folder's test images) with the best model of
+    the run folder `run`.
 
-    Writes `predictions.parquet` (see predictions_table) and `submission.csv` into `out`. `prior`: see
-    prior_shift.parse_prior. `limit`: only the first N images, 0 for all. `options`: see classify.Options. An unreadable
-    image has a row, too: the class priors as its probabilities, the most frequent class, the reason as its status.
+    Writes `predictions.parquet` (see predictions_table) and `submission.csv` into `out`. The id of an image is its file
+    name; where several folders hold the same name, its path within `data`. `prior`: see prior_shift.parse_prior.
+    `limit`: only the first N images, 0 for all. `options`: see classify.Options. An unreadable image has a row, too:
+    the class priors as its probabilities, the most frequent class, the reason as its status.
 
     Raises UserError, before any long work, for whatever the user can fix.
     """
@@ -50,7 +51,7 @@ def predict(
     readable = np.array([reason == OK for reason in status])
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     probabilities[readable], probabilities[~readable] = corrected, priors
-    table = predictions_table(paths, classes, probabilities, status)
+    table = predictions_table(paths, classes, probabilities, status).assign(id=ids)
     predictions, submission_file = storage.join(out, "predictions.parquet"), storage.join(out, "submission.csv")
     storage.write_table(predictions, table)
     submission.write(submission_file, ids, table["predicted"].tolist(), columns)

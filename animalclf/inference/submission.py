@@ -1,4 +1,4 @@
-"""submission.csv of a Kaggle competition (`id,category`, the id is the file name): write, check against a sample, score
+"""submission.csv of a Kaggle competition (`id,category`, see image_ids): write, check against a sample, score
 against answers."""
 
 from __future__ import annotations
@@ -26,17 +26,10 @@ def first_images(paths: Iterable[str], limit: int) -> list[str]:
 
 
 def image_ids(paths: Iterable[str]) -> list[str]:
-    """The id of each image: its file name with extension. Raises UserError if two folders hold the same name."""
-    path_of: dict[str, str] = {}
-    for path in paths:
-        name = path.rsplit("/", 1)[-1]
-        if name in path_of:
-            raise UserError(
-                f"{path_of[name]} and {path} have the same file name, so the id {name!r} is ambiguous; "
-                "rename one, or predict each folder separately"
-            )
-        path_of[name] = path
-    return list(path_of)
+    """The id of each image: its file name with extension; if two folders hold the same name, the path of each image."""
+    paths = list(paths)
+    names = [path.rsplit("/", 1)[-1] for path in paths]
+    return names if len(set(names)) == len(names) else paths
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:

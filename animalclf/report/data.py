@@ -10,6 +10,7 @@ import pandas as pd
 
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared, open_prepared
+from animalclf.data.run_images import prepared_root
 from animalclf.errors import UserError
 from animalclf.metrics import PRIMARY
 from animalclf.report.reference_results import ReferenceResults, recipes_with_reference, reference_results
@@ -134,7 +135,7 @@ def read(
         )
     prepared, error = None, ""
     try:
-        prepared = open_prepared(facts[0].environment.prepared)
+        prepared = open_prepared(prepared_root(facts[0].run))
     except UserError as missing:
         error = str(missing)
     return ReportData(facts, board, list(ensembles), list(failed), prepared, error, reference)

@@ -63,6 +63,18 @@ def exists(url: str) -> bool:
     return with_retries(url, lambda: bool(fs.exists(path)))
 
 
+def is_file(url: str) -> bool:
+    """True where there is a file, not a folder."""
+    fs, path = filesystem(url)
+    return with_retries(url, lambda: bool(fs.isfile(path)))
+
+
+def size(url: str) -> int:
+    """The bytes of a file. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return with_retries(url, lambda: int(fs.info(path)["size"]))
+
+
 def read_bytes(url: str) -> bytes:
     """The content of a file. Raises FileNotFoundError."""
     fs, path = filesystem(url)

@@ -4,6 +4,7 @@ tells them apart."""
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from animalclf.errors import UserError
 from animalclf.prepare.sources.layout import deeper_root, read_layout
@@ -20,21 +21,24 @@ class Folders(SourceReader):
         return True
 
     def read(self, location: Location) -> Source:
-        return read_folders(location.url, location.data, location.listing, splits=location.config.splits != "none")
+        splits = location.config.splits != "none"
+        return read_folders(location.url, location.data, location.listing, splits=splits, known=location.classes)
 
 
-def read_folders(url: str, data: str, listing: Listing, *, splits: bool = True) -> Source:
+def read_folders(url: str, data: str, listing: Listing, *, splits: bool = True, known: Collection[str] = ()) -> Source:
     """The source of the folder `url` with this listing; messages call it `data`. `splits`: see read_layout. Raises
-    UserError for a layout that is not known, for class folders without images and for fewer than two classes."""
+    UserError for a layout that is not known, and, unless all its classes are `known`, for class folders without images
+    and for fewer than two classes."""
     layout = read_layout(listing.images, data, splits=splits)
     classes = layout.images["label"].unique()
-    if len(classes) < 2:
+    evaluated = bool(known) and set(classes) <= set(known)
+    if len(classes) < 2 and not evaluated:
         hint = deeper_root(listing.images["path"])
         remedy = f"; {data}/{hint} has two or more folders of images: name that one" if hint else ""
         raise UserError(
             f"{data}: only one class, {classes[0]!r}; a classifier needs at least two class folders{remedy}"
         )
-    if layout.kind == "class folders":
+    if layout.kind == "class folders" and not evaluated:
         _refuse_empty_folders(url, set(classes), data)
     test = storage.join(url, layout.unlabelled) if layout.unlabelled else None
     warnings = [f"{layout.unlabelled}/ has no class folders; its images are not used for training"] if test else []

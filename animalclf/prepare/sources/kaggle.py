@@ -35,7 +35,7 @@ class Kaggle(SourceReader):
         train_root, train = _subfolder(location, TRAIN)
         if train.images.empty:
             raise UserError(f"{data}: has no images in {TRAIN}/<class>/ to train on")
-        source = read_folders(train_root, f"{data}/{TRAIN}", train, splits=False)
+        source = read_folders(train_root, f"{data}/{TRAIN}", train, splits=False, known=location.classes)
         return replace(source, kind="kaggle", test=None if test.images.empty else test_root, sample_submission=sample)
 
 

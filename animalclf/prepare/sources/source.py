@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -49,6 +50,8 @@ class Location:
     config: Data
     labelled: bool = True
     """False for images to predict, which need no labels."""
+    classes: frozenset[str] = frozenset()
+    """The classes that a model knows: images to evaluate may have fewer. Empty for images to train on."""
 
     @property
     def url(self) -> str:
@@ -87,14 +90,15 @@ class SourceReader(ABC):
 SOURCES: Registry[type[SourceReader]] = Registry("data source", package="animalclf.prepare.sources")
 
 
-def find(data: str, config: Data, *, labelled: bool = True) -> Source:
-    """The images that `data` names. With `labelled=False` those to predict: the images of any folder, or a competition
-    folder's test images.
+def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[str] = ()) -> Source:
+    """The images that `data` names. With `labelled=False` those to predict: a file, the images of any folder, or a
+    competition folder's test images. With `classes`, the classes of a model, those to evaluate: one class is enough,
+    and class folders may be empty.
 
     Raises UserError with what was expected and what was found for: nothing there, an archive, a folder without class
     folders, one class only, an empty class folder, a table with missing columns or files.
     """
-    location = Location(data, config, labelled)
+    location = Location(data, config, labelled, frozenset(classes))
     url = location.url
     if url.lower().endswith(ARCHIVES) and storage.with_retries(url, lambda: storage.exists(url)):
         raise UserError(f"{data}: is an archive; unpack it and name the folder")

@@ -59,7 +59,7 @@ class Table(SourceReader):
         rows = rows.sort_values("path", ignore_index=True)
         if rows.empty:
             raise UserError(f"{url}: has no rows")
-        if labelled and rows["label"].nunique() < 2:
+        if labelled and not location.classes and rows["label"].nunique() < 2:
             raise UserError(f"{url}: only one class, {rows['label'].iloc[0]!r}; a classifier needs at least two")
         return Source(root, rows, "table", whole_folder=False)
 
