@@ -14,7 +14,10 @@ from animalclf.errors import UserError
 from animalclf.models import MODELS, build, weights
 from animalclf.models.backbones import backbone
 from animalclf.models.classifier import Classifier, count_parameters, layer_names
+from animalclf.training import checks, launch
+from animalclf.training.resources import Workers
 from animalclf.utils import storage
+from tests.helpers import tiny_prepared
 
 # The reference notebook's two tables: layer, output shape without the batch axis, parameters.
 BIG_CNN = """
@@ -304,6 +307,49 @@ def test_weights_from_a_file(tmp_path, oxford, prefix):
     torch.save({"features.norm0.weight": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="does not fit this architecture"):
         build(Model(name="vgg16", input_size=32, weights=str(path)), 5)
+
+
+WRONG_WEIGHTS = {
+    "another architecture": (
+        lambda: torchvision.models.mobilenet_v3_small(weights=None).state_dict(),
+        r"does not fit this architecture: conv1\.weight missing, .*The file holds 246 tensors "
+        r"\(features\.0\.0\.weight \(16, 3, 3, 3\), .*"
+        r"the architecture has 122 tensors \(conv1\.weight \(64, 3, 7, 7\), ",
+    ),
+    "a checkpoint": (
+        lambda: {"epoch": 3, "state_dict": {"conv1.weight": torch.zeros(2)}},
+        r"not a state dict .*holds a dict with the keys epoch, state_dict \(a state dict\)\. Save .*torch\.save",
+    ),
+    "a tensor": (lambda: torch.zeros(3), "it holds a Tensor"),
+    "a module": (lambda: torch.nn.Linear(2, 2), r"it holds Python objects\); save the tensors alone: torch\.save"),
+    "not finite": (
+        lambda: {name: value / 0 for name, value in torchvision.models.resnet18(weights=None).state_dict().items()},
+        r"conv1\.weight has NaN or infinite values",
+    ),
+    "truncated": (lambda: torchvision.models.resnet18(weights=None).state_dict(), "not a readable file of weights"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_WEIGHTS)
+def test_wrong_weights_are_refused_before_the_run_folder_is_written(tmp_path, name):
+    content, message = WRONG_WEIGHTS[name]
+    prepared = tiny_prepared(tmp_path / "prepared", (6, 6), size=36)
+    path, folder = tmp_path / "weights.pth", tmp_path / "run"
+    torch.save(content(), path)
+    if name == "truncated":
+        path.write_bytes(path.read_bytes()[:100_000])
+    config = configuration.load("resnet18", {"model.weights": str(path), "model.input_size": 32, "train.epochs": 1})
+    run = checks.lock_run(str(folder), config, resume=False)
+    with pytest.raises(UserError, match=rf"^model\.weights: {path}: .*{message}"):
+        launch.start_training(config, prepared, run, Workers.fixed(1), True, True, lambda event: None)
+    run.unlock()
+    assert not any(folder.iterdir())
+
+
+def test_weights_that_fit_pass_the_check(tmp_path):
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "weights.pth")
+    config = configuration.load("resnet18", {"model.weights": str(tmp_path / "weights.pth"), "model.input_size": 32})
+    launch.check_model(config, 2, load_weights=True)
 
 
 def test_the_file_that_torchvision_offers_loads_by_its_path_too(tmp_path, oxford):

@@ -7,7 +7,7 @@ import http.client
 import io
 import posixpath
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torchvision
 
 T = TypeVar("T")
+MAX_NAMED = 6  # keys named in an error
+SAVE_STATE = "torch.save(model.state_dict(), FILE)"
 # What torch.load raises for damaged files.
 DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, AssertionError, struct.error, UnpicklingError)
 
@@ -37,12 +39,33 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except DAMAGED as error:
         reason = str(error).partition(". ")[0].partition("\n")[0]
-        raise UserError(
-            f"model.weights: {file}: not a readable file of weights ({reason}); get it again or remove it"
-        ) from error
+        remedy = "get it again or remove it"
+        if isinstance(error, UnpicklingError) and "weights_only" in str(error):
+            reason, remedy = "it holds Python objects", f"save the tensors alone: {SAVE_STATE}"
+        raise UserError(f"model.weights: {file}: not a readable file of weights ({reason}); {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"model.weights: {file}: not a state dict (names to tensors)")
+        raise UserError(
+            f"model.weights: {file}: not a state dict (names to tensors); it holds {_described(state)}. "
+            f"Save the state dict alone: {SAVE_STATE}"
+        )
+    not_finite = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if not_finite:
+        raise UserError(f"model.weights: {file}: {not_finite[0]} has NaN or infinite values; get other weights")
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _described(content: object) -> str:
+    """What a file that is no state dict holds: `a dict with the keys epoch, state_dict (a state dict)`."""
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    keys = [f"{key} (a state dict)" if isinstance(value, dict) else str(key) for key, value in content.items()]
+    return f"a dict with the keys {', '.join(keys[:MAX_NAMED])}{' ...' if len(keys) > MAX_NAMED else ''}"
+
+
+def _tensors(state: Mapping[str, torch.Tensor]) -> str:
+    """`26 tensors (0.weight (64, 3, 3, 3), ...)`."""
+    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:2]]
+    return f"{len(state):,} tensors" + (f" ({', '.join(names)}, ...)" if names else "")
 
 
 def _content(architecture: str, source: str) -> tuple[str, bytes]:
@@ -73,8 +96,8 @@ def torchvision_file(architecture: str) -> Path:
 
 
 def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
-    """Load `state`, read from `origin`, into `module`. Raises UserError naming the first tensors that are missing,
-    unexpected or of another shape."""
+    """Load `state`, read from `origin`, into `module`; on the meta device only check it. Raises UserError naming the
+    first tensors that are missing, unexpected or of another shape."""
     expected = module.state_dict()
     # num_batches_tracked is only a counter, which some files do not have.
     faults = [f"{name} missing" for name in expected if name not in state and not name.endswith("num_batches_tracked")]
@@ -85,9 +108,13 @@ def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -
         if name in state and state[name].shape != expected[name].shape
     ]
     if faults:
-        listing = f"{', '.join(faults[:3])}{' ...' if len(faults) > 3 else ''}"
-        raise UserError(f"{origin}: does not fit this architecture: {listing}")
-    module.load_state_dict(state, strict=False)
+        listing = f"{', '.join(faults[:3])}{f' and {len(faults) - 3} more' if len(faults) > 3 else ''}"
+        raise UserError(
+            f"{origin}: does not fit this architecture: {listing}. The file holds {_tensors(state)}, "
+            f"the architecture has {_tensors(expected)}"
+        )
+    if not any(tensor.is_meta for tensor in expected.values()):
+        module.load_state_dict(state, strict=False)
 
 
 def _torchvision_weights(architecture: str) -> torchvision.models.WeightsEnum:

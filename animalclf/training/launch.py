@@ -46,7 +46,8 @@ def start_training(
     if images < workers.maximum:
         raise UserError(f"--workers {workers}: more workers than training images ({images}); request fewer workers")
     with ThreadPoolExecutor(1) as background:  # the check imports PyTorch for seconds, while Ray's start mostly waits
-        check = background.submit(_check_model, config, len(prepared.classes))
+        resumed = run.has_checkpoint("last")
+        check = background.submit(check_model, config, len(prepared.classes), load_weights=not resumed)
         if local:
             placement = Placement(Workers.fixed(1), True, "in this process")
         else:
@@ -65,16 +66,16 @@ def start_training(
     return train_on_ray(config, prepared, run, workers, report, cache)
 
 
-def _check_model(config: Config, classes: int) -> None:
-    """Build the model on the meta device, so that wrong settings show before the run folder is written. Raises
-    UserError."""
+def check_model(config: Config, classes: int, *, load_weights: bool) -> None:
+    """Build the model on the meta device, so that wrong settings show before the run folder is written; with
+    `load_weights` also a file of weights that does not fit. Raises UserError."""
     import torch
 
     from animalclf.models import build
     from animalclf.training.fitted_heads import check_heads
 
     with torch.device("meta"):
-        model = build(config.model, classes, load_weights=False)
+        model = build(config.model, classes, load_weights=load_weights and bool(config.model.weights_file))
     check_heads(config, model)
 
 

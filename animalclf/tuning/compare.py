@@ -22,7 +22,7 @@ from animalclf.errors import UserError
 from animalclf.prepare.problems import show_problems
 from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
-from animalclf.training import checks, mlflow_log
+from animalclf.training import checks, launch, mlflow_log
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, preflight
 from animalclf.tuning import comparison_dir
@@ -73,6 +73,7 @@ def compare(
         problems = show_problems(prepared[0])
         entries = comparison_dir.known_trials(spec, out, stored)
         ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
+        _check_models(spec, prepared[0], ended)
         weights = {trial.config.model.weights_file for trial in spec.trials} - {""}
         resources = preflight(trial_workers, [out, *(each.root for each in prepared), *weights])
         max_concurrent = concurrency(workers, trial_workers.use_gpu, max_concurrent)
@@ -138,6 +139,15 @@ def _prepare(spec: ComparisonSpec, data: str, prepared_dir: str) -> tuple[Compar
         trials.append(Trial(trial.name, replace(config, data=prepared_config.data)))
         prepared_sets.append(by_root.setdefault(prepared.root, prepared))
     return replace(spec, trials=tuple(trials)), prepared_sets
+
+
+def _check_models(spec: ComparisonSpec, prepared: Prepared, ended: Sequence[bool]) -> None:
+    """Raise UserError for a model that cannot be built, and for a file of weights that does not fit, in a trial that is
+    to be trained."""
+    pending = [trial.config for trial, done in zip(spec.trials, ended, strict=True) if not done]
+    models = {(config.model, config.train.heads, config.augment): config for config in pending}
+    for config in models.values():
+        launch.check_model(config, len(prepared.classes), load_weights=True)
 
 
 def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: int) -> ComparedData:
