@@ -121,7 +121,7 @@ def test_cells_find_what_an_exhaustive_comparison_finds(monkeypatch) -> None:
     exact = find.find_duplicates(names(count + 100), signatures)
     monkeypatch.setattr(candidates, "MAX_EXHAUSTIVE", 0)
     spectra = candidates.whole_spectra(signatures)
-    cells = candidates.Cells.of(spectra)
+    cells = candidates.Cells.cluster(spectra)
     assert len(cells.centres) == 4 * 40 and np.diff(cells.edges).sum() == count + 100
     assert 0 < len(cells.probes(spectra)[0]) < 0.1 * len(spectra) * len(cells.centres)  # few cells are searched
     matches = find.find_duplicates(names(count + 100), signatures)

@@ -14,17 +14,17 @@ from itertools import pairwise
 
 import numpy as np
 
-SIDE = 40  # of the thumbnail, pixels
-FREQUENCIES = 8
-# Of unrelated images, 1 in 1,000 has at least this cosine similarity; of images cropped by 10 % on each side, 99 % have
-# it with their original.
+SIDE = 40  # of the square thumbnail, pixels
+FREQUENCIES = 8  # of the cosine transform, per axis
+# 1 in 1,000 unrelated pairs has at least this cosine similarity, and 99 % of the images cropped by 10 % on each side
+# have it with their original.
 MIN_SIMILARITY = 0.72
 TILE = 512  # images whose parts are compared at a time
 QUERY_BLOCK, IMAGE_BLOCK = 1024, 256  # parts and images of one matrix product, which fits the processor's cache
 MAX_EXHAUSTIVE = 2048  # more images than this are clustered, into as many cells as the square root of their number
 # A part is compared with the cells whose similarity is this many standard deviations above the mean: one in forty. With
-# 4,750 real photographs, modified in nineteen ways, among 20,000 others, that finds 99.8 % of the pairs of an
-# exhaustive comparison, and at least 99.1 % for each way.
+# 4,750 real photographs, modified in nineteen ways, among 20,000 others, that finds 99.8 % of the pairs that an
+# exhaustive comparison finds, and at least 99.1 % for each modification.
 CELL_DEVIATIONS = 2.0
 CENTRE_BLOCK = 128  # cell centres compared with all parts of a tile at a time
 
@@ -37,12 +37,12 @@ WHOLE, MIDDLE = 5, 0  # indices in PARTS
 ROTATED = (MIDDLE, WHOLE)
 QUERIES = [*range(len(PARTS)), *ROTATED]
 
-# A mirroring is a number of two bits: 1 across, 2 down. MIRRORINGS: the signs of the frequencies for each, float32 (4,
-# 64).
+# A mirroring is a number of two bits: 1 left-right, 2 upside down. MIRRORINGS: the signs of the frequencies for each
+# mirroring, float32 (4, 64).
 _SIGN = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(np.float32)
 MIRRORINGS = np.stack([np.outer(down, across).ravel() for down in (_SIGN**2, _SIGN) for across in (_SIGN**2, _SIGN)])
-# The crop and the symmetry of each query in each mirroring. A symmetry is a number of three bits: 1 across, 2 down,
-# then 4 axes swapped.
+# The crop and the symmetry of each query in each mirroring. A symmetry is a number of three bits: 1 left-right, 2
+# upside down, then 4 axes swapped.
 _CROPS = np.repeat(QUERIES, 4)
 _SYMMETRIES = np.array([*(0, 1, 2, 3) * len(PARTS), *(4, 6, 5, 7) * len(ROTATED)])
 
@@ -50,9 +50,9 @@ _SYMMETRIES = np.array([*(0, 1, 2, 3) * len(PARTS), *(4, 6, 5, 7) * len(ROTATED)
 def spectra(
     signatures: np.ndarray, rows: tuple[tuple[float, float], ...], columns: tuple[tuple[float, float], ...]
 ) -> np.ndarray:
-    """Low frequencies float32 (N, parts, 64) of the parts of each image, all `rows` with all `columns` (low and high
-    edge as fractions): vertical frequency first. They have no mean and length 1, or less if the part is almost
-    uniform, so that it is similar to nothing."""
+    """Low frequencies float32 (N, parts, 64) of parts of each image: all `rows` with all `columns` (low and high edge
+    as fractions). `signatures`: uint8 (N, SIDE * SIDE). The vertical frequency is the first axis of the 64. The
+    constant term is 0 and the length 1, or less if the part is almost uniform, so that it is similar to nothing."""
     wave = np.arange(FREQUENCIES)
     norm = np.where(wave > 0, np.sqrt(2), 1)
     # Natural images have weaker high frequencies.
@@ -90,22 +90,22 @@ def _queries(signatures: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Cells:
-    """Spectra of whole images, clustered into K cells and mirrored to fit their cell best.
-
-    `centres` float32 (K * 4, 64): the centre of each cell in the four mirrorings. The images of cell k are
-    rows[edges[k]:edges[k + 1]]; `mirror` has their mirroring, and `sorted` float32 (N, 64) their mirrored spectra, in
-    the order of `rows`.
-    """
+    """Spectra of whole images, clustered into K cells and mirrored to fit their cell best."""
 
     centres: np.ndarray
+    """float32 (K * 4, 64): the centre of each cell in the four mirrorings."""
     edges: np.ndarray
+    """int64 (K + 1,): the images of cell k are rows[edges[k]:edges[k + 1]]."""
     rows: np.ndarray
-    mirror: np.ndarray
-    sorted: np.ndarray
+    """int64 (N,): the images, sorted by cell."""
+    mirrorings: np.ndarray
+    """int64 (N,): the mirroring of each image, in the order of `rows`."""
+    spectra: np.ndarray
+    """float32 (N, 64): the mirrored spectra, in the order of `rows`."""
 
     @classmethod
-    def of(cls, whole: np.ndarray) -> Cells:
-        """Cells of the spectra float32 (N, 64): one if all are compared with all."""
+    def cluster(cls, whole: np.ndarray) -> Cells:
+        """Cluster the spectra float32 (N, 64) of whole images; into one cell if all pairs are to be compared."""
         centres = _centres(whole, round(len(whole) ** 0.5) if len(whole) > MAX_EXHAUSTIVE else 1)
         cell, mirror = _nearest(whole, centres)
         rows = np.argsort(cell, kind="stable")
@@ -113,8 +113,8 @@ class Cells:
         return cls(centres, edges, rows, mirror[rows], whole[rows] * MIRRORINGS[mirror[rows]])
 
     def probes(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The centres whose cells are compared with each of `queries` float32 (Q, 64): query and centre int64 (M,),
-        sorted by centre."""
+        """The cells to compare each of `queries` float32 (Q, 64) with: indices int64 (M,) of query and centre, sorted
+        by centre."""
         mean = self.centres.mean(0)
         deviations = self.centres - mean
         variance = np.einsum("qi,qi->q", queries @ (deviations.T @ deviations / len(self.centres)), queries)
@@ -162,7 +162,8 @@ def _all_mirrorings(spectra: np.ndarray) -> np.ndarray:
 def candidate_pairs(signatures: np.ndarray, start: int, cells: Cells) -> np.ndarray:
     """The images that are similar to a part of one of the TILE images from `start`: int64 (M, 4), rows of part and
     whole, and the crop and symmetry that make them most similar."""
-    queries, variants = _queries(signatures[start : start + TILE]), 4 * len(QUERIES)
+    queries = _queries(signatures[start : start + TILE])
+    variants = 4 * len(QUERIES)  # of an image: each query in each mirroring
     query, centre = cells.probes(queries)
     mirrored = _all_mirrorings(queries)
     row = query * 4 + centre % 4
@@ -171,24 +172,33 @@ def candidate_pairs(signatures: np.ndarray, start: int, cells: Cells) -> np.ndar
     best = [np.empty((0, 3))]
     for cell_rows, cell_probes in zip(pairwise(cells.edges), pairwise(bounds), strict=True):
         for first in range(*cell_rows, IMAGE_BLOCK):
-            images, hits = slice(first, min(first + IMAGE_BLOCK, cell_rows[1])), []
+            images = slice(first, min(first + IMAGE_BLOCK, cell_rows[1]))
+            hits = []
             for begin in range(*cell_probes, QUERY_BLOCK):
                 probes = slice(begin, min(begin + QUERY_BLOCK, cell_probes[1]))
-                out = buffer[: (probes.stop - begin) * (images.stop - first)].reshape(probes.stop - begin, -1)
-                similarity = np.matmul(mirrored[row[probes]], cells.sorted[images].T, out=out)
-                hit = np.flatnonzero(similarity > MIN_SIMILARITY)
-                if not len(hit):
+                probe, image, similarity = _similar(mirrored[row[probes]], cells.spectra[images], buffer)
+                if not len(probe):
                     continue
-                probe, image = np.divmod(hit, similarity.shape[1])
-                mirror = centre[probes][probe] % 4 ^ cells.mirror[images][image]
-                variant = query[probes][probe] * 4 + mirror
-                hits.append(np.stack([variant, cells.rows[images][image], similarity.reshape(-1)[hit]], 1))
+                # The part is mirrored to match the centre, and the whole image to match its cell.
+                mirroring = centre[probes][probe] % 4 ^ cells.mirrorings[images][image]
+                variant = query[probes][probe] * 4 + mirroring
+                hits.append(np.stack([variant, cells.rows[images][image], similarity], 1))
             if hits:
                 best.append(_most_similar(np.concatenate(hits), variants))
     variant, whole = np.concatenate(best)[:, :2].astype(np.int64).T
     part, variant = np.divmod(variant, variants)
     distinct = part + start != whole
     return np.stack([part + start, whole, _CROPS[variant], _SYMMETRIES[variant]], 1)[distinct]
+
+
+def _similar(queries: np.ndarray, images: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The similar pairs of `queries` float32 (Q, 64) and `images` float32 (I, 64): their indices int64 (H,), and their
+    cosine similarity float32 (H,). `buffer` float32 of at least Q * I elements holds the intermediate result."""
+    out = buffer[: len(queries) * len(images)]
+    np.matmul(queries, images.T, out=out.reshape(len(queries), -1))
+    hit = np.flatnonzero(out > MIN_SIMILARITY)
+    query, image = np.divmod(hit, len(images))
+    return query, image, out[hit]
 
 
 def _most_similar(hits: np.ndarray, variants: int) -> np.ndarray:

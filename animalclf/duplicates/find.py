@@ -150,7 +150,7 @@ def _near_pairs(signatures: np.ndarray, progress: Callable[[float], None]) -> tu
     """Verified pairs of rows int64 (P, 2), lower row first, and the correlation of their detail float64 (P,)."""
     if len(signatures) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
-    cells = Cells.of(whole_spectra(signatures))
+    cells = Cells.cluster(whole_spectra(signatures))
     coarse = shrink(signatures.reshape(-1, SIDE, SIDE), STEPS[0].shrink)
 
     def verified(start: int) -> pd.DataFrame:
