@@ -180,7 +180,9 @@ def train_into(folder, config, prepared, ranks=None, stop_after=None):
     device_loaders = DeviceLoaders(prepared.stored_size**2 * 3, ranks.device, ranks.rank, ranks.world_size)
 
     def make_loader(plan, passes):
-        return device_loaders.of(plan, lambda: images) or MemoryLoader(plan, images, ranks.rank, ranks.world_size)
+        return device_loaders.loader_for(plan, lambda: images) or MemoryLoader(
+            plan, images, ranks.rank, ranks.world_size
+        )
 
     def on_epoch(row):
         rows.append(row)

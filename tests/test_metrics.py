@@ -18,7 +18,7 @@ def test_metrics_of_a_confusion_matrix_by_hand():
     # A class without images does not count.
     assert values["balanced_accuracy"] == pytest.approx((0.8 + 0.75) / 2)
     assert values["macro_f1"] == pytest.approx((16 / 19 + 6 / 9) / 2)
-    table = per_class(Counts.of(CONFUSION))
+    table = per_class(Counts.from_confusion(CONFUSION))
     assert table.precision == [pytest.approx(8 / 9), pytest.approx(3 / 5), None]
     assert table.recall == [pytest.approx(0.8), pytest.approx(0.75), None]
     assert table.support == [10, 4, 0]
@@ -28,7 +28,7 @@ def test_metrics_of_a_confusion_matrix_by_hand():
 def test_a_class_predicted_but_absent_costs_precision_elsewhere_only():
     confusion = np.array([[5, 0, 5], [0, 10, 0], [0, 0, 0]])
     assert from_confusion(confusion)["balanced_accuracy"] == pytest.approx(0.75)
-    assert per_class(Counts.of(confusion)).precision[2] == 0.0
+    assert per_class(Counts.from_confusion(confusion)).precision[2] == 0.0
 
 
 def test_an_empty_confusion_matrix_is_an_error():
@@ -40,7 +40,7 @@ def test_metrics_of_counts_take_resamples_all_at_once():
     resampled = Counts(CONFUSION.sum(1), np.stack([CONFUSION.sum(0)] * 4), np.stack([CONFUSION.diagonal()] * 4))
     for metric in METRICS.entries().values():
         if metric.of_counts:
-            assert metric.of_counts(resampled).tolist() == [metric.of_counts(Counts.of(CONFUSION))] * 4
+            assert metric.of_counts(resampled).tolist() == [metric.of_counts(Counts.from_confusion(CONFUSION))] * 4
 
 
 def test_full_evaluation_agrees_with_definitions():
@@ -68,7 +68,7 @@ def test_full_evaluation_agrees_with_definitions():
 
 def two_classes(confidence, correct):
     """Predictions of class 0 with these confidences, right where `correct`."""
-    return Predictions.of(np.stack([confidence, 1 - confidence], 1), np.where(correct, 0, 1))
+    return Predictions.from_probabilities(np.stack([confidence, 1 - confidence], 1), np.where(correct, 0, 1))
 
 
 def test_calibration_error():
@@ -110,7 +110,7 @@ def test_the_interval_of_balanced_accuracy_has_width_where_one_class_takes_every
     low, high = evaluation.intervals["balanced_accuracy"]
     wrong = wilson(0, 6)[1]
     assert (low, high) == pytest.approx((0.1 - wrong / 10, 0.1 + 3 * wrong / 10))
-    assert mean_recall(Counts.of(np.array([[5, 1], [2, 4]]))) is None  # a bootstrap
+    assert mean_recall(Counts.from_confusion(np.array([[5, 1], [2, 4]]))) is None  # a bootstrap
 
 
 def test_the_interval_of_balanced_accuracy_covers_the_truth():

@@ -12,11 +12,11 @@ from animalclf.data.augment.torch_form import evaluation_view, to_device
 from animalclf.data.loader import Batch, StoredImages
 from animalclf.data.sampler import Phase, SamplingPlan
 
-CHUNK = 1024  # images of one copy to the device
+CHUNK = 1024  # images per copy to the device
 
 
 class DeviceLoader:
-    """Holds the plan's images in the training device's memory: nothing is read or copied after the start."""
+    """Holds the plan's images in the training device's memory: images are copied once, at the start."""
 
     def __init__(
         self, plan: SamplingPlan, images: StoredImages, device: torch.device, rank: int = 0, world_size: int = 1
@@ -36,13 +36,15 @@ class DeviceLoader:
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """As `MemoryLoader.batches`, with "image" and "label" on the device. In training "image" holds the stored
         images, otherwise the evaluation views."""
-        device, start = self.images.device, 0
+        device = self.images.device
         batches = self.plan.batch_rows(phase, epoch, self.rank, self.world_size)
         if not batches:
             return
         rows = np.concatenate(batches)
         # One copy for the whole pass.
-        positions, labels = to_device(self.positions[rows], device), self.labels[to_device(rows, device)]
+        positions = to_device(self.positions[rows], device)
+        labels = self.labels[to_device(rows, device)]
+        start = 0
         for number, index in enumerate(batches):
             part = slice(start, start := start + len(index))
             if len(index):
@@ -50,6 +52,7 @@ class DeviceLoader:
                 yield {"image": image, "label": labels[part], "index": index}  # type: ignore[dict-item]
 
     def _image(self, phase: Phase, number: int, positions: torch.Tensor) -> torch.Tensor:
+        """The images uint8 (B, S, S, 3) of batch `number` of a pass, from their positions int64 (B,)."""
         stored_size, size = self.images.shape[1], self.plan.input_size
         if stored_size == size or (phase == "train" and self.plan.augment_on_device):
             return self.images[positions]
@@ -61,17 +64,17 @@ class DeviceLoader:
 
 
 class DeviceLoaders:
-    """Makes the loader of one rank if the plan's images, `image_bytes` each, fit into the device's memory.
+    """Creates and caches the DeviceLoader of one rank.
 
-    The loader of the last plan is reused: the final evaluation has the plan of the epochs, the cached features of a
-    frozen base have another.
+    The loader of the last plan is reused: the final evaluation has the same plan as the epochs, the cached features of
+    a frozen base have another one. `image_bytes`: of one stored image.
     """
 
     def __init__(self, image_bytes: int, device: torch.device, rank: int = 0, world_size: int = 1) -> None:
         self.image_bytes, self.device, self.rank, self.world_size = image_bytes, device, rank, world_size
         self.loader: DeviceLoader | None = None
 
-    def of(self, plan: SamplingPlan, images: Callable[[], StoredImages]) -> DeviceLoader | None:
+    def loader_for(self, plan: SamplingPlan, images: Callable[[], StoredImages]) -> DeviceLoader | None:
         """The loader of a plan, or None if its images do not fit."""
         if self.loader and self.loader.plan is plan:
             return self.loader

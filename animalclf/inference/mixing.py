@@ -64,7 +64,9 @@ def fit(method: str, probabilities: np.ndarray, labels: np.ndarray) -> Mixture:
     """Fit a mixture to the models' probabilities (M, N, C) and `labels` int64 (N,). Models are ranked by balanced
     accuracy; equal models stay in their order."""
     temperatures = np.array([fit_temperature(member, labels) for member in probabilities])
-    scores = [from_confusion(Predictions.of(member, labels).confusion)[PRIMARY] for member in probabilities]
+    scores = [
+        from_confusion(Predictions.from_probabilities(member, labels).confusion)[PRIMARY] for member in probabilities
+    ]
     ranking = np.argsort(-np.array(scores), kind="stable")
     mixture = Mixture(method, temperatures, np.full(len(probabilities), 1 / len(probabilities)), ranking)
     calibrated = mixture.calibrate(probabilities)

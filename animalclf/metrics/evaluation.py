@@ -17,7 +17,7 @@ def from_confusion(confusion: np.ndarray) -> dict[str, float]:
     """The value of each metric of counts by key, for a confusion matrix int64 (C, C), rows = true class.
 
     Raises ValueError for an empty matrix."""
-    counts = Counts.of(confusion)
+    counts = Counts.from_confusion(confusion)
     entries = METRICS.entries().values()
     return {metric.key: metric.checked(float(metric.of_counts(counts))) for metric in entries if metric.of_counts}
 
@@ -25,9 +25,9 @@ def from_confusion(confusion: np.ndarray) -> dict[str, float]:
 def from_probabilities(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Evaluation:
     """Evaluate class probabilities float (N, C) of images with labels int64 (N,): every registered metric, those of
     counts with their 95 % interval. Raises ValueError for no images."""
-    predictions = Predictions.of(probabilities, labels)
+    predictions = Predictions.from_probabilities(probabilities, labels)
     confusion = predictions.confusion
-    counts, resampled = Counts.of(confusion), bootstrap(confusion)
+    counts, resampled = Counts.from_confusion(confusion), bootstrap(confusion)
     entries = METRICS.entries().values()
     return Evaluation(
         rows=len(labels),

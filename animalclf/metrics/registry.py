@@ -33,7 +33,7 @@ class Counts:
     hits: np.ndarray
 
     @classmethod
-    def of(cls, confusion: np.ndarray) -> Counts:
+    def from_confusion(cls, confusion: np.ndarray) -> Counts:
         """The counts of a confusion matrix int64 (C, C), rows = true class. Raises ValueError for an empty matrix."""
         if not confusion.sum():
             raise ValueError("no rows to evaluate")
@@ -58,7 +58,7 @@ class Predictions:
     rows: np.ndarray  # int64 (N,), of the table
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
+    def from_probabilities(cls, probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
         """Predictions with probabilities float (N, C) for images with labels int64 (N,)."""
         rows = np.arange(len(labels))
         return cls(

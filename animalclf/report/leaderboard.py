@@ -162,13 +162,15 @@ def _metrics(
     """Mean, spread and interval of each headline metric of trainings at `positions` with these evaluations."""
     if not positions:
         return {}
-    trainings = [Predictions.of(validated.probabilities[position], validated.labels) for position in positions]
+    trainings = [
+        Predictions.from_probabilities(validated.probabilities[position], validated.labels) for position in positions
+    ]
     metrics, spreads = headline_metrics(), {}
     resamples = [_resample(training, metrics) for training in trainings]
     for metric in metrics:
         # A run folder of older code may lack a metric: it is computed from the probabilities.
         values = [
-            evaluation.metrics.get(metric.key, metric.value(Counts.of(training.confusion), training))
+            evaluation.metrics.get(metric.key, metric.value(Counts.from_confusion(training.confusion), training))
             for evaluation, training in zip(evaluations, trainings, strict=True)
         ]
         if len(values) == 1 and metric.key in evaluations[0].intervals:
@@ -198,7 +200,7 @@ def _resample(predictions: Predictions, metrics: Sequence[Metric]) -> dict[str, 
     for _ in range(RESAMPLES):
         rows = order[start + (generator.random(len(labels)) * size).astype(np.int64)]
         resample = predictions.take(rows)
-        counts.append(Counts.of(resample.confusion))
+        counts.append(Counts.from_confusion(resample.confusion))
         values.append([metric.of_predictions(resample) for metric in prediction_metrics if metric.of_predictions])
     predicted = np.stack([resample.predicted for resample in counts])
     hits = np.stack([resample.hits for resample in counts])

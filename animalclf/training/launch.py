@@ -137,6 +137,6 @@ def train_local(config: Config, prepared: Prepared, run: Run, report: Report, cp
     images, on_device = load_images(prepared), DeviceLoaders(prepared.stored_size**2 * 3, device)
 
     def make_loader(plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
-        return on_device.of(plan, lambda: images) or MemoryLoader(plan, images)
+        return on_device.loader_for(plan, lambda: images) or MemoryLoader(plan, images)
 
     return train(config, prepared, run, make_loader, RankContext(device=device), report=report)

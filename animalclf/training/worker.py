@@ -60,7 +60,7 @@ class RankLoaders:
         self.on_device = DeviceLoaders(image_bytes, ranks.device, ranks.rank, ranks.world_size)
 
     def __call__(self, plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
-        device_loader = self.on_device.of(plan, self.cache.images)
+        device_loader = self.on_device.loader_for(plan, self.cache.images)
         return device_loader or RayLoader(plan, self.cache, self.ranks.rank, self.ranks.world_size, passes)
 
 
