@@ -18,24 +18,24 @@ from animalclf.utils.malloc import ONE_ARENA
 if TYPE_CHECKING:
     from ray.data import DataContext
 
-_connection = ""  # that `ensure_ray` made, in the form of `_current_connection`
-_own_connection = ""  # to the Ray that `start_local` started
+_connection = ""  # result of `_current_connection` after `ensure_ray` connected
+_own_connection = ""  # result of `_current_connection` after `start_local` started Ray
 _environment_before: dict[str, str | None] = {}  # original values of the variables that `start_local` sets
-_cpus = 0  # of the Ray that `ensure_ray` started; 0 for a cluster that existed before
+_cpus = 0  # logical CPUs of the Ray that `ensure_ray` started; 0 if it connected to a running cluster
 CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the training workers
-# A resource of a local Ray, for tasks that load images: with CPUs, they would delay the training workers that start at
-# the same time.
+# A custom resource of a local Ray, requested by tasks that load images. If they requested CPUs, they would delay the
+# start of the training workers.
 LOADING = "loading"
-BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # written to the head by `ray up`
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # written to the head node by `ray up`
 SYSTEM_CONFIG = {
-    # Ray ends a process that is idle for a second; the next task waits two seconds and more for another to start.
+    # Ray ends a worker process after one idle second by default; starting another takes two seconds or more.
     "idle_worker_killing_time_threshold_ms": 60_000,
-    # For the dashboard, which a local Ray does not have: 1 % of two cores.
+    # Only the dashboard uses metrics, and a local Ray has none. They take 1 % of two cores.
     "enable_metrics_collection": False,
     "task_events_report_interval_ms": 0,
 }
 ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # until the end of a run or a dead worker is noticed; Ray's default is 2
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # delay until a dead worker or the end of a run is noticed; default 2
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then the cluster is checked again; see ray_trainer.START_ATTEMPTS
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a preempted machine is treated as a lost one
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -43,12 +43,12 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
     "TUNE_WARN_THRESHOLD_S": "3600",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter prints to the screen in any case
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter cannot be silenced
 }
 DATA_SETTINGS: dict[str, object] = {
     "enable_progress_bars": False,
-    "target_max_block_size": None,  # blocks are not split
-    "memory_usage_poll_interval_s": None,  # no thread per task that measures its memory
+    "target_max_block_size": None,  # do not split blocks
+    "memory_usage_poll_interval_s": None,  # do not start a thread per task that measures its memory
     "execution_no_progress_timeout_s": -1,
 }
 LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
@@ -56,11 +56,11 @@ LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
 
 def ensure_ray(workers: int = 0) -> None:
     """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` started on this machine), or start a local
-    Ray with room for `workers` training workers and their input tasks. Does nothing if Ray is connected, except
-    if an earlier call started a local Ray with too few CPUs: a larger one replaces it.
+    Ray with room for `workers` training workers and their input tasks. If Ray is already connected, does nothing,
+    unless an earlier call started a local Ray with too few CPUs: then a larger one replaces it.
 
-    A local Ray may have more logical CPUs than the machine: training workers and input tasks must fit, or Ray Data
-    waits indefinitely. Raises UserError if the cluster does not answer.
+    A local Ray may have more logical CPUs than the machine: if the training workers and input tasks did not fit, Ray
+    Data would wait indefinitely. Raises UserError if the cluster does not answer.
     """
     global _connection, _cpus
     for name, value in ENVIRONMENT.items():
@@ -70,13 +70,13 @@ def ensure_ray(workers: int = 0) -> None:
     cpus = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
     if ray.is_initialized():
         if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
-            # The caller left our Ray and connected to another one. (A Ray worker has OWN from its raylet.)
+            # The caller left our Ray and connected to another one. (A Ray worker inherits the variable OWN.)
             _restore_environment()
         if not (_connected_here() and 0 < _cpus < cpus):
             return
         leave_ray()
     silence_ray()
-    # Not address="auto": that also joins the private cluster of another program on this machine, and ends with it.
+    # Not address="auto": that also joins the private cluster of another program, which ends with that program.
     address = os.environ.get("RAY_ADDRESS") or _local_address()
     if address:
         try:
@@ -92,8 +92,8 @@ def ensure_ray(workers: int = 0) -> None:
 
 
 def start_local(cpus: int, **options: Any) -> None:
-    """Start a local Ray with `cpus` logical CPUs for this process: one command, test or benchmark. `options`: of
-    ray.init."""
+    """Start a local Ray with `cpus` logical CPUs for this process (a command, test or benchmark). `options`: further
+    arguments of ray.init."""
     global _own_connection
     import ray
 
@@ -102,22 +102,23 @@ def start_local(cpus: int, **options: Any) -> None:
     for name, value in {**ONE_ARENA, OWN: "1"}.items():
         _environment_before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
-    silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with quick_start():
         ray.init(
             address="local",
             num_cpus=cpus,
             resources={LOADING: max(1, cpus - 1)},
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
             _system_config=SYSTEM_CONFIG,
-            **silent,
             **options,
         )
     _own_connection = _current_connection()
 
 
 def _local_address() -> str | None:
-    """The address of a cluster that `ray start` started on this machine, from Ray's file (see ray.init); None without
-    one."""
+    """The address of the cluster that `ray start` started on this machine, from the file in which Ray records it; None
+    if there is none."""
     path = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     try:
         with open(path, encoding="utf-8") as file:
@@ -127,8 +128,8 @@ def _local_address() -> str | None:
 
 
 def leave_ray() -> None:
-    """Disconnect from the cluster that this package connected to, or stop the Ray that it started. A connection of the
-    caller stays."""
+    """Disconnect from the cluster that this package connected to, or stop the Ray that it started. A connection that the
+    caller opened is not closed."""
     global _connection
     if _connected_here():
         import ray
@@ -153,12 +154,12 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
 
 
 def _connected_here() -> bool:
-    """Whether `ensure_ray` made the current connection, and not the caller."""
+    """Whether `ensure_ray`, not the caller, opened the current connection."""
     return bool(_connection) and _connection == _current_connection()
 
 
 def _current_connection() -> str:
-    """The address of the connected cluster and this process's job there; empty without a connection."""
+    """The address of the connected cluster and the id of this process's Ray job; empty without a connection."""
     import ray
 
     if not ray.is_initialized():
@@ -195,7 +196,7 @@ def _data_settings() -> dict[str, object]:
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    return {name: getattr(context, name) for name in DATA_SETTINGS if hasattr(context, name)}  # older Rays lack some
+    return {name: getattr(context, name) for name in DATA_SETTINGS if hasattr(context, name)}  # depends on the version
 
 
 def data_context() -> DataContext:
@@ -213,7 +214,7 @@ def data_context() -> DataContext:
 
 
 def silence_ray() -> None:
-    """Ray's own progress and log lines go to its log files, not to the screen."""
+    """Print only errors of Ray to the console; its log files still have everything."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -226,11 +227,12 @@ def gpu_count() -> int:
 
 
 def max_resources() -> dict[str, float]:
-    """The amount of each resource ("CPU", "GPU", ...) of the connected cluster; of one that `ray up` started, at its
-    maximum size. (Ray's own functions for this ignore such clusters.)"""
+    """The amount of each resource ("CPU", "GPU", ...) of the connected cluster. For a cluster that `ray up` started: at
+    its maximum size, which Ray itself does not report."""
     import ray
 
-    resources, bootstrap = ray.cluster_resources(), os.path.expanduser(BOOTSTRAP)
+    resources = ray.cluster_resources()
+    bootstrap = os.path.expanduser(BOOTSTRAP)
     if os.environ.get(OWN) or not os.path.exists(bootstrap):
         return dict(resources)
     with open(bootstrap, encoding="utf-8") as file:
@@ -239,8 +241,8 @@ def max_resources() -> dict[str, float]:
 
 
 def full_size_resources(config: Mapping[str, Any]) -> dict[str, float]:
-    """The maximum of each resource on a cluster of this `ray up` configuration: the node types that have most of the
-    resource, each with as many nodes as allowed."""
+    """The maximum of each resource on a cluster with this `ray up` configuration: with as many nodes as allowed of the
+    node types that have most of the resource."""
     types = dict(config.get("available_node_types", {}))
     total = dict(types.pop(config.get("head_node_type"), {}).get("resources", {}))
     for name in {name for node_type in types.values() for name in node_type["resources"]}:
