@@ -128,8 +128,8 @@ def _local_address() -> str | None:
 
 
 def leave_ray() -> None:
-    """Disconnect from the cluster that this package connected to, or stop the Ray that it started. A connection that the
-    caller opened is not closed."""
+    """Disconnect from the cluster that this package connected to, or stop the Ray that it started. Does not close a
+    connection that the caller opened."""
     global _connection
     if _connected_here():
         import ray
@@ -199,8 +199,8 @@ def _data_settings() -> dict[str, object]:
     return {name: getattr(context, name) for name in DATA_SETTINGS if hasattr(context, name)}  # depends on the version
 
 
-def data_context() -> DataContext:
-    """This process's settings of Ray Data, with DATA_SETTINGS and the patches of its executor applied."""
+def configure_ray_data() -> DataContext:
+    """Apply DATA_SETTINGS and the patches of Ray Data's executor to this process. Returns its DataContext."""
     import ray.data
 
     from animalclf.raycompat import data_executor

@@ -164,9 +164,9 @@ def _execute(
     def start(execution: list[_Task]) -> Iterator[Batch]:
         import ray.data
 
-        from animalclf.cluster import data_context
+        from animalclf.cluster import configure_ray_data
 
-        context = data_context()
+        context = configure_ray_data()
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
             object_store_memory=prefetch_bytes

@@ -16,7 +16,7 @@ import ray.data
 import torch
 from ray.util.annotations import RayDeprecationWarning
 
-from animalclf.cluster import data_context
+from animalclf.cluster import configure_ray_data
 from animalclf.config import Config
 from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
@@ -139,7 +139,7 @@ def _blocks(job: _Job, count: int) -> Iterator[Block]:
 
 def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
     """One Ray Data execution over the batches with these numbers."""
-    data_context()
+    configure_ray_data()
     root, config, paths, batch_size = job.root, job.config, job.paths, job.options.batch_size  # pickled without `job`
 
     def read(block: Block) -> Block:

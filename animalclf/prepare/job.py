@@ -169,14 +169,14 @@ def _measure_all(
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Run the tasks. Returns the manifest without groups (path, label, given split, measurements) and, with
     data.near_duplicates, the signatures uint8 (rows, 1600)."""
-    from animalclf.cluster import data_context, ensure_ray
+    from animalclf.cluster import configure_ray_data, ensure_ray
 
     progress("starting Ray", 0)
     ensure_ray(workers)
     with delayed_interrupt():
         import ray.data
 
-        data_context()
+        configure_ray_data()
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     job = Job(root, out, config.stored_size, config.max_pixels, config.store)
     blocks = ray.data.from_blocks(_chunks(files, config, cpus)).map_batches(
