@@ -28,6 +28,7 @@ from pydantic_core import core_schema
 from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.metrics import epoch_metrics
+from animalclf.utils.canvas import STEP
 
 # Old name -> current name.
 RENAMED = {
@@ -105,6 +106,11 @@ class Data:
     """Side in pixels of the square images in the prepared set. At least model.input_size; a little more (144 for 128)
     keeps detail for zooming in, at the price of disk, memory and reading time, which grow with its square."""
 
+    resize: Literal["squash", "keep"] = "squash"
+    """How images get their stored size. squash: stretched to the square. keep: with their shape, the longer side at
+    most data.stored_size and the shorter at most three quarters of it, padded to a square; a frozen base without
+    augmentation then computes on each image's own shape, which pretrained networks recognise better."""
+
     store: Literal["pixels", "jpeg"] = "pixels"
     """How images are stored. pixels: decoded uint8, the fastest to load. jpeg: quality 95, a fifth of the disk or less,
     and decoded when training starts; choose it when the prepared set is too large for the disk or the bucket."""
@@ -180,7 +186,7 @@ class Model:
 
     input_size: Annotated[Whole, Field(ge=32)] = 128
     """Side in pixels of the square images that the network sees. Larger images show more detail; time and memory grow
-    with the square. big_cnn needs at least 76."""
+    with the square. big_cnn needs at least 76. With data.resize=keep the network sees images as they are stored."""
 
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
     """Probability with which the head drops each activation while training. Raise it against overfitting."""
@@ -398,8 +404,22 @@ class Config:
     optim: Optim = Optim()
     train: Train = Train()
 
+    @property
+    def view_size(self) -> int:
+        """Side in pixels of the square arrays that the model reads: with data.resize=keep the stored ones."""
+        return self.data.stored_size if self.keeps_shape else self.model.input_size
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether the model computes on the shape of each image."""
+        return self.data.resize == "keep"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.data.resize == "keep" and self.data.stored_size % STEP:
+            raise UserError(
+                f"data.stored_size: with data.resize=keep a multiple of {STEP}, not {self.data.stored_size}"
+            )
         if self.data.stored_size < self.model.input_size:
             raise UserError(
                 f"data.stored_size: {self.data.stored_size} is below model.input_size {self.model.input_size}; "

@@ -20,6 +20,7 @@ import simplejpeg
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from animalclf.data import jpeg
+from animalclf.utils.canvas import PADDING, sides_on_canvas
 
 MAX_PIXELS = 100_000_000
 SINGLE_COLOUR = "single colour"  # the note of an image whose pixels are all equal
@@ -90,19 +91,36 @@ def from_pil(image: Image.Image) -> np.ndarray:
     return pixels
 
 
+def stored_image(image: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
+    """uint8 (H, W, 3) as it is stored, uint8 (size, size, 3): stretched to the square (`resize_mode` "squash"), or with
+    its shape kept ("keep") in the upper left of a canvas (utils/canvas.py)."""
+    if resize_mode == "squash":
+        return resize(image, size)
+    height, width = sides_on_canvas(image.shape[0], image.shape[1], size)
+    canvas = np.full((size, size, 3), PADDING, np.uint8)
+    canvas[:height, :width] = _stretched(image, height, width)
+    return canvas
+
+
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, 3) to uint8 (size, size, 3), or grey (H, W) to (size, size). Both sides are stretched to the square,
     as by Keras's target_size; area averaging where the image shrinks, cubic interpolation where it grows."""
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
+    return _stretched(image, size, size)
+
+
+def _stretched(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    old_height, old_width = image.shape[:2]
+    if (old_height, old_width) == (height, width):
         return np.ascontiguousarray(image)
-    if height < size or width < size:
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+    if old_height < height or old_width < width:
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     # OpenCV averages whole pixels much faster than fractions of pixels. So the image is first resized to the nearest
-    # multiple of `size`, which changes values by 0.2 of 255 on average.
-    factor_y, factor_x = (max(2, round(side / size)) if side > size else 1 for side in (height, width))
-    multiple = cv2.resize(image, (factor_x * size, factor_y * size), interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(multiple, (size, size), interpolation=cv2.INTER_AREA)
+    # multiples of the new sides, which changes values by 0.2 of 255 on average.
+    factor_y, factor_x = (
+        max(2, round(old / new)) if old > new else 1 for old, new in ((old_height, height), (old_width, width))
+    )
+    multiple = cv2.resize(image, (factor_x * width, factor_y * height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(multiple, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @contextmanager

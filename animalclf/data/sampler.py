@@ -74,7 +74,7 @@ def sampling_plan(prepared: Prepared, config: Config, augment_on_device: bool = 
             )
             for split, every in rows.items()
         }
-    train, size = config.train, config.model.input_size
+    train, size = config.train, config.view_size
     return SamplingPlan(
         rows, prepared.labels, train.batch_size, train.balance, config.augment, size, config.seed, augment_on_device
     )

@@ -195,12 +195,12 @@ def _read_images(root: str, paths: Sequence[str], start: int, config: Config) ->
             continue
         try:
             image = decode.decode(content, name=path, max_pixels=config.data.max_pixels).image
-            stored[row] = decode.resize(image, size)
+            stored[row] = decode.stored_image(image, size, config.data.resize)
         except decode.UnreadableImage as error:
             status[row] = str(error)
     return {
         "index": np.arange(start, start + len(paths)),
-        "image": evaluation_view(stored, config.model.input_size),
+        "image": evaluation_view(stored, config.view_size),
         "status": np.array(status, object),
         "failed": np.full(len(paths), failed, object),
     }

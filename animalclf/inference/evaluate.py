@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.augment import evaluation_view
 from animalclf.data.loader import Batch
@@ -126,13 +127,18 @@ def predict_prepared(
             f"{prepared.root}: images are stored at {prepared.stored_size} px, the model reads {model.input_size} px; "
             "prepare them again"
         )
+    if configuration.data_from_dict(prepared.info["config"]).resize != config.data.resize:
+        raise UserError(
+            f"{prepared.root}: images are stored with another data.resize than the model's {config.data.resize}; "
+            f"prepare them again with --set data.resize={config.data.resize}"
+        )
     rows = np.sort(sampling_plan(prepared, config).rows[split])
     if not len(rows):
         sizes = {name: len(prepared.rows(name)) for name in ("train", "val", "test")}
         known = ", ".join(f"{name} ({size:,})" for name, size in sizes.items() if size)
         raise UserError(f"{prepared.root}: no images in split {split!r}; splits with images: {known}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = _batches(prepared, rows, model.input_size)
+    batches = _batches(prepared, rows, prepared.stored_size if model.keep_shape else model.input_size)
     index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), flips)
     order = np.argsort(index)
     if not np.array_equal(index[order], rows):

@@ -76,13 +76,16 @@ class Model:
         return np.concatenate(features[1:] or features)
 
     def _batches(self, images: Images) -> Iterator[Batch]:
-        """Batches with "image" uint8 (B, input_size, input_size, 3); "label" is a placeholder."""
-        size = self.config.data.stored_size
+        """Batches with "image" uint8 (B, view_size, view_size, 3); "label" is a placeholder."""
         numbered = enumerate(_as_iterable(images))
         while batch := list(islice(numbered, BATCH_SIZE)):
             index = np.array([number for number, _ in batch], np.int64)
-            stored = np.stack([decode.resize(_pixels(image, number, self.config), size) for number, image in batch])
-            yield {"image": evaluation_view(stored, self.config.model.input_size), "label": index, "index": index}
+            stored = np.stack([self._stored(image, number) for number, image in batch])
+            yield {"image": evaluation_view(stored, self.config.view_size), "label": index, "index": index}
+
+    def _stored(self, image: Any, number: int) -> np.ndarray:
+        data = self.config.data
+        return decode.stored_image(_pixels(image, number, self.config), data.stored_size, data.resize)
 
 
 def _device(name: str) -> torch.device:

@@ -42,7 +42,9 @@ def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Cla
     logits = nn.Linear(layer.in_features, classes)
     nn.init.zeros_(logits.bias)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
-    return Classifier(network, head, IMAGENET_MEAN, IMAGENET_STD, spec.input_size, classes)
+    model = Classifier(network, head, IMAGENET_MEAN, IMAGENET_STD, spec.input_size, classes)
+    model.any_shape = True
+    return model
 
 
 def _last_layer(network: nn.Module, architecture: str) -> tuple[str, nn.Linear]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from animalclf.errors import UserError
+from animalclf.utils.canvas import PADDING, STEP
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -23,6 +24,10 @@ class Classifier(nn.Module):
     """
 
     channels_last = True
+    any_shape = False
+    """Whether the base takes images (N, 3, H, W) of any shape and gives features of one size."""
+    keep_shape = False
+    """The images are canvases (utils/canvas.py): compute on each image's own shape."""
     mean: torch.Tensor
     scale: torch.Tensor
 
@@ -50,6 +55,18 @@ class Classifier(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Features of RGB images (N, S, S, 3), uint8 or float in 0..255."""
+        if not self.keep_shape:
+            return self._features(images)
+        boxes: dict[tuple[int, ...], list[int]] = {}
+        for row, box in enumerate(content_boxes(images).tolist()):
+            boxes.setdefault(tuple(box), []).append(row)
+        order = torch.tensor([row for rows in boxes.values() for row in rows], device=images.device)
+        parts = [
+            self._features(images[rows, top:bottom, left:right]) for (top, bottom, left, right), rows in boxes.items()
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
         # A permuted view of NHWC images is a channels_last tensor: no copy.
         pixels = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
         return self.base(pixels if self.channels_last else pixels.contiguous())
@@ -72,6 +89,17 @@ class Classifier(nn.Module):
     def frozen_features(self) -> bool:
         """True if no layer of the base trains, so that an image's features never change."""
         return not any(parameter.requires_grad for parameter in self.base.parameters())
+
+
+def content_boxes(canvases: torch.Tensor) -> torch.Tensor:
+    """(top, bottom, left, right) int64 (N, 4) of the images on canvases (N, S, S, 3): without the padding at the edges,
+    rounded outwards to multiples of STEP. The whole canvas where it is all padding."""
+    filled = (canvases != PADDING).any(3)
+    edges = []
+    for lines in (filled.any(2), filled.any(1)):
+        first, last = lines.int().argmax(1), lines.shape[1] - lines.flip(1).int().argmax(1)
+        edges += [first // STEP * STEP, -(-last // STEP) * STEP]
+    return torch.stack(edges, 1)
 
 
 class Float32(nn.Module):

@@ -74,7 +74,9 @@ def efficientnet_lite(spec: config.Model, classes: int, load_weights: bool = Tru
     nn.init.zeros_(logits.weight)
     nn.init.zeros_(logits.bias)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
-    return Classifier(base, head, MEAN, STD, spec.input_size, classes)
+    model = Classifier(base, head, MEAN, STD, spec.input_size, classes)
+    model.any_shape = True
+    return model
 
 
 def network(name: str) -> nn.Sequential:

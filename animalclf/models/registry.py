@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from animalclf import config
+from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier, freeze_all_but
 from animalclf.utils.registry import Registry
 
@@ -13,12 +14,18 @@ Builder = Callable[[config.Model, int, bool], Classifier]
 MODELS: Registry[Builder] = Registry("model", key="model.name", package="animalclf.models")
 
 
-def build(spec: config.Model, classes: int, *, load_weights: bool = True) -> Classifier:
+def build(spec: config.Model, classes: int, *, load_weights: bool = True, keep_shape: bool = False) -> Classifier:
     """The model `spec.name` for `classes` classes, on the CPU; only the layers of `spec.trainable` train.
 
-    `load_weights=False` does not load pretrained weights, for a model that gets them from a checkpoint. Raises
-    UserError for an unknown name, an input size that does not fit, unknown layers, or weights that cannot be loaded.
+    `load_weights=False` does not load pretrained weights, for a model that gets them from a checkpoint. `keep_shape`:
+    the model computes on the shape of each image (data.resize=keep). Raises UserError for an unknown name, an input
+    size that does not fit, unknown layers, weights that cannot be loaded, and a network that needs squares with
+    `keep_shape`.
     """
     model = MODELS.get(spec.name)(spec, classes, load_weights)
     freeze_all_but(model, spec.trainable)
+    if keep_shape and not (model.any_shape and model.frozen_features):
+        remedy = "set model.trainable=head" if model.any_shape else "it needs square images of one size"
+        raise UserError(f"data.resize=keep: {spec.name} cannot compute on images of different shapes; {remedy}")
+    model.keep_shape = keep_shape
     return model

@@ -43,6 +43,7 @@ def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) ->
     logits = nn.Linear(1024, classes)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
     model = _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
+    model.any_shape = True
     nn.init.zeros_(logits.weight)
     return model
 

@@ -178,7 +178,7 @@ def _measure_all(
 
         configure_ray_data()
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    job = Job(root, out, config.stored_size, config.max_pixels, config.store)
+    job = Job(root, out, config.stored_size, config.max_pixels, config.store, config.resize)
     blocks = ray.data.from_blocks(_chunks(files, config, cpus)).map_batches(
         partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1
     )

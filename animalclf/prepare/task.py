@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from animalclf.data.decode import UnreadableImage, decode, resize
+from animalclf.data.decode import UnreadableImage, decode, stored_image
 from animalclf.data.prepared_set import write_shard
 from animalclf.duplicates import find
 from animalclf.errors import UserError
@@ -31,13 +31,15 @@ RETRIES = 15  # about two minutes
 
 @dataclass(frozen=True)
 class Job:
-    """Settings of all tasks. `size`: side of the stored images in pixels; `store`: see write_shard."""
+    """Settings of all tasks. `size`: side of the stored images in pixels; `store`: see write_shard; `resize`: see
+    decode.stored_image."""
 
     root: str
     out: str
     size: int
     max_pixels: int
     store: str = "pixels"
+    resize: str = "squash"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +143,10 @@ def _measure_file(path: str, content: bytes | str, job: Job) -> tuple[Measuremen
     except UnreadableImage as error:
         return Measurement(str(error), bytes=size, sha256=sha256), None
     height, width = decoded.image.shape[:2]
-    stored = resize(decoded.image, job.size)
+    stored = stored_image(decoded.image, job.size, job.resize)
     # The stored image gives the signature in a third of the time that the full one takes, if it is large enough.
-    signature = find.signature(stored if job.size >= 2 * find.SIDE else decoded.image)
+    stored_whole = job.resize == "squash" and job.size >= 2 * find.SIDE
+    signature = find.signature(stored if stored_whole else decoded.image)
     return Measurement("ok", decoded.note, width, height, size, sha256, signature), stored
 
 

@@ -164,7 +164,8 @@ def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier
     info = ModelInfo(
         configuration.from_dict(content["config"]), list(content["classes"]), content["epoch"], content["prior"]
     )
-    model = build(info.config.model, len(info.classes), load_weights=False)
+    keep_shape = info.config.keeps_shape
+    model = build(info.config.model, len(info.classes), load_weights=False, keep_shape=keep_shape)
     if info.config.train.heads:
         model.head = fitted_heads.module_from(content["model"])
     load_state(model, content["model"], url)

@@ -34,17 +34,20 @@ class Fitting(NamedTuple):
     heads: list[HeadRow]
 
 
-def check_heads(config: Config, model: Classifier) -> None:
-    """Raise UserError for an unknown head, and for settings under which the features of an image change."""
+def check_frozen_base(config: Config, model: Classifier) -> None:
+    """Raise UserError for an unknown head, and for settings under which the features of an image change although
+    train.heads or data.resize=keep need them."""
     for kind in config.train.heads:
         HEADS.get(kind)
+    settings = [f"train.heads={','.join(config.train.heads)}"] if config.train.heads else []
+    settings += ["data.resize=keep"] if config.keeps_shape else []
+    if settings and not (model.frozen_features and is_identity(config.augment)):
+        raise UserError(
+            f"{' and '.join(settings)}: needs features that do not change; set model.trainable=head and no "
+            "augmentation, as the recipe quick does"
+        )
     if not config.train.heads:
         return
-    if not (model.frozen_features and is_identity(config.augment)):
-        raise UserError(
-            f"train.heads={','.join(config.train.heads)}: needs features that do not change; set model.trainable=head "
-            "and no augmentation, as the recipe quick does"
-        )
     for key, value, needed in (("train.epochs", config.train.epochs, 1), ("optim.ema", config.optim.ema, 0)):
         if value != needed:
             raise UserError(f"train.heads: heads are fitted once, not in steps; set {key}={needed}, not {value:g}")

@@ -18,6 +18,7 @@ from animalclf.rows import PhaseProgress
 from animalclf.training import loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, all_gather
+from animalclf.utils.canvas import sides_on_canvas
 
 # Features are copied to the host in chunks of this size: a copy after every batch would leave the GPU idle.
 CHUNK_BYTES = 2**28
@@ -59,6 +60,10 @@ def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
     features of all ranks on every rank."""
     plan, ranks, bf16 = context.plan, context.ranks, context.bf16
     rows = np.concatenate([plan.rows["train"], plan.rows["val"]])
+    if model.keep_shape:  # images of one shape are in one batch
+        manifest = context.prepared.manifest.iloc[rows]
+        sides = map(sides_on_canvas, manifest["height"], manifest["width"], [plan.input_size] * len(rows))
+        rows = rows[np.lexsort(np.array(list(sides)).reshape(-1, 2).T)]
     chunks: list[np.ndarray] = []
     indices: list[np.ndarray] = []
     clock, started = loop.Clock(), time.perf_counter()

@@ -72,11 +72,12 @@ def check_model(config: Config, classes: int, *, load_weights: bool) -> None:
     import torch
 
     from animalclf.models import build
-    from animalclf.training.fitted_heads import check_heads
+    from animalclf.training.fitted_heads import check_frozen_base
 
     with torch.device("meta"):
-        model = build(config.model, classes, load_weights=load_weights and bool(config.model.weights_file))
-    check_heads(config, model)
+        read_weights = load_weights and bool(config.model.weights_file)
+        model = build(config.model, classes, load_weights=read_weights, keep_shape=config.keeps_shape)
+    check_frozen_base(config, model)
 
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> Placement:

@@ -21,7 +21,7 @@ from animalclf.training import checkpoint
 from animalclf.training.checkpoint import BestCheckpoint, LastCheckpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
-from animalclf.training.fitted_heads import check_heads
+from animalclf.training.fitted_heads import check_frozen_base
 from animalclf.training.optim import AverageState, WeightAverage, make_optimizer, portable_state
 from animalclf.training.tensorboard import write_events
 
@@ -45,8 +45,9 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
     if run.has_checkpoint("last"):
         last = checkpoint.load(run.checkpoint("last"), ranks.device)
     torch.manual_seed(config.seed)  # every rank initialises alike
-    model = build(config.model, classes, load_weights=last is None).to(ranks.device)
-    check_heads(config, model)
+    model = build(config.model, classes, load_weights=last is None, keep_shape=config.keeps_shape)
+    model = model.to(ranks.device)
+    check_frozen_base(config, model)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if last:
