@@ -443,3 +443,12 @@ def test_mutated_files_are_decoded_or_refused():
             refused += 1
             assert str(error).isprintable() and len(str(error)) < 260
     assert 20 < refused < 380
+
+
+@pytest.mark.parametrize("name", ["x.NEF", "x.dng", "x.Cr2"])
+def test_a_raw_image_is_refused_with_the_remedy_and_its_preview_is_not_read(name):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(file, "TIFF")
+    with pytest.raises(UnreadableImage, match=r"raw image of a camera.*convert it to JPEG"):
+        decode(file.getvalue(), name=name)
+    assert decode(file.getvalue(), name="x.tif").format == "TIFF"

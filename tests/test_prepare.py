@@ -142,7 +142,7 @@ def test_unreadable_files_are_skipped_with_their_reasons(
     assert prepared.info["bad"] == [{"path": row.path, "reason": row.status} for row in unreadable.itertuples()]
     assert len(images_of(prepared)) == prepared.info["ok"] == 78
     text = shown(prepared)
-    assert "skipped: 1 file without an image's extension (.txt: 1), such as cat/notes.txt" in text.replace("\n", " ")
+    assert "skipped: 1 file that is not an image (.txt: 1), such as cat/notes.txt" in text.replace("\n", " ")
     assert "unreadable files, skipped: 3" in text and "cat/000.jpg: empty" in text
 
 

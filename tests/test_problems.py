@@ -18,10 +18,11 @@ TINY = ["--recipe", "resnet18", "--set", "model.input_size=32", "--set", "data.s
 TINY += ["--set", "model.weights=none", "--set", "train.epochs=1", "--set", "optim.warmup_epochs=0"]
 TINY += ["--set", "data.max_unreadable=0.2", "--set", "data.near_duplicates=false"]
 LINES = (
-    "unreadable files, skipped: 2",
+    "unreadable files, skipped: 3",
+    "cat/new.heic: HEIC image, which is not supported; convert it to JPEG or PNG",
     "cat/torn.jpg: ",
     "dog/empty.jpg: ",
-    "skipped: 2 files without an image's extension (.heic: 1, .txt: 1), such as cat/new.heic",
+    "skipped: 2 files that are not images (.mp4: 1, .txt: 1), such as cat/clip.mp4",
     "duplicates with different labels: 1 group",
     "cat/same.jpg (cat) = dog/same.jpg (dog)",
     "images of a single colour: 1",
@@ -50,7 +51,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "dog" / "empty.jpg").write_bytes(b"")
     Image.new("RGB", (50, 40), (90, 90, 90)).save(root / "dog" / "grey.png")
     (root / "cat" / "notes.txt").write_text("no image")
-    (root / "cat" / "new.heic").write_text("no image")
+    (root / "cat" / "new.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(90))
+    (root / "cat" / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(90))
     return root
 
 
@@ -78,10 +80,10 @@ def test_every_command_reports_the_same_problems(
         problems[name] = DataProblems.from_dict(json.loads(output.out.splitlines()[-1])["problems"])
     assert problems["train"] == problems["prepare"] == problems["compare"]
     found = problems["train"]
-    assert [image.path for image in found.unreadable] == ["cat/torn.jpg", "dog/empty.jpg"]
+    assert [image.path for image in found.unreadable] == ["cat/new.heic", "cat/torn.jpg", "dog/empty.jpg"]
     assert found.contradictory == [{"cat/same.jpg": "cat", "dog/same.jpg": "dog"}]
     assert found.single_colour == ["dog/grey.png"] and found.similar_classes == [["Cat", "cat"]]
-    assert found.skipped == {".heic": 1, ".txt": 1}
+    assert found.skipped == {".mp4": 1, ".txt": 1}
     assert "problems" not in json.loads((tmp_path / "runs" / "a" / "result.json").read_text())
 
 

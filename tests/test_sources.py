@@ -13,6 +13,7 @@ from animalclf.config import Data
 from animalclf.errors import UserError
 from animalclf.prepare import sources
 from animalclf.prepare.sources import SOURCES, Location, Source, SourceReader
+from animalclf.utils import storage
 
 
 def jpeg(seed=0):
@@ -45,7 +46,8 @@ def test_class_folders_of_every_spelling(tmp_path):
     )
     tree(tmp_path, "__MACOSX/cane/._a.jpg", ".git/x.jpg", "cane/Thumbs.db")
     source = find(tmp_path)
-    assert source.kind == "class folders" and source.ignored == ["cane/notes.txt"]
+    hidden = [".git", "__MACOSX", "cane/.hidden.jpg", "cane/Thumbs.db"]
+    assert source.kind == "class folders" and source.ignored == ["cane/notes.txt", *hidden]
     rows = source.files
     assert list(rows["path"]) == sorted(
         ["cane/a.jpg", "cane/deep/er/b.JPEG", "gatto nero/c d.PNG", "Füchse/ö.webp", "gatto nero/e.tiff"]
@@ -56,6 +58,49 @@ def test_class_folders_of_every_spelling(tmp_path):
         and (rows["bytes"] > 0).all()
         and (rows["split"] == "").all()
     )
+
+
+def test_images_with_any_ending_are_read_by_their_content(tmp_path):
+    names = ["a.jfif", "b.jpe", "c.JPG_large", "d.jpg?size=large", "e", "f.0001", "g.jpg "]
+    tree(tmp_path, *(f"{folder}/{name}" for folder in ("cane", "gatto") for name in names))
+    for kind in ("PPM", "AVIF", "BMP", "JPEG2000", "WEBP", "TIFF", "GIF", "PNG"):
+        file = io.BytesIO()
+        Image.fromarray(np.full((9, 9, 3), 7, np.uint8)).save(file, kind)
+        tree(tmp_path, f"cane/{kind}.file", f"cane/x.{kind.lower()}x", content=file.getvalue())
+    source = find(tmp_path)
+    assert len(source.files) == 2 * len(names) + 16 and not source.ignored
+
+
+def test_files_that_are_not_images_are_counted_and_images_that_cannot_be_read_are_listed(tmp_path):
+    tree(tmp_path, "cane/1.jpg", "gatto/2.jpg", "cane/half.heic", "cane/x.NEF", "gatto/y.jxl", "gatto/z.svg")
+    tree(tmp_path, "cane/unnamed", content=b"\0\0\0\x18ftypheic" + bytes(60))
+    text = ["cane/BMW", "cane/P1 plan", "gatto/a.csv", "gatto/b.json", "gatto/readme"]
+    tree(tmp_path, *text, content=b"BM and P1 are names")
+    tree(tmp_path, "gatto/table.bin", content=b"\x28\0\0\0" + bytes(90))
+    tree(tmp_path, "gatto/clip.MP4", "cane/Icon\r", "cane/.DS_Store")
+    (tmp_path / "gatto" / "empty").touch()
+    source = find(tmp_path)
+    unreadable = ["cane/half.heic", "cane/unnamed", "cane/x.NEF", "gatto/y.jxl", "gatto/z.svg"]
+    assert list(source.files["path"]) == sorted(["cane/1.jpg", "gatto/2.jpg", *unreadable])
+    others = sorted([*text, "gatto/table.bin", "gatto/clip.MP4", "gatto/empty"])
+    assert source.ignored == [*others, "cane/.DS_Store", "cane/Icon\\r"]
+    assert [text for text in source.warnings if "1 videos are not used, such as gatto/clip.MP4" in text]
+
+
+def test_only_files_with_unknown_endings_are_opened(tmp_path, monkeypatch):
+    tree(tmp_path, "a/1.jpg", "b/2.PNG", "b/3", "b/notes.txt", "a/4.heic")
+    opened = []
+    read_heads = storage.read_heads
+    monkeypatch.setattr(
+        storage, "read_heads", lambda url, paths, size: opened.extend(paths) or read_heads(url, paths, size)
+    )
+    assert len(find(tmp_path).files) == 4 and opened == ["b/3"]
+
+
+def test_ids_of_a_table_find_images_with_any_ending(tmp_path):
+    tree(tmp_path, "train/x1.JPG_large", "train/x2", "train/x3.jfif")
+    (tmp_path / "labels.csv").write_text("path,label\nx1,a\nx2,b\nx3,b\n")
+    assert list(find(tmp_path / "labels.csv").files["path"]) == ["train/x1.JPG_large", "train/x2", "train/x3.jfif"]
 
 
 def test_a_link_to_a_parent_folder_ends(tmp_path):

@@ -61,5 +61,5 @@ def run(arguments: argparse.Namespace) -> Answer:
     speed = f"{result.images:,} images, {result.images_per_s:,.0f} images/s"
     show_line(f"{speed}: {result.predictions}, {result.submission}")
     if result.ignored:
-        show_line(f"skipped: {len(result.ignored):,} files without an image extension, such as {result.ignored[0]}")
+        show_line(f"skipped: {len(result.ignored):,} files that are not images, such as {result.ignored[0]}")
     return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))

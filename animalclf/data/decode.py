@@ -6,7 +6,6 @@ one boundary to the libraries that read image files: whatever they raise becomes
 
 from __future__ import annotations
 
-import functools
 import io
 import warnings
 import zlib
@@ -19,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from animalclf.data import jpeg
+from animalclf.data import formats, jpeg
 from animalclf.utils.canvas import PADDING, sides_on_canvas
 
 MAX_PIXELS = 100_000_000
@@ -32,8 +31,6 @@ _MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
     "WEBP": b"RIFF",
     "AVIF": b"ftypavi",
 }
-# Readers of Pillow that start another program, or that only name a format.
-_NOT_READ = {"EPS", "WMF", "GRIB", "BUFR", "HDF5", "MPEG", "FPX", "MIC"}
 _EXTENSIONS = {
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG"),
     **dict.fromkeys(("tif", "tiff"), "TIFF"),
@@ -67,6 +64,8 @@ def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Deco
     """
     if not data:
         raise UnreadableImage("empty file")
+    if name.lower().endswith(formats.RAW_SUFFIXES) and not data.startswith((_JPEG, _PNG)):
+        raise UnreadableImage("raw image of a camera, which is not supported; convert it to JPEG, PNG or TIFF")
     with _boundary():
         image, format_name, notes = (
             _decode_jpeg(data, max_pixels) if data.startswith(_JPEG) else _decode(data, max_pixels)
@@ -210,7 +209,10 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
 
 def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
     # Pillow warns of odd metadata, and of the size, which is checked here.
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_formats()) as file:
+    with (
+        warnings.catch_warnings(action="ignore"),
+        Image.open(io.BytesIO(data), formats=formats.pillow_formats()) as file,
+    ):
         _check_size(file.width, file.height, max_pixels)
         image, notes = _converted(file)
         format_name = "JPEG" if file.format == "MPO" else file.format or "unknown"
@@ -222,12 +224,6 @@ def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[
         if file.format != "MPO" and _is_animated(file):
             notes.insert(0, "animated, first frame used")
         return image, format_name, notes
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in Image.ID if name not in _NOT_READ)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -379,11 +375,11 @@ def _is_single_colour(image: np.ndarray) -> bool:
 def _unknown_format(data: bytes) -> str:
     """The reason for bytes that no reader knows."""
     head, brand = data[:512].lstrip().lower(), data[8:12].lower()
-    if data[4:8] == b"ftyp" and brand[:3] in (b"hei", b"hev", b"mif", b"msf"):
+    if formats.is_heic(data):
         return "HEIC image, which is not supported; convert it to JPEG or PNG"
     if data[4:8] == b"ftyp" and brand[:3] != b"avi":
         return "video, not an image"
-    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+    if formats.is_jpeg_xl(data):
         return "JPEG XL image, which is not supported; convert it to JPEG or PNG"
     for format_name, magic in _MAGIC.items():
         if data.startswith(magic) or data[4:].startswith(magic):

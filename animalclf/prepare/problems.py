@@ -90,8 +90,8 @@ def _skipped_line(problems: DataProblems, prepared: Prepared) -> list[Text]:
         return []
     count, example = sum(problems.skipped.values()), prepared.info["ignored"]["examples"][0]
     suffixes = ", ".join(f"{suffix}: {files:,}" for suffix, files in problems.skipped.items())
-    files = "1 file" if count == 1 else f"{count:,} files"
-    return [Text(f"skipped: {files} without an image's extension ({suffixes}), such as {example}", overflow="fold")]
+    files = "1 file that is not an image" if count == 1 else f"{count:,} files that are not images"
+    return [Text(f"skipped: {files} ({suffixes}), such as {example}", overflow="fold")]
 
 
 def _by_path(rows: pd.DataFrame, column: str) -> dict[str, str]:

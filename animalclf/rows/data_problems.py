@@ -14,7 +14,7 @@ class DataProblems(Row):
 
     unreadable: list[Unreadable] = field(default_factory=list, metadata={"row": Unreadable})
     skipped: dict[str, int] = field(default_factory=dict)
-    """Files without an image's extension, by their extension."""
+    """Files that are not images, by their extension."""
     contradictory: list[dict[str, str]] = field(default_factory=list)
     """Groups of duplicates with more than one class: path -> class."""
     across_splits: list[dict[str, str]] = field(default_factory=list)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
@@ -24,6 +25,7 @@ from animalclf.utils import s3_errors
 T = TypeVar("T")
 Info = Mapping[str, Any]  # of a file, from fsspec
 LISTING_THREADS = 16
+MAX_HEADS = 1000  # files whose first bytes are requested at a time
 # Larger writes to a local file make Linux take its page cache in larger units, which in a virtual machine was six times
 # slower.
 MAX_WRITE = 2**20  # bytes
@@ -43,8 +45,14 @@ def absolute(url: str) -> str:
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `url` and the path within it. Credentials and endpoint: AWS_* variables, ~/.aws."""
+    path = absolute(url)
+    if not is_remote(url):
+        return LocalFileSystem(), path
     try:
-        return fsspec.core.url_to_fs(absolute(url), **(s3_errors.options() if url.startswith("s3://") else {}))
+        if not url.startswith("s3://"):
+            return fsspec.core.url_to_fs(path)
+        fs = fsspec.filesystem("s3", **s3_errors.options())
+        return fs, fs._strip_protocol(path)  # url_to_fs would read "::" in a key as a chain of addresses
     except (ValueError, ImportError) as error:
         raise UserError(
             f"{url}: this kind of address is not supported ({error}); use a local path or s3://bucket/prefix"
@@ -81,6 +89,27 @@ def read_bytes(url: str) -> bytes:
     return with_retries(url, lambda: bytes(fs.cat_file(path)))
 
 
+def read_heads(url: str, paths: Sequence[str], size: int) -> list[bytes | None]:
+    """The first `size` bytes of each of the files `paths` below `url`, None where a file cannot be read."""
+    fs, root = filesystem(url)
+    heads: list[bytes | None] = []
+    for start in range(0, len(paths), MAX_HEADS):
+        chunk = [join(root, path) for path in paths[start : start + MAX_HEADS]]
+        if is_remote(url):
+            heads += with_retries(url, partial(fs.cat_ranges, chunk, 0, size, on_error="raise"))
+        else:
+            heads += [_local_head(path, size) for path in chunk]
+    return heads
+
+
+def _local_head(path: str, size: int) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError:
+        return None
+
+
 def listing(url: str) -> list[tuple[str, int, str]]:
     """All files below a remote folder, unordered: path within it, bytes, and a stamp (the ETag on S3) that changes with
     the content.
@@ -94,10 +123,15 @@ def listing(url: str) -> list[tuple[str, int, str]]:
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         for _ in range(3):  # levels, until there are enough folders for all threads, as in train_images/<class>/
             levels = list(pool.map(lambda folder: _level(fs, url, folder), folders))
-            entries = [entry for level in levels for entry in level if entry["name"].rstrip("/") not in folders]
+            entries = [entry for level in levels for entry in level]
             infos |= {entry["name"]: entry for entry in entries if entry["type"] != "directory"}
-            folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
-            if len(folders) >= LISTING_THREADS:
+            directories = [entry["name"] for entry in entries if entry["type"] == "directory"]
+            # A key with "//" gives a folder the name of its parent; such a level is listed whole.
+            whole = {name.rstrip("/") for name in directories} & set(folders)
+            folders = [name for name in directories if name.rstrip("/") not in whole]
+            folders = [name for name in folders if not any(name.startswith(f"{parent}/") for parent in whole)]
+            folders += sorted(whole)
+            if whole or len(folders) >= LISTING_THREADS:
                 break
         for files in pool.map(lambda folder: with_retries(url, lambda: fs.find(folder, detail=True)), folders):
             infos |= files
@@ -226,6 +260,11 @@ def write_json(url: str, content: object) -> None:
 
 def remove(url: str) -> None:
     """Remove a file or a folder and its content, if it exists."""
-    if exists(url):
-        fs, path = filesystem(url)
-        with_retries(url, lambda: fs.rm(path, recursive=True))
+    if not exists(url):
+        return
+    fs, path = filesystem(url)
+    if not is_remote(url):
+        fs.rm(path, recursive=True)
+        return
+    for name in with_retries(url, lambda: fs.find(path)):  # fs.rm would read [, * and ? as a pattern
+        with_retries(url, partial(fs.rm_file, name))

@@ -4,20 +4,67 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
 
+from animalclf.data.formats import HEAD_BYTES, RAW_SUFFIXES, image_format
 from animalclf.errors import UserError
 from animalclf.utils import storage
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (
+    *COMMON_SUFFIXES,
+    *(
+        ".jpe",
+        ".jfif",
+        ".jif",
+        ".mpo",
+        ".apng",
+        ".dib",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".j2k",
+        ".tga",
+    ),
+    *(".heic", ".heif", ".hif", ".jxl", ".svg", *RAW_SUFFIXES),  # refused by the decoder with the remedy
+)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts")
+OTHER_SUFFIXES = (
+    *VIDEO_SUFFIXES,
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".md"),
+    *(
+        ".html",
+        ".htm",
+        ".css",
+        ".js",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".pdf",
+        ".doc",
+        ".docx",
+        ".xls",
+        ".xlsx",
+        ".ppt",
+        ".pptx",
+    ),
+    *(".parquet", ".npy", ".npz", ".pkl", ".h5", ".mat", ".db", ".sqlite", ".pt", ".pth", ".onnx", ".safetensors"),
+    *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".wav", ".mp3", ".aae", ".xmp", ".lnk", ".url"),
+)
+"""Never images. Files of any other name are images where their first bytes are those of one."""
 SYSTEM_NAMES = frozenset(
     [
         "__macosx",
         "thumbs.db",
         "desktop.ini",
+        "icon\r",
         "@eadir",
         "#recycle",
         "@recycle",
@@ -43,7 +90,7 @@ class ListedFile(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Listing:
     """`images`: one row per image file, sorted by path: path (relative), bytes (int64), stamp. `ignored`: paths of the
-    other files, sorted."""
+    other files, sorted, the hidden ones last; a hidden folder is one path."""
 
     images: pd.DataFrame
     ignored: list[str]
@@ -56,15 +103,33 @@ class Listing:
 
 def list_images(url: str) -> Listing:
     """All images below a folder, without hidden files. Raises UserError for a folder or a name that cannot be read."""
-    files = sorted(list_files(url))
-    images = [file for file in files if file.path.lower().endswith(IMAGE_SUFFIXES)]
-    ignored = [file.path for file in files if not file.path.lower().endswith(IMAGE_SUFFIXES)]
+    files, hidden = list_files(url)
+    unknown = [file for file in files if file.bytes and not file.path.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES)]
+    heads = storage.read_heads(url, [file.path for file in unknown], HEAD_BYTES)
+    # A file that cannot be read may be an image: it is listed, so that it is reported as unreadable.
+    images_by_content = {
+        file.path for file, head in zip(unknown, heads, strict=True) if head is None or image_format(head)
+    }
+    images, ignored = [], []
+    for file in sorted(files):
+        if file.path.lower().endswith(IMAGE_SUFFIXES) or file.path in images_by_content:
+            images.append(file)
+        else:
+            ignored.append(file.path)
     table = pd.DataFrame(images, columns=list(ListedFile._fields))
-    return Listing(table.astype({"path": str, "bytes": "int64", "stamp": str}), ignored)
+    return Listing(table.astype({"path": str, "bytes": "int64", "stamp": str}), ignored + sorted(hidden))
 
 
-def list_files(url: str) -> list[ListedFile]:
-    """All files below a folder or prefix, without hidden ones."""
+def video_warning(ignored: Sequence[str]) -> list[str]:
+    """A warning where files of a source are videos."""
+    videos = [path for path in ignored if path.lower().endswith(VIDEO_SUFFIXES)]
+    if not videos:
+        return []
+    return [f"{len(videos):,} videos are not used, such as {videos[0]}; save frames of them as images to use them"]
+
+
+def list_files(url: str) -> tuple[list[ListedFile], list[str]]:
+    """All files below a folder or prefix, without hidden ones, and the paths of the hidden files and folders."""
     return _list_remote(url) if storage.is_remote(url) else _list_local(url)
 
 
@@ -77,8 +142,9 @@ def _is_text(name: str) -> bool:
     return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
 
 
-def _list_local(root: str) -> list[ListedFile]:
+def _list_local(root: str) -> tuple[list[ListedFile], list[str]]:
     files: list[ListedFile] = []
+    hidden: list[str] = []
     pending, visited = [(root, "")], set()
     while pending:
         folder, prefix = pending.pop()
@@ -92,6 +158,7 @@ def _list_local(root: str) -> list[ListedFile]:
             raise UserError(f"{folder}: permission denied; allow reading it, or move the images") from error
         for entry in entries:
             if is_hidden(entry.name):
+                hidden.append(f"{prefix}{ascii(entry.name)[1:-1] if not _is_text(entry.name) else entry.name}")
                 continue
             if not _is_text(entry.name):
                 raise UserError(f"{folder}: has a file whose name is not printable text, {entry.name!r}; rename it")
@@ -99,7 +166,7 @@ def _list_local(root: str) -> list[ListedFile]:
                 pending.append((entry.path, f"{prefix}{entry.name}/"))
             else:
                 files.append(ListedFile(f"{prefix}{entry.name}", *_size_and_stamp(entry)))
-    return files
+    return files, hidden
 
 
 def _size_and_stamp(entry: os.DirEntry[str]) -> tuple[int, str]:
@@ -111,6 +178,13 @@ def _size_and_stamp(entry: os.DirEntry[str]) -> tuple[int, str]:
     return stat.st_size, str(stat.st_mtime_ns)
 
 
-def _list_remote(root: str) -> list[ListedFile]:
-    files = (ListedFile(*file) for file in storage.listing(root))
-    return [file for file in files if not any(is_hidden(part) for part in file.path.split("/"))]
+def _list_remote(root: str) -> tuple[list[ListedFile], list[str]]:
+    files, hidden = [], set()
+    for file in (ListedFile(*row) for row in storage.listing(root)):
+        parts = file.path.split("/")
+        depth = next((number for number, part in enumerate(parts) if is_hidden(part)), None)
+        if depth is None:
+            files.append(file)
+        else:
+            hidden.add("/".join(parts[: depth + 1]))
+    return files, list(hidden)

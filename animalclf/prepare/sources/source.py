@@ -15,7 +15,7 @@ from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
 from animalclf.prepare.sources.class_names import check_class_names
-from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, Listing, list_images
+from animalclf.prepare.sources.listing import COMMON_SUFFIXES, Listing, list_images, video_warning
 from animalclf.utils import storage
 from animalclf.utils.registry import Registry
 
@@ -65,9 +65,9 @@ class Location:
         if listing.images.empty:
             if not storage.with_retries(self.url, lambda: storage.exists(self.url)):
                 raise UserError(f"{self.data}: no such folder or file")
-            count, suffixes = len(listing.ignored), ", ".join(IMAGE_SUFFIXES)
+            count, suffixes = len(listing.ignored), ", ".join(COMMON_SUFFIXES)
             others = f"; it has {count:,} other files, such as {listing.ignored[0]}" if count else ""
-            raise UserError(f"{self.data}: no images found (file names that end in {suffixes}){others}")
+            raise UserError(f"{self.data}: no images found ({suffixes} and other formats, by their content){others}")
         return listing
 
 
@@ -104,7 +104,8 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
         raise UserError(f"{data}: is an archive; unpack it and name the folder")
     readers = sorted((reader() for reader in SOURCES.entries().values()), key=lambda reader: -reader.priority)
     source = next(reader for reader in readers if reader.matches(location)).read(location)
-    return replace(source, warnings=[*source.warnings, *check_class_names(source.files["label"].unique(), data)])
+    class_warnings = check_class_names(source.files["label"].unique(), data)
+    return replace(source, warnings=[*source.warnings, *class_warnings, *video_warning(source.ignored)])
 
 
 def inputs_hash(source: Source, config: Data) -> str:

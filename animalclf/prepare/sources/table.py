@@ -15,7 +15,7 @@ import pandas as pd
 from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
-from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, list_files
+from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, list_files, list_images
 from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.utils import storage
@@ -173,13 +173,12 @@ def _look_up(url: str, urls: pd.Series, folder: str) -> tuple[pd.Series, dict[st
     names of several images."""
     images: dict[str, list[str]] = defaultdict(list)
     files: dict[str, tuple[int, str]] = {}
-    for file in sorted(list_files(folder)) if storage.is_remote(folder) or os.path.isdir(folder) else []:
-        stem, suffix = posixpath.splitext(posixpath.basename(file.path))
-        if suffix.lower() in IMAGE_SUFFIXES:
-            name = storage.join(folder, file.path)
-            files[name] = file.bytes, file.stamp
-            for key in (stem, stem + suffix):
-                images[key].append(name)
+    exists = storage.is_remote(folder) or os.path.isdir(folder)
+    for path, size, stamp in list_images(folder).images.to_numpy().tolist() if exists else []:
+        name, base = storage.join(folder, path), posixpath.basename(path)
+        files[name] = size, stamp
+        for key in {base, posixpath.splitext(base)[0]}:
+            images[key].append(name)
     matches = urls.map(lambda name: images.get(posixpath.basename(name), []))
     for name, found in zip(urls, matches, strict=True):
         if len(found) > 1:
@@ -195,7 +194,7 @@ def _look_up(url: str, urls: pd.Series, folder: str) -> tuple[pd.Series, dict[st
 def _sizes_and_stamps(urls: Iterable[str], root: str) -> dict[str, tuple[int, str]]:
     """Bytes and stamp by URL, of those of the files that exist."""
     if storage.is_remote(root):
-        return {storage.join(root, file.path): (file.bytes, file.stamp) for file in list_files(root)}
+        return {storage.join(root, file.path): (file.bytes, file.stamp) for file in list_files(root)[0]}
     files = {}
     for path in urls:
         if os.path.isfile(path):

@@ -1,0 +1,56 @@
+"""The format of an image file by its first bytes and its name, without decoding it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+
+from PIL import Image
+
+HEAD_BYTES = 64
+RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
+"""Files of cameras. Most are TIFF files with a small preview, which must not be read in place of the photograph."""
+NOT_READ = frozenset(["EPS", "WMF", "GRIB", "BUFR", "HDF5", "MPEG", "FPX", "MIC"])
+"""Readers of Pillow that start another program, or that only name a format."""
+
+_WEAK = frozenset(["CUR", "GBR", "DIB", "MCIDAS", "XBM", "XPM"])  # their first bytes occur in files that are not images
+_NETPBM = re.compile(rb"P[1-6]\s+[#\d]|P7\n|P[fF]\s+\d")
+_HEIF_BRANDS, _JPEG_XL = (b"hei", b"hev", b"mif", b"msf"), (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+
+
+def image_format(head: bytes) -> str:
+    """The format of the image file that begins with `head` (HEAD_BYTES or more), "" for other files. HEIC and JPEG XL
+    are named too, although they cannot be read."""
+    if _NETPBM.match(head):
+        return "PPM"
+    if all(byte >= 32 or byte in b"\t\n\v\f\r" for byte in head):
+        return ""  # text
+    for name, accepts in _accept_functions().items():
+        if accepts(head[:16]) is True:
+            return name
+    if is_heic(head):
+        return "HEIC"
+    return "JPEG XL" if is_jpeg_xl(head) else ""
+
+
+def is_heic(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:11].lower() in _HEIF_BRANDS
+
+
+def is_jpeg_xl(head: bytes) -> bool:
+    return head.startswith(_JPEG_XL)
+
+
+@functools.cache
+def pillow_formats() -> tuple[str, ...]:
+    """The formats that Pillow reads here."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NOT_READ)
+
+
+@functools.cache
+def _accept_functions() -> dict[str, Callable[[bytes], bool | str]]:
+    """Pillow's tests of the first 16 bytes, by format. They return text where a format is known but not supported."""
+    functions = {name: Image.OPEN[name][1] for name in pillow_formats() if name not in _WEAK}
+    return {name: accepts for name, accepts in functions.items() if accepts}
