@@ -19,6 +19,7 @@ from animalclf.commands.common import Answer
 from animalclf.errors import ExitCode, UserError
 from animalclf.utils import caller
 from animalclf.utils.console import console, show_line
+from animalclf.utils.interrupts import Terminated, handle_sigterm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,10 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         _show_error(str(error))
         return ExitCode.USER_ERROR
-    except KeyboardInterrupt:
-        show_line("stopped by Ctrl-C; no partial results are left")
+    except KeyboardInterrupt as interrupt:
+        code = _interrupted(interrupt)
+        show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; no partial results are left")
         show_line("continue a training or comparison with the same command and --resume")
-        return ExitCode.INTERRUPTED
+        return code
     finally:
         cluster.leave_ray()
     if arguments.json:
@@ -44,15 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     """`main` as a process of its own.
 
-    After Ctrl-C (also a second one, or one while Ray shuts down) the exit handlers run, and then the process ends
-    without Python's orderly shutdown, which can crash while threads of Ray and of imports are at work. The processes
-    of a Ray that was still starting end too; they would look for their Ray for a minute.
+    SIGTERM is handled like Ctrl-C. After one of them (also a second Ctrl-C, or one while Ray shuts down) the exit
+    handlers run, and then the process ends without Python's orderly shutdown, which can crash while threads of Ray and
+    of imports are at work. The processes of a Ray that was still starting end too; they would look for their Ray for a
+    minute.
     """
+    handle_sigterm()
     try:
         code = main(argv)
-    except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
-    if code == ExitCode.INTERRUPTED:
+    except KeyboardInterrupt as interrupt:
+        code = _interrupted(interrupt)
+    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         children = psutil.Process().children(recursive=True)
         try:
             atexit._run_exitfuncs()
@@ -89,6 +93,10 @@ on a cluster:
     for command in command_modules():
         command.add(commands)
     return whole
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:
+    return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
 
 
 def _show_error(message: str) -> None:

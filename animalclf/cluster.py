@@ -13,6 +13,7 @@ import yaml
 
 from animalclf.errors import UserError
 from animalclf.raycompat.patches import OWN
+from animalclf.utils.interrupts import own_sigterm
 from animalclf.utils.malloc import ONE_ARENA
 
 if TYPE_CHECKING:
@@ -78,16 +79,17 @@ def ensure_ray(workers: int = 0) -> None:
     silence_ray()
     # Not address="auto": that also joins the private cluster of another program, which ends with that program.
     address = os.environ.get("RAY_ADDRESS") or _local_address()
-    if address:
-        try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except ConnectionError as error:
-            raise UserError(
-                f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` and an "
-                "empty RAY_ADDRESS"
-            ) from error
-    else:
-        start_local(cpus)
+    with own_sigterm():
+        if address:
+            try:
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            except ConnectionError as error:
+                raise UserError(
+                    f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` "
+                    "and an empty RAY_ADDRESS"
+                ) from error
+        else:
+            start_local(cpus)
     _connection, _cpus = _current_connection(), 0 if address else cpus
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from animalclf.cluster import silence_ray
-from animalclf.errors import UserError
+from animalclf.errors import ExitCode, UserError
 from animalclf.utils.console import console, duration, show_line
+from animalclf.utils.interrupts import Terminated
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -101,10 +102,11 @@ def follow(client: JobSubmissionClient, job_id: str) -> int:
                 time.sleep(2)
             except RuntimeError as error:
                 raise UserError(f"job {job_id}: {_short(error)}; `ray job list` shows the cluster's jobs") from error
-        except KeyboardInterrupt:
-            if not _confirm_stop(job_id):
+        except KeyboardInterrupt as interrupt:
+            terminated = isinstance(interrupt, Terminated)
+            if terminated or not _confirm_stop(job_id):
                 show_line(f"job {job_id} continues; {_follow_hint(job_id)}")
-                return STOPPED
+                return ExitCode.TERMINATED if terminated else STOPPED
             client.stop_job(job_id)
             show_line("stopping it ...")
 

@@ -149,7 +149,38 @@ def test_a_full_disk_is_an_error_with_a_remedy(drawn, tmp_path):
     assert not [name for name in os.listdir(tmp_path / "run" / "checkpoints") if name.endswith(".tmp")]
 
 
-def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "prepare", "predict"])
+def test_sigterm_ends_a_command_like_ctrl_c(command, tmp_path):
+    """Also a second one that arrives during the cleanup."""
+    program = f"""
+import os, signal, time
+from animalclf import api, cli, cluster
+
+def work(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+api.{command} = work
+cluster.leave_ray = lambda: os.kill(os.getpid(), signal.SIGTERM)
+cli.run_and_exit(["{command}", *{["run"] if command == "predict" else []}, "--data", "photos", "--out", "out"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 143, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("stopped by SIGTERM") and "--resume" in lines[1] and len(lines) == 2
+
+
+def test_ignored_sigterm_stays_ignored(tmp_path):
+    program = "import signal; from animalclf.utils import interrupts; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    program += "interrupts.handle_sigterm(); assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@SIGNALS
+def test_an_interrupt_during_prepare_leaves_nothing_that_looks_finished(tmp_path, number, code):
     write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
     out = tmp_path / "prepared"
     command = command_line(f"prepare --data {tmp_path}/demo --out {out}")
@@ -157,15 +188,17 @@ def test_ctrl_c_during_prepare_leaves_nothing_that_looks_finished(tmp_path):
     deadline = time.monotonic() + 120
     while not (out.exists() and any(out.iterdir())) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
+    assert err.count("stopped by") == 1 and "Traceback" not in err and "SystemExit" not in err
     assert not is_prepared(str(out)) and not list(out.glob("*.parquet"))
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0 and is_prepared(str(out)), again.stderr
 
 
-def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
+@SIGNALS
+def test_an_interrupt_while_ray_starts_leaves_no_process(tmp_path, number, code):
     write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
     command = command_line(f"prepare --data {tmp_path}/demo --out {tmp_path}/prepared")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -175,9 +208,10 @@ def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(process.pid).children(recursive=True)
             of_raylet = [child for child in children if child.ppid() != process.pid]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
+    assert "Traceback" not in err
     _, alive = psutil.wait_procs(children, timeout=20)  # Ray's agents look for a minute why their Ray is gone
     assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 

@@ -1,25 +1,67 @@
-"""Ctrl-C during imports."""
+"""Ctrl-C and SIGTERM: both interrupt the command, and neither is lost during imports and while Ray starts."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers and `docker stop` send: handled wherever Ctrl-C is."""
+
+
+def handle_sigterm() -> None:
+    """From now on SIGTERM raises Terminated in the main thread, once. A process that ignores the signal continues to do
+    so."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break the cleanup
+    raise Terminated
+
+
+HANDLERS: dict[signal.Signals, Handler] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate}
 
 
 @contextmanager
 def delayed_interrupt() -> Iterator[None]:
-    """Delay Ctrl-C to the end of the block. During an import Python may lose it."""
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # background jobs ignore the signal
-    if not is_default or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received = []
-    signal.signal(signal.SIGINT, lambda *_: received.append(True))
+    """Delay Ctrl-C and SIGTERM to the end of the block. During an import Python may lose them."""
+    handlers = {number: handler for number, handler in HANDLERS.items() if signal.getsignal(number) is handler}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    received: list[int] = []
+    for number in handlers:  # background jobs ignore signals, and programs that call the API have their own handlers
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if received:
-        raise KeyboardInterrupt
+        handlers[signal.Signals(received[0])](received[0], None)
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """For the block in which `ray.init` replaces the handler of SIGTERM by one that raises SystemExit. The exit becomes
+    Terminated, and after the block the handler is this module's again, if it was before."""
+    if signal.getsignal(signal.SIGTERM) is not _terminate:
+        yield
+        return
+    handler: Handler | signal.Handlers = _terminate
+    try:
+        yield
+    except SystemExit as error:
+        handler = signal.SIG_IGN
+        raise Terminated from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
