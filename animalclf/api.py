@@ -109,7 +109,7 @@ def prepare(
     data: PathLike,
     out: PathLike,
     *,
-    recipe: str = "big_cnn",
+    recipe: str = "quick",
     set: Settings | None = None,
     limit: int = 0,
     force: bool = False,
@@ -136,7 +136,7 @@ def prepare(
 def train(
     data: PathLike,
     *,
-    recipe: str = "big_cnn",
+    recipe: str = "",
     out: PathLike | None = None,
     prepared: PathLike | None = None,
     set: Settings | None = None,
@@ -149,12 +149,13 @@ def train(
 ) -> TrainingResult:
     """Train one recipe and evaluate its best epoch.
 
-    `data`: see `prepare`, or a prepared set. `recipe`: its name, or the path of a YAML file. `out`: the run folder
-    (default: runs/<recipe>-<time>). `prepared`: where the prepared set is stored (default: next to the run folder).
-    `set`: other values of configuration keys, such as {"train.epochs": 5}. `limit`: use only this many images.
-    `workers`: training workers (0: one for each GPU, or one on CPUs), or "2:8" for an elastic number. `cpu`: train on
-    CPUs although there are GPUs. `resume`: continue the run in `out` after its last finished epoch, also after an
-    interrupt. `local`: train in this process, without Ray Train. `profile`: write a trace of a few steps.
+    `data`: see `prepare`, or a prepared set. `recipe`: its name, or the path of a YAML file (default: quick, or with
+    `resume` the run's own configuration). `out`: the run folder (default: runs/<recipe>-<time>).
+    `prepared`: where the prepared set is stored (default: next to the run folder). `set`: other values of configuration
+    keys, such as {"train.epochs": 5}. `limit`: use only this many images. `workers`: training workers (0: one for each
+    GPU, or one on CPUs), or "2:8" for an elastic number. `cpu`: train on CPUs although there are GPUs. `resume`:
+    continue the run in `out` after its last finished epoch, also after an interrupt. `local`: train in this process,
+    without Ray Train. `profile`: write a trace of a few steps.
 
     Unreadable images, images under two classes and other problems of the data are printed before the first epoch, and
     listed in `.problems` of the result.
@@ -172,9 +173,10 @@ def train(
     mlflow_log.enabled()
     number = Workers.parse(str(workers))
     overrides = _overrides(set, limit) | ({"train.profile": True} if profile else {})
-    config = checks.resolve_config(configuration.load(recipe, overrides))
     if resume and not out:
         raise UserError("--resume needs --out: the run folder to continue")
+    recipe = recipe or (resume and checks.recipe_of_run(str(out))) or "quick"
+    config = checks.resolve_config(configuration.load(recipe, overrides))
     folder = _folder(out, config.name)
     stored_in = str(prepared or storage.join(os.path.dirname(folder), "prepared"))
     images, config = checks.open_or_prepare(str(data), config, stored_in, overrides, number.maximum)

@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> Results:
     ray: dict[int, list[Training]] = {workers: [] for workers in worker_counts}
     with tempfile.TemporaryDirectory() as folder:
         photos, prepared = write_demo(f"{folder}/demo", arguments.images), f"{folder}/prepared"
-        animalclf("prepare", "--data", photos, "--out", prepared)
+        animalclf("prepare", "--recipe", "big_cnn", "--data", photos, "--out", prepared)
         for turn in range(arguments.repeat):
             plain.append(plain_training(prepared, f"{folder}/plain{turn}", sets))
             for workers, trainings in ray.items():
@@ -115,7 +115,20 @@ def plain_training(prepared: str, out: str, sets: list[str]) -> Training:
 def ray_training(prepared: str, out: str, sets: list[str], workers: int) -> Training:
     flags = [flag for text in sets for flag in ("--set", text)]
     started = time.time()
-    stdout = animalclf("train", "--json", "--cpu", "--data", prepared, "--out", out, "--workers", str(workers), *flags)
+    stdout = animalclf(
+        "train",
+        "--recipe",
+        "big_cnn",
+        "--json",
+        "--cpu",
+        "--data",
+        prepared,
+        "--out",
+        out,
+        "--workers",
+        str(workers),
+        *flags,
+    )
     return read_training(out, time.time() - started, json.loads(stdout)["startup"])
 
 

@@ -78,7 +78,7 @@ def measure(folder: str, images: int, epochs: int, repeat: int) -> Results:
         for name, root in (("local", folder), ("s3", "s3://bench")):
             run = Run(f"{root}/run{turn}")
             folders = ["--data", photos, "--prepared", f"{root}/prepared", "--out", run.root]
-            animalclf("train", "--cpu", *folders, "--set", f"train.epochs={epochs}")
+            animalclf("train", "--recipe", "big_cnn", "--cpu", *folders, "--set", f"train.epochs={epochs}")
             seconds[name].append(statistics.median(row.seconds for row in run.metrics()[1:]))
     ratios = [local / s3 for local, s3 in zip(seconds["local"], seconds["s3"], strict=True)]
     return Results(

@@ -50,7 +50,7 @@ def main() -> None:
     rounds: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in switches}
     with tempfile.TemporaryDirectory() as folder:
         photos, prepared = write_demo(f"{folder}/demo", arguments.images), f"{folder}/prepared"
-        animalclf("prepare", "--data", photos, "--out", prepared, "--limit", "32", **{STOCK: ""})
+        animalclf("prepare", "--recipe", "big_cnn", "--data", photos, "--out", prepared, "--limit", "32", **{STOCK: ""})
         for turn in range(arguments.repeat):
             for name, switch in switches.items():
                 taken = measure(switch, photos, prepared, f"{folder}/{turn}-{name}", arguments.compare)
@@ -76,9 +76,11 @@ def measure(switch: str, photos: str, prepared: str, out: str, compare: bool) ->
         stdout = animalclf(*arguments, **{STOCK: switch})
         return time.perf_counter() - started, stdout
 
-    seconds = {"prepare": timed("prepare", "--data", photos, "--out", f"{out}-prepared")[0]}
+    seconds = {"prepare": timed("prepare", "--recipe", "big_cnn", "--data", photos, "--out", f"{out}-prepared")[0]}
     small = ["--cpu", "--data", prepared, *SETS]
-    seconds["train"], stdout = timed("train", "--json", "--workers", "1", "--out", f"{out}-run", *small)
+    seconds["train"], stdout = timed(
+        "train", "--recipe", "big_cnn", "--json", "--workers", "1", "--out", f"{out}-run", *small
+    )
     seconds["train, to the first step"] = json.loads(stdout)["startup"]["total"]
     if compare:
         trials = ["--recipes", "big_cnn", "--seeds", "4", "--out", f"{out}-comparison"]

@@ -14,6 +14,7 @@ from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_probabilities
 from animalclf.models import build
 from animalclf.models.classifier import content_boxes
+from animalclf.runs import Run
 from animalclf.training.fitted_heads import check_frozen_base
 from animalclf.utils.canvas import PADDING, sides_on_canvas
 
@@ -84,7 +85,9 @@ def test_mirrored_views_are_those_of_the_images():
 
 
 def test_settings_that_need_squares_are_refused():
-    with pytest.raises(UserError, match=r"big_cnn cannot compute on images of different shapes; it needs square"):
+    with pytest.raises(
+        UserError, match=r"big_cnn cannot compute on images of different shapes; prepare them with --set"
+    ):
         build(Model(input_size=96), 3, keep_shape=True)
     with pytest.raises(UserError, match=r"set model\.trainable=head"):
         build(Model(name="efficientnet_lite0", input_size=96), 3, keep_shape=True)
@@ -122,3 +125,20 @@ def test_a_run_on_images_of_their_own_shape(tmp_path, ray_local):
     stored = animalclf.predict(result.run, photos, out=tmp_path / "predictions")
     assert sum(stored.predicted.values()) == 16
     assert len(animalclf.load(result.run).predict(paths)) == 16
+
+
+def test_quick_is_the_default_and_a_resume_takes_the_run_s_own_recipe(tmp_path, monkeypatch):
+    from animalclf.training import checks
+
+    asked = []
+
+    def stop(config):
+        asked.append(config.name)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(checks, "resolve_config", stop)
+    Run(str(tmp_path / "run")).write_config(tiny_config())
+    for arguments in ({}, {"out": tmp_path / "new", "resume": True}, {"out": tmp_path / "run", "resume": True}):
+        with pytest.raises(UserError, match="far enough"):
+            animalclf.train(tmp_path, **arguments)
+    assert asked == ["quick", "quick", "big_cnn"]

@@ -92,7 +92,9 @@ def train_locally(data, out, on):
     settings = ["model.input_size=92", "train.epochs=1", "train.batch_size=16", "train.precision=fp32"]
     settings += ["augment.rotation=0", "augment.shift=0", "augment.zoom=[1, 1]", "augment.flip=false"]
     flags = [word for setting in (*settings, f"augment.on={on}") for word in ("--set", setting)]
-    assert main(["train", "--data", str(data), "--out", str(out), "--local", "--json", *flags]) == 0
+    assert (
+        main(["train", "--recipe", "big_cnn", "--data", str(data), "--out", str(out), "--local", "--json", *flags]) == 0
+    )
     return Run(str(out)).metrics()[0].train_loss
 
 

@@ -22,12 +22,13 @@ def add(commands: Commands) -> None:
         "train",
         run,
         "Train one recipe and evaluate its best epoch.",
-        """  animalclf train --data photos/ --recipe big_cnn
+        """  animalclf train --data photos/
+  animalclf train --data photos/ --recipe big_cnn
   animalclf train --data photos/ --recipe vgg16_pooled --set model.weights=vgg16_features.pth --set data.val=0.25
   animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
   animalclf train --data photos/ --out runs/a --resume         (after Ctrl-C, a crash or a lost machine)
   animalclf train --data photos/ --out runs/a --resume --set train.epochs=200            (train a finished run further)
-  animalclf train --data photos/ --local --limit 200 --set train.epochs=1      (in this process: breakpoints work)""",
+  animalclf train --data photos/ --recipe big_cnn --local --limit 200 --set train.epochs=1   (breakpoints work)""",
         api.train,
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
@@ -51,7 +52,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="write a trace of a few steps as profile/trace.json.gz, to open with ui.perfetto.dev",
     )
-    recipe_arguments(parser)
+    recipe_arguments(parser, "quick, or with --resume the run's own configuration")
 
 
 def run(arguments: argparse.Namespace) -> Answer:

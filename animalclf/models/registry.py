@@ -25,7 +25,7 @@ def build(spec: config.Model, classes: int, *, load_weights: bool = True, keep_s
     model = MODELS.get(spec.name)(spec, classes, load_weights)
     freeze_all_but(model, spec.trainable)
     if keep_shape and not (model.any_shape and model.frozen_features):
-        remedy = "set model.trainable=head" if model.any_shape else "it needs square images of one size"
+        remedy = "set model.trainable=head" if model.any_shape else "prepare them with --set data.resize=squash"
         raise UserError(f"data.resize=keep: {spec.name} cannot compute on images of different shapes; {remedy}")
     model.keep_shape = keep_shape
     return model

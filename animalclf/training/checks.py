@@ -40,6 +40,12 @@ def resolve_config(config: Config) -> Config:
     return replace(config, model=replace(config.model, weights=storage.absolute(file))) if file else config
 
 
+def recipe_of_run(out: str) -> str:
+    """The path of the configuration of the run in `out`; empty if there is no run."""
+    run = Run(storage.absolute(out))
+    return run.url("config.yaml") if run.exists() else ""
+
+
 def lock_run(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:
     """Lock the run folder `out` for this process.
 
