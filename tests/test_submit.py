@@ -1,5 +1,4 @@
-"""Submitting jobs to a cluster of its own (its own ports, folder and token), by what people see: exit status, log,
-one-line errors."""
+"""Submission of jobs to a private one-node cluster: exit status, log, one-line errors."""
 
 import os
 import shutil
@@ -18,7 +17,8 @@ from animalclf.errors import UserError
 from animalclf.raycompat.patches import STOCK
 
 ROOT = Path(__file__).parents[1]
-TRAIN = """
+# The code of the job "train" on the cluster.
+TRAIN_JOB = """
 import os, signal, sys, time
 print("started with", sys.argv[1:], os.environ.get("COLOUR"), flush=True)
 if "--wait" in sys.argv:
@@ -38,7 +38,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A Ray of one node that asks for a token; yields address, token file and a folder of jobs."""
+    """A Ray cluster of one node with token authentication: its address, the token file and a folder of jobs."""
     folder = tmp_path_factory.mktemp("submit")
     token = folder / "token"
     token.write_text("0123456789abcdef" * 4)
@@ -49,33 +49,29 @@ def cluster(tmp_path_factory):
         "RAY_DISABLE_IMPORT_WARNING": "1",
     }
     port = free_port()
-    start = [
+    command = [
         str(Path(sys.executable).with_name("ray")),
         "start",
         "--head",
         "--block",
         "--num-cpus=1",
-        "--dashboard-host=127.0.0.1",
-    ]
-    start += [
-        f"--port={free_port()}",
-        f"--dashboard-port={port}",
-        f"--ray-client-server-port={free_port()}",
-        "--disable-usage-stats",
-    ]
-    start += [
-        f"--dashboard-agent-listen-port={free_port()}",
         "--object-store-memory=100000000",
+        "--disable-usage-stats",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={port}",
+        f"--dashboard-agent-listen-port={free_port()}",
+        f"--port={free_port()}",
+        f"--ray-client-server-port={free_port()}",
         f"--temp-dir=/tmp/ray-submit-{os.getpid()}",
     ]
     process = subprocess.Popen(
-        start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     address = f"http://127.0.0.1:{port}"
     jobs = folder / "code"
     (jobs / "ray_jobs").mkdir(parents=True)
     (jobs / "ray_jobs" / "__init__.py").write_text("")
-    (jobs / "ray_jobs" / "train.py").write_text(TRAIN)
+    (jobs / "ray_jobs" / "train.py").write_text(TRAIN_JOB)
     try:
         for _ in range(300):
             assert process.poll() is None
@@ -109,40 +105,43 @@ def submit(cluster, *arguments, **options):
 
 @pytest.mark.ray
 def test_exit_status_log_and_folder_of_the_results(cluster):
-    fine = submit(cluster, "--env", "COLOUR=red", "train", "--out", "s3://b/r", "--set", "a=b c")
-    partly = submit(cluster, "--env", "CODE=3", "train", "--out", "s3://b/r")
+    succeeding = submit(cluster, "--env", "COLOUR=red", "train", "--out", "s3://b/r", "--set", "a=b c")
+    exiting_with_3 = submit(cluster, "--env", "CODE=3", "train", "--out", "s3://b/r")
     killed = submit(cluster, "train", "--out", "s3://b/r", "--killed")
-    (out, err), code = fine.communicate(timeout=120), fine.returncode
-    assert code == 0 and "started with ['--out', 's3://b/r', '--set', 'a=b c'] red" in out and "done" in out
-    assert "succeeded" in err and "results: s3://b/r" in err
-    (out, err), code = partly.communicate(timeout=120), partly.returncode
-    assert code == 3 and "results: s3://b/r" in err
-    (out, err), code = killed.communicate(timeout=120), killed.returncode
-    assert code == 137 and "partial results: s3://b/r" in err and "--resume" in err
+
+    out, err = succeeding.communicate(timeout=120)
+    assert succeeding.returncode == 0 and "succeeded" in err and "results: s3://b/r" in err
+    assert "started with ['--out', 's3://b/r', '--set', 'a=b c'] red" in out and "done" in out
+
+    _, err = exiting_with_3.communicate(timeout=120)
+    assert exiting_with_3.returncode == 3 and "results: s3://b/r" in err
+
+    _, err = killed.communicate(timeout=120)
+    assert killed.returncode == 137 and "partial results: s3://b/r" in err and "--resume" in err
 
 
 @pytest.mark.ray
-def test_a_stopped_job_is_no_success_and_a_client_that_leaves_stops_nothing(cluster, monkeypatch):
+def test_a_stopped_job_exits_with_130_and_an_interrupted_client_does_not_stop_it(cluster, monkeypatch):
     address, token, _ = cluster
-    waiting = submit(cluster, "train", "--out", "s3://b/r", "--wait")
-    for line in waiting.stdout:
+    interrupted = submit(cluster, "train", "--out", "s3://b/r", "--wait")
+    for line in interrupted.stdout:
         if "started" in line:
             break
-    waiting.send_signal(signal.SIGINT)
-    _, err = waiting.communicate(timeout=60)
-    assert waiting.returncode == 130 and "continues" in err
+    interrupted.send_signal(signal.SIGINT)
+    _, err = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130 and "continues" in err
     name = err.split("--follow ")[1].split()[0]
-    again = submit(cluster, "--follow", name)
+    following = submit(cluster, "--follow", name)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
     client = submission.connect(address)
     assert str(client.get_job_status(name).value) == "RUNNING"
     client.stop_job(name)
-    out, err = again.communicate(timeout=60)
-    assert again.returncode == 130 and "was stopped" in err and "started with" in out
+    out, err = following.communicate(timeout=60)
+    assert following.returncode == 130 and "was stopped" in err and "started with" in out
 
 
 @pytest.mark.ray
-def test_errors_come_before_anything_is_sent(cluster, monkeypatch, tmp_path):
+def test_errors_before_the_submission(cluster, monkeypatch, tmp_path):
     address, token, jobs = cluster
     with pytest.raises(UserError, match=r"no Ray dashboard answers there.*ray dashboard cluster.yaml"):
         submission.submit("train", ["--out", "x"], address="http://127.0.0.1:9", folder=jobs)
@@ -179,7 +178,7 @@ def test_wrong_requests(job, arguments, options, message):
         submission.submit(job, arguments, **{"folder": str(ROOT), **options})
 
 
-@pytest.mark.skipif(bool(os.environ.get(STOCK)), reason="stock Ray does not say how large a folder is")
+@pytest.mark.skipif(bool(os.environ.get(STOCK)), reason="stock Ray does not report the size of a folder")
 def test_a_submission_is_code_only_and_small(tmp_path):
     assert 10_000 < submission.packed_size(str(ROOT)) < 1_000_000
     (tmp_path / "photos.bin").write_bytes(os.urandom(submission.MAX_PACKED + 1))
