@@ -105,7 +105,9 @@ def test_help_has_examples(command, capsys):
 
 def test_a_summary_may_hold_a_percent_sign(capsys):
     parser = argparse.ArgumentParser()
-    command = add_command(parser.add_subparsers(), "x", lambda arguments: Answer({}), "Read 95 % of it.", "  x")
+    command = add_command(
+        parser.add_subparsers(), "x", lambda arguments: Answer({}), summary="Read 95 % of it.", examples="  x"
+    )
     assert "Read 95 % of it." in parser.format_help() and "Read 95 % of it." in command.format_help()
 
 

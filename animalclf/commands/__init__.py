@@ -6,7 +6,11 @@ A module here with `add(commands)` is a command. Its ORDER is its position in th
 
     def add(commands: Commands) -> None:
         parser = add_command(
-            commands, "count", run, "Count the images of a prepared set.", "  animalclf count prepared/"
+            commands,
+            "count",
+            run,
+            summary="Count the images of a prepared set.",
+            examples="  animalclf count prepared/",
         )
         parser.add_argument("prepared", metavar="FOLDER", help="a prepared set")
 

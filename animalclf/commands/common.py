@@ -38,12 +38,13 @@ def add_command(
     commands: Commands,
     name: str,
     run: Callable[[argparse.Namespace], Answer],
+    *,
     summary: str,
     examples: str,
-    function: Callable[..., object] | None = None,
+    api_function: Callable[..., object] | None = None,
 ) -> argparse.ArgumentParser:
-    """Add the command `name`, which `run` runs. If it calls `function` of the API, its arguments have the defaults
-    of the parameters of the same name."""
+    """Add the command `name`, which calls `run`. Its arguments get the defaults of the parameters of the same name of
+    `api_function`. `examples`: lines indented by two spaces."""
     parser = commands.add_parser(
         name,
         help=summary.replace("%", "%%"),
@@ -51,7 +52,7 @@ def add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parameters = inspect.signature(function).parameters.values() if function else ()
+    parameters = inspect.signature(api_function).parameters.values() if api_function else ()
     defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
     parser.set_defaults(handler=run, **defaults)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line on standard output")

@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from animalclf.rows import ComparisonResult
 
 ORDER = 40
+EXAMPLES = """\
+  animalclf compare --data photos/ --recipes big_cnn,big_cnn_balanced,vgg16 --seeds 3
+  animalclf compare --data photos/ --recipes vgg16_pooled --grid optim.lr=1e-3,3e-3 --grid optim.weight_decay=0,0.1
+  animalclf compare --data photos/ --recipes big_cnn --search optim.lr=log:1e-5:1e-2 --samples 12 --schedule asha
+  animalclf compare --data photos/ --file comparison.yaml --out runs/c --predict competition/ --prior uniform
+  animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3 --out runs/c --resume     (continue, or add trials)
+a comparison file has the keys recipes, seeds, set, grid, search, samples, searcher and schedule, for example
+  recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {train.epochs: 5}}]"""
 
 
 def add(commands: Commands) -> None:
@@ -34,15 +42,10 @@ def add(commands: Commands) -> None:
         commands,
         "compare",
         run,
-        "Train several recipes, seeds or settings on the same images; write a leaderboard, ensembles and a report.",
-        """  animalclf compare --data photos/ --recipes big_cnn,big_cnn_balanced,vgg16 --seeds 3
-  animalclf compare --data photos/ --recipes vgg16_pooled --grid optim.lr=1e-3,3e-3 --grid optim.weight_decay=0,0.1
-  animalclf compare --data photos/ --recipes big_cnn --search optim.lr=log:1e-5:1e-2 --samples 12 --schedule asha
-  animalclf compare --data photos/ --file comparison.yaml --out runs/c --predict competition/ --prior uniform
-  animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3 --out runs/c --resume     (continue, or add trials)
-a comparison file has the keys recipes, seeds, set, grid, search, samples, searcher and schedule, for example
-  recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {train.epochs: 5}}]""",
-        api.compare,
+        summary="Train several recipes, seeds or settings on the same images; write a leaderboard, ensembles and a "
+        "report.",
+        examples=EXAMPLES,
+        api_function=api.compare,
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", help="comparison folder or s3:// prefix (default: runs/compare-<time>)")

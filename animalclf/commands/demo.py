@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 100
+EXAMPLES = """\
+  animalclf demo
+  animalclf demo --images 20000 --data demo_data/               (the same, larger)
+  animalclf demo --weights vgg16_features.pth                   (VGG16's weights from a file instead of a download)
+  animalclf demo --only-data --defects --data demo_data/        (only the images, with planted defects)"""
 
 
 def add(commands: Commands) -> None:
@@ -24,11 +29,9 @@ def add(commands: Commands) -> None:
         commands,
         "demo",
         run,
-        "Run everything on drawn images: compare three models, combine them, score a submission, write the report.",
-        """  animalclf demo
-  animalclf demo --images 20000 --data demo_data/               (the same, larger)
-  animalclf demo --weights vgg16_features.pth                   (VGG16's weights from a file instead of a download)
-  animalclf demo --only-data --defects --data demo_data/        (only the images, with planted defects)""",
+        summary="Run everything on drawn images: compare three models, combine them, score a submission, write the "
+        "report.",
+        examples=EXAMPLES,
     )
     parser.add_argument("--data", default="demo_data", help="where the images are drawn to (default: demo_data)")
     parser.add_argument("--out", help="comparison folder (default: runs/demo-<time>)")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 70
+EXAMPLES = """\
+  animalclf ensemble runs/big_cnn runs/vgg16 --out runs/both
+  animalclf ensemble runs/c/trials/* --data competition/ --prior uniform --flips     (a submission.csv of each method)
+  animalclf ensemble best.csv second.csv third.csv --out votes/                   (a vote; the first file wins ties)"""
 METHODS = ("vote", "mean", "weighted")
 
 
@@ -28,11 +32,10 @@ def add(commands: Commands) -> None:
         commands,
         "ensemble",
         run,
-        "Combine several runs or submissions: majority vote, mean of probabilities, weights fitted on validation.",
-        """  animalclf ensemble runs/big_cnn runs/vgg16 --out runs/both
-  animalclf ensemble runs/c/trials/* --data competition/ --prior uniform --flips     (a submission.csv of each method)
-  animalclf ensemble best.csv second.csv third.csv --out votes/                   (a vote; the first file wins ties)""",
-        api.ensemble,
+        summary="Combine several runs or submissions: majority vote, mean of probabilities, weights fitted on "
+        "validation.",
+        examples=EXAMPLES,
+        api_function=api.ensemble,
     )
     parser.add_argument(
         "members",

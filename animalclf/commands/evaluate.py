@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 50
+EXAMPLES = """\
+  animalclf evaluate runs/a                                 (the validation split of its own prepared set)
+  animalclf evaluate runs/a --data other_photos/            (any labelled folder or table)
+  animalclf evaluate runs/a --prior uniform                 (corrected for equally frequent classes)"""
 
 
 def add(commands: Commands) -> None:
@@ -21,11 +25,10 @@ def add(commands: Commands) -> None:
         commands,
         "evaluate",
         run,
-        "Evaluate a run's best model on labelled images: metrics with intervals, per class, confusion, calibration.",
-        """  animalclf evaluate runs/a                                 (the validation split of its own prepared set)
-  animalclf evaluate runs/a --data other_photos/            (any labelled folder or table)
-  animalclf evaluate runs/a --prior uniform                 (corrected for equally frequent classes)""",
-        api.evaluate,
+        summary="Evaluate a run's best model on labelled images: metrics with intervals, per class, confusion, "
+        "calibration.",
+        examples=EXAMPLES,
+        api_function=api.evaluate,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--data", help="labelled images, or a prepared set (default: the run's own prepared set)")

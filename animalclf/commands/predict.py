@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 60
+EXAMPLES = """\
+  animalclf predict runs/a --data new_photos/ --out predictions/
+  animalclf predict runs/a --data competition/ --prior uniform         (its test images; a balanced test set)
+  animalclf predict runs/a --data new/ --sample-submission sample_submission.csv"""
 MAX_LISTED = 20  # unreadable images
 
 
@@ -28,11 +32,9 @@ def add(commands: Commands) -> None:
         commands,
         "predict",
         run,
-        "Classify unlabelled images: class probabilities of each image (Parquet) and submission.csv.",
-        """  animalclf predict runs/a --data new_photos/ --out predictions/
-  animalclf predict runs/a --data competition/ --prior uniform         (its test images; a balanced test set)
-  animalclf predict runs/a --data new/ --sample-submission sample_submission.csv""",
-        api.predict,
+        summary="Classify unlabelled images: class probabilities of each image (Parquet) and submission.csv.",
+        examples=EXAMPLES,
+        api_function=api.predict,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument(

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 20
+EXAMPLES = """\
+  animalclf prepare --data photos/ --out prepared/
+  animalclf prepare --data labels.csv --out s3://bucket/prepared --set data.label_column=species
+  animalclf prepare --data photos/ --out prepared/ --recipe vgg16        (stored large enough for VGG16's 224 px)
+  animalclf prepare --data photos/ --out prepared/ --set data.folds=5 --set data.fold=0"""
 
 
 def add(commands: Commands) -> None:
@@ -21,12 +26,9 @@ def add(commands: Commands) -> None:
         commands,
         "prepare",
         run,
-        "Read every image once: verify, measure, find duplicates, split, and store them decoded and resized.",
-        """  animalclf prepare --data photos/ --out prepared/
-  animalclf prepare --data labels.csv --out s3://bucket/prepared --set data.label_column=species
-  animalclf prepare --data photos/ --out prepared/ --recipe vgg16        (stored large enough for VGG16's 224 px)
-  animalclf prepare --data photos/ --out prepared/ --set data.folds=5 --set data.fold=0""",
-        api.prepare,
+        summary="Read every image once: verify, measure, find duplicates, split, and store them decoded and resized.",
+        examples=EXAMPLES,
+        api_function=api.prepare,
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder or s3:// prefix for the prepared set")

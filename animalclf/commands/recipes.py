@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 10
+EXAMPLES = """\
+  animalclf recipes
+  animalclf recipes vgg16
+  animalclf recipes runs/a/config.yaml --changed         (any recipe file; only what differs from the defaults)"""
 
 
 def add(commands: Commands) -> None:
@@ -25,10 +29,9 @@ def add(commands: Commands) -> None:
         commands,
         "recipes",
         run,
-        "List the recipes that come with the package, or show one: each key with its value, default and meaning.",
-        """  animalclf recipes
-  animalclf recipes vgg16
-  animalclf recipes runs/a/config.yaml --changed         (any recipe file; only what differs from the defaults)""",
+        summary="List the recipes that come with the package, or show one: each key with its value, default and "
+        "meaning.",
+        examples=EXAMPLES,
     )
     parser.add_argument(
         "recipe",

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 80
+EXAMPLES = """\
+  animalclf report runs/vgg16_pooled-...             (report.html in the run folder)
+  animalclf report runs/compare-...                  (of a comparison, again)
+  animalclf report runs/a runs/b --out both/         (side by side; validated on the same images)"""
 
 
 def add(commands: Commands) -> None:
@@ -20,11 +24,10 @@ def add(commands: Commands) -> None:
         commands,
         "report",
         run,
-        "Write report.html of a run, several runs or a comparison: one page that opens offline, and its plots as PNG.",
-        """  animalclf report runs/vgg16_pooled-...             (report.html in the run folder)
-  animalclf report runs/compare-...                  (of a comparison, again)
-  animalclf report runs/a runs/b --out both/         (side by side; validated on the same images)""",
-        api.report,
+        summary="Write report.html of a run, several runs or a comparison: one page that opens offline, and its "
+        "plots as PNG.",
+        examples=EXAMPLES,
+        api_function=api.report,
     )
     parser.add_argument("folders", nargs="+", metavar="RUN", help="run folders, or one comparison folder")
     parser.add_argument("--out", help="where report.html goes (default: into the run or comparison folder)")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 90
+EXAMPLES = """\
+  animalclf submit train --data s3://bucket/photos --out s3://bucket/runs/a --recipe vgg16 --workers 4
+  animalclf submit compare --data s3://bucket/photos --out s3://bucket/runs/c --recipes big_cnn,vgg16 --seeds 3"""
 
 
 def add(commands: Commands) -> None:
@@ -19,9 +22,9 @@ def add(commands: Commands) -> None:
         commands,
         "submit",
         run,
-        "Run a command on a Ray cluster: check the cluster, submit, show the log, return the job's exit status.",
-        """  animalclf submit train --data s3://bucket/photos --out s3://bucket/runs/a --recipe vgg16 --workers 4
-  animalclf submit compare --data s3://bucket/photos --out s3://bucket/runs/c --recipes big_cnn,vgg16 --seeds 3""",
+        summary="Run a command on a Ray cluster: check the cluster, submit, show the log, return the job's exit "
+        "status.",
+        examples=EXAMPLES,
     )
     submit.add_arguments(parser)
 

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from animalclf.commands.common import Commands
 
 ORDER = 30
+EXAMPLES = """\
+  animalclf train --data photos/
+  animalclf train --data photos/ --recipe big_cnn
+  animalclf train --data photos/ --recipe vgg16_pooled --set model.weights=vgg16_features.pth --set data.val=0.25
+  animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
+  animalclf train --data photos/ --out runs/a --resume         (after Ctrl-C, a crash or a lost machine)
+  animalclf train --data photos/ --out runs/a --resume --set train.epochs=200            (train a finished run further)
+  animalclf train --data photos/ --recipe big_cnn --local --limit 200 --set train.epochs=1   (breakpoints work)"""
 
 
 def add(commands: Commands) -> None:
@@ -21,15 +29,9 @@ def add(commands: Commands) -> None:
         commands,
         "train",
         run,
-        "Train one recipe and evaluate its best epoch.",
-        """  animalclf train --data photos/
-  animalclf train --data photos/ --recipe big_cnn
-  animalclf train --data photos/ --recipe vgg16_pooled --set model.weights=vgg16_features.pth --set data.val=0.25
-  animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
-  animalclf train --data photos/ --out runs/a --resume         (after Ctrl-C, a crash or a lost machine)
-  animalclf train --data photos/ --out runs/a --resume --set train.epochs=200            (train a finished run further)
-  animalclf train --data photos/ --recipe big_cnn --local --limit 200 --set train.epochs=1   (breakpoints work)""",
-        api.train,
+        summary="Train one recipe and evaluate its best epoch.",
+        examples=EXAMPLES,
+        api_function=api.train,
     )
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", help="run folder or s3:// prefix (default: runs/<recipe>-<time>)")
