@@ -103,7 +103,7 @@ class Run:
 
     def predictions(self, name: str) -> pd.DataFrame:
         """Class probabilities of each image, as written by training (val, test), evaluate or predict."""
-        return storage.parse_parquet(storage.read_bytes(self._existing("predictions", f"{name}.parquet")))
+        return storage.read_table(self._existing("predictions", f"{name}.parquet"))
 
     def _existing(self, *parts: str) -> str:
         url = self.url(*parts)
@@ -153,13 +153,15 @@ class Run:
     def _holder(self) -> LockHolder | None:
         url = self.url("running.json")
         try:
-            holder = LockHolder.from_dict(storage.read_json(url), url)
+            content = storage.read_json(url)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        numbers = (holder.pid, holder.renewed, holder.process_started)
-        if not all(isinstance(number, int | float) for number in numbers):
-            raise UserError(f"{url}: not a lock file of animalclf; if no training uses this folder, remove the file")
-        return holder
+        try:
+            return LockHolder.from_dict(content, url)
+        except UserError as error:
+            raise UserError(
+                f"{url}: not a lock file of animalclf; if no training uses this folder, remove the file"
+            ) from error
 
 
 def open_run(root: str) -> Run:

@@ -366,7 +366,7 @@ def test_long_texts_in_a_png_do_not_matter(compressed):
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "QOI", "AVIF"])
 def test_truncated_files_of_other_formats_are_refused(kind):
     data = encoded(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), kind)
-    with pytest.raises(UnreadableImage, match="damaged"):
+    with pytest.raises(UnreadableImage, match=r"damaged|truncated"):
         decode(data[: len(data) * 6 // 10])
 
 

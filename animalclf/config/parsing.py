@@ -17,6 +17,7 @@ from animalclf.config.schema import RENAMED, Config, Data, Key, keys
 from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
+from animalclf.utils.text import parse_yaml, reason
 
 V = TypeVar("V")
 Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
@@ -120,8 +121,8 @@ def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"{flag} {item}: write it as key=value, for example {flag} optim.lr=1e-3")
     try:
-        return key.strip(), value.strip() if raw else yaml.load(value, TextKeyLoader)
-    except yaml.YAMLError as error:
+        return key.strip(), value.strip() if raw else parse_yaml(value, TextKeyLoader)
+    except ValueError as error:
         raise UserError(f"{flag} {item}: the value is not valid YAML: {error}") from error
 
 
@@ -134,13 +135,13 @@ def read(url: str, kind: str, loader: Any = TextKeyLoader) -> Tree:
     """The mapping in the YAML or JSON file `url` (a path or an s3:// URL); `kind` is what errors call the file. An
     empty file is an empty mapping. Raises UserError."""
     try:
-        tree = yaml.load(storage.read_bytes(url).decode(), loader)
+        tree = parse_yaml(storage.read_bytes(url).decode(), loader)
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such {kind}") from error
     except OSError as error:
         raise UserError(f"{url}: cannot be read as a {kind} ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{url}: not valid YAML: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{url}: not valid YAML: {reason(error)}") from error
     if not isinstance(tree, dict | None):
         raise UserError(f"{url}: a {kind} is a mapping of keys to values")
     return tree or {}

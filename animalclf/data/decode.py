@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from animalclf.data import formats, jpeg
+from animalclf.data import formats, jpeg, truncation
 from animalclf.utils.canvas import PADDING, sides_on_canvas
 
 MAX_PIXELS = 100_000_000
@@ -197,6 +197,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
                 image, format_name, notes = _decode_pillow(_without_metadata(data), max_pixels)
                 return image, format_name, [*notes, "metadata ignored"]
             if data.startswith(_TIFF):
+                _whole_tags(data)
                 pixels, rotation = _opencv_pixels(data, max_pixels)
                 image, note = _eight_bits(pixels)
                 return _flattened(image), "TIFF", [*rotation, note] if note else rotation
@@ -214,16 +215,37 @@ def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[
         Image.open(io.BytesIO(data), formats=formats.pillow_formats()) as file,
     ):
         _check_size(file.width, file.height, max_pixels)
+        _check_whole(file, data)
         image, notes = _converted(file)
         format_name = "JPEG" if file.format == "MPO" else file.format or "unknown"
         if _bits(file, data) > 8 and image.max() < 2**4:
             # Pillow takes the high byte of channels of 16 bits, in which data of 12 bits are black.
-            with suppress(ValueError):
-                scaled, note = _eight_bits(_opencv_pixels(data, max_pixels, _orientation(file))[0])
-                image, notes = _flattened(scaled), [*notes, note]
+            scaled, note = _eight_bits(_opencv_pixels(data, max_pixels, _orientation(file))[0])
+            image, notes = _flattened(scaled), [*notes, note]
         if file.format != "MPO" and _is_animated(file):
             notes.insert(0, "animated, first frame used")
         return image, format_name, notes
+
+
+def _check_whole(file: Image.Image, data: bytes) -> None:
+    """Raise UnreadableImage for a file that is cut where Pillow does not notice it, and ValueError for a TIFF file in
+    which it does not see a tag that the pixels depend on."""
+    if data.startswith(_TIFF):
+        if _whole_tags(data) - set(getattr(file, "tag_v2", ())):
+            raise ValueError("damaged tags")
+    elif (file.format == "JPEG2000" and truncation.is_cut_jpeg2000(data)) or (
+        file.format == "PCX" and truncation.is_cut_pcx(data)
+    ):
+        raise UnreadableImage(f"truncated: the {file.format} data end too early ({len(data):,} bytes)")
+
+
+def _whole_tags(data: bytes) -> set[int]:
+    """The tags of a TIFF file that its pixels depend on. Raises UnreadableImage where the file ends before the values
+    of one."""
+    within = {tag: whole for tag, whole in truncation.tiff_tags(data).items() if tag in truncation.TIFF_PIXEL_TAGS}
+    if not all(within.values()):
+        raise UnreadableImage(f"truncated: values of TIFF tags are missing ({len(data):,} bytes)")
+    return set(within)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

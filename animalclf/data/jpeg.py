@@ -15,7 +15,8 @@ import simplejpeg
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _SOF, _SOS, _APP0, _APP14, _COMMENT = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA}, 0xDA, 0xE0, 0xEE, 0xFE
-_SEQUENTIAL = {0xC0, 0xC1}
+_SEQUENTIAL, _PROGRESSIVE = {0xC0, 0xC1}, {0xC2, 0xCA}
+PREMATURE_END = "Premature end of JPEG file"  # as libjpeg words it
 _STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
@@ -28,6 +29,8 @@ def decode(data: bytes, colorspace: str = "RGB") -> tuple[np.ndarray, str]:
         return _strict(data, colorspace), ""
     except ValueError as error:
         warning = str(error)
+    if _lacks_scans(data):
+        raise ValueError(PREMATURE_END)
     repaired = _repaired(data)
     try:
         return _strict(repaired, colorspace), f"JPEG repaired: {warning}"
@@ -50,12 +53,13 @@ def has_exif(data: bytes) -> bool:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker codes and bytes of the segments of the first image; a scan's segment includes its compressed data.
-    Bytes between segments are left out."""
+    """The marker codes and bytes of the segments of the first image, with its end marker if there is one; a scan's
+    segment includes its compressed data. Bytes between segments are left out."""
     position = 2
     while (start := data.find(b"\xff", position)) >= 0 and start + 1 < len(data):
         marker = data[start + 1]
         if marker == END[1]:
+            yield marker, END
             return
         if marker == 0xFF or marker in _STANDALONE:
             position = start + (1 if marker == 0xFF else 2)
@@ -66,6 +70,23 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             stop = scan_end.start() if scan_end else len(data.rstrip(b"\xff"))
         yield marker, data[start:stop]
         position = stop
+
+
+def _lacks_scans(data: bytes) -> bool:
+    """True for a progressive file that ends before all coefficients are there, between two scans: with an end marker it
+    would be a valid file of lower quality."""
+    parts = list(segments(data))
+    frame, header = next(((marker, segment) for marker, segment in parts if marker in _SOF), (0, b""))
+    if frame not in _PROGRESSIVE or parts[-1][0] == END[1]:
+        return False
+    missing_bits = {(component, coefficient): 1 for component in header[10::3] for coefficient in range(64)}
+    for marker, segment in parts:
+        if marker == _SOS and len(segment) >= 8 + 2 * segment[4]:
+            parameters = 5 + 2 * segment[4]
+            first, last, bits = segment[parameters : parameters + 3]
+            for component in segment[5:parameters:2]:
+                missing_bits |= {(component, coefficient): bits & 15 for coefficient in range(first, last + 1)}
+    return any(missing_bits.values())
 
 
 def _strict(data: bytes, colorspace: str) -> np.ndarray:
@@ -90,6 +111,6 @@ def _repaired(data: bytes) -> bytes:
             # A sequential scan has all 64 coefficients at full precision, whatever its parameters are.
             stop = 5 + 2 * segment[4] if len(segment) > 4 else len(segment)
             repaired.append(segment[:stop] + b"\x00\x3f\x00" + segment[stop + 3 :])
-        elif not (_APP0 <= marker < _APP0 + 16 or marker == _COMMENT):
+        elif marker != END[1] and not (_APP0 <= marker < _APP0 + 16 or marker == _COMMENT):
             repaired.append(segment)
     return b"".join(repaired) + END

@@ -8,17 +8,19 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
+from pydantic import BaseModel, Field, ValidationError
 
 from animalclf.errors import UserError
 from animalclf.rows import html_table
 from animalclf.utils import storage
+from animalclf.utils.text import reason
 
 FORMAT = 2
 MANIFEST = "manifest.parquet"
@@ -26,6 +28,8 @@ INFO = "dataset.json"  # written last: its presence marks a complete set
 ROWS_PER_GROUP = 256
 JPEG_QUALITY = 95
 MAX_PAGE_HEADER = 200  # bytes
+COLUMNS = ("path", "label", "split", "status", "shard", "row")  # of the manifest, without which a set cannot be used
+PREPARE_AGAIN = "prepare it again with: animalclf prepare --force"
 
 
 class DuplicateCounts(TypedDict):
@@ -78,6 +82,21 @@ class DatasetInfo(TypedDict, total=False):
     bad: list[UnreadableFile]
     ignored: IgnoredFiles
     versions: dict[str, str]
+
+
+class _RequiredShard(BaseModel):
+    file: str
+    rows: Annotated[int, Field(ge=0)]
+
+
+class _RequiredInfo(BaseModel):
+    """The keys of dataset.json without which a set cannot be used."""
+
+    classes: Annotated[list[str], Field(min_length=1)]
+    stored_size: Annotated[int, Field(gt=0)]
+    fingerprint: str
+    config: dict[str, object]
+    shards: list[_RequiredShard]
 
 
 @dataclass(frozen=True)
@@ -143,15 +162,41 @@ def open_prepared(root: str) -> Prepared:
             f"{root}: not a prepared set ({INFO} is missing); "
             f"make one with: animalclf prepare --data IMAGES --out {root}"
         ) from error
-    if info.get("format") != FORMAT:
-        raise UserError(
-            f"{root}: prepared set of format {info.get('format')}, this version reads format {FORMAT}; "
-            "prepare it again with: animalclf prepare --force"
-        )
+    _check_info(root, info)
     if "pictures" in info:  # the key of older versions
         info["images"] = info.pop("pictures")
-    manifest = storage.parse_parquet(storage.read_bytes(storage.join(root, MANIFEST)))
-    return Prepared(root, info, manifest)
+    url = storage.join(root, MANIFEST)
+    try:
+        prepared = Prepared(root, info, storage.read_table(url, COLUMNS))
+    except FileNotFoundError as error:
+        raise UserError(f"{url}: is missing; {PREPARE_AGAIN}") from error
+    _check_shards(prepared, url)
+    return prepared
+
+
+def _check_info(root: str, info: Any) -> None:
+    """Raise UserError where `info` is not the content of dataset.json of this format."""
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        stored_format = info.get("format") if isinstance(info, dict) else None
+        raise UserError(
+            f"{root}: prepared set of format {stored_format}, this version reads format {FORMAT}; {PREPARE_AGAIN}"
+        )
+    try:
+        _RequiredInfo.model_validate(info)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise UserError(
+            f"{root}: {INFO} is damaged ({key}: {reason(Exception(fault['msg']))}); {PREPARE_AGAIN}"
+        ) from error
+
+
+def _check_shards(prepared: Prepared, url: str) -> None:
+    """Raise UserError where the manifest, at `url`, has other images than the shards."""
+    ok = prepared.manifest[prepared.manifest["status"] == "ok"]
+    counts = ok["shard"].value_counts().to_dict()
+    if counts != {number: shard["rows"] for number, shard in enumerate(prepared.info["shards"]) if shard["rows"]}:
+        raise UserError(f"{url}: has other images than {INFO} beside it; {PREPARE_AGAIN}")
 
 
 def is_prepared(root: str) -> bool:
@@ -188,6 +233,7 @@ def write_shard(
             write_statistics=False,
             write_batch_size=ROWS_PER_GROUP,
             data_page_size=2**31 - 1,
+            write_page_checksum=True,
         ) as writer,
     ):
         for index, image in chain([first], images):
@@ -211,9 +257,19 @@ def _row_group(indices: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa
 
 
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded if it holds JPEG."""
+    """Images uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded if it holds JPEG.
+    Raises FileNotFoundError, and UserError for a damaged file."""
+    try:
+        return _read_shard(url, size)
+    except (FileNotFoundError, UserError):
+        raise
+    except Exception as error:  # Arrow raises errors of many types for damaged files
+        raise UserError(f"{url}: not a readable shard of {size} px ({reason(error)}); {PREPARE_AGAIN}") from error
+
+
+def _read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     source = pa.BufferReader(storage.read_bytes(url)) if storage.is_remote(url) else pa.OSFile(storage.absolute(url))
-    with pq.ParquetFile(source) as file:
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
         count, start = file.metadata.num_rows, 0
         images, index = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int64)
         for number in range(file.num_row_groups):  # one group at a time: all at once would take twice the memory

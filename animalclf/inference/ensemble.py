@@ -169,7 +169,7 @@ class _UnlabelledImages:
             storage.remove(cache_key)  # an interrupt must not leave the key of one table beside another
             predict.predict(member.root, self.data, folder, limit=self.limit, flips=flips, **self.options)
             storage.write_json(cache_key, inputs.to_dict())
-        return storage.parse_parquet(storage.read_bytes(table))
+        return storage.read_table(table)
 
     def predict(
         self, result: EnsembleResult, tables: Sequence[pd.DataFrame], mixture: mixing.Mixture

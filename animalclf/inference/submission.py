@@ -14,6 +14,7 @@ import pandas as pd
 from animalclf.errors import UserError
 from animalclf.metrics import from_confusion
 from animalclf.utils import storage
+from animalclf.utils.text import reason
 
 COLUMNS = ("id", "category")
 
@@ -56,7 +57,7 @@ def read(url: str) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such file") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{url}: not a CSV file in UTF-8 ({error})") from error
+        raise UserError(f"{url}: not a CSV file in UTF-8 ({reason(error)})") from error
     if table.shape[1] != 2:
         columns = ", ".join(map(str, table.columns))
         raise UserError(f"{url}: a submission has two columns, id and class; this has {columns}")

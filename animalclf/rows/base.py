@@ -7,11 +7,13 @@ row itself, each under prefix + name (metrics, which are registered).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from markupsafe import Markup
+from pydantic import TypeAdapter, ValidationError
 
 from animalclf.errors import UserError
 
@@ -37,8 +39,8 @@ class Row:
         """The row from plain data, also of an older version: old keys are read, missing ones get the defaults, unknown
         ones are ignored (or, if numbers, go to the field with their prefix).
 
-        `source`: the file of `content`, for the error. Raises UserError if `content` is no dict, or a key without a
-        default is missing.
+        `source`: the file of `content`, for the error. Raises UserError if `content` is no dict, a key without a
+        default is missing, or a value is of another type than its field.
         """
         if not isinstance(content, Mapping):
             raise UserError(_error(cls, source, f"an object with keys is expected, not {content!r:.60}"))
@@ -57,6 +59,11 @@ class Row:
                 missing.append(item.name)
         if missing:
             raise UserError(_error(cls, source, f"{', '.join(missing)} missing"))
+        for name, value in values.items():
+            try:
+                _adapter(cls, name).validate_python(value)  # type: ignore[arg-type]
+            except ValidationError as error:
+                raise UserError(_error(cls, source, f"{name} cannot be {value!r:.60}")) from error
         return cls(**values)
 
     def _repr_html_(self) -> str:
@@ -86,6 +93,12 @@ def rounded(value: object, interval: Sequence[float] | None = None) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
+
+
+@functools.cache
+def _adapter(row: type[Row], name: str) -> TypeAdapter[Any]:
+    """Checks the values of a field."""
+    return TypeAdapter(get_type_hints(row)[name])
 
 
 def _keys(item: Field[Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from animalclf.models.weights import load_state
 from animalclf.runs import Run
 from animalclf.training.optim import AverageState, OptimizerState
 from animalclf.utils import storage
+from animalclf.utils.text import reason
 
 FORMAT = 1
 
@@ -119,27 +121,31 @@ class Writer:
 
 
 def load(url: str, device: str | torch.device = "cpu") -> Any:
-    """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError if the file is missing or
-    is no checkpoint of this package."""
+    """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError where the file is missing,
+    damaged, or no checkpoint of this package."""
     try:
-        content = torch.load(io.BytesIO(storage.read_bytes(url)), map_location=device, weights_only=True)
+        data = storage.read_bytes(url)
     except FileNotFoundError as error:
         raise UserError(f"{url}: no checkpoint here; is the run folder complete?") from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        torch.serialization.pickle.UnpicklingError,
-    ) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{url}: not a readable checkpoint ({reason}); restore the file, or train again") from error
+    try:
+        _check_checksums(data)
+        content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except Exception as error:  # unpickling raises errors of many types for damaged files
+        raise UserError(
+            f"{url}: not a readable checkpoint ({reason(error)}); restore the file, or train again"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"{url}: not a checkpoint of this version of animalclf (format {FORMAT}); restore the file, or train again"
         )
     return content
+
+
+def _check_checksums(data: bytes) -> None:
+    """Raise ValueError for a checkpoint whose tensors differ from their checksums, which torch.load does not check."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if name := archive.testzip():
+            raise ValueError(f"{name} differs from its checksum")
 
 
 @dataclass(frozen=True)

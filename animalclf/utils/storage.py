@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -21,11 +21,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from animalclf.errors import UserError
 from animalclf.utils import s3_errors
+from animalclf.utils.text import reason
 
 T = TypeVar("T")
 Info = Mapping[str, Any]  # of a file, from fsspec
 LISTING_THREADS = 16
 MAX_HEADS = 1000  # files whose first bytes are requested at a time
+RESTORE = "restore the file, or run the command that writes it again"  # the remedy for a damaged file
 # Larger writes to a local file make Linux take its page cache in larger units, which in a virtual machine was six times
 # slower.
 MAX_WRITE = 2**20  # bytes
@@ -224,18 +226,38 @@ def with_retries(url: str, action: Callable[[], T]) -> T:
 
 
 def parse_parquet(content: bytes) -> pd.DataFrame:
-    """The table of a Parquet file. Raises ValueError or OSError for other content.
+    """The table of a Parquet file. Raises ValueError with a reason in one line for other content, also where a page
+    differs from its checksum.
 
     Arrow's threads are off: one that frees Python's memory while the process exits aborts it ("terminate called
     without an active exception", github.com/apache/arrow/issues/34314; 4 of 120 short commands).
     """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False).to_pandas(use_threads=False)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read(use_threads=False)
+        table.validate(full=True)
+        return table.to_pandas(use_threads=False)
+    except Exception as error:  # Arrow raises errors of many types for damaged files
+        raise ValueError(reason(error)) from error
+
+
+def read_table(url: str, columns: Collection[str] = ()) -> pd.DataFrame:
+    """The table of a Parquet file that `write_table` wrote. Raises FileNotFoundError, and UserError for other content
+    or without one of the `columns`."""
+    try:
+        table = parse_parquet(read_bytes(url))
+    except ValueError as error:
+        raise UserError(f"{url}: not a readable table ({error}); {RESTORE}") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise UserError(f"{url}: has no column {', '.join(map(repr, missing))}; {RESTORE}")
+    return table
 
 
 def write_table(url: str, table: pd.DataFrame) -> None:
-    """Write a table, without its index, as Parquet."""
+    """Write a table, without its index, as Parquet with checksums."""
     with atomic_write(url) as file:
-        table.to_parquet(file, index=False)
+        table.to_parquet(file, index=False, write_page_checksum=True)
 
 
 def read_json(url: str) -> Any:
@@ -247,10 +269,8 @@ def parse_json(content: bytes, source: str) -> Any:
     """The value of JSON text. Raises UserError naming `source` for other content."""
     try:
         return json.loads(content)
-    except ValueError as error:
-        raise UserError(
-            f"{source}: not valid JSON ({error}); restore the file, or run the command that writes it again"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not valid JSON ({reason(error)}); {RESTORE}") from error
 
 
 def write_json(url: str, content: object) -> None:

@@ -19,6 +19,7 @@ from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, list_files, list_i
 from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.utils import storage
+from animalclf.utils.text import reason
 
 TABLES = (".csv", ".tsv", ".parquet")
 SEPARATORS = ",;\t|"
@@ -87,7 +88,7 @@ def _read_table(url: str, config: Data) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except (ValueError, OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{url}: cannot be read as a table: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{url}: cannot be read as a table: {reason(error)}") from error
 
 
 def _separator(text: str, usual: str, config: Data) -> str:
