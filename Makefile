@@ -1,5 +1,6 @@
 # make demo: everything on drawn demo images, in minutes.  make test: the tests.  make test-cluster: the tests on
 # three hosts made of network namespaces (root on Linux).  make check: formatter, linter, types, documentation.
+# make test-long: the property tests with 10,000 examples each.  make fuzz: damaged files for the readers.
 # make test-ray VERSION=2.58.1: the tests that start Ray, with that Ray.
 # Each makes its own virtual environment (.venv, .venv-ray-VERSION) when there is none.
 
@@ -10,13 +11,21 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-cluster test-ray check clean
+.PHONY: demo test test-long test-cluster test-ray fuzz check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/animalclf demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-long: $(VENV)/.installed
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py
+
+# Half an hour on 2 cores: make fuzz COUNT=1000000 SEED=0
+fuzz: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -m fuzz images --count $(or $(COUNT),1000000) --seed $(or $(SEED),0)
+	PYTHONPATH=tests $(BIN)/python -m fuzz files --count $(or $(FILES),100000) --seed $(or $(SEED),0)
 
 test-cluster: $(VENV)/.installed
 	ANIMALCLF_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
