@@ -136,7 +136,7 @@ def prepare(
 def train(
     data: PathLike,
     *,
-    recipe: str = "",
+    recipe: str | None = None,
     out: PathLike | None = None,
     prepared: PathLike | None = None,
     set: Settings | None = None,

@@ -8,6 +8,7 @@ from helpers import tiny_config
 
 import animalclf
 from animalclf import config as configuration
+from animalclf.cli import main
 from animalclf.config import Model
 from animalclf.data.decode import resize, stored_image
 from animalclf.errors import UserError
@@ -141,4 +142,5 @@ def test_quick_is_the_default_and_a_resume_takes_the_run_s_own_recipe(tmp_path, 
     for arguments in ({}, {"out": tmp_path / "new", "resume": True}, {"out": tmp_path / "run", "resume": True}):
         with pytest.raises(UserError, match="far enough"):
             animalclf.train(tmp_path, **arguments)
-    assert asked == ["quick", "quick", "big_cnn"]
+    assert main(["train", "--data", str(tmp_path)]) == 2
+    assert asked == ["quick", "quick", "big_cnn", "quick"]
