@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from animalclf import config as configuration
 from animalclf.cli import main
-from animalclf.errors import ExitCode, exit_code
+from animalclf.errors import ExitCode, UserError, exit_code
+from animalclf.prepare.job import prepare
 from animalclf.prepare.problems import find_problems, show_problems
 from animalclf.rows import DataProblems
+from animalclf.runs import Run
+from animalclf.training import checks, launch
+from animalclf.training.resources import Workers
 from tests.helpers import tiny_prepared
 
 TINY = ["--recipe", "resnet18", "--set", "model.input_size=32", "--set", "data.stored_size=36"]
@@ -85,6 +90,29 @@ def test_every_command_reports_the_same_problems(
     assert found.single_colour == ["dog/grey.png"] and found.similar_classes == [["Cat", "cat"]]
     assert found.skipped == {".mp4": 1, ".txt": 1}
     assert "problems" not in json.loads((tmp_path / "runs" / "a" / "result.json").read_text())
+
+
+@pytest.mark.ray
+def test_the_plan_line_and_a_prepared_set_of_the_same_images(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_local: None
+) -> None:
+    sets = ["model.input_size=32", "data.stored_size=200", "model.weights=none", "train.epochs=1"]
+    settings = {"data.max_unreadable": 0.2, "data.near_duplicates": False}
+    config = configuration.load("resnet18", configuration.parse_sets(sets) | settings)
+    prepared = prepare(str(photos), str(tmp_path / "set"), config.data)
+    assert "stored at 200 px" in (output := capsys.readouterr().err)
+    assert "most images are smaller and are enlarged (median 80 x 60 px)" in output
+    other = configuration.load("resnet18", {"model.input_size": 32, "data.stored_size": 36, "data.limit": 12})
+    reused, config = checks.open_or_prepare(str(photos), other, prepared.root)
+    assert reused.root == prepared.root and config.data.stored_size == 200 and len(list(tmp_path.iterdir())) == 1
+    run = Run(str(tmp_path / "run"))
+    plan = launch._plan(config, reused, run, launch.Placement(Workers.fixed(1), True, "here"))
+    assert "9 training and 3 validation images" in plan
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "elsewhere" / name).symlink_to(photos / name)
+    with pytest.raises(UserError, match=r"is a prepared set of other images than .*image folder: .* -> "):
+        checks.open_or_prepare(str(tmp_path / "elsewhere"), other, prepared.root)
 
 
 def test_images_without_problems_print_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ written last: a folder without it is not a prepared set.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from animalclf.config import Data
 from animalclf.data.prepared_set import INFO, MANIFEST, Prepared, open_prepared
@@ -32,6 +34,7 @@ from animalclf.utils.progress import ProgressLine
 MIN_CHUNK_IMAGES, MAX_CHUNK_IMAGES = 32, 2048
 MAX_CHUNK_BYTES = 128 * 2**20  # of stored images; a task that writes to a bucket holds 1.5 times as much in memory
 CHUNKS_PER_CPU = 4
+HEADERS, MAX_HEADER_BYTES = 16, 20_000_000  # images whose size is read for the plan line, and the size of their files
 LOG_SECONDS = 5.0  # between two progress lines in a log
 
 Progress = Callable[[str, int], None]  # called with the phase and the number of images done
@@ -73,7 +76,7 @@ def prepare(
     output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
     with output_dir.cleared_on_failure(out):
         if progress:
-            show_line(_plan(files, source, out, config))
+            show_line(_plan(files, source, out, config) + _enlarged(files, source.root, config))
             for warning in source.warnings:
                 show_line(f"warning: {warning}")
         with ProgressLine(interval=LOG_SECONDS, enabled=progress) as line:
@@ -89,6 +92,28 @@ def _plan(files: pd.DataFrame, source: sources.Source, out: str, config: Data) -
     total = f" of {len(source.files):,}" if len(files) < len(source.files) else ""
     images = f"{len(files):,}{total} images in {files['label'].nunique():,} classes"
     return f"preparing {images} from {source.root} ({source.kind}), stored at {config.stored_size} px in {out}"
+
+
+def _enlarged(files: pd.DataFrame, root: str, config: Data) -> str:
+    """A remark for the plan line if the median of a few images is smaller than the stored size; their headers are read
+    before any image is stored."""
+    small = files[files["bytes"] <= MAX_HEADER_BYTES]
+    sample = small.sample(min(HEADERS, len(small)), random_state=config.split_seed)["path"]
+    with ThreadPoolExecutor(HEADERS) as pool:
+        sizes = [size for size in pool.map(lambda path: _size(storage.join(root, path)), sample) if size]
+    median = sorted(sizes, key=min)[len(sizes) // 2] if sizes else (config.stored_size,) * 2
+    if min(median) >= config.stored_size:
+        return ""
+    return f"; most images are smaller and are enlarged (median {median[0]} x {median[1]} px)"
+
+
+def _size(url: str) -> tuple[int, int] | None:
+    """Width and height of an image file, or None if its header cannot be read; `decode` reports why."""
+    try:
+        with Image.open(io.BytesIO(storage.read_bytes(url))) as image:
+            return image.size
+    except Exception:  # noqa: BLE001  (whatever Pillow raises for damaged files)
+        return None
 
 
 def _open_existing(out: str, source: sources.Source, config: Data, inputs: str) -> Prepared | None:

@@ -107,20 +107,23 @@ def can_extend(run: Run, config: Config) -> bool:
 def open_or_prepare(
     data: str, config: Config, prepared_dir: str, explicit_keys: Collection[str] = (), workers: int = 0
 ) -> tuple[Prepared, Config]:
-    """Open the prepared set `data`, or prepare the images `data` below `prepared_dir` (a set that exists there is
-    reused). Returns it, and `config` with the set's data settings. If Ray has to be started for that, it has room for
-    `workers` training workers.
+    """Open the prepared set `data`, or prepare the images `data` below `prepared_dir`. A set that exists there is
+    reused, and so is `prepared_dir` itself if it is a prepared set of these images. Returns the set, and `config` with
+    its data settings. If Ray has to be started for that, it has room for `workers` training workers.
 
     Raises UserError where a prepared set contradicts the recipe: images stored too small, or another value of a
     `data.` key in `explicit_keys`.
     """
     if not is_prepared(data):
-        from animalclf.prepare import sources
-        from animalclf.prepare.job import prepare
+        if not is_prepared(prepared_dir):
+            from animalclf.prepare import sources
+            from animalclf.prepare.job import prepare
 
-        source = sources.find(data, config.data)
-        name = f"{sources.inputs_hash(source, config.data)[:12]}-{FORMAT}"
-        return prepare(source, storage.join(prepared_dir, name), config.data, workers=workers), config
+            source = sources.find(data, config.data)
+            name = f"{sources.inputs_hash(source, config.data)[:12]}-{FORMAT}"
+            return prepare(source, storage.join(prepared_dir, name), config.data, workers=workers), config
+        _check_same_images(prepared_dir, data)
+        data = prepared_dir
     prepared = open_prepared(data)
     if prepared.stored_size < config.model.input_size:
         raise UserError(
@@ -136,3 +139,18 @@ def open_or_prepare(
             "these --set"
         )
     return prepared, replace(config, data=stored)
+
+
+def _check_same_images(prepared_dir: str, data: str) -> None:
+    """Raise UserError unless the prepared set `prepared_dir` was made of the images `data` as they are."""
+    from animalclf.prepare import sources
+    from animalclf.prepare.manifest import differences
+
+    prepared = open_prepared(prepared_dir)
+    settings = configuration.data_from_dict(prepared.info["config"])
+    source = sources.find(data, settings)
+    if prepared.info["inputs"] != sources.inputs_hash(source, settings):
+        raise UserError(
+            f"{prepared_dir}: is a prepared set of other images than {data} "
+            f"({differences(prepared, source, settings)}); name another folder, or use the set with --data"
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
+from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.rows import StartupEvent, TrainingResult
 from animalclf.runs import Run
@@ -42,7 +43,7 @@ def start_training(
     Raises UserError for more workers than training images, a model that cannot be built, and workers or images that
     the cluster has no room for.
     """
-    images = len(prepared.rows("train"))
+    images = len(sampling_plan(prepared, config).rows["train"])
     if images < workers.maximum:
         raise UserError(f"--workers {workers}: more workers than training images ({images}); request fewer workers")
     with ThreadPoolExecutor(1) as background:  # the check imports PyTorch for seconds, while Ray's start mostly waits
@@ -96,7 +97,8 @@ def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers
 
 
 def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) -> str:
-    train, val = len(prepared.rows("train")), len(prepared.rows("val"))
+    rows = sampling_plan(prepared, config).rows
+    train, val = len(rows["train"]), len(rows["val"])
     finished, epochs = len(run.metrics()), config.train.epochs
     data = f"{train:,} training and {val:,} validation images, {len(prepared.classes)} classes"
     length = f"epochs {finished + 1} to {epochs}" if finished else "1 epoch" if epochs == 1 else f"{epochs} epochs"

@@ -81,7 +81,7 @@ def compare(
             [(trial, each) for trial, each, done in zip(spec.trials, prepared, ended, strict=True) if not done]
         )
         placement = f"{trial_workers.text} each ({resources}){cache_text}"
-        _print_plan(spec, compared_data, sum(ended), max_concurrent, placement, out)
+        _print_plan(spec, prepared[0], sum(ended), max_concurrent, placement, out)
         comparison_dir.write_spec(out, spec, compared_data, stored)
         jobs = _jobs(spec, prepared, caches, ended, storage.join(out, comparison_dir.TRIALS))
         tracker = comparison_dir.TrialTracker(out, compared_data, entries, spec.trials[0].config, show)
@@ -215,11 +215,13 @@ def concurrency(workers: int, use_gpu: bool, requested: int = 0) -> int:
 
 
 def _print_plan(
-    spec: ComparisonSpec, data: ComparedData, ended: int, max_concurrent: int, placement: str, out: str
+    spec: ComparisonSpec, prepared: Prepared, ended: int, max_concurrent: int, placement: str, out: str
 ) -> None:
     trials = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (f" ({ended} done)" if ended else "")
     trials += ", proposed by Optuna" if spec.searching else ""
     trials += ", stopped early by ASHA where they fall behind" if spec.schedule == "asha" else ""
-    images = f"{data.train:,} training and {data.val:,} validation images, {data.classes} classes"
+    rows = sampling_plan(prepared, spec.trials[0].config).rows
+    counts = f"{len(rows['train']):,} training and {len(rows['val']):,} validation images"
+    images = f"{counts}, {len(prepared.classes)} classes"
     pace = "one at a time" if max_concurrent == 1 else f"{max_concurrent} at a time"
     console.print(f"{trials}: {images}; {pace} on {placement}; comparison folder {out}", markup=False, soft_wrap=True)
