@@ -139,6 +139,10 @@ def test_a_duplicate_follows_a_given_split_and_groups_across_splits_are_found() 
     table["split"] = split(table, Data(val=0.3))
     assert list(table["split"][:4]) == ["test", "test", "train", "test"]
     assert straddling(table).tolist() == [1]
+    table["split"] = ["test", "", "train", "test", *[""] * 8]
+    dropped = split(table, Data(val=0.3, given_split_duplicates="drop"))
+    assert list(dropped[:4]) == ["test", "test", "", "test"] and "" not in dropped[4:]
+    assert not len(straddling(table.assign(split=dropped)))
 
 
 @pytest.mark.parametrize(

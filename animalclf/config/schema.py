@@ -151,6 +151,10 @@ class Data:
     """Meaning of folders with the name of a split (train, Test, val_images, seg_train, ...). auto: they are the splits
     of the images in them. none: they are classes, like all other folders."""
 
+    given_split_duplicates: Literal["keep", "drop"] = "keep"
+    """Training images that are duplicates of validation or test images, where the data gives the splits. keep: they
+    train, and the scores may be too high. drop: they are in no split."""
+
     path_column: Text = "path"
     """Column with the image paths, if the data is a CSV, TSV or Parquet table. Relative paths start at the table's
     folder."""

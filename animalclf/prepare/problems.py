@@ -57,7 +57,7 @@ def problem_lines(problems: DataProblems, prepared: Prepared) -> list[Text]:
         ),
         *_warning(
             f"duplicates in different splits, as the data gives them: {_groups(problems.across_splits)}; "
-            "scores may be too high",
+            "scores may be too high; drop the training images among them with --set data.given_split_duplicates=drop",
             _group_lines(problems.across_splits),
             manifest_url,
         ),

@@ -32,7 +32,8 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     - A group counts for the label that most of its images carry (the first by name in a tie), and stays whole.
     - A given val or test is not changed. A split that no row is given is filled from the rows that are given train or
       nothing; a split that some row is given gets no others, except that rows given nothing follow a duplicate that is
-      given val or test. Duplicates that are given different splits stay in them: `straddling` finds them.
+      given val or test. Duplicates that are given different splits stay in them, which
+      `straddling` finds; with `config.given_split_duplicates` = drop those that are given train are in no split.
 
     Raises UserError for a class without an image to train on, a class of one group if validation images are wanted,
     a class with fewer groups than folds, and folds together with given validation images.
@@ -69,12 +70,14 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
 
     result = np.full(len(manifest), "", dtype=object)
     result[ok] = np.where((given == "") | (given == "train") & np.isin(group, free), group_split[group], given)
+    if config.given_split_duplicates == "drop":  # every class keeps images: `_refuse_small_classes` counts free groups
+        result[ok] = np.where((result[ok] == "train") & (group_split[group] != "train"), "", result[ok])
     return result
 
 
 def straddling(manifest: pd.DataFrame) -> np.ndarray:
     """The groups (int64, ascending) with images in more than one split, which only a given split can cause."""
-    rows = manifest[manifest["status"] == "ok"]
+    rows = manifest[(manifest["status"] == "ok") & (manifest["split"] != "")]
     group = rows.drop_duplicates(["group", "split"])["group"].to_numpy(np.int64)
     groups, splits = np.unique(group, return_counts=True)
     return groups[splits > 1]
