@@ -103,6 +103,16 @@ def test_ids_of_a_table_find_images_with_any_ending(tmp_path):
     assert list(find(tmp_path / "labels.csv").files["path"]) == ["train/x1.JPG_large", "train/x2", "train/x3.jfif"]
 
 
+def test_images_to_predict_in_folders_of_splits(tmp_path):
+    tree(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg", "val/b/4.jpg")
+    source = find(tmp_path, labelled=False)
+    assert len(source.files) == 4 and "(train/, val/): all images are classified" in source.warnings[0]
+    tree(tmp_path, "test/images/5.jpg", "test/images/6.jpg")
+    source = find(tmp_path, labelled=False)
+    assert source.root == f"{tmp_path}/test/images" and list(source.files["path"]) == ["5.jpg", "6.jpg"]
+    assert "only the images of test/images/ are classified" in source.warnings[0]
+
+
 def test_a_link_to_a_parent_folder_ends(tmp_path):
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
     os.symlink(tmp_path, tmp_path / "a" / "loop")

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -30,30 +31,52 @@ def test_an_id_is_a_file_name_or_where_names_repeat_a_path():
         submission.write("never-written.csv", ["0.jpeg", "0.jpeg"], ["cane", "cane"])
 
 
+IDS = ["x/0.jpeg", "x/1.jpeg", "y/10.jpeg"]
+
+
+def written(folder, sample, probabilities=((0.75, 0.25), (0.125, 0.875), (0.5, 0.5))):
+    """The submission for IDS in the form of the text `sample`."""
+    table = predictions_table(IDS, CLASSES, np.array(probabilities), ["ok"] * 3)
+    form = submission.form_like(csv(folder, "sample.csv", sample), submission.image_ids(IDS), CLASSES)
+    submission.write_form(str(folder / "out.csv"), form, table)
+    return (folder / "out.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "ids", [("10.jpeg", "0.jpeg", "1.jpeg"), ("10", "0", "1")], ids=["with suffix", "without suffix"]
+)
+def test_the_submission_has_the_ids_columns_and_order_of_the_sample(tmp_path, ids):
+    sample = "image,breed\n" + "".join(f"{name},cane\n" for name in ids)
+    assert written(tmp_path, sample) == f"image,breed\n{ids[0]},cane\n{ids[1]},cane\n{ids[2]},gatto\n"
+    sample = "id,gatto,cane\n" + "".join(f"{name},0.5,0.5\n" for name in ids)
+    expected = f"id,gatto,cane\n{ids[0]},0.5,0.5\n{ids[1]},0.25,0.75\n{ids[2]},0.875,0.125\n"
+    assert written(tmp_path, sample) == expected
+
+
+def test_without_a_sample_rows_are_in_the_order_of_their_numbers():
+    form = submission.form_like(None, ["10.jpeg", "9.jpeg"])
+    assert form == submission.Form(["id", "category"], ["9.jpeg", "10.jpeg"], [1, 0])
+
+
+def test_ids_are_paths_where_names_are_equal(tmp_path):
+    sample = csv(tmp_path, "sample.csv", "id,category\nb/1,x\na/1,x\n")
+    assert submission.form_like(sample, ["a/1.jpg", "b/1.jpg"]).rows == [1, 0]
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("id,category\n1.jpeg,cane\n0.jpeg,gatto\n", None),
-        ("id,category\n0.jpeg,cane\n", r"1 of its ids have no image \(1\.jpeg\)"),
-        (
-            "id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n10.jpeg,cane\n",
-            r"2 images are not in it \(2\.jpeg, 10\.jpeg\)",
-        ),
-        ("id,category\n0.jpeg,cane\n1.jpeg,cane\n1.jpeg,cane\n", r"1 ids occur more than once \(1\.jpeg\)"),
-        ("id,category\n0.jpeg,cane\n1.jpeg,lupo\n", r"1 rows name no known class \(1\.jpeg: 'lupo'\)"),
-        ("image,category\n0.jpeg,cane\n1.jpeg,cane\n", "header is image,category, the sample's is id,category"),
-        ("id,category,more\n0.jpeg,cane,1\n1.jpeg,cane,1\n", "two columns"),
+        ("id,category\n0,cane\n1,cane\n", r"1 images are not in it \(10\)"),
+        ("id,category\n0,cane\n1,cane\n2,cane\n10,cane\n", r"1 of its ids have no image \(2\)"),
+        ("id,category\n0,cane\n1,cane\n1,cane\n", r"1 ids occur more than once \(1\)"),
+        ("id,cane,lupo\n0,0,0\n1,0,0\n10,0,0\n", "no column for gatto; columns that are no class: lupo"),
+        ("id\n0\n1\n10\n", "two columns"),
         ("", "not a CSV"),
     ],
 )
-def test_checked_against_a_sample(tmp_path, text, message):
-    sample = csv(tmp_path, "sample.csv", "id,category\n0.jpeg,cane\n1.jpeg,cane\n")
-    ours = csv(tmp_path, "ours.csv", text)
-    if message is None:
-        submission.check(ours, sample, CLASSES)
-    else:
-        with pytest.raises(UserError, match=message):
-            submission.check(ours, sample, CLASSES)
+def test_a_sample_that_does_not_fit_is_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        written(tmp_path, text)
 
 
 def test_a_sample_that_is_not_there_or_not_text(tmp_path):
@@ -84,8 +107,6 @@ def test_score_by_hand(tmp_path):
 
 
 def test_the_table_of_predictions():
-    import numpy as np
-
     probabilities = np.array([[0.5, 0.5], [0.2, 0.8]])
     table = predictions_table(["x/0.jpeg", "1.jpeg"], CLASSES, probabilities, ["ok", "empty file"], ["cane", "cane"])
     assert list(table.columns) == ["id", "path", "label", "predicted", "probability", "p_cane", "p_gatto", "status"]

@@ -135,13 +135,13 @@ class _UnlabelledImages:
         options: dict[str, Any],
     ) -> None:
         self.members, self.classes, self.data, self.prior = members, classes, data, prior
-        self.sample, self.limit, self.options = sample_submission, options.pop("limit", 0), options
+        self.limit, self.options = options.pop("limit", 0), options
         self.train_priors = [checkpoint.load(member.checkpoint("best"))["prior"] for member in members]
         self.target_priors = [prior_shift.parse_prior(prior, classes, train) for train in self.train_priors]
         self.source = sources.find(data, members[0].config().data, labelled=False)
         self.paths = submission.first_images(self.source.files["path"], self.limit)
         self.ids = submission.image_ids(self.paths)
-        self.columns = submission.columns_like(sample_submission, self.ids)
+        self.form = submission.form_like(sample_submission, self.ids, classes)
 
     def tables(self, folder: str, flips: bool) -> list[pd.DataFrame]:
         """Each member's predictions under its training priors, cached in `folder`."""
@@ -190,9 +190,7 @@ class _UnlabelledImages:
         predictions = storage.join(result.run, "predictions.parquet")
         submission_file = storage.join(result.run, "submission.csv")
         storage.write_table(predictions, table)
-        submission.write(submission_file, self.ids, table["predicted"].tolist(), self.columns)
-        if self.sample:
-            submission.check(submission_file, self.sample, self.classes)
+        submission.write_form(submission_file, self.form, table)
         return replace(
             result,
             data=self.source.root,

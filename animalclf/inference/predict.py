@@ -14,6 +14,7 @@ from animalclf.prepare import sources
 from animalclf.rows import PredictionResult
 from animalclf.training import checkpoint
 from animalclf.utils import storage
+from animalclf.utils.console import show_line
 
 
 def predict(
@@ -44,19 +45,20 @@ def predict(
     source = sources.find(data, config.data, labelled=False)
     paths = submission.first_images(source.files["path"], limit)
     ids = submission.image_ids(paths)
-    columns = submission.columns_like(sample_submission, ids)
+    form = submission.form_like(sample_submission, ids, classes)
     out = storage.absolute(out)
     _check_writable(out)
-    probabilities, status = classify(model, config, source.root, paths, Options(**options))
+    settings = Options(**options)
+    for note in source.warnings if settings.progress else ():
+        show_line(note)
+    probabilities, status = classify(model, config, source.root, paths, settings)
     readable = np.array([reason == OK for reason in status])
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     probabilities[readable], probabilities[~readable] = corrected, priors
     table = predictions_table(paths, classes, probabilities, status).assign(id=ids)
     predictions, submission_file = storage.join(out, "predictions.parquet"), storage.join(out, "submission.csv")
     storage.write_table(predictions, table)
-    submission.write(submission_file, ids, table["predicted"].tolist(), columns)
-    if sample_submission:
-        submission.check(submission_file, sample_submission, classes)
+    submission.write_form(submission_file, form, table)
     seconds = time.perf_counter() - started
     return PredictionResult(
         run=storage.absolute(run),

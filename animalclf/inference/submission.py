@@ -1,18 +1,21 @@
-"""submission.csv of a Kaggle competition (`id,category`, see image_ids): write, check against a sample, score
-against answers."""
+"""submission.csv of a Kaggle competition (`id,category`, see image_ids, or in the form of a sample): write,
+score against answers."""
 
 from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from animalclf.errors import UserError
 from animalclf.metrics import from_confusion
+from animalclf.predictions import class_probabilities
 from animalclf.utils import storage
 from animalclf.utils.text import reason
 
@@ -31,6 +34,18 @@ def image_ids(paths: Iterable[str]) -> list[str]:
     paths = list(paths)
     names = [path.rsplit("/", 1)[-1] for path in paths]
     return names if len(set(names)) == len(names) else paths
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a submission. `ids`: its ids in order, those of the sample or of the images in natural order; `rows`:
+    the row of each id in the table of predictions. `classes`: the class of each column after the id if the columns are
+    probabilities, empty if the second column is the predicted class."""
+
+    columns: list[str]
+    ids: list[str]
+    rows: list[int]
+    classes: list[str] = field(default_factory=list)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -52,15 +67,23 @@ def write(url: str, ids: Sequence[str], predicted: Sequence[str], columns: Seque
 
 def read(url: str) -> pd.DataFrame:
     """A CSV of two columns, id and class (of any header), every value as text. Raises UserError for any other file."""
+    table = _read_table(url)
+    if table.shape[1] != 2:
+        columns = ", ".join(map(str, table.columns))
+        raise UserError(f"{url}: a submission has two columns, id and class; this has {columns}")
+    return table
+
+
+def _read_table(url: str) -> pd.DataFrame:
+    """A CSV with every value as text. Raises UserError for any other file, and for one of a single column."""
     try:
         table = pd.read_csv(io.BytesIO(storage.read_bytes(url)), dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such file") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{url}: not a CSV file in UTF-8 ({reason(error)})") from error
-    if table.shape[1] != 2:
-        columns = ", ".join(map(str, table.columns))
-        raise UserError(f"{url}: a submission has two columns, id and class; this has {columns}")
+    if table.shape[1] < 2:
+        raise UserError(f"{url}: a submission has two columns, id and class; this has {', '.join(table.columns)}")
     return table
 
 
@@ -80,32 +103,61 @@ def check_same_ids(ids: Iterable[str], file_ids: Iterable[str], file: str) -> No
         )
 
 
-def columns_like(sample: str | None, ids: Sequence[str]) -> Sequence[str]:
-    """The header of a submission: that of the file `sample`, or COLUMNS. Raises UserError if its ids are not
-    `ids`."""
+def form_like(sample: str | None, ids: Sequence[str], classes: Sequence[str] | None = None) -> Form:
+    """The form of a submission for the images `ids`: that of the file `sample`, or `id,category`. The ids of the sample
+    may be file names without folder or suffix. More than two columns are probabilities, one column per class.
+
+    `classes`: the model's, None if they are not known yet. Raises UserError if the ids are not those of the images, and
+    if the columns are not the classes.
+    """
     if not sample:
-        return COLUMNS
-    table = read(sample)
-    check_same_ids(ids, table.iloc[:, 0], sample)
-    return list(table.columns)
-
-
-def check(submission: str, sample: str, classes: Sequence[str]) -> None:
-    """Compare a submission file with a sample: the same header and ids, every id once, known classes. Raises UserError
-    naming the first rows that differ."""
-    table, sample_table = read(submission), read(sample)
-    if list(table.columns) != list(sample_table.columns):
-        header, sample_header = ",".join(table.columns), ",".join(sample_table.columns)
-        raise UserError(f"{submission}: the header is {header}, the sample's is {sample_header}")
-    _check_unique(table.iloc[:, 0], submission)
-    check_same_ids(table.iloc[:, 0], sample_table.iloc[:, 0], sample)
-    unknown = table[~table.iloc[:, 1].isin(list(classes))]
-    if len(unknown):
-        rows = [f"{name}: {category!r}" for name, category in zip(unknown.iloc[:, 0], unknown.iloc[:, 1], strict=True)]
+        order = sorted(range(len(ids)), key=lambda row: natural_key(ids[row]))
+        return Form(list(COLUMNS), [ids[row] for row in order], order)
+    table = _read_table(sample)
+    columns, sample_ids = list(table.columns), table.iloc[:, 0].tolist()
+    names = _ids_as_in(sample_ids, ids)
+    check_same_ids(names, sample_ids, sample)
+    row_of = {name: row for row, name in enumerate(names)}
+    classes_of_columns = [name.strip() for name in columns[1:]] if len(columns) > 2 else []
+    if classes_of_columns and classes is not None and sorted(classes_of_columns) != sorted(classes):
+        missing = [name for name in classes if name not in classes_of_columns]
+        extra = [name for name in classes_of_columns if name not in classes]
+        parts = [f"no column for {_first_few(missing)}"] if missing else []
+        parts += [f"columns that are no class: {_first_few(extra)}"] if extra else []
         raise UserError(
-            f"{submission}: {len(unknown):,} rows name no known class ({_first_few(rows)}); "
-            f"classes: {', '.join(classes)}"
+            f"{sample}: a sample submission has an id and a class, or an id and one column per class of the model; "
+            f"this has {'; '.join(parts) or 'a class twice'}"
         )
+    return Form(columns, sample_ids, [row_of[name] for name in sample_ids], classes_of_columns)
+
+
+def _ids_as_in(sample_ids: Iterable[str], ids: Sequence[str]) -> Sequence[str]:
+    """The images' ids in the form of the sample's: as they are, without folder, without suffix, or without both."""
+    listed = set(sample_ids)
+    names = [name.rsplit("/", 1)[-1] for name in ids]
+    forms = (ids, names, [_stem(name) for name in ids], [_stem(name) for name in names])
+    unambiguous = [form for form in forms if len(set(form)) == len(set(ids))]
+    return max(unambiguous, key=lambda form: len(listed.intersection(form)))
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def write_form(url: str, form: Form, table: pd.DataFrame) -> None:
+    """Write the submission of a table of predictions (see predictions_table). Raises UserError if `url` cannot be
+    written."""
+    rows = table.iloc[form.rows]
+    if form.classes:
+        probabilities = class_probabilities(rows, form.classes).tolist()
+        values = [[f"{value:.6g}" for value in row] for row in probabilities]
+    else:
+        values = [[name] for name in rows["predicted"]]
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(form.columns)
+    writer.writerows([name, *row] for name, row in zip(form.ids, values, strict=True))
+    storage.write_bytes(url, sink.getvalue().encode())
 
 
 def score(submission: str, answers: str) -> dict[str, float]:

@@ -58,7 +58,7 @@ def check_prediction(images: str | None, prior: str, sample_submission: str | No
     prior_shift.check_syntax(prior)
     if images:
         source = sources.find(images, config, labelled=False)
-        submission.columns_like(sample_submission, submission.image_ids(source.files["path"]))
+        submission.form_like(sample_submission, submission.image_ids(source.files["path"]))
 
 
 def best_of_each(finished: Sequence[Run]) -> list[Run]:
