@@ -20,6 +20,7 @@ from animalclf.errors import ExitCode, UserError
 from animalclf.utils import caller
 from animalclf.utils.console import console, show_line
 from animalclf.utils.interrupts import Terminated, handle_sigterm
+from animalclf.utils.redact import redact
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +103,7 @@ def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:
 def _show_error(message: str) -> None:
     from rich.text import Text
 
-    console.print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), f" {redact(message)}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

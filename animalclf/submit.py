@@ -21,6 +21,7 @@ from animalclf.cluster import silence_ray
 from animalclf.errors import ExitCode, UserError
 from animalclf.utils.console import console, duration, show_line
 from animalclf.utils.interrupts import Terminated
+from animalclf.utils.redact import redact
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -239,6 +240,12 @@ def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str])
             raise UserError(
                 f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file "
                 "~/.aws/credentials"
+            )
+    for text in (*arguments, *(f"--env {name}={value}" for name, value in env.items())):
+        if redact(text) != text:
+            raise UserError(
+                f"{redact(text)}: has a secret (***), and everybody who sees the dashboard could read it; "
+                "give the machines a role or a file with credentials, and leave it out"
             )
 
 

@@ -148,7 +148,7 @@ def test_a_duplicate_follows_a_given_split_and_groups_across_splits_are_found() 
 @pytest.mark.parametrize(
     ("table", "config", "text"),
     [
-        (manifest(["a", "a", "lone"]), Data(), "class 'lone' has only one image"),
+        (manifest(["a", "a", "lone"]), Data(), "(?s)class 'lone' has only one image.*data.small_classes=train"),
         (
             manifest(["a", "a", "same", "same"], group=[0, 1, 2, 2]),
             Data(),
@@ -195,3 +195,13 @@ def test_many_rows_take_seconds() -> None:
     started = time.process_time()
     result = split(table, Data())
     assert time.process_time() - started < 10 and (result == "val").mean() == pytest.approx(0.2, abs=0.005)
+
+
+@pytest.mark.parametrize("options", [{}, {"test": 0.2}, *({"folds": 3, "fold": fold} for fold in range(3))])
+def test_classes_of_too_few_images_train(options):
+    rows = manifest(["a"] * 20 + ["lone"] + ["pair"] * 2 + ["b"] * 20)
+    result = split(rows, Data(small_classes="train", **options))
+    assert result[20] == "train" and set(result[:20]) > {"val"} and set(result[23:]) > {"val"}
+    if "folds" in options:
+        assert list(result[21:23]) == ["train", "train"]
+    assert list(split(rows.drop(20), Data())) == list(split(rows.drop(20), Data(small_classes="train")))

@@ -129,6 +129,10 @@ class Data:
     fold: Annotated[Whole, Field(ge=0)] = 0
     """Which of the data.folds is the validation split, counted from 0."""
 
+    small_classes: Literal["refuse", "train"] = "refuse"
+    """What happens to a class with too few different images for every split or fold, such as a single one. refuse: an
+    error names it. train: all its images train, and its accuracy is not measured."""
+
     split_seed: Whole = 0
     """Random seed of the split, apart from `seed`: runs with different seeds are validated on the same images."""
 

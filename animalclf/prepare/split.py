@@ -35,6 +35,8 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
       given val or test. Duplicates that are given different splits stay in them, which
       `straddling` finds; with `config.given_split_duplicates` = drop those that are given train are in no split.
 
+    - With `config.small_classes` "train" all groups of a class that has too few of them train.
+
     Raises UserError for a class without an image to train on, a class of one group if validation images are wanted,
     a class with fewer groups than folds, and folds together with given validation images.
     """
@@ -64,6 +66,9 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     class_groups = np.split(free, np.searchsorted(label[free], np.arange(1, len(classes))))
     _refuse_small_classes(classes, class_groups, sizes, config, fractions[1] > 0)
     for number, groups in enumerate(class_groups):
+        if len(groups) < _min_groups(config, fractions[1] > 0):
+            group_split[groups] = "train"
+            continue
         # Rotated by class, so that the extra images of uneven folds do not all go to the first fold.
         folds = np.roll(parts[: config.folds], number)
         group_split[groups] = np.concatenate([folds, parts[config.folds :]])[_assign(sizes[groups], fractions)]
@@ -140,12 +145,17 @@ def _assign(sizes: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     return part
 
 
+def _min_groups(config: Data, val: bool) -> int:
+    """The number of groups that a class needs. `val`: whether validation images are wanted."""
+    return config.folds or (2 if val else 1)
+
+
 def _refuse_small_classes(
     classes: list[str], class_groups: list[np.ndarray], sizes: np.ndarray, config: Data, val: bool
 ) -> None:
     """Raise one UserError for all classes with too few groups for the splits. `class_groups`: the groups of each class;
     `sizes`: images of each group; `val`: whether validation images are wanted."""
-    min_groups = config.folds or (2 if val else 1)
+    min_groups = 1 if config.small_classes == "train" else _min_groups(config, val)
     problems = []
     for name, groups in zip(classes, class_groups, strict=True):
         if len(groups) >= min_groups:
@@ -160,12 +170,13 @@ def _refuse_small_classes(
         problems.append(f"class {name!r} has {problem}")
     if not problems:
         return
-    if config.folds:
-        purpose, remedy = f"{config.folds} folds", "lower data.folds"
-    elif val:
-        purpose, remedy = "training and validation", "set data.val=0 to train without validation"
-    else:
+    in_training = "use such classes for training only with --set data.small_classes=train"
+    if min_groups == 1:
         purpose, remedy = "training", "change the given splits"
+    elif config.folds:
+        purpose, remedy = f"{config.folds} folds", f"lower data.folds, or {in_training}"
+    else:
+        purpose, remedy = "training and validation", f"set data.val=0 to train without validation, or {in_training}"
     more = f"; and {len(problems) - MAX_NAMED} more classes" if len(problems) > MAX_NAMED else ""
     raise UserError(
         f"too few images for {purpose}: {'; '.join(problems[:MAX_NAMED])}{more}. "

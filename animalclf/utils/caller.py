@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import psutil
 
+from animalclf.utils.redact import redact_command
+
 
 @dataclass(frozen=True)
 class Caller:
     text: str
-    """The command line, or the call as Python."""
+    """The command line, or the call as Python, without secrets."""
     started: float
     """Seconds since 1970."""
 
@@ -34,7 +36,7 @@ def is_known() -> bool:
 
 
 def _process() -> Caller:
-    return Caller(" ".join(sys.argv), psutil.Process().create_time())
+    return Caller(redact_command(" ".join(sys.argv)), psutil.Process().create_time())
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def set_caller(text: str = "") -> Iterator[None]:
     nested blocks the outer one wins."""
     global _current
     outer = _current
-    _current = outer or (Caller(text, time.time()) if text else _process())
+    _current = outer or (Caller(redact_command(text), time.time()) if text else _process())
     try:
         yield
     finally:
