@@ -72,8 +72,8 @@ def test_names_are_printed_as_they_are(name):
 def test_control_characters_are_escaped_in_lines_and_tables(capsys):
     name = "a\x1b[31mred\x1b]0;title\x07\r\x9b2J"
     output = io.StringIO()
-    console = LiteralConsole(file=output, markup=False, force_terminal=True, width=200)
-    table = Table(title=Text(name))
+    console = LiteralConsole(file=output, markup=False, highlight=False, force_terminal=True, width=200)
+    table = Table(title=Text(name), width=100)
     table.add_column("class")
     table.add_row(Text(name, style="bold"))
     console.print(table, name, Text(name))
