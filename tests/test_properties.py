@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from animalclf import config as configuration
 from animalclf.config import Augment, Data
-from animalclf.config.schema import RENAMED, keys
+from animalclf.config.schema import RENAMED, Key, keys
 from animalclf.data.augment import numpy_form, torch_form
 from animalclf.data.sampler import SamplingPlan
 from animalclf.errors import UserError
@@ -148,13 +148,34 @@ NAMES = st.sampled_from(
 )
 
 
+def usual_values(key: Key) -> st.SearchStrategy[tuple[str, object]]:
+    """Values of the key's type and range, most of which are accepted."""
+    low, high = (
+        next((key.limits[name] for name in pair if name in key.limits), None) for pair in (("gt", "ge"), ("lt", "le"))
+    )
+    if key.choices:
+        values: st.SearchStrategy[object] = st.sampled_from(key.choices)
+    elif isinstance(key.default, bool):
+        values = st.booleans()
+    elif isinstance(key.default, int):
+        values = st.integers(None if low is None else int(low), None if high is None else int(high))
+    elif isinstance(key.default, float):
+        values = st.floats(low, high)
+    else:
+        values = st.text(max_size=8) if isinstance(key.default, str) else st.just(key.default)
+    return st.tuples(st.just(key.name), values)
+
+
+USUAL = st.lists(st.sampled_from(list(keys().values())).flatmap(usual_values), max_size=4).map(dict)
+
+
 def is_named(error: str, settings: Iterable[str]) -> bool:
     """Whether an error of one line names one of the keys, or the group where its unknown part begins."""
     names = [name for key in settings for name in (key, RENAMED.get(key, key), key.partition(".")[0])]
     return "\n" not in error and any(name in error for name in names)
 
 
-@given(st.dictionaries(NAMES, VALUES, max_size=4))
+@given(st.dictionaries(NAMES, VALUES, max_size=4) | USUAL)
 def test_a_setting_works_and_survives_yaml_or_is_refused_by_name(settings) -> None:
     try:
         config = configuration.load("demo", settings)

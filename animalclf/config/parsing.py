@@ -195,7 +195,7 @@ def _validated(cls: Any, tree: Any, prefix: str) -> Any:
         for fault in error.errors(include_url=False):
             name = prefix + ".".join(map(str, fault["loc"]))
             if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
-                unknown.append(f"unknown key {name}{nearest(name, known)}")
+                unknown.append(f"unknown key {name if name.isprintable() else ascii(name)}{nearest(name, known)}")
             elif fault["type"] == "dataclass_type":
                 wrong.append(f"{name or prefix.rstrip('.')}: must be a group of keys, not {fault['input']!r}")
             else:

@@ -3,6 +3,7 @@ takes, and some that Pillow only reads, written here."""
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ class Sample:
     pixels: np.ndarray
 
 
+@functools.cache
 def images() -> list[Sample]:
     """One sample for each format, mode and option that can be written and that `decode` reads."""
     files = {**_by_pillow(), **_by_opencv(), **_by_hand()}
