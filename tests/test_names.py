@@ -1,9 +1,16 @@
 """Names with brackets, blanks, patterns, control characters, HTML and other scripts, in folders and buckets."""
 
+import csv
+import io
+import itertools
+
+import numpy as np
 import pytest
 import s3_server
 import s3fs
+from PIL import Image
 
+from animalclf.cli import main
 from animalclf.config import Data
 from animalclf.prepare import output_dir, sources, task
 from animalclf.utils import storage
@@ -70,3 +77,45 @@ def test_keys_with_empty_parts(bucket):
     assert sorted(source.files["path"]) == sorted(keys)
     assert dict(zip(source.files["path"], source.files["label"], strict=True))["cat//1.jpg"] == "cat"
     assert task.read_files(f"{bucket}/double", ["cat//1.jpg"]) == [b"image"]
+
+
+CLASSES = ["[old]", "<b>x&amp;", "\u732b\u3000\u5199\u771f", "a b?#%+*"]
+FILES = [
+    "Screenshot 1.23.45\u202fPM.jpg",
+    "\U0001f468\u200d\U0001f469.jpg",
+    "v\u00a013.05.jpg",
+    "[1].jpg",
+    "%20#?.jpg",
+    "=1+1.jpg",
+]
+TINY = ["--recipe", "resnet18", "--set", "model.input_size=32", "--set", "data.stored_size=36"]
+TINY += ["--set", "model.weights=none", "--set", "train.epochs=1", "--set", "optim.warmup_epochs=0"]
+
+
+def jpeg(seed):
+    file = io.BytesIO()
+    small = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8))
+    small.resize((80, 60), Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.ray
+def test_odd_names_go_through_every_command(tmp_path, ray_local, capsys):
+    base = str(tmp_path / "chain")
+    data, run = storage.join(base, "in [v1] *?"), storage.join(base, "runs [x] %20#", "a+b [v1]")
+    for number, (name, file) in enumerate(itertools.product(CLASSES, FILES)):
+        storage.write_bytes(storage.join(data, name, file), jpeg(number))
+    new, out = storage.join(base, "new [1]"), storage.join(base, "out [v1]")
+    for number, file in enumerate(FILES):
+        storage.write_bytes(storage.join(new, file), jpeg(100 + number))
+    assert main(["prepare", "--data", data, "--out", storage.join(base, "set [v1]", "p"), *TINY]) == 0
+    assert main(["train", "--data", storage.join(base, "set [v1]", "p"), "--out", run, *TINY, "--local"]) == 0
+    assert main(["predict", run, "--data", new, "--out", out]) == 0
+    assert main(["evaluate", run, "--data", data]) == 0
+    assert main(["report", run]) == 0
+    printed = capsys.readouterr().err
+    assert all(name in printed for name in CLASSES) and "in [v1] *?" in printed
+    rows = list(csv.reader(io.StringIO(storage.read_bytes(f"{out}/submission.csv").decode())))
+    assert sorted(row[0] for row in rows[1:]) == sorted(FILES) and {row[1] for row in rows[1:]} <= set(CLASSES)
+    page = storage.read_bytes(f"{run}/report.html").decode()
+    assert "[old]" in page and "\u732b\u3000\u5199\u771f" in page and "<b>x&amp;" not in page
