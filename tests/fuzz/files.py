@@ -231,8 +231,7 @@ def _submissions(folder: Path) -> list[Case]:
 
     def read(root: str) -> object:
         paths = [os.path.join(root, name) for name in ("submission.csv", "sample.csv", "answers.csv")]
-        submission.check(paths[0], paths[1], CLASSES)
-        return [submission.score(paths[0], paths[2]), submission.columns_like(paths[1], ids)]
+        return [submission.score(paths[0], paths[2]), submission.form_like(paths[1], ids, CLASSES).columns]
 
     return [
         Case(f"submission {name}", str(folder), name, read) for name in ("answers.csv", "sample.csv", "submission.csv")
