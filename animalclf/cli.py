@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.USER_ERROR
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
-        show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; no partial results are left")
-        show_line("continue a training or comparison with the same command and --resume")
+        show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; nothing half-written is left")
+        if "resume" in arguments:
+            show_line("continue after the last finished epoch with the same command, --out FOLDER and --resume")
         return code
     finally:
         cluster.leave_ray()
