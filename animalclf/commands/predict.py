@@ -14,7 +14,7 @@ from animalclf.commands.common import (
     sample_submission_argument,
 )
 from animalclf.errors import exit_code
-from animalclf.utils.console import show_line
+from animalclf.utils.console import duration, show_line
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     result = call(api.predict, arguments)
     for image in result.unreadable[:MAX_LISTED]:
         show_line(f"unreadable: {image.path}: {image.reason}; predicted as the most frequent class")
-    speed = f"{result.images:,} images, {result.images_per_s:,.0f} images/s"
-    show_line(f"{speed}: {result.predictions}, {result.submission}")
+    done = f"{result.images:,} images in {duration(result.seconds)}"
+    show_line(f"{done}: {result.predictions}, {result.submission}")
     if result.ignored:
         show_line(f"skipped: {len(result.ignored):,} files that are not images, such as {result.ignored[0]}")
     return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))
