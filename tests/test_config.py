@@ -73,6 +73,7 @@ def test_set_converts_to_the_keys_type():
         (["train.epochs"], "write it as key=value"),
         (["train=3"], "train: must be a group of keys"),
         (["seed.x=3"], "seed: {'x': 3} is not a whole number"),
+        (["seed=-1"], "seed: from 0 to below 9223372036854775808, not -1"),
         (["data.fold=1"], "data.fold: a number from 0 to data.folds - 1 = 0"),
         (["data.folds=1"], "data.folds: 0 for none, or at least 2"),
         (

@@ -89,6 +89,7 @@ def _schedule_docs() -> dict[str, str]:
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**63)]  # what PyTorch and NumPy take
 Text = Annotated[str, BeforeValidator(_text)]
 Flag = Annotated[bool, Strict()]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_several)]
@@ -133,7 +134,7 @@ class Data:
     """What happens to a class with too few different images for every split or fold, such as a single one. refuse: an
     error names it. train: all its images train, and its accuracy is not measured."""
 
-    split_seed: Whole = 0
+    split_seed: Seed = 0
     """Random seed of the split, apart from `seed`: runs with different seeds are validated on the same images."""
 
     near_duplicates: Flag = True
@@ -402,7 +403,7 @@ class Config:
     name: Text = "experiment"
     """Name of the run in leaderboards and reports; a recipe uses its file name."""
 
-    seed: Whole = 0
+    seed: Seed = 0
     """Random seed of initial weights, batch order, augmentation and dropout. Train with several seeds to see the
     spread. The split has its own, data.split_seed."""
 
