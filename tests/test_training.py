@@ -24,6 +24,7 @@ from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.sampler import SamplingPlan, sampling_plan
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier
+from animalclf.rows import EpochRow
 from animalclf.runs import Run
 from animalclf.training import checkpoint, checks, launch, loop, train_state
 from animalclf.training import train as training
@@ -32,6 +33,7 @@ from animalclf.training.distributed import RankContext
 from animalclf.training.loop import TrainPass
 from animalclf.training.mixup import MixedBatch, mix_batch
 from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
+from animalclf.training.resources import Workers
 from animalclf.utils import storage
 
 COUNTS = (20, 16, 8)
@@ -477,3 +479,20 @@ def test_writes_to_a_bucket_run_in_a_thread_in_their_order(tmp_path):
         writer.wait()
     with pytest.raises(UserError, match="no room"):
         checkpoint.Writer(Run(str(tmp_path)), torch.device("cpu")).add(refuse)
+
+
+@pytest.mark.parametrize(
+    ("finished", "epochs", "text"),
+    [
+        (0, 1, " 1 epoch here"),
+        (0, 3, " 3 epochs here"),
+        (1, 3, " epochs 2 to 3 here"),
+        (3, 3, " 3 epochs, all finished, here"),
+    ],
+)
+def test_the_first_line_says_which_epochs_are_left(tmp_path, finished, epochs, text):
+    run = Run(str(tmp_path / "run"))
+    run.write_metrics([EpochRow(number) for number in range(1, finished + 1)])
+    prepared = tiny_prepared(tmp_path / "prepared", (4, 2, 0))
+    placement = launch.Placement(Workers.fixed(1), False, "here")
+    assert f"classes,{text}; run folder" in launch._plan(tiny_config(epochs), prepared, run, placement)

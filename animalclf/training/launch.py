@@ -101,7 +101,9 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
     train, val = len(rows["train"]), len(rows["val"])
     finished, epochs = len(run.metrics()), config.train.epochs
     data = f"{train:,} training and {val:,} validation images, {len(prepared.classes)} classes"
-    length = f"epochs {finished + 1} to {epochs}" if finished else "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    if finished:
+        length = f"epochs {finished + 1} to {epochs}" if finished < epochs else f"{length}, all finished,"
     return f"{config.name}: {data}, {length} {placement.text}; run folder {run.root}"
 
 
