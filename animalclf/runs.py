@@ -84,7 +84,7 @@ class Run:
         """The history, one row per epoch; empty before the first epoch ended."""
         url = self.url("metrics.jsonl")
         try:
-            content = storage.read_bytes(url)
+            content = storage.read_own(url)
         except FileNotFoundError:
             return []
         lines = [(line, f"{url}, line {number}") for number, line in enumerate(content.splitlines(), start=1)]

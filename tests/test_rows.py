@@ -1,5 +1,7 @@
 """Rows of files and events: their JSON keys, defaults for missing ones, errors that name the file."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from animalclf.errors import UserError
 from animalclf.metrics import from_probabilities
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TimeSpent, TrainingResult
 from animalclf.runs import LockHolder, Run
+from animalclf.training import checkpoint
 
 EPOCH = {
     "epoch": 1, "lr": 1e-4, "train_loss": 1.5, "train_accuracy": 0.25, "train_rows": 33, "train_seconds": 2.0,
@@ -92,6 +95,25 @@ def test_a_damaged_file_of_a_run_folder_is_named(tmp_path, name, content, messag
     read = {"result.json": run.result, "metrics.jsonl": run.metrics, "running.json": run.lock}[name]
     with pytest.raises(UserError, match=message):
         read()
+
+
+@pytest.mark.parametrize("name", ["result.json", "environment.json", "metrics.jsonl", "predictions/val.parquet"])
+def test_a_file_of_a_run_folder_that_cannot_be_read_is_named(tmp_path, name):
+    (tmp_path / name).mkdir(parents=True)
+    run = Run(str(tmp_path))
+    read = {
+        "result.json": run.result,
+        "environment.json": run.environment,
+        "metrics.jsonl": run.metrics,
+        "predictions/val.parquet": lambda: run.predictions("val"),
+    }[name]
+    with pytest.raises(UserError, match=rf"{re.escape(name)}: cannot be read \(Is a directory\)"):
+        read()
+
+
+def test_a_folder_as_checkpoint_is_named(tmp_path):
+    with pytest.raises(UserError, match=rf"{re.escape(tmp_path.name)}: cannot be read \(Is a directory\)"):
+        checkpoint.load(str(tmp_path))
 
 
 def test_rows_as_html_are_escaped():

@@ -158,7 +158,7 @@ class _UnlabelledImages:
         from animalclf.inference import predict  # imports Ray
 
         inputs = _Inputs(
-            checkpoint=hashlib.sha256(storage.read_bytes(member.checkpoint("best"))).hexdigest(),
+            checkpoint=hashlib.sha256(storage.read_own(member.checkpoint("best"))).hexdigest(),
             images=sources.inputs_hash(self.source, member.config().data),
             limit=self.limit,
             flips=flips,

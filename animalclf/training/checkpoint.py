@@ -124,7 +124,7 @@ def load(url: str, device: str | torch.device = "cpu") -> Any:
     """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError where the file is missing,
     damaged, or no checkpoint of this package."""
     try:
-        data = storage.read_bytes(url)
+        data = storage.read_own(url)
     except FileNotFoundError as error:
         raise UserError(f"{url}: no checkpoint here; is the run folder complete?") from error
     try:

@@ -245,7 +245,7 @@ def read_table(url: str, columns: Collection[str] = ()) -> pd.DataFrame:
     """The table of a Parquet file that `write_table` wrote. Raises FileNotFoundError, and UserError for other content
     or without one of the `columns`."""
     try:
-        table = parse_parquet(read_bytes(url))
+        table = parse_parquet(read_own(url))
     except ValueError as error:
         raise UserError(f"{url}: not a readable table ({error}); {RESTORE}") from error
     missing = [name for name in columns if name not in table.columns]
@@ -261,8 +261,22 @@ def write_table(url: str, table: pd.DataFrame) -> None:
 
 
 def read_json(url: str) -> Any:
-    """The value of a JSON file. Raises FileNotFoundError, and UserError for other content."""
-    return parse_json(read_bytes(url), url)
+    """The value of a JSON file. Raises FileNotFoundError and NotADirectoryError, and UserError if the file cannot be
+    read or has other content."""
+    return parse_json(read_own(url), url)
+
+
+def read_own(url: str) -> bytes:
+    """The content of a file that this package wrote. Raises FileNotFoundError and NotADirectoryError, and UserError if
+    the file cannot be read."""
+    try:
+        return read_bytes(url)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{url}: cannot be read ({error.strerror or error}); check its permissions, or restore the file"
+        ) from error
 
 
 def parse_json(content: bytes, source: str) -> Any:
