@@ -1,5 +1,6 @@
 """Rows of files and events: their JSON keys, defaults for missing ones, errors that name the file."""
 
+import json
 import re
 
 import numpy as np
@@ -121,3 +122,9 @@ def test_rows_as_html_are_escaped():
     html = result._repr_html_()
     assert "<td>&lt;b&gt;</td>" in html and "<td>loss&lt;</td><td>0.5000</td>" in html
     assert "<b>" not in html
+
+
+@pytest.mark.parametrize("workers", ["1", "2:8", 1])
+def test_the_environment_of_trainings_and_trials_is_read(tmp_path, workers):
+    (tmp_path / "environment.json").write_text(json.dumps({"command": "", "started": "", "workers": workers}))
+    assert Run(str(tmp_path)).environment().workers == workers

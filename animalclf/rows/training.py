@@ -136,7 +136,7 @@ class Environment(Row):
     data: str = ""
     """Source of its images."""
     data_fingerprint: str = ""
-    workers: str = ""
+    workers: str | int = ""
     gpu: bool = False
 
 

@@ -99,7 +99,12 @@ def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -
     checks.lock_run(job.run, config, resume=run.exists(), same_length=True)
     try:
         launch.record_run(
-            config, job.prepared, run, workers=comparison.workers, gpu=comparison.use_gpu, command=comparison.command
+            config,
+            job.prepared,
+            run,
+            workers=str(comparison.workers),
+            gpu=comparison.use_gpu,
+            command=comparison.command,
         )
         workers = Workers.fixed(comparison.workers, comparison.use_gpu)
         ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, job.cache, switch)
