@@ -92,6 +92,20 @@ def test_a_killed_worker_costs_at_most_the_running_epoch(tmp_path, ray_local, pr
     assert result.epochs == 3
 
 
+def test_two_workers_fit_the_heads_that_one_fits(tmp_path, ray_local):
+    prepared = tiny_prepared(tmp_path / "prepared", (20, 16, 12), size=40)
+    sets = {
+        "model.name": "efficientnet_lite0",
+        "model.weights": "none",
+        "model.input_size": 32,
+        "data.resize": "squash",
+    }
+    config = configuration.load("quick", sets | {"data.stored_size": 40, "train.precision": "fp32"})
+    (_, one), (_, two) = (on_ray(tmp_path / f"run{number}", config, prepared, number) for number in (1, 2))
+    assert [(head.kind, head.settings) for head in one.heads] == [(head.kind, head.settings) for head in two.heads]
+    assert two.workers == 2 and two.val["loss"] == pytest.approx(one.val["loss"], abs=1e-3)
+
+
 def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     small = tiny_prepared(tmp_path / "prepared", (21, 16, 8))
     small_model = {"model.weights": "none", "model.input_size": 32, "data.stored_size": 40}
