@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from animalclf.cluster import silence_ray
 from animalclf.errors import ExitCode, UserError
+from animalclf.utils import storage
 from animalclf.utils.console import console, duration, show_line
 from animalclf.utils.interrupts import Terminated
 from animalclf.utils.redact import redact
@@ -30,6 +31,7 @@ DASHBOARD = "http://127.0.0.1:8265"
 MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
 STOPPED = 130  # exit code of a job that somebody stopped, and of a client that left after Ctrl-C
 WRITERS = ("prepare", "train", "compare", "demo")  # their default --out is in the job's copy of the code
+FLAGS = ("--address", "--folder", "--env", "--no-wait", "--follow")  # of submit itself, before the job's name
 CONNECTION_TIMEOUT = 120.0  # seconds without a connection while the job runs, until that is an error
 RETRY_SECONDS = 1.0  # between two requests for the log
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
@@ -68,9 +70,9 @@ def submit(
         return 0
     code = follow(client, job_id)
     out = _option(arguments, "--out")
-    if out and code != STOPPED:
+    if out and code not in (STOPPED, ExitCode.USER_ERROR):  # the job's own error has the remedy
         show_line(f"{'results' if code in (0, 3) else 'partial results'}: {out}")
-    if code and job in ("train", "compare") and out:
+    if code not in (0, ExitCode.USER_ERROR) and job in ("train", "compare") and out:
         show_line("continue it with the same command and --resume")
     return code
 
@@ -228,13 +230,14 @@ def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str])
         )
     if job not in jobs(folder):
         raise UserError(f"unknown job {job!r}; jobs: {', '.join(jobs(folder))}")
-    required = () if job not in WRITERS else ("--data", "--out") if job == "demo" else ("--out",)
-    missing = [option for option in required if not _option(arguments, option)]
-    if missing and "--help" not in arguments and "-h" not in arguments:
-        raise UserError(
-            f"{job} needs {' and '.join(missing)} on a cluster: the folder that the job runs in is removed after it; "
-            "use s3://bucket/..."
-        )
+    for flag in (argument.partition("=")[0] for argument in arguments):
+        if flag in FLAGS:
+            raise UserError(
+                f"{flag}: a flag of submit, not of {job}; write it before the job's name: "
+                f"animalclf submit {flag} ... {job}"
+            )
+    if "--help" not in arguments and "-h" not in arguments:
+        _check_outputs(job, arguments)
     for name in SECRETS:
         if name in env:
             raise UserError(
@@ -246,6 +249,25 @@ def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str])
             raise UserError(
                 f"{redact(text)}: has a secret (***), and everybody who sees the dashboard could read it; "
                 "give the machines a role or a file with credentials, and leave it out"
+            )
+
+
+def _check_outputs(job: str, arguments: Sequence[str]) -> None:
+    """Raises UserError where the job would write into its own working directory."""
+    required = () if job not in WRITERS else ("--data", "--out") if job == "demo" else ("--out",)
+    missing = [option for option in required if not _option(arguments, option)]
+    remedy = "use s3://bucket/..., or the absolute path of a folder that all machines share"
+    if missing:
+        raise UserError(
+            f"{job} needs {' and '.join(missing)} on a cluster: the folder that the job runs in is removed after it; "
+            f"{remedy}"
+        )
+    for option in dict.fromkeys(("--out", *required)):
+        output = _option(arguments, option)
+        if output and not storage.is_remote(output) and not output.removeprefix("file://").startswith(("/", "~")):
+            raise UserError(
+                f"{option} {output}: a relative path is in the folder that the job runs in, which is removed after it; "
+                f"{remedy}"
             )
 
 
@@ -318,8 +340,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--follow", metavar="ID", help="show the log of a job that was submitted before, and return its exit status"
     )
-    parser.add_argument("job", nargs="?", help="prepare, train, compare, evaluate, predict, ...")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="as for `animalclf JOB`")
+    parser.add_argument(
+        "job", nargs="?", help="prepare, train, compare, evaluate, predict, ...; the flags above come before it"
+    )
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="of the job, as for `animalclf JOB`: all that follows its name"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

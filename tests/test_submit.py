@@ -1,5 +1,6 @@
 """Submission of jobs to a private one-node cluster: exit status, log, one-line errors."""
 
+import argparse
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -144,18 +146,18 @@ def test_a_stopped_job_exits_with_130_and_an_interrupted_client_does_not_stop_it
 def test_errors_before_the_submission(cluster, monkeypatch, tmp_path):
     address, token, jobs = cluster
     with pytest.raises(UserError, match=r"no Ray dashboard answers there.*ray dashboard cluster.yaml"):
-        submission.submit("train", ["--out", "x"], address="http://127.0.0.1:9", folder=jobs)
+        submission.submit("train", ["--out", "s3://b/r"], address="http://127.0.0.1:9", folder=jobs)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(UserError, match="requires a token"):
-        submission.submit("train", ["--out", "x"], address=address, folder=jobs)
+        submission.submit("train", ["--out", "s3://b/r"], address=address, folder=jobs)
     (tmp_path / "other").write_text("f" * 64)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
     with pytest.raises(UserError, match="has another token"):
-        submission.submit("train", ["--out", "x"], address=address, folder=jobs)
+        submission.submit("train", ["--out", "s3://b/r"], address=address, folder=jobs)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
     monkeypatch.setattr("ray.__version__", "1.2.3")
     with pytest.raises(UserError, match=r"the cluster runs Ray 2\.\d+.*this environment Ray 1\.2\.3"):
-        submission.submit("train", ["--out", "x"], address=address, folder=jobs)
+        submission.submit("train", ["--out", "s3://b/r"], address=address, folder=jobs)
     monkeypatch.undo()
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
     with pytest.raises(UserError, match="not exist"):
@@ -167,15 +169,60 @@ def test_errors_before_the_submission(cluster, monkeypatch, tmp_path):
     [
         ("trian", [], {}, "unknown job 'trian'; jobs: .*train"),
         ("train", ["--data", "s3://b/p"], {}, "train needs --out"),
-        ("demo", ["--out=x"], {}, "demo needs --data"),
-        ("train", ["--out", "x"], {"folder": "/"}, "there is no ray_jobs/ here"),
-        ("train", ["--out", "x"], {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "everybody who sees the dashboard"),
-        ("train", ["--out", "x"], {"address": "ray://x:10001"}, "give the dashboard's address"),
+        (
+            "train",
+            ["--data", "s3://b/p", "--out", "runs/x"],
+            {},
+            "--out runs/x: a relative path .* s3://.*, or the absolute",
+        ),
+        ("predict", ["s3://b/r", "--data", "s3://b/p", "--out=x"], {}, "--out x: a relative path"),
+        ("demo", ["--out=/x"], {}, "demo needs --data"),
+        ("demo", ["--out=/x", "--data", "photos"], {}, "--data photos: a relative path"),
+        ("train", ["--out", "/x", "--no-wait"], {}, "--no-wait: a flag of submit.* submit --no-wait .* train"),
+        ("train", ["--out", "/x", "--address=http://a"], {}, "--address: a flag of submit"),
+        ("train", ["--out", "s3://b/r"], {"folder": "/"}, "there is no ray_jobs/ here"),
+        ("train", ["--out", "s3://b/r"], {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "everybody who sees the dashboard"),
+        ("train", ["--out", "s3://b/r"], {"address": "ray://x:10001"}, "give the dashboard's address"),
     ],
 )
 def test_wrong_requests(job, arguments, options, message):
     with pytest.raises(UserError, match=message):
         submission.submit(job, arguments, **{"folder": str(ROOT), **options})
+
+
+@pytest.mark.parametrize(
+    "job, arguments",
+    [
+        ("train", ["--out", "/mnt/shared/r"]),
+        ("train", ["--out", "~/r"]),
+        ("train", ["--help"]),
+        ("predict", ["/mnt/shared/r", "--data", "s3://b/p"]),
+        ("report", ["s3://b/r"]),
+    ],
+)
+def test_jobs_whose_results_outlive_them_are_accepted(job, arguments):
+    submission._check(job, arguments, str(ROOT), {})
+
+
+def test_the_flags_of_submit_are_those_of_its_parser():
+    parser = argparse.ArgumentParser(add_help=False)
+    submission.add_arguments(parser)
+    assert {flag for action in parser._actions for flag in action.option_strings} == set(submission.FLAGS)
+
+
+@pytest.mark.parametrize(
+    "code, expected",
+    [(0, ["results: /r"]), (2, []), (137, ["partial results: /r", "continue it with the same command and --resume"])],
+)
+def test_what_is_printed_after_the_job(code, expected, monkeypatch):
+    lines = []
+    client = SimpleNamespace(submit_job=lambda **_: "job-1")
+    monkeypatch.setattr(submission, "connect", lambda address: client)
+    monkeypatch.setattr(submission, "packed_size", lambda folder: None)
+    monkeypatch.setattr(submission, "follow", lambda client, job_id: code)
+    monkeypatch.setattr(submission, "show_line", lines.append)
+    assert submission.submit("train", ["--out", "/r"], folder=str(ROOT)) == code
+    assert lines[1:] == expected
 
 
 @pytest.mark.skipif(bool(os.environ.get(STOCK)), reason="stock Ray does not report the size of a folder")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 ORDER = 90
 EXAMPLES = """\
   animalclf submit train --data s3://bucket/photos --out s3://bucket/runs/a --recipe vgg16 --workers 4
-  animalclf submit compare --data s3://bucket/photos --out s3://bucket/runs/c --recipes big_cnn,vgg16 --seeds 3"""
+  animalclf submit compare --data s3://bucket/photos --out s3://bucket/runs/c --recipes big_cnn,vgg16 --seeds 3
+  animalclf submit --no-wait evaluate s3://bucket/runs/a           (submit's own flags come before the job's name)"""
 
 
 def add(commands: Commands) -> None:
