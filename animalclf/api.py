@@ -59,7 +59,7 @@ CHECKS: dict[str, arguments.Check] = {
     "split": arguments.one_of("train", "val", "test"),
     "method": arguments.some_of("vote", "mean", "weighted"),
     "recipe": arguments.text("the name of a recipe, or the path of a YAML file"),
-    "prior": arguments.text('"train", "uniform", "estimate", class priors such as "cane=0.2,gatto=0.8", or a file'),
+    "prior": arguments.text('"train", "uniform", "estimate", class priors such as "dog=0.2,cat=0.8", or a file'),
     "device": arguments.text('"auto", "cpu" or "cuda"'),
 }
 _parameters: dict[str, inspect.Parameter] = {}  # of all functions of the API
@@ -276,7 +276,7 @@ def evaluate(
 
     `data`: labelled images or a prepared set (default: the run's own prepared set). `split`: which split of a prepared
     set. `prior`: class priors of these images to correct for: "train" (no change), "uniform", "estimate" (from the
-    predictions), "cane=0.2,gatto=0.8", or a file.
+    predictions), "dog=0.2,cat=0.8", or a file.
     """
     from animalclf.inference import evaluate as evaluation
 

@@ -22,7 +22,7 @@ DATA_HELP = (
 )
 PRIOR_HELP = (
     "class priors of these images, to correct for: train (no change), uniform, estimate (from the predictions), "
-    "cane=0.2,gatto=0.8, or a file"
+    "dog=0.2,cat=0.8, or a file"
 )
 
 

@@ -19,7 +19,7 @@ _SUM_TOLERANCE = 0.02  # people write 0.33,0.33,0.33
 
 def parse_prior(text: str, classes: Sequence[str], train_prior: Sequence[float] | None = None) -> Prior:
     """The value of `--prior`: "train" (no change), "uniform", "estimate" (see `estimate`), class priors as in
-    "cane=0.2,gatto=0.8", or the path or s3:// URL of a YAML or JSON mapping of class names to priors.
+    "dog=0.2,cat=0.8", or the path or s3:// URL of a YAML or JSON mapping of class names to priors.
 
     Raises UserError naming unknown and missing classes, a prior that is no number from 0 to 1, a sum that is not 1, or,
     with the priors of the training `train_prior`, a class with a prior above 0 that has no training images.
@@ -109,7 +109,7 @@ def _parse_pairs(text: str) -> dict[str, str]:
         name, equals, value = (part.strip() for part in item.rpartition("="))
         if not equals or not name:
             raise UserError(
-                f"prior {text}: write train, uniform, estimate, class priors as in cane=0.2,gatto=0.8, or the path of "
+                f"prior {text}: write train, uniform, estimate, class priors as in dog=0.2,cat=0.8, or the path of "
                 "a .yaml or .json file"
             )
         if name in pairs:
