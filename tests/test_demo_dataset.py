@@ -194,10 +194,17 @@ def test_refuses_a_folder_with_anything_else(demo_set: demo.DemoSet, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"images": 9}, {"test_images": -1}, {"seed": -1}, {"size": (8, 8)}, {"processes": -1}]
+    ("wrong", "message"),
+    [
+        ({"images": 9}, "--images 9: at least 10, one of each class"),
+        ({"test_images": -1}, "--test-images -1: 0 or more"),
+        ({"seed": -1}, "--seed -1: 0 or more"),
+        ({"size": (8, 8)}, "size .8, 8.: sides of at least"),
+        ({"processes": -1}, "processes -1: 0 or more"),
+    ],
 )
-def test_refuses_impossible_arguments(wrong: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="at least 10 images"):
+def test_refuses_impossible_arguments(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
         demo.write_demo(str(tmp_path / "none"), **{**SMALL, **wrong})
 
 

@@ -203,12 +203,13 @@ def write_demo(
         "defects": defects,
         "size": list(size),
     }
-    if images < len(CLASSES) or min(test_images, seed, processes) < 0 or min(size) < MIN_SIDE:
-        raise UserError(
-            f"demo set of {arguments} with {processes} processes: it needs at least "
-            f"{len(CLASSES)} images (one per class), "
-            f"sides of at least {MIN_SIDE} pixels, and no negative number"
-        )
+    if images < len(CLASSES):
+        raise UserError(f"--images {images}: at least {len(CLASSES)}, one of each class")
+    for flag, number in (("--test-images", test_images), ("--seed", seed), ("processes", processes)):
+        if number < 0:
+            raise UserError(f"{flag} {number}: 0 or more")
+    if min(size) < MIN_SIDE:
+        raise UserError(f"size {size}: sides of at least {MIN_SIDE} pixels")
     complete = _find_complete(root, arguments)
     if complete is not None:
         return {**complete, "root": root, "seconds": round(time.monotonic() - started, 3)}
