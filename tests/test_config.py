@@ -81,7 +81,12 @@ def test_set_converts_to_the_keys_type():
             "data.val: the validation and test fractions must leave images to train on",
         ),
         (["optim.warmup_epochs=111"], "optim.warmup_epochs: from 0 to train.epochs = 110, not 111"),
-        (["optim.lr=.nan"], "optim.lr: above 0, not nan"),
+        (["optim.lr=.nan"], "optim.lr: nan is not a finite number"),
+        (["optim.lr=.inf"], "optim.lr: inf is not a finite number"),
+        (["optim.lr=inf"], "optim.lr: inf is not a finite number"),
+        (["augment.zoom=[1, .inf]"], "augment.zoom: inf is not a finite number"),
+        (["optim.momentum=-.inf"], "optim.momentum: -inf is not a finite number"),
+        (["optim.clip_norm=.nan"], "optim.clip_norm: 0 or more, not nan"),
         (
             ["seed=1", "train.epochs=0", "optim.lrr=1"],
             "unknown key optim.lrr (did you mean 'optim.lr'?); train.epochs: at least 1",
@@ -92,6 +97,10 @@ def test_a_wrong_set_is_refused_with_its_key(sets, expected):
     with pytest.raises(UserError, match=r".*") as caught:
         configuration.load("big_cnn", configuration.parse_sets(sets))
     assert expected in str(caught.value)
+
+
+def test_the_norm_of_the_gradient_may_be_infinite():
+    assert configuration.load("big_cnn", configuration.parse_sets(["optim.clip_norm=.inf"])).optim.clip_norm == math.inf
 
 
 def test_unknown_recipe_names_the_nearest():

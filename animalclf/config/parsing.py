@@ -226,4 +226,6 @@ def _fault(kind: str, value: Any, path: Sequence[str | int], tree: Any, prefix: 
         for name in names:
             tree = tree[name]
         return f"{key.name}: takes {len(key.elements)} values, got {tree!r}"
+    if kind == "finite_number" and key.value_kind == "a number":
+        return f"{key.name}: {value!r} is not a finite number"
     return f"{key.name}: {value!r} is not {key.value_kind}"

@@ -88,7 +88,8 @@ def _schedule_docs() -> dict[str, str]:
 
 
 Whole = Annotated[int, BeforeValidator(_number)]
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+NumberOrInf = Annotated[float, BeforeValidator(_number)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]  # what PyTorch and NumPy take
 Text = Annotated[str, BeforeValidator(_text)]
 Flag = Annotated[bool, Strict()]
@@ -312,9 +313,9 @@ class Optim:
     """Epochs in which the learning rate rises linearly to optim.lr; at most train.epochs. 0.5 to 5 helps large batches
     and pretrained weights."""
 
-    clip_norm: Annotated[Number, Field(ge=0)] = 0.0
+    clip_norm: Annotated[NumberOrInf, Field(ge=0)] = 0.0
     """Largest norm of the gradient over all parameters; longer gradients are scaled down. Set 1.0 when the loss jumps
-    or becomes NaN. 0 does not clip."""
+    or becomes NaN. 0 does not clip, nor does .inf."""
 
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Fraction of the target probability that is spread evenly over all classes. 0.1 is usual; it makes the model less
