@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def test_an_image_is_augmented_the_same_in_any_batch(tmp_path):
     part = make_batch(plan, images, "train", 3, index[[7, 2]])
     assert np.array_equal(part["image"], whole["image"][[7, 2]])
     assert not np.array_equal(make_batch(plan, images, "train", 4, index)["image"], whole["image"])
+
+
+def test_the_tasks_of_a_billion_epochs_are_made_one_after_another(tmp_path):
+    plan = plan_of(tiny_prepared(tmp_path))
+    passes = ((phase, epoch) for epoch in range(10**9) for phase in ("train", "val"))
+    first = list(islice(ray_loader._tasks(plan, 0, 1, passes, 2**20), 100))
+    assert [(first[0].phase, first[0].epoch), first[-1].epoch > 1] == [("train", 0), True]
+    assert next(passes)[1] <= first[-1].epoch + 1
 
 
 @pytest.mark.ray

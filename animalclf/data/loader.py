@@ -7,7 +7,7 @@ training/frozen_features.py (features in place of images). All give the same bat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class Loader(Protocol):
         ...
 
 
-LoaderFactory = Callable[[SamplingPlan, Sequence[tuple[Phase, int]]], Loader]
+LoaderFactory = Callable[[SamplingPlan, Iterable[tuple[Phase, int]]], Loader]
 """Makes this rank's loader of a plan; the passes (phase, epoch) are requested in the order given."""
 
 

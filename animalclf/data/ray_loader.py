@@ -1,18 +1,18 @@
 """The Ray Data edge of training: input tasks on any node make the plan's batches.
 
-The tasks of a run are one list (epoch 0 train, epoch 0 val, epoch 1 train, ...); each makes a few consecutive batches
-of one rank. So the first batch of an epoch is made while the last epoch ends, and nothing is listed or read again. The
-plan alone decides which image is in which batch, as in `MemoryLoader`.
+The tasks of a run are one sequence (epoch 0 train, epoch 0 val, epoch 1 train, ...), made as it is needed; each makes a
+few consecutive batches of one rank. So the first batch of an epoch is made while the last epoch ends, and nothing is
+listed or read again. The plan alone decides which image is in which batch, as in `MemoryLoader`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice, tee
 from typing import Any
 
 import numpy as np
@@ -101,36 +101,20 @@ class RayLoader:
     of the next, ..."""
 
     def __init__(
-        self, plan: SamplingPlan, cache: ImageCache, rank: int, world_size: int, passes: Sequence[tuple[Phase, int]]
+        self, plan: SamplingPlan, cache: ImageCache, rank: int, world_size: int, passes: Iterable[tuple[Phase, int]]
     ) -> None:
         self.plan, self.rank, self.world_size = plan, rank, world_size
-        images_per_rank = max(1, plan.batch_size // world_size)
         prefetch_bytes = _prefetch_bytes(world_size)
-        task_bytes = min(MAX_TASK_BYTES, prefetch_bytes // MIN_PREFETCH_TASKS)
-        max_steps = max(1, task_bytes // (3 * plan.input_size**2) // images_per_rank)
-        steps = 1  # of a task: few at first, so that the run's first batch is ready early
-        self.tasks = []
-        for phase, epoch in passes:
-            edges = batch_edges(len(plan.rows[phase]), plan.batch_size, world_size)
-            sizes = edges[:, rank + 1] - edges[:, rank]
-            first = 0
-            while first < len(edges):
-                last = min(first + steps, len(edges))
-                if sizes[first:last].sum():  # a task without images (more ranks than validation rows) makes no block
-                    self.tasks.append(_Task(phase, epoch, first, last))
-                first, steps = last, min(2 * steps, max_steps)
-        self.next_task = 0
-        self.blocks = _execute(self.tasks, plan, cache, (rank, world_size), prefetch_bytes)
+        self.tasks, submitted = tee(_tasks(plan, rank, world_size, passes, prefetch_bytes))
+        self.next_task = next(self.tasks, None)
+        self.blocks = _execute(submitted, plan, cache, (rank, world_size), prefetch_bytes)
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """The batches of one pass; the run's first call starts the input tasks."""
         rows = self.plan.batch_rows(phase, epoch, self.rank, self.world_size)
-        while self.next_task < len(self.tasks):
-            task = self.tasks[self.next_task]
-            if (task.phase, task.epoch) != (phase, epoch):
-                break
+        while (task := self.next_task) and (task.phase, task.epoch) == (phase, epoch):
             block = next(self.blocks)
-            self.next_task += 1
+            self.next_task = next(self.tasks, None)
             start = 0
             for index in rows[task.first_step : task.last_step]:
                 batch = {name: column[start : start + len(index)] for name, column in block.items()}
@@ -144,6 +128,25 @@ class RayLoader:
                     yield batch
 
 
+def _tasks(
+    plan: SamplingPlan, rank: int, world_size: int, passes: Iterable[tuple[Phase, int]], prefetch_bytes: int
+) -> Iterator[_Task]:
+    """The tasks of one rank for `passes`, of which `prefetch_bytes` of batches wait for it."""
+    images_per_rank = max(1, plan.batch_size // world_size)
+    task_bytes = min(MAX_TASK_BYTES, prefetch_bytes // MIN_PREFETCH_TASKS)
+    max_steps = max(1, task_bytes // (3 * plan.input_size**2) // images_per_rank)
+    steps = 1  # of a task: few at first, so that the run's first batch is ready early
+    for phase, epoch in passes:
+        edges = batch_edges(len(plan.rows[phase]), plan.batch_size, world_size)
+        sizes = edges[:, rank + 1] - edges[:, rank]
+        first = 0
+        while first < len(edges):
+            last = min(first + steps, len(edges))
+            if sizes[first:last].sum():  # a task without images (more ranks than validation rows) makes no block
+                yield _Task(phase, epoch, first, last)
+            first, steps = last, min(2 * steps, max_steps)
+
+
 def _prefetch_bytes(world_size: int) -> int:
     """Bytes of finished batches that may wait for one rank. Nodes that join or leave may report no object store: they
     are left out, because a limit of 0 bytes would block the input for good."""
@@ -153,7 +156,7 @@ def _prefetch_bytes(world_size: int) -> int:
 
 
 def _execute(
-    tasks: list[_Task], plan: SamplingPlan, cache: ImageCache, rank_of: tuple[int, int], prefetch_bytes: int
+    tasks: Iterator[_Task], plan: SamplingPlan, cache: ImageCache, rank_of: tuple[int, int], prefetch_bytes: int
 ) -> Iterator[Batch]:
     """One block of columns per task, in the order of `tasks`; at most `prefetch_bytes` of them wait for the reader.
     `rank_of`: rank and world size."""
@@ -182,13 +185,15 @@ def _execute(
         return chain([next(blocks)], blocks)  # `next` starts the execution
 
     with ThreadPoolExecutor(1) as background:
-        execution = background.submit(start, tasks[:EXECUTION_TASKS])
-        for first in range(0, len(tasks), EXECUTION_TASKS):
-            blocks, count = execution.result(), len(tasks[first : first + EXECUTION_TASKS])
-            for number in range(count):
-                if number == max(0, count - NEXT_EXECUTION_AT) and first + count < len(tasks):
-                    execution = background.submit(start, tasks[first + count : first + count + EXECUTION_TASKS])
+        current = list(islice(tasks, EXECUTION_TASKS))
+        execution = background.submit(start, current)
+        while current:
+            blocks, following = execution.result(), list(islice(tasks, EXECUTION_TASKS))
+            for number in range(len(current)):
+                if number == max(0, len(current) - NEXT_EXECUTION_AT) and following:
+                    execution = background.submit(start, following)
                 yield next(blocks)
+            current = following
 
 
 def _numbers(count: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,7 @@ def train_local(config: Config, prepared: Prepared, run: Run, report: Report, cp
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     images, on_device = load_images(prepared), DeviceLoaders(prepared.stored_size**2 * 3, device)
 
-    def make_loader(plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
+    def make_loader(plan: SamplingPlan, passes: Iterable[tuple[Phase, int]]) -> Loader:
         return on_device.loader_for(plan, lambda: images) or MemoryLoader(plan, images)
 
     return train(config, prepared, run, make_loader, RankContext(device=device), report=report)

@@ -129,7 +129,7 @@ def _trainee(context: TrainContext, state: TrainState) -> Trainee:
         seconds = time.perf_counter() - started
         return Trainee(model.head, _parallel(model.head, False, ranks), features, weights, graphs, features, seconds)
     phases: list[Phase] = ["train", "val"] if len(context.plan.rows["val"]) else ["train"]
-    passes = [(phase, epoch) for epoch in range(len(state.history), config.train.epochs) for phase in phases]
+    passes = ((phase, epoch) for epoch in range(len(state.history), config.train.epochs) for phase in phases)
     loader = context.make_loader(context.plan, passes)
     compiled = worth_compiling(config, len(context.plan.rows["train"]), ranks.device)
     return Trainee(model, _parallel(model, compiled, ranks), loader, weights, graphs)

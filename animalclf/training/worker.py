@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class RankLoaders:
         self.cache, self.ranks = cache, ranks
         self.on_device = DeviceLoaders(image_bytes, ranks.device, ranks.rank, ranks.world_size)
 
-    def __call__(self, plan: SamplingPlan, passes: Sequence[tuple[Phase, int]]) -> Loader:
+    def __call__(self, plan: SamplingPlan, passes: Iterable[tuple[Phase, int]]) -> Loader:
         device_loader = self.on_device.loader_for(plan, self.cache.images)
         return device_loader or RayLoader(plan, self.cache, self.ranks.rank, self.ranks.world_size, passes)
 
