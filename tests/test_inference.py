@@ -22,6 +22,7 @@ from animalclf.rows import Unreadable
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
+from animalclf.utils.progress import ProgressLine
 
 CLASSES = ["class0", "class1", "class2"]
 PRIOR = [0.5, 0.3, 0.2]
@@ -250,6 +251,15 @@ def test_the_tables_fit_a_terminal_of_80_columns(run):
     ):
         assert expected in text
     assert "…" not in text
+
+
+def test_progress_and_a_short_title(run, prepared, monkeypatch):
+    updates = []
+    monkeypatch.setattr(ProgressLine, "update", lambda line, *update: updates.append(update))
+    result = evaluate(run, split="train")
+    count = len(prepared.rows("train"))
+    assert updates[0] == ("evaluating", 0, count) and updates[-1] == ("evaluating", count, count)
+    assert str(table(result)[0].title) == f"{count} images of {os.path.basename(prepared.root)}, train"
 
 
 def test_the_most_confused_pairs():

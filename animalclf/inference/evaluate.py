@@ -33,6 +33,7 @@ from animalclf.rows import EvaluationResult
 from animalclf.runs import open_run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
+from animalclf.utils.progress import ProgressLine
 
 BATCH = 64
 MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
@@ -139,7 +140,9 @@ def predict_prepared(
         raise UserError(f"{prepared.root}: no images in split {split!r}; splits with images: {known}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = _batches(prepared, rows, prepared.stored_size if model.keep_shape else model.input_size)
-    index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), flips)
+    with ProgressLine() as line:
+        batches = _with_progress(batches, line, len(rows))
+        index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), flips)
     order = np.argsort(index)
     if not np.array_equal(index[order], rows):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
@@ -180,7 +183,8 @@ def predict_images(model: Classifier, classes: Sequence[str], config: Config, da
 
 def table(result: EvaluationResult) -> list[RenderableType]:
     """An evaluation for people: the metrics with their intervals, the classes, the most confused pairs, the notes."""
-    title = f"{result.rows:,} images of {result.data}{', ' + result.split if result.split else ''}"
+    name = result.data.rstrip("/").rpartition("/")[2]
+    title = f"{result.rows:,} images of {name}{', ' + result.split if result.split else ''}"
     headline = Table(title=Text(title), title_justify="left", show_header=False)
     headline.add_column(style="bold")
     headline.add_column()
@@ -250,6 +254,16 @@ def _batches(prepared: Prepared, rows: np.ndarray, input_size: int) -> Iterator[
                 "label": prepared.labels[index[batch]],
                 "index": index[batch],
             }
+
+
+def _with_progress(batches: Iterator[Batch], line: ProgressLine, total: int) -> Iterator[Batch]:
+    """`batches` unchanged; `line` shows how many of the `total` images are done."""
+    done = 0
+    line.update("evaluating", done, total)
+    for batch in batches:
+        yield batch
+        done += len(batch["index"])
+        line.update("evaluating", done, total)
 
 
 def _no_limit(config: Config) -> Config:
