@@ -176,7 +176,10 @@ def train(
     if resume and not out:
         raise UserError("--resume needs --out: the run folder to continue")
     recipe = recipe or (resume and checks.recipe_of_run(str(out))) or "quick"
-    config = checks.resolve_config(configuration.load(recipe, overrides))
+    config = configuration.load(recipe, overrides)
+    if not resume:  # a stored run may have any name
+        checks.check_name(config.name)
+    config = checks.resolve_config(config)
     folder = _folder(out, config.name)
     stored_in = str(prepared or storage.join(os.path.dirname(folder), "prepared"))
     images, config = checks.open_or_prepare(str(data), config, stored_in, overrides, number.maximum)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from helpers import tiny_config, tiny_prepared, without_times
 
+import animalclf
 from animalclf import config as configuration
 from animalclf.config import Augment
 from animalclf.data.loader import MemoryLoader, load_images
@@ -496,3 +497,11 @@ def test_the_first_line_says_which_epochs_are_left(tmp_path, finished, epochs, t
     prepared = tiny_prepared(tmp_path / "prepared", (4, 2, 0))
     placement = launch.Placement(Workers.fixed(1), False, "here")
     assert f"classes,{text}; run folder" in launch._plan(tiny_config(epochs), prepared, run, placement)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "", None, " ", "..", "a\\b", "a\nb"])
+def test_a_name_that_is_empty_or_a_path_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^name: .* is not the name of a run; use text without /"):
+        animalclf.train("photos", set={"name": name})
+    assert not list(tmp_path.iterdir())

@@ -56,6 +56,11 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _name(value: Any) -> Any:
+    """As `_text`, but YAML's null is the empty name, which a new run cannot have."""
+    return "" if value is None else _text(value)
+
+
 def _several(value: Any) -> Any:
     """A single value as a list."""
     return value if isinstance(value, list | tuple) else [value]
@@ -401,7 +406,7 @@ class Train:
 class Config:
     """Everything that defines one training run."""
 
-    name: Text = "experiment"
+    name: Annotated[str, BeforeValidator(_name)] = "experiment"
     """Name of the run in leaderboards and reports; a recipe uses its file name."""
 
     seed: Seed = 0

@@ -19,6 +19,13 @@ EXECUTION_KEYS = ("profile", "compile", "compile_from", "cuda_graphs")
 DEFAULT_MODEL = configuration.Model().name
 
 
+def check_name(name: str) -> None:
+    """Raises UserError for the `name` of a new run that is empty or a path: run folders and reports are named after
+    it."""
+    if not name.strip() or name in (".", "..") or not name.isprintable() or set(name) & {"/", "\\"}:
+        raise UserError(f"name: {name!r} is not the name of a run; use text without / and \\, as in --set name=vgg_2")
+
+
 def resolve_config(config: Config) -> Config:
     """Check the names of loss and model and the pretrained weights. Returns `config` with the absolute path of the
     weights, because workers have other working directories.
