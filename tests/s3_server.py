@@ -84,6 +84,8 @@ def running() -> Iterator[Server]:
     try:
         yield server
     finally:
+        # moto keeps buckets in the process, not in the server.
+        urllib.request.urlopen(f"{server.url}/moto-api/reset", data=b"", timeout=10).read()
         server.server.shutdown()
         thread.join()
 

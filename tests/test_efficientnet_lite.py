@@ -36,7 +36,8 @@ def test_logits_equal_those_of_the_package(name):
         expected = reference((images.permute(0, 3, 1, 2).float() - 127) / 128)
         logits = model.features(images) @ state["classes.weight"].T + state["classes.bias"]
     assert logits.shape == (2, 1000)
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+    # The order of the sums differs with the number of threads: up to 1.3e-5 of logits up to 10.
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize("name", SIZES)

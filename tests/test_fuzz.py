@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from fuzz import corpus, runner
@@ -49,7 +51,8 @@ def test_a_cut_image_file_is_refused_or_has_all_pixels() -> None:
 
 @pytest.mark.parametrize("target, count", [(Images, 4000), (Files, 1500)])
 def test_damaged_files_are_refused_in_one_line_or_read(target: type[runner.Target], count: int) -> None:
-    report = runner.run_here(target(), range(count), seed=0)
+    with closing(target()) as inputs:
+        report = runner.run_here(inputs, range(count), seed=0)
     assert not report.faults, "\n".join(report.faults[:20])
 
 

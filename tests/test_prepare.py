@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import s3_server
 from PIL import Image
 from rich.console import Console
 
@@ -362,23 +363,12 @@ def test_a_folder_that_is_not_visible_on_a_node_is_named(tmp_path: Path) -> None
 @pytest.fixture()
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """A local S3 with a bucket `photos`; yields the environment that reaches it."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    storage.filesystem("s3://photos")[0].clear_instance_cache()
-    storage.filesystem("s3://photos")[0].makedirs("photos", exist_ok=True)
-    yield variables
-    server.stop()
+    with s3_server.running() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        storage.filesystem("s3://photos")[0].clear_instance_cache()
+        storage.filesystem("s3://photos")[0].makedirs("photos", exist_ok=True)
+        yield server.environment
     storage.filesystem("s3://photos")[0].clear_instance_cache()
 
 

@@ -201,6 +201,8 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
         "train",
         "--local",
         "--json",
+        "--recipe",
+        "big_cnn",
         "--data",
         prepared.root,
         "--out",

@@ -207,6 +207,8 @@ def test_ctrl_c_ends_a_training_and_every_process_that_it_started(tmp_path, prep
         "animalclf.cli",
         "train",
         "--cpu",
+        "--recipe",
+        "big_cnn",
         "--data",
         prepared.root,
         "--out",

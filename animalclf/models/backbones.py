@@ -34,7 +34,7 @@ def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Cla
         state = weights.fetch(spec.name, spec.weights)
         # The layer of the ImageNet classes is not used, so it may be missing in the file.
         unused = {key: value for key, value in network.state_dict().items() if key.startswith(f"{last}.")}
-        weights.load_state(network, {**state, **unused}, f"model.weights: {spec.weights}")
+        weights.load_pretrained(network, {**state, **unused}, spec.weights)
     network.set_submodule(last, nn.Identity())
     for module in network.classifier if last != "fc" else ():
         if isinstance(module, nn.Dropout):

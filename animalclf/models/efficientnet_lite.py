@@ -69,7 +69,7 @@ def efficientnet_lite(spec: config.Model, classes: int, load_weights: bool = Tru
     if load_weights and spec.weights != "none":
         state = weights.fetch(spec.name, spec.weights)
         own = {name: value for name, value in renamed(state, spec.name).items() if not name.startswith("classes.")}
-        weights.load_state(base, own, f"model.weights: {spec.weights}")
+        weights.load_pretrained(base, own, spec.weights)
     logits = nn.Linear(LAST, classes)
     nn.init.zeros_(logits.weight)
     nn.init.zeros_(logits.bias)

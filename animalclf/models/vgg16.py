@@ -131,5 +131,5 @@ def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Cl
             number, dot, part = key.removeprefix("features.").partition(".")
             if number != "classifier":
                 renamed[f"{names.get(number, number)}{dot}{part}"] = value
-        weights.load_state(model.base, renamed, f"model.weights: {spec.weights}")
+        weights.load_pretrained(model.base, renamed, spec.weights)
     return model

@@ -48,9 +48,6 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
             f"model.weights: {file}: not a state dict (names to tensors); it holds {_described(state)}. "
             f"Save the state dict alone: {SAVE_STATE}"
         )
-    not_finite = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if not_finite:
-        raise UserError(f"model.weights: {file}: {not_finite[0]} has NaN or infinite values; get other weights")
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
@@ -115,6 +112,16 @@ def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -
         )
     if not any(tensor.is_meta for tensor in expected.values()):
         module.load_state_dict(state, strict=False)
+
+
+def load_pretrained(module: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Load the tensors `state` of the pretrained weights `source`. Raises UserError as `load_state` does, and for
+    values that are not finite."""
+    floats = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
+    not_finite = [name for name, value in floats.items() if not value.isfinite().all()]
+    if not_finite:
+        raise UserError(f"model.weights: {source}: {not_finite[0]} has NaN or infinite values; get other weights")
+    load_state(module, state, f"model.weights: {source}")
 
 
 def _torchvision_weights(architecture: str) -> torchvision.models.WeightsEnum:

@@ -52,7 +52,9 @@ class Case:
     exact: bool = False
 
 
-@MODELS.register("fuzz_tiny")
+TINY = "fuzz_tiny"
+
+
 def _tiny_model(spec: Model, classes: int, load_weights: bool = True) -> Classifier:
     return Classifier(
         nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
@@ -66,6 +68,7 @@ def _tiny_model(spec: Model, classes: int, load_weights: bool = True) -> Classif
 
 class Files(Target):
     def __init__(self) -> None:
+        MODELS.register(TINY)(_tiny_model)
         torch.set_num_threads(1)
         warnings.simplefilter("ignore")
         home = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
@@ -80,6 +83,11 @@ class Files(Target):
         ]
         self.contents = {case.name: Path(case.folder, case.file).read_bytes() for case in self.cases}
         self.answers = {case.name: _plain(case.read(case.folder)) for case in self.cases}
+
+    def close(self) -> None:
+        """Undo the registration of the tiny model."""
+        MODELS.unregister(TINY)
+        self.temporary.cleanup()
 
     def check(self, rng: random.Random) -> str:
         case = rng.choice(self.cases)
@@ -175,7 +183,7 @@ def _runs(folder: Path) -> list[Case]:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(len(CLASSES)), 30)
     run = finished_run(folder / "run", probabilities, np.arange(30) % len(CLASSES))
     config = configuration.to_dict(configuration.load("big_cnn")) | {"name": "fuzz"}
-    config["model"]["name"] = "fuzz_tiny"
+    config["model"]["name"] = TINY
     config = configuration.to_dict(configuration.from_dict(config))
     model = _tiny_model(configuration.from_dict(config).model, len(CLASSES))
     best = {
@@ -199,7 +207,7 @@ def _runs(folder: Path) -> list[Case]:
             "weights file",
             str(folder),
             "weights.pt",
-            lambda root: weights.fetch("fuzz_tiny", f"{root}/weights.pt"),
+            lambda root: weights.fetch(TINY, f"{root}/weights.pt"),
         ),
     ]
 

@@ -33,6 +33,9 @@ class Target(ABC):
         """Draw an input and read it. Returns the outcome in a word or two. Raises AssertionError for a wrong answer;
         any other exception is a fault as well."""
 
+    def close(self) -> None:  # noqa: B027  (most inputs leave nothing behind)
+        """Leave the process as it was."""
+
 
 @dataclass
 class Report:
