@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import s3_server
+from helpers import tiny_prepared
 from PIL import Image
 from rich.console import Console
 
@@ -444,3 +445,17 @@ def test_where_ctrl_c_is_ignored_it_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_the_imbalance_of_equal_classes_is_not_shown(tmp_path: Path) -> None:
+    for name, counts in (("equal", (8, 8)), ("unequal", (16, 8))):
+        prepared = tiny_prepared(tmp_path / name, counts)
+        images = {"width": 40, "height": 40, "note": "", "group": range(sum(counts)), "copy_how": "", "sha256": ""}
+        classes = dict(zip(prepared.classes, counts, strict=True))
+        copies = {"identical": 0, "near": 0, "groups": 0, "contradictory": 0, "across_splits": 0}
+        info = {"counts": {"train": classes, "val": dict.fromkeys(classes, 0), "test": dict.fromkeys(classes, 0)}}
+        totals = {"ok": sum(counts), "images": sum(counts), "copies": copies, "seconds": 1.0, "bad": []}
+        prepared = replace(
+            prepared, info={**prepared.info, **info, **totals}, manifest=prepared.manifest.assign(**images)
+        )
+        assert ("the largest class has" in shown(prepared)) == (name == "unequal")

@@ -50,7 +50,10 @@ def _facts(prepared: Prepared, ok: pd.DataFrame) -> Table:
     table.add_column(overflow="fold")
     table.add_row("images", f"{info['ok']:,} of {info['images']:,} files, stored at {info['stored_size']} px")
     total = [sum(info["counts"][name][label] for name in SPLITS) for label in prepared.classes]
-    table.add_row("imbalance", f"the largest class has {max(total) / min(total):.1f} times the images of the smallest")
+    if max(total) > min(total):
+        table.add_row(
+            "imbalance", f"the largest class has {max(total) / min(total):.1f} times the images of the smallest"
+        )
     area = ok["width"].astype(np.int64) * ok["height"]
     by_area = ok.iloc[np.argsort(area.to_numpy(), kind="stable")]
     sizes = [f"{row.width} x {row.height}" for row in by_area.iloc[[0, len(by_area) // 2, -1]].itertuples()]
