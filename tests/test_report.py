@@ -25,7 +25,7 @@ from animalclf.report.render import ENVIRONMENT
 from animalclf.report.section import SECTIONS, Content, register
 from animalclf.report.sections.label_errors import likely_label_errors
 from animalclf.report.sections.model_disagreement import disagreement
-from animalclf.report.sections.top_losses import confident_mistakes
+from animalclf.report.sections.top_losses import highest_losses
 from animalclf.rows import EpochRow, TrialEntry
 from animalclf.runs import Run
 from animalclf.tuning.conclusion import conclude
@@ -164,8 +164,9 @@ def test_thumbnails_come_from_the_prepared_set(tmp_path):
     complete(run, prepared=prepared.root)
     page = page_of(write_report([run], run.root, title="x"))
     top_losses = re.search(r'id="top_losses">(.*?)</section>', page, re.S).group(1)
-    assert top_losses.count("data:image/jpeg;base64,") == 4
-    assert all(path in top_losses for path in paths[:4]) and paths[4] not in top_losses
+    assert top_losses.count("data:image/jpeg;base64,") == len(paths)
+    shown = re.findall(r"loss ([\d.]+)<.*?class=\"soft\">(.*?)<", top_losses, re.S)
+    assert shown == [(loss, path) for loss, path in zip(["4.61"] * 4 + ["0.02"] * len(paths), paths, strict=False)]
     assert re.search(r'id="label_errors">(.*?)</section>', page, re.S).group(1).count("<img") == 4
     storage.remove(f"{prepared.root}/{prepared_set.INFO}")
     page = page_of(write_report([run], run.root, title="x"))
@@ -180,7 +181,9 @@ def test_top_losses_are_sorted_and_label_errors_need_all_models(tmp_path):
         finished_run(tmp_path / str(number), probabilities, labels).predictions("val")
         for number, probabilities in enumerate((first, second))
     ]
-    assert confident_mistakes(tables[0], 2)["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"]
+    losses = highest_losses(tables[0], 3)
+    assert losses["path"].tolist() == ["cow/3.jpg", "ape/0.jpg", "ape/1.jpg"]
+    assert losses["loss"].tolist() == pytest.approx(-np.log([0.03, 0.05, 0.4]), abs=1e-6)
     label_errors = likely_label_errors(tables, 9)
     assert label_errors["path"].tolist() == ["cow/3.jpg", "ape/0.jpg"]
     assert label_errors["label_probability"].tolist() == pytest.approx([0.065, 0.075], abs=1e-6)
@@ -306,6 +309,25 @@ def test_reference_results_are_shown_for_the_classes_of_the_reference(tmp_path, 
     assert f"{1 - 0.8 / 10:.4f}" in re.search(r'id="reference_results">(.*?)</section>', forced, re.S).group(1)
 
 
+def test_seconds_of_the_features_are_shown_if_a_run_has_computed_some(tmp_path):
+    plain, frozen = comparison(tmp_path, 2)
+    section = re.compile(r'id="throughput">(.*?)</section>', re.S)
+    assert "base features" not in section.search(page_of(write_report([plain], plain.root, title="x"))).group(1)
+    frozen.write_result({**frozen.read_result(), "time": {"step": 5.0, "features": 27.0}})
+    text = section.search(page_of(write_report([plain, frozen], str(tmp_path), title="x"))).group(1)
+    assert text.count("<th>base features</th>") == 1 and text.count("<td>27 s</td>") == 1
+
+
+def test_duplicates_are_counted_without_their_originals(tmp_path):
+    prepared = tiny_prepared(tmp_path / "set")
+    info = storage.read_json(f"{prepared.root}/{prepared_set.INFO}")
+    copies = {"identical": 0, "near": 2, "groups": 2, "across_splits": 0, "contradictory": 1}
+    storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info | {"copies": copies})
+    run = complete(comparison(tmp_path, 1)[0], prepared=prepared.root)
+    page = " ".join(page_of(write_report([run], run.root, title="x")).split())
+    assert "Duplicates of another image: 0 exact, 2 near. Groups of duplicates with their originals: 2, of" in page
+
+
 def test_an_unfinished_run_has_the_classes_of_its_prepared_set(tmp_path):
     prepared = tiny_prepared(tmp_path / "set")
     run = complete(comparison(tmp_path, 1, np.arange(100) % 10, ANIMALS)[0], prepared=prepared.root)
@@ -352,7 +374,9 @@ addEventListener('load', () => {
   const elements = [...document.querySelectorAll('main > *, section > *')];
   const wide = elements.filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
   const scroll = document.documentElement.scrollWidth;
-  parent.postMessage(JSON.stringify({errors, wide, inner: innerWidth, scroll}), '*');
+  const box = document.querySelector('#throughput .wide');
+  const hidden = box.scrollWidth - box.clientWidth;
+  parent.postMessage(JSON.stringify({errors, wide, inner: innerWidth, scroll, hidden}), '*');
 });
 </script>"""
 CHROMIUM_FLAGS = [
@@ -371,12 +395,14 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [390, 1000, 1440])
 def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
     chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
     if not chromium:
         pytest.skip("no Chromium on this machine")
     runs = comparison(tmp_path, classes=["a-very-long-class-name-without-any-spaces-in-it", *ODD_NAMES[1:]])
+    times = dict.fromkeys(("features", "step", "validate", "checkpoint", "augment"), 754.0)
+    runs[0].write_result({**runs[0].read_result(), "time": times, "seconds": 3754.0, "images_per_s": 12345.0})
     page = page_of(write_report(runs, str(tmp_path), title="Comparison", board=leaderboard(runs)))
     (tmp_path / "probed.html").write_text(page.replace("<head>", f"<head>{PROBE}"))
     # A narrow window is a frame in a wide one: headless Chromium has no windows below 500 px.
@@ -388,6 +414,7 @@ def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
     findings = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1).replace("&quot;", '"'))
     assert findings["errors"] == [] and findings["wide"] == []
     assert findings["inner"] == width and findings["scroll"] <= width
+    assert width < 1000 or not findings["hidden"], "the table of times needs a scroll bar"
 
 
 def test_a_comparison_folder_has_leaderboard_ensembles_and_report(tmp_path, capsys):

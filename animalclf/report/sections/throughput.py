@@ -4,10 +4,11 @@ from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 
 # Key of result.json's "time" -> heading.
+FEATURES = {"features": "base features"}  # shown if a run has computed them
 PARTS = {
     "step": "training steps",
     "validate": "validation",
-    "checkpoint": "checkpointing",
+    "checkpoint": "checkpoints",
     "augment": "augmentation tasks",
 }
 MAX_WAIT = 0.05  # fraction of the time spent on data loading above which the report gives advice
@@ -17,4 +18,5 @@ MAX_WAIT = 0.05  # fraction of the time spent on data loading above which the re
 def throughput(data: ReportData) -> Content:
     runs = [(facts.label, facts.result) for facts in data.finished if facts.result]
     slow = [label for label, result in runs if result.wait_fraction > MAX_WAIT]
-    return Content({"runs": runs, "parts": PARTS, "slow": slow, "max_wait": MAX_WAIT})
+    parts = (FEATURES if any(result.time and result.time.features for _, result in runs) else {}) | PARTS
+    return Content({"runs": runs, "parts": parts, "slow": slow, "max_wait": MAX_WAIT})

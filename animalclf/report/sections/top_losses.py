@@ -1,7 +1,9 @@
-"""Top losses: the most confident misclassifications of the best run."""
+"""Top losses: the validation images with the highest loss of the best run."""
 
+import numpy as np
 import pandas as pd
 
+from animalclf.metrics.calibration import MIN_PROBABILITY
 from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 from animalclf.report.thumbnails import GALLERY
@@ -9,7 +11,7 @@ from animalclf.report.thumbnails import GALLERY
 
 @register("top_losses", title="Top losses", order=80, when=lambda data: bool(data.validated))
 def top_losses(data: ReportData) -> Content:
-    images = confident_mistakes(data.predictions[0], GALLERY)
+    images = highest_losses(data.predictions[0], GALLERY)
     values = {
         "label": data.validated[0][0].label,
         "several": len(data.finished) > 1,
@@ -18,9 +20,11 @@ def top_losses(data: ReportData) -> Content:
     return Content(values, images=images["path"].tolist())
 
 
-def confident_mistakes(table: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The `count` misclassified images of a predictions table with the highest confidence: path, label, predicted,
-    probability."""
-    wrong = table[table["predicted"] != table["label"]]
-    wrong = wrong.sort_values("probability", ascending=False, kind="stable").head(count)
-    return wrong[["path", "label", "predicted", "probability"]]
+def highest_losses(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The `count` images of a predictions table with the highest loss, the log of the true class's probability times
+    -1: path, label, predicted, probability (of the predicted class), loss."""
+    columns = {name.removeprefix("p_"): number for number, name in enumerate(table.columns) if name.startswith("p_")}
+    probability = table.to_numpy()[np.arange(len(table)), table["label"].map(columns)].astype(np.float64)
+    losses = table.assign(loss=-np.log(np.clip(probability, MIN_PROBABILITY, 1)))
+    losses = losses.sort_values("loss", ascending=False, kind="stable").head(count)
+    return losses[["path", "label", "predicted", "probability", "loss"]]
