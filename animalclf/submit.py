@@ -253,7 +253,7 @@ def _check(job: str, arguments: Sequence[str], folder: str, env: dict[str, str])
 
 
 def _check_outputs(job: str, arguments: Sequence[str]) -> None:
-    """Raises UserError where the job would write into its own working directory."""
+    """Raises UserError if the job would write into its own working directory."""
     required = () if job not in WRITERS else ("--data", "--out") if job == "demo" else ("--out",)
     missing = [option for option in required if not _option(arguments, option)]
     remedy = "use s3://bucket/..., or the absolute path of a folder that all machines share"

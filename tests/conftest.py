@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a local Ray, and the real images where the environment names them."""
+"""Fixtures shared by all tests: a local Ray, and the real images if the environment names them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ray_local() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sample_data() -> str:
-    """The folder of real images and VGG16 weights; skips where ANIMALCLF_SAMPLE_DATA does not name it."""
+    """The folder of real images and VGG16 weights; skips if ANIMALCLF_SAMPLE_DATA does not name it."""
     folder = os.environ.get("ANIMALCLF_SAMPLE_DATA", "")
     if not os.path.isdir(folder):
         pytest.skip("ANIMALCLF_SAMPLE_DATA does not name the folder of real images")

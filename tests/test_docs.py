@@ -59,7 +59,7 @@ def commands(document: Path) -> list[list[str]]:
 
 
 def animalclf_arguments(words: list[str]) -> list[str] | None:
-    """The arguments of `animalclf`, also where it runs as a Ray job; None for other commands."""
+    """The arguments of `animalclf`, also if it runs as a Ray job; None for other commands."""
     if words[:3] == ["ray", "job", "submit"]:
         words = words[words.index("--") + 1 :]
     if words[0] == "animalclf":

@@ -26,7 +26,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """The modules that a file imports; of `from package import name` the module `name` where there is one."""
+    """The modules that a file imports; of `from package import name` the module `name` if there is one."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

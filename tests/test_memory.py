@@ -34,4 +34,4 @@ def test_a_large_array_takes_no_new_pages_the_third_time():
         [sys.executable, "-c", FAULTS], env=os.environ | ONE_ARENA, capture_output=True, text=True, check=True
     )
     first, third = map(int, done.stdout.split())
-    assert first > 100 and third < first / 10  # of about 24,000 pages, fewer where the kernel gives large ones
+    assert first > 100 and third < first / 10  # of about 24,000 pages, fewer if the kernel gives large ones

@@ -1,4 +1,4 @@
-"""Progress lines without a terminal: plain lines at an interval, none where disabled."""
+"""Progress lines without a terminal: plain lines at an interval, none if disabled."""
 
 import pytest
 

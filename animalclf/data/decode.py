@@ -103,7 +103,7 @@ def stored_image(image: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, 3) to uint8 (size, size, 3), or grey (H, W) to (size, size). Both sides are stretched to the square,
-    as by Keras's target_size; area averaging where the image shrinks, cubic interpolation where it grows."""
+    as by Keras's target_size; area averaging if the image shrinks, cubic interpolation if it grows."""
     return _stretched(image, size, size)
 
 
@@ -184,7 +184,7 @@ def _jpeg_reason(error: str, data: bytes) -> str:
 
 
 def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
-    """Pillow, and a second attempt where it gives up: without metadata, or with OpenCV."""
+    """Pillow, and a second attempt if it gives up: without metadata, or with OpenCV."""
     try:
         return _decode_pillow(data, max_pixels)
     except UnreadableImage:
@@ -228,7 +228,7 @@ def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[
 
 
 def _check_whole(file: Image.Image, data: bytes) -> None:
-    """Raise UnreadableImage for a file that is cut where Pillow does not notice it, and ValueError for a TIFF file in
+    """Raise UnreadableImage for a truncated file that Pillow accepts, and ValueError for a TIFF file in
     which it does not see a tag that the pixels depend on."""
     if data.startswith(_TIFF):
         if _whole_tags(data) - set(getattr(file, "tag_v2", ())):
@@ -240,7 +240,7 @@ def _check_whole(file: Image.Image, data: bytes) -> None:
 
 
 def _whole_tags(data: bytes) -> set[int]:
-    """The tags of a TIFF file that its pixels depend on. Raises UnreadableImage where the file ends before the values
+    """The tags of a TIFF file that its pixels depend on. Raises UnreadableImage if the file ends before the values
     of one."""
     within = {tag: whole for tag, whole in truncation.tiff_tags(data).items() if tag in truncation.TIFF_PIXEL_TAGS}
     if not all(within.values()):
@@ -295,7 +295,7 @@ def _rgb(file: Image.Image) -> tuple[np.ndarray, list[str]]:
 
 
 def _orientation(file: Image.Image) -> int:
-    """The EXIF orientation, 1 where the metadata are damaged."""
+    """The EXIF orientation, 1 if the metadata are damaged."""
     try:
         orientation = file.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - see _boundary
@@ -331,7 +331,7 @@ def _without_metadata(data: bytes) -> bytes:
 
 def _opencv_pixels(data: bytes, max_pixels: int, orientation: int = 1) -> tuple[np.ndarray, list[str]]:
     """(H, W) or (H, W, C) in RGB order, of the file's own type, upright, with a note. A TIFF file's own orientation is
-    used. Raises ValueError where OpenCV does not read it."""
+    used. Raises ValueError if OpenCV does not read it."""
     if data.startswith(_TIFF):
         header = data[:16] if b"+" in data[:4] else data[:8]
         directory, file = TiffImagePlugin.ImageFileDirectory_v2(header), io.BytesIO(data)
@@ -362,8 +362,8 @@ def _eight_bits(values: np.ndarray, nodata: str = "") -> tuple[np.ndarray, str]:
     """Values of any type as uint8, scaled over those that are finite and not `nodata` (GDAL's tag), and a note. Pillow
     clips, which would turn most of such an image white or black. Other values become 0.
 
-    Integers of 0 to 65,535 are scaled from 16 bits, or from as many as they use where that is at most 12. All others
-    are scaled from their minimum to their maximum. Raises UnreadableImage where no value is left.
+    Integers of 0 to 65,535 are scaled from 16 bits, or from as many as they use if that is at most 12. All others
+    are scaled from their minimum to their maximum. Raises UnreadableImage if no value is left.
     """
     if values.dtype == np.uint8:
         return values, ""

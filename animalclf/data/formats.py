@@ -51,6 +51,6 @@ def pillow_formats() -> tuple[str, ...]:
 
 @functools.cache
 def _accept_functions() -> dict[str, Callable[[bytes], bool | str]]:
-    """Pillow's tests of the first 16 bytes, by format. They return text where a format is known but not supported."""
+    """Pillow's tests of the first 16 bytes, by format. They return text if a format is known but not supported."""
     functions = {name: Image.OPEN[name][1] for name in pillow_formats() if name not in _WEAK}
     return {name: accepts for name, accepts in functions.items() if accepts}

@@ -175,7 +175,7 @@ def open_prepared(root: str) -> Prepared:
 
 
 def _check_info(root: str, info: Any) -> None:
-    """Raise UserError where `info` is not the content of dataset.json of this format."""
+    """Raise UserError if `info` is not the content of dataset.json of this format."""
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         stored_format = info.get("format") if isinstance(info, dict) else None
         raise UserError(
@@ -192,7 +192,7 @@ def _check_info(root: str, info: Any) -> None:
 
 
 def _check_shards(prepared: Prepared, url: str) -> None:
-    """Raise UserError where the manifest, at `url`, has other images than the shards."""
+    """Raise UserError if the manifest, at `url`, has other images than the shards."""
     ok = prepared.manifest[prepared.manifest["status"] == "ok"]
     counts = ok["shard"].value_counts().to_dict()
     if counts != {number: shard["rows"] for number, shard in enumerate(prepared.info["shards"]) if shard["rows"]}:

@@ -1,4 +1,4 @@
-"""The prepared set that a run was trained on, also where both were moved to another folder."""
+"""The prepared set that a run was trained on, even if both were moved to another folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LEVELS = 4  # parents of a run folder in which its prepared set is looked fo
 
 
 def prepared_set_of(run: Run) -> Prepared:
-    """The prepared set that the run was trained on. Raises UserError where it cannot be opened or has changed since."""
+    """The prepared set that the run was trained on. Raises UserError if it cannot be opened or has changed since."""
     environment = run.environment()
     if not environment.prepared:
         raise UserError(f"{run.root}: environment.json names no prepared set; name the images to evaluate with --data")
@@ -26,7 +26,7 @@ def prepared_set_of(run: Run) -> Prepared:
 
 
 def prepared_root(run: Run) -> str:
-    """The folder of the run's prepared set: the one that environment.json names, or, where that does not exist, a set
+    """The folder of the run's prepared set: the one that environment.json names, or, if that does not exist, a set
     of the same name and content beside the run folder or a parent of it."""
     environment = run.environment()
     recorded = environment.prepared

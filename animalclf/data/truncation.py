@@ -1,4 +1,4 @@
-"""Image files that end too early where Pillow does not notice it. Plain Python."""
+"""Truncated image files that Pillow accepts. Plain Python."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SOC_SIZ, _SOT, _SOD = b"\xff\x4f\xff\x51", 0xFF90, 0xFF93
 
 def tiff_tags(data: bytes) -> dict[int, bool]:
     """The tags of the first directory of a TIFF file, and whether the file has all their values. Raises struct.error
-    where the directory is cut."""
+    if the directory is cut."""
     order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
     offset = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)[0]
     count_format, entry_format = (f"{order}Q", f"{order}HHQQ") if big else (f"{order}H", f"{order}HHII")
@@ -53,7 +53,7 @@ def is_cut_pcx(data: bytes) -> bool:
 
 
 def is_cut_jpeg2000(data: bytes) -> bool:
-    """True where a tile's data, whose length stands before them, end after the end of the file."""
+    """True if a tile's data, whose length stands before them, end after the end of the file."""
     position, tiles = data.find(_SOC_SIZ) + 2, 0
     while position + 4 <= len(data):
         marker, length = struct.unpack_from(">HH", data, position)

@@ -41,7 +41,7 @@ MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
 
 @dataclass
 class LabelledPredictions:
-    """Labelled images with their `probabilities` float32 (N, C), which mean nothing where the status is not OK."""
+    """Labelled images with their `probabilities` float32 (N, C), which mean nothing if the status is not OK."""
 
     paths: list[str]
     labels: list[str]
@@ -68,7 +68,7 @@ def evaluate(
     Unreadable images are listed and not part of the metrics. Writes the result as evaluate-<name>.json and the
     probabilities as evaluate-<name>.parquet into `out` (default: the run's predictions folder).
 
-    Raises UserError where the class lists differ, the prepared set changed since the training, or no image is readable.
+    Raises UserError if the class lists differ, the prepared set changed since the training, or no image is readable.
     """
     started = time.perf_counter()
     folder = open_run(run)

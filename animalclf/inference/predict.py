@@ -31,7 +31,7 @@ def predict(
     the run folder `run`.
 
     Writes `predictions.parquet` (see predictions_table) and `submission.csv` into `out`. The id of an image is its file
-    name; where several folders hold the same name, its path within `data`. `prior`: see prior_shift.parse_prior.
+    name; if several folders hold the same name, its path within `data`. `prior`: see prior_shift.parse_prior.
     `limit`: only the first N images, 0 for all. `options`: see classify.Options. An unreadable image has a row, too:
     the class priors as its probabilities, the most frequent class, the reason as its status.
 
@@ -77,7 +77,7 @@ def predict(
 
 
 def _check_writable(folder: str) -> None:
-    """Raises UserError where `folder` cannot be written: now, and not after the prediction."""
+    """Raises UserError if `folder` cannot be written: now, and not after the prediction."""
     probe = storage.join(folder, ".writable")
     storage.write_bytes(probe, b"")
     storage.remove(probe)

@@ -8,8 +8,8 @@ layout with random effects):
 - seeds: the variance between the seeds' metrics, less the variance that the images alone cause in it, divided by S.
 
 A bootstrap over two or three seeds gives intervals that are far too narrow. So the part of the seeds is estimated from
-their variance, and the interval is Student's with the degrees of freedom of Satterthwaite (1946): wide where only two
-seeds are known, normal where the part of the images dominates. Plain NumPy and SciPy.
+their variance, and the interval is Student's with the degrees of freedom of Satterthwaite (1946): wide if only two
+seeds are known, normal if the part of the images dominates. Plain NumPy and SciPy.
 """
 
 from __future__ import annotations

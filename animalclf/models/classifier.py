@@ -93,7 +93,7 @@ class Classifier(nn.Module):
 
 def content_boxes(canvases: torch.Tensor) -> torch.Tensor:
     """(top, bottom, left, right) int64 (N, 4) of the images on canvases (N, S, S, 3): without the padding at the edges,
-    rounded outwards to multiples of STEP. The whole canvas where it is all padding."""
+    rounded outwards to multiples of STEP. The whole canvas if it is all padding."""
     filled = (canvases != PADDING).any(3)
     edges = []
     for lines in (filled.any(2), filled.any(1)):

@@ -121,7 +121,7 @@ class Writer:
 
 
 def load(url: str, device: str | torch.device = "cpu") -> Any:
-    """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError where the file is missing,
+    """The content of a checkpoint: a BestCheckpoint or a LastCheckpoint. Raises UserError if the file is missing,
     damaged, or no checkpoint of this package."""
     try:
         data = storage.read_own(url)

@@ -84,7 +84,7 @@ def config_changes(stored: Config, config: Config) -> list[str]:
 def can_extend(run: Run, config: Config) -> bool:
     """Whether `config` extends the run: only `train.epochs`, `train.patience` and execution keys differ.
 
-    Raises UserError where the finished epochs do not fit the new length: with it they would have been computed
+    Raises UserError if the finished epochs do not fit the new length: with it they would have been computed
     differently, or training would have ended before the last of them.
     """
     stored, epochs, history = run.config(), config.train.epochs, run.metrics()
@@ -118,7 +118,7 @@ def open_or_prepare(
     reused, and so is `prepared_dir` itself if it is a prepared set of these images. Returns the set, and `config` with
     its data settings. If Ray has to be started for that, it has room for `workers` training workers.
 
-    Raises UserError where a prepared set contradicts the recipe: images stored too small, or another value of a
+    Raises UserError if a prepared set contradicts the recipe: images stored too small, or another value of a
     `data.` key in `explicit_keys`.
     """
     if not is_prepared(data):

@@ -128,7 +128,7 @@ def record_run(config: Config, prepared: Prepared, run: Run, **facts: Any) -> No
 
 
 def train_local(config: Config, prepared: Prepared, run: Run, report: Report, cpu: bool = False) -> TrainingResult:
-    """`--local`: the same training in this process without Ray, so that breakpoints work; on a GPU where there is one
+    """`--local`: the same training in this process without Ray, so that breakpoints work; on a GPU if there is one
     (not with `cpu`)."""
     import torch
 

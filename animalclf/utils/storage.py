@@ -74,7 +74,7 @@ def exists(url: str) -> bool:
 
 
 def is_file(url: str) -> bool:
-    """True where there is a file, not a folder."""
+    """True if there is a file, not a folder."""
     fs, path = filesystem(url)
     return with_retries(url, lambda: bool(fs.isfile(path)))
 
@@ -92,7 +92,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def read_heads(url: str, paths: Sequence[str], size: int) -> list[bytes | None]:
-    """The first `size` bytes of each of the files `paths` below `url`, None where a file cannot be read."""
+    """The first `size` bytes of each of the files `paths` below `url`, None for a file that cannot be read."""
     fs, root = filesystem(url)
     heads: list[bytes | None] = []
     for start in range(0, len(paths), MAX_HEADS):
@@ -226,7 +226,7 @@ def with_retries(url: str, action: Callable[[], T]) -> T:
 
 
 def parse_parquet(content: bytes) -> pd.DataFrame:
-    """The table of a Parquet file. Raises ValueError with a reason in one line for other content, also where a page
+    """The table of a Parquet file. Raises ValueError with a reason in one line for other content, even if a page
     differs from its checksum.
 
     Arrow's threads are off: one that frees Python's memory while the process exits aborts it ("terminate called

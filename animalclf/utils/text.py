@@ -12,7 +12,7 @@ MAX_REASON = 200  # characters
 
 
 def reason(error: BaseException) -> str:
-    """What is wrong, in one printable line: the first line of the error's text, or its type's name where it has no
+    """What is wrong, in one printable line: the first line of the error's text, or its type's name if it has no
     text; of a YAML error the problem and its line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         text = f"line {error.problem_mark.line + 1}: {error.problem}"

@@ -44,7 +44,7 @@ exec /usr/sbin/sshd -D -e -f /home/ubuntu/sshd_config
 
 
 def missing() -> str:
-    """Why this machine cannot be several hosts; empty where it can."""
+    """Why this machine cannot be several hosts; empty if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs Linux and root, for network namespaces"
     missing_tools = [

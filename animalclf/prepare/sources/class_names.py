@@ -35,7 +35,7 @@ def _normal(name: str) -> str:
 
 
 def _alike(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
-    """The names with the same key, where there are several, sorted."""
+    """The names with the same key, if there are several, sorted."""
     groups = defaultdict(list)
     for name in sorted(names):
         groups[key(name)].append(name)

@@ -52,7 +52,7 @@ def read_layout(images: pd.DataFrame, data: str, *, splits: bool = True) -> Layo
 
 
 def deeper_root(paths: pd.Series) -> str | None:
-    """The folder nearest to the root that holds two or more folders of images; None where that is the root, or where
+    """The folder nearest to the root that holds two or more folders of images; None if that is the root, or if
     there is none."""
     prefix = ""
     while True:
@@ -65,8 +65,8 @@ def deeper_root(paths: pd.Series) -> str | None:
 
 
 def _split_roles(folders: Sequence[str]) -> dict[str, Role | None]:
-    """The role of each folder where the folders are splits, None for those that are not; empty where they are classes.
-    Folders are splits where two names differ in their role only: train and Test, seg_train and seg_test, but not
+    """The role of each folder if the folders are splits, None for those that are not; empty if they are classes.
+    Folders are splits if two names differ in their role only: train and Test, seg_train and seg_test, but not
     bullet_train and pregnancy_test."""
     names = {folder: split_name(folder) for folder in folders}
     roles = defaultdict(set)
@@ -121,7 +121,7 @@ def _unwrap(paths: pd.Series, folder: str, role: Role | None) -> tuple[str, pd.S
 
 
 def _class_first(images: pd.DataFrame, top: pd.DataFrame, data: str) -> Layout | None:
-    """<class>/<split>/image, or None where the second folders are not splits."""
+    """<class>/<split>/image, or None if the second folders are not splits."""
     second = top[2].str.partition("/")
     inside = second[1] == "/"
     roles = {folder: role_of(folder) for folder in second[0][inside].unique()}

@@ -58,7 +58,7 @@ OTHER_SUFFIXES = (
     *(".parquet", ".npy", ".npz", ".pkl", ".h5", ".mat", ".db", ".sqlite", ".pt", ".pth", ".onnx", ".safetensors"),
     *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".wav", ".mp3", ".aae", ".xmp", ".lnk", ".url"),
 )
-"""Never images. Files of any other name are images where their first bytes are those of one."""
+"""Never images. Files of any other name are images if their first bytes are those of one."""
 SYSTEM_NAMES = frozenset(
     [
         "__macosx",
@@ -121,7 +121,7 @@ def list_images(url: str) -> Listing:
 
 
 def video_warning(ignored: Sequence[str]) -> list[str]:
-    """A warning where files of a source are videos."""
+    """A warning if files of a source are videos."""
     videos = [path for path in ignored if path.lower().endswith(VIDEO_SUFFIXES)]
     if not videos:
         return []

@@ -60,7 +60,7 @@ class Location:
 
     @cached_property
     def listing(self) -> Listing:
-        """The images in the folder, listed once. Raises UserError where there are none."""
+        """The images in the folder, listed once. Raises UserError if there are none."""
         listing = list_images(self.url)
         if listing.images.empty:
             if not storage.with_retries(self.url, lambda: storage.exists(self.url)):

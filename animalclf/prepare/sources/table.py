@@ -105,7 +105,7 @@ def _separator(text: str, usual: str, config: Data) -> str:
 
 
 def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tuple[pd.Series, pd.Series, pd.Series]:
-    """Path, label and split of each row, "" where there is none. Raises UserError for a missing column, and for rows
+    """Path, label and split of each row, "" if there is none. Raises UserError for a missing column, and for rows
     with an empty or invalid value."""
     columns = {"data.path_column": config.path_column}
     if labelled:
@@ -148,7 +148,7 @@ def _refuse_rows(url: str, wrong: pd.Series, problem: str, remedy: str = "") -> 
 
 def _find_files(url: str, urls: pd.Series) -> tuple[pd.Series, dict[str, tuple[int, str]]]:
     """The files that the rows of the table `url` name, and the bytes and stamp of each. Backslashes are read as
-    slashes, and ids are looked up, where there is no file of that name. Raises UserError with the files that are
+    slashes, and ids are looked up, if there is no file of that name. Raises UserError with the files that are
     missing or ambiguous."""
     root = _common_folder(urls) if len(urls) else posixpath.dirname(url)
     files = _sizes_and_stamps(urls, root)
