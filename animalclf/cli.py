@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
-    """`main` as a process of its own.
+    """`main` as the entry point of a process.
 
     SIGTERM is handled like Ctrl-C. After one of them (also a second Ctrl-C, or one while Ray shuts down) the exit
     handlers run, and then the process ends without Python's orderly shutdown, which can crash while threads of Ray and

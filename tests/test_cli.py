@@ -41,7 +41,7 @@ def run(arguments):
 
 
 def command_line(arguments):
-    """The command as a process of its own."""
+    """The command in a separate process."""
     return [sys.executable, "-m", "animalclf.cli", *arguments.split()]
 
 

@@ -1,7 +1,7 @@
 """Bytes of an image file to RGB pixels, strictly: a damaged file is refused with the reason. Plain Python.
 
 `decode` and `resize` are used by preparation and prediction alike, so that both see the same pixels. `decode` is the
-one boundary to the libraries that read image files: whatever they raise becomes an UnreadableImage with a reason.
+one boundary to the libraries that read image files: each of their errors becomes an UnreadableImage with a reason.
 """
 
 from __future__ import annotations

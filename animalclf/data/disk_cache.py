@@ -1,7 +1,7 @@
 """Shards on this node's own disk, read one image at a time: for sets that do not fit into memory. Plain Python.
 
-A local prepared set of decoded images is read in place. Shards in a bucket, and JPEG shards, are decoded once a node
-into a folder named by the set's fingerprint; later runs reuse that folder.
+A local prepared set of decoded images is read in place. Shards in a bucket, and JPEG shards, are decoded once per
+node into a folder named by the set's fingerprint; later runs reuse that folder.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from PIL import Image
 
 HEAD_BYTES = 64
 RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw")
-"""Files of cameras. Most are TIFF files with a small preview, which must not be read in place of the photograph."""
+"""Raw files of cameras. Most are TIFF files with a small preview, which must not be read in place of the photograph."""
 NOT_READ = frozenset(["EPS", "WMF", "GRIB", "BUFR", "HDF5", "MPEG", "FPX", "MIC"])
-"""Readers of Pillow that start another program, or that only name a format."""
+"""Pillow's readers that start another program, or that only identify a format."""
 
 _WEAK = frozenset(["CUR", "GBR", "DIB", "MCIDAS", "XBM", "XPM"])  # their first bytes occur in files that are not images
 _NETPBM = re.compile(rb"P[1-6]\s+[#\d]|P7\n|P[fF]\s+\d")

@@ -108,7 +108,7 @@ def _repaired(data: bytes) -> bytes:
             transform = segment[15] if segment[15] <= 2 else (2 if components == 4 else 1)
             repaired.append(segment[:15] + bytes([transform]))
         elif marker == _SOS and frame in _SEQUENTIAL:
-            # A sequential scan has all 64 coefficients at full precision, whatever its parameters are.
+            # A sequential scan has all 64 coefficients at full precision, regardless of its parameters.
             stop = 5 + 2 * segment[4] if len(segment) > 4 else len(segment)
             repaired.append(segment[:stop] + b"\x00\x3f\x00" + segment[stop + 3 :])
         elif marker != END[1] and not (_APP0 <= marker < _APP0 + 16 or marker == _COMMENT):

@@ -1,8 +1,8 @@
 """The Ray Data edge of training: input tasks on any node make the plan's batches.
 
 The tasks of a run are one sequence (epoch 0 train, epoch 0 val, epoch 1 train, ...), made as it is needed; each makes a
-few consecutive batches of one rank. So the first batch of an epoch is made while the last epoch ends, and nothing is
-listed or read again. The plan alone decides which image is in which batch, as in `MemoryLoader`.
+few consecutive batches of one rank. So the first batch of an epoch is made while the previous epoch ends, and nothing
+is listed or read again. The plan alone decides which image is in which batch, as in `MemoryLoader`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from animalclf.data.sampler import Phase, SamplingPlan, batch_edges
 from animalclf.utils.malloc import keep_freed_memory
 
 MAX_TASK_BYTES = 96 * 2**20
-"""Images of one task: some 2,000 of 128 px, so that a task's own cost (20 ms) is small."""
+"""Images of one task: about 2,000 of 128 px, so that a task's own cost (20 ms) is small."""
 EXECUTION_TASKS = 128
 """Tasks of one execution of Ray Data, which submits all of them (half a millisecond each) before it starts the
 first."""
@@ -149,10 +149,10 @@ def _tasks(
 
 def _prefetch_bytes(world_size: int) -> int:
     """Bytes of finished batches that may wait for one rank. Nodes that join or leave may report no object store: they
-    are left out, because a limit of 0 bytes would block the input for good."""
+    are left out, because a limit of 0 bytes would block the input forever."""
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
     limit = min([MAX_PREFETCH_BYTES, *(int(MAX_PREFETCH_FRACTION * store) for store in stores if store)])
-    return limit // world_size if os.environ.get(OWN) else limit  # in a Ray of our own all ranks share one store
+    return limit // world_size if os.environ.get(OWN) else limit  # in a local Ray all ranks share one store
 
 
 def _execute(
@@ -160,8 +160,8 @@ def _execute(
 ) -> Iterator[Batch]:
     """One block of columns per task, in the order of `tasks`; at most `prefetch_bytes` of them wait for the reader.
     `rank_of`: rank and world size."""
-    # Large arrays go to the store once, not into every task's description. The references are passed apart from them,
-    # so that Ray counts who holds them.
+    # Large arrays go to the store once, not into every task's description. The references are passed separately, so
+    # that Ray counts their holders.
     shared, refs = ray.put((plan, replace(cache, refs=[]))), cache.refs
 
     def start(execution: list[_Task]) -> Iterator[Batch]:
@@ -197,8 +197,8 @@ def _execute(
 
 
 def _numbers(count: int) -> Any:
-    """A datasource of 0 to `count`, one number a block. `ray.data.range` takes a whole CPU a block, so that its tasks
-    never start if less than a CPU is free; with the `num_cpus` of the input tasks, Ray Data fuses both into one
+    """A datasource of 0 to `count`, one number per block. `ray.data.range` takes a whole CPU per block, so that its
+    tasks never start if less than a CPU is free; with the `num_cpus` of the input tasks, Ray Data fuses both into one
     task."""
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
@@ -228,7 +228,7 @@ def _make(task: _Task, shared: ray.ObjectRef, refs: list[ray.ObjectRef], rank_of
     import cv2
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
-    if shared not in _process_cache:  # once a process: it computes an epoch's order and opens each shard once
+    if shared not in _process_cache:  # once per process: it computes an epoch's order and opens each shard once
         keep_freed_memory()
         _process_cache.clear()
         plan, cache = ray.get(shared)

@@ -1,7 +1,7 @@
 """Sampling: the order of an epoch as a pure function of (seed, epoch), cut into steps and ranks. Plain NumPy.
 
 Every rank computes the same plan, so ranks agree on the number of steps before the epoch starts, and a global batch
-holds the same images at any world size. Each training row is seen exactly once an epoch (or, with balanced sampling,
+holds the same images at any world size. Each training row is seen exactly once per epoch (or, with balanced sampling,
 each class equally often).
 """
 

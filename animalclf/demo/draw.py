@@ -128,8 +128,7 @@ def _draw_animal(canvas: np.ndarray, name: str, rng: np.random.Generator) -> np.
 
 
 def _draw_clutter(canvas: np.ndarray, count: int, size: float, rng: np.random.Generator) -> None:
-    """Draw `count` things of about `size` pixels at random positions, in the animals' colours: posts, branches,
-    stones."""
+    """Draw `count` posts, branches and stones of about `size` pixels at random positions, in the animals' colours."""
     for _ in range(count):
         x, y, radii = rng.uniform(0, 2 * size, (3, rng.integers(1, 4)))
         corner = rng.uniform(0, 1, 2) * canvas.shape[1::-1] @ (1, 1j) - size * (1 + 1j)

@@ -21,7 +21,7 @@ FREQUENCIES = 8  # of the cosine transform, per axis
 MIN_SIMILARITY = 0.72
 TILE = 512  # images whose parts are compared at a time
 QUERY_BLOCK, IMAGE_BLOCK = 1024, 256  # parts and images of one matrix product, which fits the processor's cache
-MAX_EXHAUSTIVE = 2048  # more images than this are clustered, into as many cells as the square root of their number
+MAX_EXHAUSTIVE = 2048  # above this many images they are clustered, into sqrt(N) cells
 # A part is compared with the cells whose similarity is this many standard deviations above the mean: one in forty. With
 # 4,750 real photographs, modified in nineteen ways, among 20,000 others, that finds 99.8 % of the pairs that an
 # exhaustive comparison finds, and at least 99.1 % for each modification.

@@ -67,7 +67,7 @@ def find_duplicates(
     float32 that the row is a duplicate (1 if identical, NaN for a representative); `partner` int64, the row it matched
     with that confidence (-1 for a representative).
 
-    Time grows with N^1.5 at first and with N^2 above some ten thousand images, where a fortieth of all pairs is
+    Time grows with N^1.5 at first and with N^2 above about ten thousand images: a fortieth of all pairs is
     compared and photographs that are alike are verified (python -m benchmarks.duplicates). Up to 8 threads share the
     work. `progress` is called with the fraction that is done.
     """

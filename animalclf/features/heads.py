@@ -80,7 +80,7 @@ class HeadKind(Protocol):
     """What cross-validation chooses from; the first is the default if there is too little to choose by."""
 
     def fits(self, images: int, classes: int) -> bool:
-        """Whether fitting on so many images and classes takes minutes at most."""
+        """Whether fitting on this many images and classes takes minutes at most."""
         ...
 
     def logits(self, training: TrainingSet, features: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def predict(
     `limit`: only the first N images, 0 for all. `options`: see classify.Options. An unreadable image has a row, too:
     the class priors as its probabilities, the most frequent class, the reason as its status.
 
-    Raises UserError, before any long work, for whatever the user can fix.
+    Raises UserError, before any long work, for what the user can fix.
     """
     started = time.perf_counter()
     # Loaded here and not in the workers: a checkpoint that does not fit is refused before any long work.

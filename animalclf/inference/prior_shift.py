@@ -75,7 +75,7 @@ def estimate(
 
 
 def check_syntax(text: str) -> None:
-    """Raise UserError if `text` is no prior, whatever the classes are."""
+    """Raise UserError if `text` is no prior for any list of classes."""
     if text not in ("train", "uniform", "estimate"):
         _read_priors(text)
 

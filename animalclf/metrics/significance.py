@@ -50,7 +50,7 @@ def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tup
 
     `first`, `second`: bool (seeds, N), the images that each training classifies correctly; `labels` int64 (N,). Images
     are paired, seeds are not. The variance of the images is that of a score test, as in McNemar's (1947): the squares
-    of the differences themselves, so that a few images, all better, prove no more than as many coin tosses. A recipe
+    of the differences themselves, so that a few images, all better, are weak evidence. A recipe
     with one seed represents that training alone.
     """
     support = np.bincount(labels)

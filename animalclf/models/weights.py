@@ -1,5 +1,5 @@
-"""Pretrained weights: downloaded once a node with a checksum, out of an installed package, or from a local or s3://
-file; always loaded with `weights_only=True`."""
+"""Pretrained weights: downloaded once per node with a checksum, from an installed package, or from a local or
+s3:// file; always loaded with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _downloaded(architecture: str) -> Path:
 
 
 def _cached(url: str) -> bytes:
-    """The content of a remote file, fetched once a node for each version of the file."""
+    """The content of a remote file, fetched once per node for each version of the file."""
     version = _explained(url, lambda: _version(url))
     path = _folder() / f"{version[:16]}-{posixpath.basename(url)}"
     try:

@@ -112,7 +112,7 @@ def _size(url: str) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(storage.read_bytes(url))) as image:
             return image.size
-    except Exception:  # noqa: BLE001  (whatever Pillow raises for damaged files)
+    except Exception:  # noqa: BLE001  (Pillow raises any error for damaged files)
         return None
 
 

@@ -1,4 +1,4 @@
-"""The problems of a prepared set's images: found and worded once, for every command that uses the set."""
+"""The problems of a prepared set's images: found and described in one place, for every command that uses the set."""
 
 from __future__ import annotations
 

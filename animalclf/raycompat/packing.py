@@ -27,7 +27,7 @@ def pack(folder: str, package: Path) -> Path:
     """Write `folder`, without the files that .gitignore and .rayignore exclude, into the zip file `package`, as Ray
     does when it sends the job. Returns `package`.
 
-    It earns no time: a folder that is too large is refused at once, with the names of its largest files, and not after
+    It saves no time: a folder that is too large is refused at once, with the names of its largest files, and not after
     minutes.
     """
     from ray._private.runtime_env.packaging import create_package

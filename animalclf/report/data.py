@@ -52,7 +52,7 @@ class RunFacts:
 class ReportData:
     """The content of a report. `failed`: trials of a comparison; `prepared`: the prepared set of the first run, or
     None, and then `prepared_error` is why it cannot be opened; `all_references`: show the reference results of the
-    recipes whatever the classes are."""
+    recipes for any classes."""
 
     runs: list[RunFacts]
     board: Leaderboard | None
@@ -122,7 +122,7 @@ def read(
     failed: Sequence[TrialEntry] = (),
     reference: bool = False,
 ) -> ReportData:
-    """Read run folders, finished or not. `reference`: show reference results whatever the classes are.
+    """Read run folders, finished or not. `reference`: show reference results for any classes.
 
     Raises UserError naming the file that a folder lacks, or, with `reference`, if no recipe has reference results. A
     missing prepared set is no error."""

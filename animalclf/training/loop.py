@@ -222,7 +222,7 @@ def _forward_backward(
     micro_batches = list(batch.micro_batches(settings.config.train.accumulate))
     for position, part in enumerate(micro_batches):
         last = position == len(micro_batches) - 1
-        # Gradients are all-reduced once a step, with the last micro-batch.
+        # Gradients are all-reduced once per step, with the last micro-batch.
         with contextlib.nullcontext() if last or world_size == 1 else network.no_sync():  # type: ignore[operator]
             with autocast(settings.ranks.device, bf16):
                 logits = network(part.image)

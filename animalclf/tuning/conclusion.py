@@ -73,7 +73,7 @@ def best_of_each(finished: Sequence[Run]) -> list[Run]:
 
 def report_folders(folders: Sequence[str], out: str | None = None, *, reference: bool = False) -> ReportResult:
     """Write the report of one comparison folder, or of run folders, finished or not, into `out` (default: the folder).
-    `reference`: show the reference results of the recipes whatever the classes are.
+    `reference`: show the reference results of the recipes for any classes.
 
     Raises UserError for a folder that is no run, several runs without `out`, a comparison without a finished trial, and
     finished runs that were validated on different images.

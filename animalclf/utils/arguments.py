@@ -131,7 +131,7 @@ def seeds(name: str, value: Any) -> int | list[int]:
 
 
 def recipes(name: str, value: Any) -> list[str | Mapping[str, object]]:
-    """Recipes by name, or as mappings with a name and settings of their own."""
+    """Recipes by name, or as mappings with a name and settings."""
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(item, str | dict) and item for item in values):
         example = 'names, or mappings such as {"recipe": "vgg16", "name": "small", "set": {"train.epochs": 5}}'

@@ -13,7 +13,7 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which schedulers and `docker stop` send: handled wherever Ctrl-C is."""
+    """SIGTERM, which schedulers and `docker stop` send: handled like Ctrl-C."""
 
 
 def handle_sigterm() -> None:

@@ -9,7 +9,7 @@ import os
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # <malloc.h>
 # Environment variables of the process, set before it starts. With more arenas, threads other than the first (Ray Train
-# trains in one) map every allocation above 64 MB anew, whatever mallopt says.
+# trains in one) map every allocation above 64 MB again, regardless of mallopt.
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 
 

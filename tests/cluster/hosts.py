@@ -189,7 +189,7 @@ class Host:
 
 
 class Hosts:
-    """`count` hosts and an S3 server, below `folder` (not in /tmp, which each host has of its own)."""
+    """`count` hosts and an S3 server, below `folder` (not in /tmp, which the hosts do not share)."""
 
     def __init__(self, folder: Path, count: int = 3, token: str = "0123456789abcdef" * 4) -> None:
         self.folder = folder

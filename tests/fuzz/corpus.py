@@ -38,7 +38,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A whole file, its pixels uint8 (H, W, 3), and a name that tells format, mode and options."""
+    """A whole file, its pixels uint8 (H, W, 3), and a name that states format, mode and options."""
 
     name: str
     data: bytes

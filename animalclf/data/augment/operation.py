@@ -20,7 +20,7 @@ AnyT = TypeVar("AnyT")
 
 @dataclass(frozen=True)
 class Stream:
-    """The random numbers of an operation: `draws` numbers an image, which no other operation uses.
+    """The random numbers of an operation: `draws` numbers per image, which no other operation uses.
 
     Operations may share a stream, with the same number of draws and disjoint `columns` of them.
     """
@@ -111,7 +111,7 @@ class Operation(ABC):
 
 
 class OperationRegistry(Registry[type[Operation]]):
-    """The registry of operations, each with random numbers of its own."""
+    """The registry of operations, each with separate random numbers."""
 
     def register(self, name: str) -> Callable[[AnyT], AnyT]:
         """As Registry.register. Raises ValueError also for an operation whose random stream overlaps another's."""

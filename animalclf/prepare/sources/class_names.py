@@ -11,7 +11,7 @@ from animalclf.errors import UserError
 
 def check_class_names(names: Iterable[str], data: str) -> list[str]:
     """Warnings for names that differ in case only. Raises UserError for names that differ only in spaces at the ends or
-    in their Unicode form (é as one character or two), which nobody can tell apart."""
+    in their Unicode form (é as one character or two), which look the same."""
     names = list(names)
     for group in _alike(names, _normal):
         raise UserError(

@@ -1,5 +1,5 @@
 """Folders of images: <class>/image, <split>/<class>/image or <class>/<split>/image, at any depth below. `layout.py`
-tells them apart."""
+distinguishes them."""
 
 from __future__ import annotations
 
