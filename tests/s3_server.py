@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -84,10 +85,9 @@ def running() -> Iterator[Server]:
     try:
         yield server
     finally:
-        # moto keeps buckets in the process, not in the server.
-        urllib.request.urlopen(f"{server.url}/moto-api/reset", data=b"", timeout=10).read()
         server.server.shutdown()
         thread.join()
+        moto_api_backend.reset()  # moto has its buckets in the process, not in the server
 
 
 if __name__ == "__main__":

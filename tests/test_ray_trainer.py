@@ -189,7 +189,7 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     sets = [
         "model.input_size=76",
         "data.stored_size=76",
-        "train.epochs=3",
+        "train.epochs=8",
         "train.batch_size=16",
         "train.precision=fp32",
         "optim.lr=1e-4",
@@ -222,14 +222,14 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     assert process.returncode == 130, err
     assert "--resume" in err and out == ""
     run = Run(str(tmp_path / "run"))
-    assert 1 <= len(run.metrics()) < 3 and not run.finished()
+    assert 1 <= len(run.metrics()) < 8 and not run.finished()
     repeated = subprocess.run(command, capture_output=True, text=True)
     assert repeated.returncode == 2 and "--resume" in repeated.stderr
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     result = json.loads(resumed.stdout.splitlines()[-1])
-    assert result["epochs"] == 3 and np.isfinite(result["balanced_accuracy"])
-    assert [row.epoch for row in run.metrics()] == [1, 2, 3]
+    assert result["epochs"] == 8 and np.isfinite(result["balanced_accuracy"])
+    assert [row.epoch for row in run.metrics()] == list(range(1, 9))
 
 
 def test_a_resume_on_other_images_is_refused(tmp_path, prepared):
