@@ -90,7 +90,7 @@ def prepare_once(photos: str, out: str, near_duplicates: bool = True) -> float:
 
 
 def whole_command(photos: str, out: str) -> float:
-    command = [sys.executable, "-m", "ray_jobs.prepare", "--data", photos, "--out", out]
+    command = [sys.executable, "-m", "ray_jobs.prepare", "--data", photos, "--out", out, "--recipe", "big_cnn"]
     command += ["--set", f"data.stored_size={SIZE}"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     started = time.perf_counter()
