@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pandas as pd
+from fsspec import AbstractFileSystem
 
 from animalclf.data.decode import UnreadableImage, decode, stored_image
 from animalclf.data.prepared_set import write_shard
@@ -83,11 +84,10 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
         rows = 0
         try:
             for index, path, content in zip(chunk["index"], chunk["path"], _contents(job.root, chunk), strict=True):
-                measurement, image = _measure_file(path, content, job)
-                if image is not None:
-                    measurement, rows = replace(measurement, row=rows), rows + 1
+                measurement, image = _measure_file(path, content, job, rows)
                 measurements.append(measurement)
                 if image is not None:
+                    rows += 1
                     yield index, image
         except OSError as error:  # write_shard would report it as an error of the shard
             raise UserError(f"{job.root}: cannot be read ({error})") from error
@@ -132,9 +132,9 @@ def _error(message: str) -> dict[str, np.ndarray]:
     return {"error": np.array([message], object)}
 
 
-def _measure_file(path: str, content: bytes | str, job: Job) -> tuple[Measurement, np.ndarray | None]:
-    """The measurements of one file, and its stored image uint8 (S, S, 3). `content` is text if the file could not be
-    read: the reason."""
+def _measure_file(path: str, content: bytes | str, job: Job, row: int) -> tuple[Measurement, np.ndarray | None]:
+    """The measurements of one file, and its stored image uint8 (S, S, 3), which will be row `row` of the shard.
+    `content` is text if the file could not be read: the reason."""
     if isinstance(content, str):
         return Measurement(content), None
     size, sha256 = len(content), hashlib.sha256(content).hexdigest()
@@ -147,7 +147,7 @@ def _measure_file(path: str, content: bytes | str, job: Job) -> tuple[Measuremen
     # The stored image gives the signature in a third of the time that the full one takes, if it is large enough.
     stored_whole = job.resize == "squash" and job.size >= 2 * find.SIDE
     signature = find.signature(stored if stored_whole else decoded.image)
-    return Measurement("ok", decoded.note, width, height, size, sha256, signature), stored
+    return Measurement("ok", decoded.note, width, height, size, sha256, signature, row), stored
 
 
 def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:
@@ -180,8 +180,23 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
     """The content of each file, or why it cannot be read. Network errors are retried. Raises UserError if they
     persist."""
     fs, base = storage.filesystem(root)
-    if not storage.is_remote(root):
-        _advise(base, paths)
+    if storage.is_remote(root):
+        return _read_remote(fs, root, base, paths)
+    _advise(base, paths)
+    return [_read_local(storage.join(base, path)) for path in paths]
+
+
+def _read_local(path: str) -> bytes | str:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except FileNotFoundError:
+        return "file not found"
+    except OSError as error:
+        return f"cannot be read: {(error.strerror or str(error)).lower()}"
+
+
+def _read_remote(fs: AbstractFileSystem, root: str, base: str, paths: Sequence[str]) -> list[bytes | str]:
     contents: dict[str, bytes | str] = {}
     for attempt in range(RETRIES + 1):
         missing = [path for path in paths if path not in contents]
@@ -192,8 +207,6 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
                 contents[path] = result
             elif isinstance(result, FileNotFoundError):
                 contents[path] = "file not found"
-            elif isinstance(result, OSError) and not storage.is_remote(root):
-                contents[path] = f"cannot be read: {(result.strerror or str(result)).lower()}"
             elif attempt == RETRIES or not s3_errors.is_transient(result):
                 url = storage.join(root, path)
                 raise UserError(
