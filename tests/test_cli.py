@@ -18,10 +18,11 @@ import pytest
 from rich.console import Console
 
 from animalclf.cli import main
-from animalclf.commands import command_names, reference
+from animalclf.commands import command_names, demo, reference
 from animalclf.commands.common import Answer, add_command
 from animalclf.data.prepared_set import is_prepared
 from animalclf.demo.dataset import write_demo
+from animalclf.errors import UserError
 from animalclf.rows import PhaseProgress, StartupEvent
 
 COMMANDS = command_names()
@@ -93,6 +94,31 @@ def test_the_old_flags_of_the_demo_are_accepted(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("demo --help")
     assert "pictures" not in capsys.readouterr().out
+
+
+def test_the_demo_compares_without_the_weights_that_are_missing(monkeypatch, capsys):
+    missing: set[str] = set()
+
+    def check(architecture: str, source: str) -> None:
+        if source in missing:
+            raise UserError(f"no weights {source}")
+
+    monkeypatch.setattr("animalclf.models.weights.check", check)
+    arguments = argparse.Namespace(weights="imagenet", epochs=1, seed=0)
+    compared = demo.comparison(arguments)
+    assert [spec.get("name", spec["recipe"]) for spec in compared["recipes"]] == [
+        "big_cnn",
+        "big_cnn_balanced",
+        "vgg16_pooled",
+        "quick",
+    ]
+    missing |= {"imagenet", "embedded"}
+    vgg = demo.comparison(arguments)["recipes"][-1]
+    assert vgg["set"]["model.weights"] == "none" and "without" in vgg["name"]
+    assert capsys.readouterr().err.count("no weights") == 2
+    missing.add("mine.pth")
+    with pytest.raises(UserError, match=r"mine\.pth"):
+        demo.comparison(argparse.Namespace(weights="mine.pth", epochs=1, seed=0))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

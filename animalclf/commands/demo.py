@@ -23,13 +23,21 @@ EXAMPLES = """\
   animalclf demo --weights vgg16_features.pth                   (VGG16's weights from a file instead of a download)
   animalclf demo --only-data --defects --data demo_data/        (only the images, with planted defects)"""
 
+SIZE = 84  # of the stored images, pixels
+QUICK = "efficientnet_lite0"
+# Without these weights the demo goes on.
+INSTEAD = {
+    "imagenet": "VGG16 runs without its ImageNet weights, far below its usual accuracy",
+    "embedded": "the recipe quick is left out",
+}
+
 
 def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "demo",
         run,
-        summary="Run everything on drawn images: compare three models, combine them, score a submission, write the "
+        summary="Run everything on drawn images: compare four models, combine them, score a submission, write the "
         "report.",
         examples=EXAMPLES,
     )
@@ -85,33 +93,37 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def comparison(arguments: argparse.Namespace) -> Mapping[str, Any]:
-    """The reference notebook's three models, small enough for minutes on 2 cores: recipe `demo` with and without class
-    weights, and VGG16's pooled features."""
+    """The reference notebook's three models, small enough for minutes on 2 cores (recipe `demo` with and without class
+    weights, VGG16's pooled features), and the recipe `quick` at the same image size with its smallest backbone."""
     vgg, weights = "vgg16_pooled", arguments.weights
-    if not _available(weights):
+    if not _available("vgg16", weights):
         vgg, weights = "vgg16_pooled without ImageNet weights", "none"
     cnn = {"train.epochs": arguments.epochs}
+    recipes = [
+        {"recipe": "demo", "name": "big_cnn", "set": {**cnn, "train.balance": "none"}},
+        {"recipe": "demo", "name": "big_cnn_balanced", "set": {**cnn, "train.balance": "class_weights"}},
+        {"recipe": "vgg16_pooled", "name": vgg, "set": {"model.input_size": SIZE, "model.weights": weights}},
+    ]
+    if _available(QUICK, "embedded"):
+        recipes.append({"recipe": "quick", "set": {"model.name": QUICK, "model.input_size": SIZE}})
     return {
-        "set": {"data.stored_size": 84},
+        "set": {"data.stored_size": SIZE, "data.resize": "squash"},
         "seeds": [arguments.seed],
-        "recipes": [
-            {"recipe": "demo", "name": "big_cnn", "set": {**cnn, "train.balance": "none"}},
-            {"recipe": "demo", "name": "big_cnn_balanced", "set": {**cnn, "train.balance": "class_weights"}},
-            {"recipe": "vgg16_pooled", "name": vgg, "set": {"model.input_size": 84, "model.weights": weights}},
-        ],
+        "recipes": recipes,
     }
 
 
-def _available(weights: str) -> bool:
-    """Whether VGG16's weights are cached or can be downloaded; if not, prints that the demo runs without them."""
+def _available(model: str, weights: str) -> bool:
+    """Whether the weights are installed, cached or can be downloaded; if not, prints what the demo does without
+    them."""
     from animalclf.errors import UserError
     from animalclf.models.weights import check
 
     try:
-        check("vgg16", weights)
+        check(model, weights)
     except UserError as error:
-        if weights != "imagenet":
+        if weights not in INSTEAD:
             raise
-        show_line(f"VGG16 runs without its ImageNet weights, far below its usual accuracy: {error}")
+        show_line(f"{INSTEAD[weights]}: {error}")
         return False
     return True
