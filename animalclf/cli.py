@@ -8,7 +8,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 import psutil
@@ -34,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.USER_ERROR
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
-        show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; nothing half-written is left")
-        if "resume" in arguments:
-            show_line("continue after the last finished epoch with the same command, --out FOLDER and --resume")
+        _show_stopped(code, resumable="resume" in arguments)
         return code
     finally:
         cluster.leave_ray()
@@ -53,23 +52,35 @@ def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     of imports are at work. The processes of a Ray that was still starting end too; they would look for their Ray for a
     minute.
     """
-    handle_sigterm()
+    handle_sigterm(partial(_give_up, sys.argv[1:] if argv is None else argv))
+    # Otherwise a thread that still runs while Ray shuts down would start another Ray.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         code = main(argv)
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
-        children = psutil.Process().children(recursive=True)
-        try:
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            for process in children:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            os._exit(code)
+        _end(code, atexit._run_exitfuncs)
     sys.exit(code)
+
+
+def _end(code: int, last: Callable[[], object]) -> NoReturn:
+    """Call `last`, and end this process and all that it started."""
+    children = psutil.Process().children(recursive=True)
+    try:
+        last()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        for process in children:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        os._exit(code)
+
+
+def _give_up(argv: Sequence[str]) -> NoReturn:
+    """End a process whose cleanup after SIGTERM hangs, for example because its Ray was killed."""
+    _end(ExitCode.TERMINATED, partial(_show_stopped, ExitCode.TERMINATED, bool({"train", "compare"} & set(argv[:1]))))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,6 +110,12 @@ on a cluster:
 
 def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:
     return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
+
+
+def _show_stopped(code: ExitCode, resumable: bool) -> None:
+    show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; nothing half-written is left")
+    if resumable:
+        show_line("continue after the last finished epoch with the same command, --out FOLDER and --resume")
 
 
 def _show_error(message: str) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from animalclf.errors import UserError
 from animalclf.raycompat.patches import OWN
-from animalclf.utils.interrupts import own_sigterm
+from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
 from animalclf.utils.malloc import ONE_ARENA
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ SYSTEM_CONFIG = {
     # Only the dashboard uses metrics, and a local Ray has none. They take 1 % of two cores.
     "enable_metrics_collection": False,
     "task_events_report_interval_ms": 0,
+    # Ray gives its workers niceness 15, so that busy neighbours on the machine slow training down.
+    "worker_niceness": 0,
 }
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # delay until a dead worker or the end of a run is noticed; default 2
@@ -95,16 +97,20 @@ def ensure_ray(workers: int = 0) -> None:
 
 def start_local(cpus: int, **options: Any) -> None:
     """Start a local Ray with `cpus` logical CPUs for this process (a command, test or benchmark). `options`: further
-    arguments of ray.init."""
+    arguments of ray.init.
+
+    `timeout`, systemd and Slurm send SIGTERM to every process of a command. Ray's ignore it, so that this process can
+    end what it does there, and then Ray.
+    """
     global _own_connection
     import ray
 
-    from animalclf.raycompat.local_start import quick_start
+    from animalclf.raycompat.local_start import end_at_once, quick_start
 
     for name, value in {**ONE_ARENA, OWN: "1"}.items():
         _environment_before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
-    with quick_start():
+    with quick_start(), blocked_sigterm():
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -115,6 +121,7 @@ def start_local(cpus: int, **options: Any) -> None:
             _system_config=SYSTEM_CONFIG,
             **options,
         )
+    end_at_once()
     _own_connection = _current_connection()
 
 

@@ -71,6 +71,14 @@ def tiny_prepared(
     return prepared_set.open_prepared(str(root))
 
 
+def terminate_all(pid: int) -> None:
+    """SIGTERM to every process of a command, as systemd and Slurm send it: to those that it started first."""
+    command = psutil.Process(pid)
+    for process in (*command.children(recursive=True), command):
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            process.terminate()
+
+
 def train_workers() -> list[int]:
     """The process ids of the training workers of the Ray that this process started."""
     pids = []

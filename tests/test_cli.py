@@ -15,6 +15,7 @@ import time
 import pandas as pd
 import psutil
 import pytest
+from helpers import terminate_all
 from rich.console import Console
 
 from animalclf.cli import main
@@ -202,9 +203,26 @@ cli.run_and_exit(["{command}", *{["run"] if command == "predict" else []}, "--da
     assert ["--resume" in line for line in lines[1:]] == ([True] if command in ("train", "compare") else [])
 
 
+def test_a_cleanup_that_hangs_after_sigterm_is_given_up(tmp_path):
+    program = """
+import os, signal, time
+from animalclf import api, cli, cluster
+from animalclf.utils import interrupts
+
+interrupts.CLEANUP_SECONDS = 0.2
+api.train = lambda data, resume=False: os.kill(os.getpid(), signal.SIGTERM)
+cluster.leave_ray = lambda: time.sleep(600)
+cli._interrupted = lambda interrupt: time.sleep(600)
+cli.run_and_exit(["train", "--data", "photos", "--out", "out"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.count("stopped by SIGTERM") == 1 and "--resume" in done.stderr
+
+
 def test_ignored_sigterm_stays_ignored(tmp_path):
     program = "import signal; from animalclf.utils import interrupts; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    program += "interrupts.handle_sigterm(); assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN"
+    program += "interrupts.handle_sigterm(print); assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
@@ -217,7 +235,10 @@ def test_an_interrupt_during_prepare_leaves_nothing_that_looks_finished(tmp_path
     deadline = time.monotonic() + 120
     while not (out.exists() and any(out.iterdir())) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(number)
+    if number == signal.SIGTERM:
+        terminate_all(process.pid)
+    else:
+        process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert err.count("stopped by") == 1 and "Traceback" not in err and "SystemExit" not in err

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import tiny_config, tiny_prepared
+from helpers import terminate_all, tiny_config, tiny_prepared
 from ray.util import list_named_actors
 
 from animalclf import raycompat
@@ -193,7 +193,8 @@ def test_a_training_stopped_before_its_workers_exist_does_not_start(tmp_path, ra
 
 
 @pytest.mark.ray
-def test_ctrl_c_ends_a_training_and_every_process_that_it_started(tmp_path, prepared):
+@pytest.mark.parametrize("how, code", [("Ctrl-C", 130), ("SIGTERM to all", 143)])
+def test_a_signal_ends_a_training_and_every_process_that_it_started(tmp_path, prepared, how, code):
     sets = [
         "model.input_size=76",
         "data.stored_size=76",
@@ -220,7 +221,14 @@ def test_ctrl_c_ends_a_training_and_every_process_that_it_started(tmp_path, prep
     while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
     started = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130 and "--resume" in stderr and started, stderr[-3000:]
+    if code == 143:
+        terminate_all(process.pid)
+    else:
+        process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code and started, stderr[-3000:]
+    lines = stderr.splitlines()
+    assert lines[-2].startswith("stopped by") and "--resume" in lines[-1], stderr[-3000:]
+    assert not re.search("Traceback|handler is not set|\\*\\*\\*", stderr)
     assert not psutil.wait_procs(started, timeout=30)[1]
+    assert not (tmp_path / "run" / "running.json").exists() and not list(tmp_path.rglob("*.tmp"))

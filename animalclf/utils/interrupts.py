@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 Handler = Callable[[int, FrameType | None], object]
+CLEANUP_SECONDS = 8.0  # after SIGTERM; Docker kills after 10
+_terminated = threading.Event()
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which schedulers and `docker stop` send: handled like Ctrl-C."""
 
 
-def handle_sigterm() -> None:
+def handle_sigterm(give_up: Callable[[], object]) -> None:
     """From now on SIGTERM raises Terminated in the main thread, once. A process that ignores the signal continues to do
-    so."""
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, _terminate)
+    so. If the process still runs CLEANUP_SECONDS later, `give_up` is called in another thread: it ends the process."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+
+    def watch() -> None:
+        _terminated.wait()
+        time.sleep(CLEANUP_SECONDS)
+        give_up()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break the cleanup
+    _terminated.set()
     raise Terminated
 
 
@@ -50,6 +62,16 @@ def delayed_interrupt() -> Iterator[None]:
 
 
 @contextmanager
+def blocked_sigterm() -> Iterator[None]:
+    """Delay SIGTERM to the end of the block. Processes that start within it never react to SIGTERM."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def own_sigterm() -> Iterator[None]:
     """For the block in which `ray.init` replaces the handler of SIGTERM by one that raises SystemExit. The exit becomes
     Terminated, and after the block the handler is this module's again, if it was before."""
@@ -61,6 +83,7 @@ def own_sigterm() -> Iterator[None]:
         yield
     except SystemExit as error:
         handler = signal.SIG_IGN
+        _terminated.set()
         raise Terminated from error
     finally:
         if threading.current_thread() is threading.main_thread():
