@@ -162,6 +162,17 @@ def test_invalid_comparisons_are_refused_before_any_training(tmp_path, comparing
     assert not os.path.exists(f"{out}/running.json")
 
 
+def test_seeds_share_the_limited_images(tmp_path, monkeypatch):
+    from animalclf.tuning import compare
+
+    plans, sampling_plan = [], compare.sampling_plan
+    monkeypatch.setattr(compare, "sampling_plan", lambda *of: (plans.append(of), sampling_plan(*of))[1])
+    limited = tiny_prepared(tmp_path / "set", (21, 16, 8), size=76)
+    spec = spec_of(recipes="big_cnn", overrides=SMALL | {"data.limit": 20}, seeds="3")
+    data = compare._compared_data(spec, [limited] * 3, 1)
+    assert len(plans) == 1 and data.classes == 3
+
+
 @pytest.mark.ray
 def test_trials_at_a_time(ray_local, monkeypatch):
     import ray

@@ -167,7 +167,7 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
         )
     validated = {}
     for trial, each in zip(spec.trials, prepared, strict=True):
-        key = (each.root, trial.config.data.limit, trial.config.data.limit and trial.config.seed)
+        key = (each.root, trial.config.data.limit)
         if key not in validated:
             rows = each.manifest.iloc[sampling_plan(each, trial.config).rows["val"]]
             validated[key] = (each.classes, sorted(zip(rows["path"], rows["label"], strict=True)))

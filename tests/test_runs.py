@@ -1,0 +1,74 @@
+"""The lock of a run folder, what a resume may change, and where a moved run looks for its prepared set."""
+
+import json
+import os
+import socket
+import time
+
+import psutil
+import pytest
+from helpers import tiny_config, tiny_prepared
+
+from animalclf.data import run_images
+from animalclf.data.sampler import sampling_plan
+from animalclf.errors import UserError
+from animalclf.runs import STALE_SECONDS, LockHolder, Run
+from animalclf.training import checks
+
+
+def write_lock(run: Run, host: str, pid: int, age: float, process_started: float = 0.0) -> None:
+    os.makedirs(run.root, exist_ok=True)
+    holder = LockHolder(host, pid, time.time() - age, process_started)
+    with open(run.url("running.json"), "w") as file:
+        json.dump(holder.to_dict(), file)
+
+
+@pytest.mark.parametrize("age, locked", [(0, True), (STALE_SECONDS - 20, True), (STALE_SECONDS + 20, False)])
+def test_a_lock_of_another_machine_counts_for_two_minutes(tmp_path, age, locked):
+    assert STALE_SECONDS == 120  # docs/faults.md says two minutes
+    run = Run(str(tmp_path / "run"))
+    write_lock(run, "elsewhere", 1, age)
+    if locked:
+        with pytest.raises(UserError, match="in use by process 1 on elsewhere"):
+            run.lock()
+    else:
+        run.lock()
+        assert json.loads((tmp_path / "run" / "running.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_of_this_machine_counts_while_its_process_runs(tmp_path):
+    run, parent = Run(str(tmp_path / "run")), psutil.Process(os.getppid())
+    write_lock(run, socket.gethostname(), parent.pid, 10 * STALE_SECONDS, parent.create_time())
+    with pytest.raises(UserError, match=f"in use by process {parent.pid}"):
+        run.lock()
+    write_lock(run, socket.gethostname(), parent.pid, 0, parent.create_time() - 1000)  # its number was used again
+    run.lock()
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("profile", True), ("compile", True), ("compile_from", 5), ("cuda_graphs", False), ("batch_size", 7)],
+)
+def test_a_resume_may_change_how_a_step_is_executed_and_not_what_it_computes(key, value):
+    changes = checks.config_changes(tiny_config(2), tiny_config(2, **{f"train__{key}": value}))
+    assert [change.partition(":")[0] for change in changes] == (["train.batch_size"] if key == "batch_size" else [])
+
+
+def test_a_prepared_set_is_looked_for_up_to_the_bucket():
+    in_bucket = list(run_images._beside("s3://bucket/runs/a", "/old/prepared/x"))
+    parents = ["s3://bucket/runs", "s3://bucket"]
+    assert in_bucket == [url for parent in parents for url in (f"{parent}/prepared/x", f"{parent}/x")]
+    parents = ["/b/c/d/e", "/b/c/d", "/b/c", "/b"]  # four levels
+    in_folder = list(run_images._beside("/b/c/d/e/run", "/old/prepared/x"))
+    assert in_folder == [path for parent in parents for path in (f"{parent}/prepared/x", f"{parent}/x")]
+    assert list(run_images._beside("/run", "/old/prepared/x")) == []
+
+
+def test_a_limited_sample_depends_on_the_seed_of_the_split_only(tmp_path):
+    prepared = tiny_prepared(tmp_path / "set", (30, 20, 10))
+
+    def val_rows(**sets):
+        return sampling_plan(prepared, tiny_config(1, data__limit=20, **sets)).rows["val"].tolist()
+
+    assert val_rows() == val_rows(seed=5)
+    assert val_rows() != val_rows(data__split_seed=5)
