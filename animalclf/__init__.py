@@ -1,4 +1,4 @@
-"""Labelled images to a trained, evaluated classifier on one laptop or a Ray cluster; see animalclf/api.py for the
+"""Labelled images to a trained, evaluated classifier on one laptop or a Ray cluster; see animalclf/api/ for the
 Python API."""
 
 from __future__ import annotations

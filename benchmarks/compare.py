@@ -26,7 +26,7 @@ import sys
 from animalclf import cluster
 from animalclf.config import parse_sets
 from animalclf.tuning.compare import compare
-from animalclf.tuning.spec import build_spec, comparison_tree
+from animalclf.tuning.spec_parsing import build_spec, comparison_tree
 data, out, seeds, sets = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
 spec = build_spec(comparison_tree(recipes=["demo"], seeds=seeds, set=parse_sets(sets)))
 summary = compare(spec, data, out, max_concurrent=1)

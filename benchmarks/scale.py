@@ -31,6 +31,7 @@ from rich.table import Table
 from animalclf import config as configuration
 from animalclf.data import prepared_set, sampler
 from animalclf.data.sampler import sampling_plan
+from animalclf.data.shards import write_shard
 from animalclf.prepare.split import split
 from animalclf.utils import storage
 from benchmarks.common import argument_parser, run, write_json
@@ -108,7 +109,7 @@ def write_set(root: str, count: int) -> None:
     for number, first in enumerate(range(0, count, SHARD_ROWS)):
         rows = np.arange(first, min(first + SHARD_ROWS, count))
         images = np.random.default_rng(number).integers(0, 256, (len(rows), STORED, STORED, 3), np.uint8)
-        prepared_set.write_shard(f"{root}/shard-{number:05d}.parquet", zip(rows, images, strict=True))
+        write_shard(f"{root}/shard-{number:05d}.parquet", zip(rows, images, strict=True))
         shards.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     index = np.arange(count)
     names = [f"class{label}" for label in range(CLASSES)]

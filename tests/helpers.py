@@ -13,8 +13,10 @@ import psutil
 from animalclf import config as configuration
 from animalclf.commands.compare import flag_values
 from animalclf.data import prepared_set
+from animalclf.data.shards import write_shard
 from animalclf.rows import EpochRow
-from animalclf.tuning.spec import ComparisonSpec, build_spec, comparison_tree
+from animalclf.tuning.spec import ComparisonSpec
+from animalclf.tuning.spec_parsing import build_spec, comparison_tree
 from animalclf.utils import storage
 
 
@@ -44,7 +46,7 @@ def tiny_prepared(
     for number, start in enumerate(range(0, total, shard_rows)):
         rows = order[start : start + shard_rows]
         shard[rows], row[rows] = number, np.arange(len(rows))
-        prepared_set.write_shard(str(root / f"shard-{number:05d}.parquet"), zip(rows, images[rows], strict=True), store)
+        write_shard(str(root / f"shard-{number:05d}.parquet"), zip(rows, images[rows], strict=True), store)
         shards.append({"file": f"shard-{number:05d}.parquet", "rows": len(rows)})
     manifest = pd.DataFrame(
         {

@@ -20,7 +20,7 @@ from PIL import Image
 
 import animalclf
 from animalclf.cli import main
-from animalclf.data import decode, prepared_set
+from animalclf.data import decode, shards
 from animalclf.data.prepared_set import open_prepared
 from animalclf.demo.dataset import write_demo
 from animalclf.predictions import class_probabilities
@@ -77,7 +77,7 @@ def images(trained):
     prepared, table = open_prepared(str(root / "set")), Run(str(root / "run")).predictions("val").set_index("path")
     stored = np.zeros((len(prepared.manifest), 76, 76, 3), np.uint8)
     for shard in prepared.shard_paths():
-        pixels, index = prepared_set.read_shard(shard, 76)
+        pixels, index = shards.read_shard(shard, 76)
         stored[index] = pixels
     rows = prepared.rows("val")
     recorded = table.loc[prepared.manifest["path"].iloc[rows]]

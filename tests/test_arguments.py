@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import animalclf
-from animalclf import api
+from animalclf.api.calls import CHECKS
 from animalclf.utils import arguments
 
 SETTINGS = "a mapping of configuration keys, such as"
@@ -99,7 +99,7 @@ def test_a_prediction_that_cannot_be_is_named_before_the_trainings(values, messa
 def test_every_parameter_of_the_api_has_a_check():
     functions = [getattr(animalclf, name) for name in animalclf.__all__ if name not in ("UserError", "leave_ray")]
     names = {name for function in functions for name in inspect.signature(function).parameters}
-    assert names <= api.CHECKS.keys()
+    assert names <= CHECKS.keys()
 
 
 def test_an_unknown_parameter_names_the_function():

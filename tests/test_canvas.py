@@ -10,7 +10,7 @@ import animalclf
 from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.config import Model
-from animalclf.data.decode import resize, stored_image
+from animalclf.data.resize import resize, stored_image
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_probabilities
 from animalclf.models import build

@@ -15,7 +15,7 @@ from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialProgress
 from animalclf.runs import Run
 from animalclf.tuning.live import LiveTable
-from animalclf.tuning.spec import build_spec
+from animalclf.tuning.spec_parsing import build_spec
 
 EPOCHS = 4  # of the interrupted trials: enough that they do not end before the interrupt reaches their workers
 SMALL = {"model.input_size": 76, "train.batch_size": 16, "train.precision": "fp32"}
@@ -40,6 +40,18 @@ def comparing(ray_local, monkeypatch):
 
     monkeypatch.setattr(compare, "cache_images", counted_cache)
     return compare.compare, cached
+
+
+def check_refusals(compare, prepared, spec, out, tmp_path):
+    """Other images and other settings cannot continue the comparison in `out`."""
+    other_images = tiny_prepared(tmp_path / "other", (21, 16, 9), size=76)
+    with pytest.raises(UserError, match=r"other images.*train: 33 -> 34"):
+        compare(spec, other_images.root, out, resume=True)
+    same_names = tiny_prepared(tmp_path / "same", (21, 16, 8), size=76, seed=5)
+    with pytest.raises(UserError, match=r"other images.*tiny-0 -> tiny-5"):
+        compare(spec, same_names.root, out, resume=True)
+    with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 4 -> 5"):
+        compare(spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": 5}), prepared.root, out, resume=True)
 
 
 @pytest.mark.ray
@@ -74,14 +86,7 @@ def test_failing_trials_then_an_added_seed_then_ctrl_c_then_resume(tmp_path, com
 
     with pytest.raises(UserError, match="--resume"):
         compare(spec, prepared.root, out)
-    other_images = tiny_prepared(tmp_path / "other", (21, 16, 9), size=76)
-    with pytest.raises(UserError, match=r"other images.*train: 33 -> 34"):
-        compare(spec, other_images.root, out, resume=True)
-    same_names = tiny_prepared(tmp_path / "same", (21, 16, 8), size=76, seed=5)
-    with pytest.raises(UserError, match=r"other images.*tiny-0 -> tiny-5"):
-        compare(spec, same_names.root, out, resume=True)
-    with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 4 -> 5"):
-        compare(spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": 5}), prepared.root, out, resume=True)
+    check_refusals(compare, prepared, spec, out, tmp_path)
 
     states.clear()
     good_result, epochs = good.result(), []

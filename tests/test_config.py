@@ -11,10 +11,10 @@ import yaml
 
 from animalclf import config as configuration
 from animalclf.config import reference
-from animalclf.config.schema import RENAMED, groups, keys
+from animalclf.config.keys import RENAMED, groups, keys
 from animalclf.errors import UserError
 from animalclf.models import MODELS
-from animalclf.tuning.spec import build_spec
+from animalclf.tuning.spec_parsing import build_spec
 
 # Each recipe as the first release wrote it.
 RECORDED = Path(__file__).parent / "golden" / "recipes"
@@ -211,7 +211,7 @@ def test_a_documented_range_is_enforced(key, value):
 
 
 def test_every_key_and_group_is_documented():
-    assert list(keys()) == list(configuration.flat(configuration.to_dict(configuration.Config())))
+    assert list(keys()) == list(configuration.flatten(configuration.to_dict(configuration.Config())))
     assert [key.name for key in keys().values() if len(key.doc) < 20 or not key.doc.endswith(".")] == []
     assert [
         group for group, cls in groups().items() if len(cls.__doc__) < 20 or cls.__doc__.startswith(f"{cls.__name__}(")
@@ -236,7 +236,7 @@ def test_the_json_schema_takes_recipes_and_refuses_what_loading_refuses():
     for key in keys().values():
         for value in [] if key.elements else outside(key):
             tree = {}
-            configuration.put(tree, key.name, value, key.name)
+            configuration.set_key(tree, key.name, value, key.name)
             assert not check.is_valid(tree), (key.name, value)
     for tree in (
         {"trainn": {}},

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
-from animalclf.data.decode import UnreadableImage, decode, from_pil, resize
+from animalclf.data.decode import UnreadableImage, decode, from_pil
+from animalclf.data.resize import resize
 
 
 def smooth_image(height=60, width=80, seed=0):

@@ -8,7 +8,7 @@ import torch
 from helpers import tiny_config, tiny_prepared
 from torch import nn
 
-from animalclf.config.schema import keys
+from animalclf.config.keys import keys
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES, LrSchedule

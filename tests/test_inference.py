@@ -69,7 +69,8 @@ def encoded_image(seed, size=(90, 70)):
 def directly(run, contents):
     """Probabilities of encoded images, without Ray and batches."""
     from animalclf.data.augment import evaluation_view
-    from animalclf.data.decode import decode, resize
+    from animalclf.data.decode import decode
+    from animalclf.data.resize import resize
 
     model, _ = checkpoint.load_model(run)
     images = evaluation_view(np.stack([resize(decode(content).image, 80) for content in contents]), 76)

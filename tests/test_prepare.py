@@ -26,8 +26,10 @@ from PIL import Image
 from rich.console import Console
 
 from animalclf.config import Data
-from animalclf.data.decode import decode, resize
-from animalclf.data.prepared_set import Prepared, read_shard
+from animalclf.data.decode import decode
+from animalclf.data.prepared_set import Prepared
+from animalclf.data.resize import resize
+from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
 from animalclf.prepare import job, output_dir, task
 from animalclf.prepare.job import prepare

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from animalclf import config as configuration
 from animalclf.config import Augment, Data
-from animalclf.config.schema import RENAMED, Key, keys
+from animalclf.config.keys import RENAMED, Key, keys
 from animalclf.data.augment import numpy_form, torch_form
 from animalclf.data.sampler import SamplingPlan
 from animalclf.errors import UserError

@@ -9,8 +9,8 @@ from animalclf import config as configuration
 from animalclf.data import ray_loader
 from animalclf.data.disk_cache import LocalShards
 from animalclf.data.loader import MemoryLoader, StoredImages, load_images, make_batch
-from animalclf.data.prepared_set import PixelFile
 from animalclf.data.sampler import SamplingPlan
+from animalclf.data.shards import PixelFile
 from animalclf.errors import UserError
 
 PASSES = [("train", 0), ("val", 0), ("train", 1), ("val", 1)]

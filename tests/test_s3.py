@@ -12,7 +12,7 @@ from moto.s3.models import s3_backends
 from animalclf.data import prepared_set
 from animalclf.errors import UserError
 from animalclf.prepare import task
-from animalclf.utils import s3_errors, storage
+from animalclf.utils import remote_listing, s3_errors, storage
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_every_operation_retries_while_the_server_fails(server, capsys):
         (lambda: storage.exists("s3://bucket/a/x"), True),
         (lambda: storage.write_json("s3://bucket/a/y", {"k": 2}), None),
         (lambda: storage.read_json("s3://bucket/a/y"), {"k": 2}),
-        (lambda: len(storage.listing("s3://bucket/a")), 2),
+        (lambda: len(remote_listing.list_files("s3://bucket/a")), 2),
         (lambda: task.read_files("s3://bucket/a", ["x"]), [b"1"]),
         (lambda: storage.remove("s3://bucket/a/y"), None),
         (lambda: storage.exists("s3://bucket/a/y"), False),
@@ -96,7 +96,7 @@ def test_every_operation_reports_a_refusal_at_once(server, status, code, message
         lambda: storage.read_bytes("s3://bucket/x"),
         lambda: storage.exists("s3://bucket/x"),
         lambda: storage.write_bytes("s3://bucket/x", b"1"),
-        lambda: storage.listing("s3://bucket/"),
+        lambda: remote_listing.list_files("s3://bucket/"),
         lambda: task.read_files("s3://bucket", ["x"]),
         lambda: prepared_set.open_prepared("s3://bucket/set"),
     ):
@@ -156,7 +156,7 @@ def test_a_long_listing_takes_few_requests(server, monkeypatch):
     for name in [*names, "sample.csv"]:  # without HTTP, which takes longer
         backend.put_object("bucket", f"set/{name}", b"")
     before = server.app.requests
-    files = storage.listing("s3://bucket/set")
+    files = remote_listing.list_files("s3://bucket/set")
     assert sorted(path for path, _, _ in files) == sorted([*names, "sample.csv"])
     assert server.app.requests - before <= 20 + 3 and all(stamp for _, _, stamp in files)
-    assert storage.listing("s3://bucket/nothing") == []
+    assert remote_listing.list_files("s3://bucket/nothing") == []

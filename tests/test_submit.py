@@ -14,9 +14,11 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from animalclf import submit as submission
+from animalclf.commands.submit import add_arguments
 from animalclf.errors import UserError
 from animalclf.raycompat.patches import STOCK
+from animalclf.submit import checks, connection, log
+from animalclf.submit import job as submission
 
 ROOT = Path(__file__).parents[1]
 # The code of the job "train" on the cluster.
@@ -135,7 +137,7 @@ def test_a_stopped_job_exits_with_130_and_an_interrupted_client_does_not_stop_it
     name = err.split("--follow ")[1].split()[0]
     following = submit(cluster, "--follow", name)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
-    client = submission.connect(address)
+    client = connection.connect(address)
     assert str(client.get_job_status(name).value) == "RUNNING"
     client.stop_job(name)
     out, err = following.communicate(timeout=60)
@@ -161,7 +163,7 @@ def test_errors_before_the_submission(cluster, monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", token)
     with pytest.raises(UserError, match="not exist"):
-        submission.follow(submission.connect(address), "nothing")
+        log.follow(connection.connect(address), "nothing")
 
 
 @pytest.mark.parametrize(
@@ -201,13 +203,13 @@ def test_wrong_requests(job, arguments, options, message):
     ],
 )
 def test_jobs_whose_results_outlive_them_are_accepted(job, arguments):
-    submission._check(job, arguments, str(ROOT), {})
+    checks.check_job(job, arguments, str(ROOT), {})
 
 
 def test_the_flags_of_submit_are_those_of_its_parser():
     parser = argparse.ArgumentParser(add_help=False)
-    submission.add_arguments(parser)
-    assert {flag for action in parser._actions for flag in action.option_strings} == set(submission.FLAGS)
+    add_arguments(parser)
+    assert {flag for action in parser._actions for flag in action.option_strings} == set(checks.FLAGS)
 
 
 @pytest.mark.parametrize(
@@ -230,9 +232,9 @@ def test_a_submission_is_code_only_and_small(tmp_path):
     sources = [path for folder in ("animalclf", "ray_jobs") for path in (ROOT / folder).rglob("*")]
     code = sum(path.stat().st_size for path in sources if path.is_file() and path.suffix != ".pyc")
     # Beside the code: pyproject.toml, constraints, examples, and what zip adds to each file.
-    assert code < submission.packed_size(str(ROOT)) < 1.05 * code + 100_000
-    (tmp_path / "photos.bin").write_bytes(os.urandom(submission.MAX_PACKED + 1))
+    assert code < checks.packed_size(str(ROOT)) < 1.05 * code + 100_000
+    (tmp_path / "photos.bin").write_bytes(os.urandom(checks.MAX_PACKED + 1))
     with pytest.raises(UserError, match=r"packs to 10 MB.*\.rayignore.*photos.bin"):
-        submission.packed_size(str(tmp_path))
+        checks.packed_size(str(tmp_path))
     (tmp_path / ".rayignore").write_text("*.bin\n")
-    assert submission.packed_size(str(tmp_path)) < 1000
+    assert checks.packed_size(str(tmp_path)) < 1000

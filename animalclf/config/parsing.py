@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from animalclf.config.schema import RENAMED, Config, Data, Key, keys
+from animalclf.config.keys import RENAMED, Key, keys
+from animalclf.config.schema import Config, Data
 from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
@@ -60,7 +61,7 @@ def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None)
     """
     tree = read(recipe_file(recipe), "recipe file")
     for key, value in (overrides or {}).items():
-        put(tree, key, value, key)
+        set_key(tree, key, value, key)
     return from_dict(tree)
 
 
@@ -104,7 +105,7 @@ def hashed_json(data: Data) -> str:
 
 def changed_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (old value, new value) for every key that differs, in the order of the tree."""
-    before, after = flat(to_dict(old)), flat(to_dict(new))
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
     return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
 
 
@@ -152,7 +153,7 @@ def read(url: str, kind: str, loader: Any = TextKeyLoader) -> Tree:
     return tree or {}
 
 
-def put(tree: Tree, key: str, value: object, origin: str) -> None:
+def set_key(tree: Tree, key: str, value: object, origin: str) -> None:
     """Set the dotted `key` of `tree`. Raises UserError, which begins with `origin`, if a part of the key is not a
     group."""
     node = tree
@@ -164,11 +165,11 @@ def put(tree: Tree, key: str, value: object, origin: str) -> None:
     node[last] = value
 
 
-def flat(tree: Tree, prefix: str = "") -> Tree:
+def flatten(tree: Tree, prefix: str = "") -> Tree:
     """`tree` with dotted keys in one mapping."""
     leaves: Tree = {}
     for key, value in tree.items():
-        leaves.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        leaves.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return leaves
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from animalclf.config.parsing import flat, load, recipe_file, recipe_names, to_dict
-from animalclf.config.schema import Config, groups, keys
+from animalclf.config.keys import groups, keys
+from animalclf.config.parsing import flatten, load, recipe_file, recipe_names, to_dict
+from animalclf.config.schema import Config
 from animalclf.utils import storage
 
 PACKAGE = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ MARKDOWN, JSON_SCHEMA = PACKAGE.parent / "docs" / "config.md", PACKAGE / "recipe
 _LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 _INTRODUCTION = """# Configuration
 
-Every key of a recipe file, made from `animalclf/config/schema.py` by `python -m animalclf.config.reference`; change it
+Every key of a recipe file, made from `animalclf/config/schema/` by `python -m animalclf.config.reference`; change it
 there.
 
 A recipe file holds the keys that differ from the defaults, in groups: `train: {epochs: 20}`. On the command line
@@ -56,7 +57,7 @@ def recipe_summaries() -> list[dict[str, str]]:
 def explain(recipe: str) -> list[RecipeKey]:
     """Every key of `recipe` (a name or a file), in the order of the tree. Raises UserError for an unknown recipe and a
     wrong file."""
-    values, defaults = flat(to_dict(load(recipe))), flat(to_dict(Config()))
+    values, defaults = flatten(to_dict(load(recipe))), flatten(to_dict(Config()))
     return [
         RecipeKey(name, values[name], defaults[name], values[name] != defaults[name], key.kind, key.doc)
         for name, key in keys().items()
@@ -70,7 +71,7 @@ def shown(value: object) -> str:
 
 def markdown() -> str:
     """The text of docs/config.md."""
-    defaults, parts = flat(to_dict(Config())), [_INTRODUCTION]
+    defaults, parts = flatten(to_dict(Config())), [_INTRODUCTION]
     for group, cls in groups().items():
         members = [key for name, key in keys().items() if name.rpartition(".")[0] == group]
         parts.append(f"## {group or 'The run'}\n\n{_wrapped(inspect.getdoc(cls) or '')}")

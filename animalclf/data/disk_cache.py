@@ -12,7 +12,8 @@ import tempfile
 
 from filelock import FileLock
 
-from animalclf.data.prepared_set import PixelFile, Prepared, read_shard, write_shard
+from animalclf.data.prepared_set import Prepared
+from animalclf.data.shards import PixelFile, read_shard, write_shard
 from animalclf.errors import UserError
 from animalclf.utils import storage
 

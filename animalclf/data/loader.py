@@ -15,8 +15,9 @@ import numpy as np
 
 from animalclf.data.augment import augment_batch, evaluation_view
 from animalclf.data.disk_cache import LocalShards
-from animalclf.data.prepared_set import Prepared, read_shard
+from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import Phase, SamplingPlan
+from animalclf.data.shards import read_shard
 
 Batch = dict[str, np.ndarray]
 """`image` uint8 (N, H, W, 3) RGB, `label` int64 (N,), `index` int64 (N,); `seconds` float32 (N, 2): the time to read

@@ -22,8 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from animalclf.cluster import LOADING, OWN
 from animalclf.data.disk_cache import LocalShards, readable_in_place
 from animalclf.data.loader import Batch, StoredImages, make_batch
-from animalclf.data.prepared_set import Prepared, read_shard
+from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import Phase, SamplingPlan, batch_edges
+from animalclf.data.shards import read_shard
 from animalclf.utils.malloc import keep_freed_memory
 
 MAX_TASK_BYTES = 96 * 2**20

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from animalclf.data.decode import resize
+from animalclf.data.resize import resize
 from animalclf.duplicates.candidates import SIDE, TILE, Cells, candidate_pairs, whole_spectra
 from animalclf.duplicates.verification import MIN_CORRELATION, STEPS, correlations, shrink
 

@@ -20,6 +20,7 @@ from animalclf.cluster import configure_ray_data
 from animalclf.config import Config
 from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
+from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16
 from animalclf.models.classifier import Classifier
@@ -195,7 +196,7 @@ def _read_images(root: str, paths: Sequence[str], start: int, config: Config) ->
             continue
         try:
             image = decode.decode(content, name=path, max_pixels=config.data.max_pixels).image
-            stored[row] = decode.stored_image(image, size, config.data.resize)
+            stored[row] = stored_image(image, size, config.data.resize)
         except decode.UnreadableImage as error:
             status[row] = str(error)
     return {

@@ -55,11 +55,7 @@ def ensemble(
     run, runs that were not validated on the same images with the same classes, an unknown method, and for all that
     `predict` raises it for.
     """
-    unknown = [method for method in methods if method not in mixing.METHODS]
-    if unknown or not methods:
-        raise UserError(f"method {', '.join(unknown) or 'missing'}: choose among {', '.join(mixing.METHODS)}")
-    if len(members) < 2:
-        raise UserError("an ensemble needs at least two runs; name two or more run folders")
+    _check(members, methods)
     validated = validation_predictions(members)
     out = storage.absolute(out)
     unlabelled = (
@@ -67,12 +63,8 @@ def ensemble(
     )
     if flips:
         validated = replace(validated, probabilities=_with_flips(members, validated))
-    groups, groups_known = _duplicate_groups(members[0], validated.paths)
-    fold = mixing.assign_folds(validated.labels, groups)
-    if fold.max() < 1:
-        raise UserError(f"{members[0].root}: one validation image cannot fit an ensemble; prepare more with data.val")
+    fold, cross_fitting = _folds(members[0], validated)
     tables = unlabelled.tables(storage.join(out, "members"), flips) if unlabelled else []
-    cross_fitting = CrossFitting(folds=int(fold.max()) + 1, duplicates_together=groups_known)
     results = []
     for method in dict.fromkeys(methods):
         mixture = mixing.fit(method, validated.probabilities, validated.labels)
@@ -88,6 +80,14 @@ def ensemble(
         run.write_result(result.to_dict())
         results.append(result)
     return results
+
+
+def _check(members: Sequence[Run], methods: Sequence[str]) -> None:
+    unknown = [method for method in methods if method not in mixing.METHODS]
+    if unknown or not methods:
+        raise UserError(f"method {', '.join(unknown) or 'missing'}: choose among {', '.join(mixing.METHODS)}")
+    if len(members) < 2:
+        raise UserError("an ensemble needs at least two runs; name two or more run folders")
 
 
 def _result(
@@ -228,3 +228,13 @@ def _duplicate_groups(member: Run, paths: Sequence[str]) -> tuple[np.ndarray, bo
     if "group" not in manifest or not set(paths) <= set(manifest["path"]):
         return unknown
     return manifest.set_index("path")["group"].loc[list(paths)].to_numpy(np.int64), True
+
+
+def _folds(member: Run, validated: ValidationPredictions) -> tuple[np.ndarray, CrossFitting]:
+    """The cross-fitting fold of each validation image, int64 (N,), and what the result says about the folds. Raises
+    UserError for a single image."""
+    groups, groups_known = _duplicate_groups(member, validated.paths)
+    fold = mixing.assign_folds(validated.labels, groups)
+    if fold.max() < 1:
+        raise UserError(f"{member.root}: one validation image cannot fit an ensemble; prepare more with data.val")
+    return fold, CrossFitting(folds=int(fold.max()) + 1, duplicates_together=groups_known)

@@ -19,9 +19,10 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.augment import evaluation_view
 from animalclf.data.loader import Batch
-from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared, read_shard
+from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared
 from animalclf.data.run_images import prepared_set_of
 from animalclf.data.sampler import sampling_plan
+from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
 from animalclf.inference import prior_shift
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16

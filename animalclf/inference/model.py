@@ -14,6 +14,7 @@ from PIL import Image
 
 from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
+from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16
 from animalclf.runs import open_run
@@ -85,7 +86,7 @@ class Model:
 
     def _stored(self, image: Any, number: int) -> np.ndarray:
         data = self.config.data
-        return decode.stored_image(_pixels(image, number, self.config), data.stored_size, data.resize)
+        return stored_image(_pixels(image, number, self.config), data.stored_size, data.resize)
 
 
 def _device(name: str) -> torch.device:

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from fsspec import AbstractFileSystem
 
-from animalclf.data.decode import UnreadableImage, decode, stored_image
-from animalclf.data.prepared_set import write_shard
+from animalclf.data.decode import UnreadableImage, decode
+from animalclf.data.resize import stored_image
+from animalclf.data.shards import write_shard
 from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.utils import s3_errors, storage
@@ -33,7 +34,7 @@ RETRIES = 15  # about two minutes
 @dataclass(frozen=True)
 class Job:
     """Settings of all tasks. `size`: side of the stored images in pixels; `store`: see write_shard; `resize`: see
-    decode.stored_image."""
+    data.resize.stored_image."""
 
     root: str
     out: str

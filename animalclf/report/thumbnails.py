@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from animalclf.data.prepared_set import Prepared, read_shard
+from animalclf.data.prepared_set import Prepared
+from animalclf.data.shards import read_shard
 
 SIDE, QUALITY = 112, 80
 GALLERY = 18  # images in a gallery

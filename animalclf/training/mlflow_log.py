@@ -33,7 +33,7 @@ def log_run(run: Run) -> bool:
     config, result = run.config(), run.read_result()
     with mlflow.start_run(run_name=f"{config.name}, seed {config.seed}"):
         mlflow.set_tags({"run": run.root, "data_fingerprint": run.environment().data_fingerprint})
-        mlflow.log_params(configuration.flat(configuration.to_dict(config)))
+        mlflow.log_params(configuration.flatten(configuration.to_dict(config)))
         for row in run.metrics():
             mlflow.log_metrics(scalars(row), step=row.epoch)
         numbers = {key: float(value) for key, value in result.items() if isinstance(value, int | float)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import ray
@@ -84,13 +85,10 @@ def compare(
         _print_plan(spec, prepared[0], sum(ended), max_concurrent, placement, out)
         comparison_dir.write_spec(out, spec, compared_data, stored)
         jobs = _jobs(spec, prepared, caches, ended, storage.join(out, comparison_dir.TRIALS))
-        tracker = comparison_dir.TrialTracker(out, compared_data, entries, spec.trials[0].config, show)
-        try:
+        with closing(comparison_dir.TrialTracker(out, compared_data, entries, spec.trials[0].config, show)) as tracker:
             if spec.searching or not all(job.ended for job in jobs):
                 comparison = ComparisonJob(jobs, spec, workers, trial_workers.use_gpu, open_mailbox(), caller().text)
                 run_trials(comparison, tracker, folder, max_concurrent)
-        finally:
-            tracker.close()
         for url in tracker.new_runs():
             mlflow_log.log_run(Run(url))
         return replace(tracker.summary(), problems=problems)

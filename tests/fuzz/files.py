@@ -22,8 +22,9 @@ from torch import nn
 from animalclf import config as configuration
 from animalclf.config import Data, Model
 from animalclf.config.parsing import recipe_file, recipe_names
-from animalclf.data.prepared_set import open_prepared, read_shard
+from animalclf.data.prepared_set import open_prepared
 from animalclf.data.sampler import sampling_plan
+from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
 from animalclf.inference import submission
 from animalclf.inference.validation import validation_predictions

@@ -12,7 +12,7 @@ import pandas as pd
 
 from animalclf.data.formats import HEAD_BYTES, RAW_SUFFIXES, image_format
 from animalclf.errors import UserError
-from animalclf.utils import storage
+from animalclf.utils import remote_listing, storage
 
 COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 IMAGE_SUFFIXES = (
@@ -180,7 +180,7 @@ def _size_and_stamp(entry: os.DirEntry[str]) -> tuple[int, str]:
 
 def _list_remote(root: str) -> tuple[list[ListedFile], list[str]]:
     files, hidden = [], set()
-    for file in (ListedFile(*row) for row in storage.listing(root)):
+    for file in (ListedFile(*row) for row in remote_listing.list_files(root)):
         parts = file.path.split("/")
         depth = next((number for number, part in enumerate(parts) if is_hidden(part)), None)
         if depth is None:

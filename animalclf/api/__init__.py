@@ -1,0 +1,15 @@
+"""The Python API: a function for each command, with keyword arguments named as its flags, and `load` for a model in
+this process.
+
+A call uses the Ray that this process is connected to and leaves it as it was. If there is none, the first call that
+needs Ray joins the cluster that RAY_ADDRESS names or starts a small one on this machine, which later calls use again;
+it ends with the process, at `leave_ray()`, or when a call is interrupted. Raises UserError for whatever the caller can
+fix, before any long work.
+"""
+
+from animalclf.api.inference import ensemble, evaluate, load, predict, report
+from animalclf.api.training import compare, prepare, train
+from animalclf.cluster import leave_ray
+from animalclf.errors import UserError
+
+__all__ = ["UserError", "compare", "ensemble", "evaluate", "leave_ray", "load", "predict", "prepare", "report", "train"]

@@ -1,0 +1,134 @@
+"""From a trained model to predictions: evaluate, predict, ensemble, report, load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from animalclf.api.calls import PathLike, output_folder, path_text, public
+
+if TYPE_CHECKING:
+    from animalclf.inference.model import Model
+    from animalclf.rows import EnsemblesResult, EvaluationResult, PredictionResult, ReportResult, VoteResult
+
+
+@public
+def evaluate(
+    run: PathLike, *, data: PathLike | None = None, split: str = "val", prior: str = "train"
+) -> EvaluationResult:
+    """Evaluate the best model of the run folder `run`: metrics with 95 % intervals, per class, confusion, calibration.
+
+    `data`: labelled images or a prepared set (default: the run's own prepared set). `split`: which split of a prepared
+    set. `prior`: class priors of these images to correct for: "train" (no change), "uniform", "estimate" (from the
+    predictions), "dog=0.2,cat=0.8", or a file.
+    """
+    from animalclf.inference import evaluate as evaluation
+
+    return evaluation.evaluate(str(run), data=path_text(data), split=split, prior=prior)
+
+
+@public
+def predict(
+    run: PathLike,
+    data: PathLike,
+    *,
+    out: PathLike | None = None,
+    prior: str = "train",
+    sample_submission: PathLike | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    limit: int = 0,
+) -> PredictionResult:
+    """Classify the unlabelled images of a folder with Ray Data: write predictions.parquet and submission.csv.
+
+    `data`: a folder of images of any depth, one image, or a Kaggle competition folder (its test images). The id of
+    an image is its file name; where several folders hold the same name, its path. `out`: where the files
+    go (default: RUN/predictions/<data>). `prior`: see `evaluate`. `sample_submission`: check ids and classes against
+    this CSV. `workers`: replicas of the model (0: one for each GPU, or one for each node). `limit`: only the first
+    `limit` images. For a few images at hand `load(run).predict(images)` is simpler.
+    """
+    from animalclf.inference import predict as prediction
+    from animalclf.utils import storage
+
+    name = os.path.basename(storage.absolute(str(data)))
+    target = out or storage.join(storage.absolute(str(run)), "predictions", name)
+    return prediction.predict(
+        str(run),
+        str(data),
+        str(target),
+        prior=prior,
+        sample_submission=path_text(sample_submission),
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+    )
+
+
+@public
+def ensemble(
+    members: PathLike | Sequence[PathLike],
+    *,
+    out: PathLike | None = None,
+    method: str | Sequence[str] | None = None,
+    data: PathLike | None = None,
+    flips: bool = False,
+    prior: str = "train",
+    sample_submission: PathLike | None = None,
+    workers: int = 0,
+    limit: int = 0,
+) -> EnsemblesResult | VoteResult:
+    """Combine several runs, validated on the same images, by each `method` ("vote", "mean", "weighted"; default: all).
+
+    `members` may also be submission .csv files: then the result is their majority vote. `out`: where the ensembles go
+    (default: runs/ensemble-<time>). `data`: unlabelled images to predict. `flips`: average over each image and its
+    mirror image. `prior`, `sample_submission`, `workers`, `limit`: as for `predict`.
+    """
+    from animalclf.inference import mixing
+    from animalclf.inference.ensemble import ensemble as combine
+    from animalclf.inference.vote import vote_submissions
+    from animalclf.report.leaderboard import leaderboard
+    from animalclf.report.leaderboard_render import write
+    from animalclf.rows import EnsemblesResult
+    from animalclf.runs import open_run
+
+    folder, names = output_folder(out, "ensemble"), list(map(str, members))  # type: ignore[arg-type]
+    if all(name.endswith(".csv") for name in names):
+        return vote_submissions(names, folder)
+    runs = [open_run(name) for name in names]
+    ensembles = combine(
+        runs,
+        folder,
+        methods=method or mixing.METHODS,
+        data=path_text(data),
+        flips=flips,
+        prior=prior,
+        sample_submission=path_text(sample_submission),
+        workers=workers,
+        limit=limit,
+    )
+    board = leaderboard(runs, ensembles)
+    write(board, folder)
+    return EnsemblesResult(ensembles=ensembles, leaderboard=board)
+
+
+@public
+def report(
+    folders: PathLike | Sequence[PathLike], *, out: PathLike | None = None, reference: bool = False
+) -> ReportResult:
+    """Write report.html (one page that opens offline) and its plots: for a run, several runs, or a comparison.
+
+    `out`: where they go (default: into the run or comparison folder; required for several runs). `reference`: show the
+    reference results that come with a recipe, even if the data has other classes than the reference.
+    """
+    from animalclf.tuning.conclusion import report_folders
+
+    return report_folders(list(map(str, folders)), path_text(out), reference=reference)  # type: ignore[arg-type]
+
+
+@public
+def load(run: PathLike, *, device: str = "auto") -> Model:
+    """The best model of the run folder `run` in this process, on `device` (auto, cpu or cuda), without Ray."""
+    from animalclf.inference.model import Model
+
+    return Model(run, device)

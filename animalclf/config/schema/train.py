@@ -1,0 +1,82 @@
+"""The keys of `train.*`: the training loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
+
+from animalclf.config.values import STRICT, Flag, Integer, Registered, Text, TextList, as_text
+from animalclf.metrics import epoch_metrics
+
+
+@dataclass(frozen=True, config=STRICT)
+class Train:
+    """The training loop: length, batches, precision, checkpoint selection and failures."""
+
+    epochs: Annotated[Integer, Field(ge=1)] = 110
+    """Passes over the training split."""
+
+    batch_size: Annotated[Integer, Field(ge=1)] = 128
+    """Global batch size: images in one optimizer step, over all workers together. The result does not depend on how
+    many workers share it (except through BatchNorm)."""
+
+    accumulate: Annotated[Integer, Field(ge=1)] = 1
+    """Gradient-accumulation steps: each worker computes its part of a batch in this many pieces. Raise it when memory
+    runs out; the gradient stays the same (except through BatchNorm)."""
+
+    heads: TextList = ()
+    """Heads fitted to convergence on the features of a frozen base, in one epoch, instead of training one by gradient
+    steps: logistic, lda, kernel_ridge; of several the mean of the log-probabilities. Their regularisation and a
+    temperature come from cross-validation within the training images. A head for which the set is too large is left
+    out (kernel_ridge above 5,000 images)."""
+
+    balance: Annotated[Literal["none", "class_weights", "sampling"], BeforeValidator(as_text)] = "none"
+    """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws
+    each class equally often. none: nothing; `predict --prior` can still correct for other class frequencies."""
+
+    loss: Text = "cross_entropy"
+    """Training loss. cross_entropy: with optim.label_smoothing. focal: cross-entropy that weights hard images more (Lin
+    et al. 2017). The validation loss is always the log loss, so that runs compare."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the forward and backward pass. bf16 takes half the memory and is faster where the hardware
+    computes it natively; auto uses it there and fp32 elsewhere. Weights are always fp32."""
+
+    channels_last: Flag = True
+    """Compute convolutions in NHWC memory order, which is faster on most hardware. False computes in NCHW order, after
+    a copy of each batch."""
+
+    compile: Flag = False
+    """Compile the model with torch.compile, even if train.compile_from does not ask for it. On a CPU it takes a
+    minute or more at the start."""
+
+    compile_from: Annotated[Integer, Field(ge=0)] = 1_000_000
+    """Compile the model on GPUs in trainings of at least this many images over all epochs: shorter ones do not earn the
+    10 to 60 s that it takes. 0 never does."""
+
+    cuda_graphs: Flag = True
+    """Start all kernels of a step by one call: on one GPU, with Adam or AdamW, without mixup and CutMix. Elsewhere it
+    has no effect."""
+
+    cache: Literal["auto", "memory", "disk"] = "auto"
+    """Where the decoded images are cached for the epochs. memory: in Ray's object store. disk: on the nodes' local
+    disks. auto: in memory if they fit."""
+
+    patience: Annotated[Integer, Field(ge=0)] = 0
+    """Stop after this many epochs without a better train.monitor. 0 never stops early."""
+
+    monitor: Annotated[Text, Registered(lambda: [metric.key for metric in epoch_metrics()])] = "balanced_accuracy"
+    """Validation metric that selects the best checkpoint (the loss by its minimum, accuracies by their maximum).
+    balanced_accuracy counts every class alike, however rare."""
+
+    threads: Annotated[Integer, Field(ge=0)] = 0
+    """CPU threads of each worker. 0 shares the node's physical cores among its workers."""
+
+    profile: Flag = False
+    """Write a trace of a few steps into the run folder, to open with ui.perfetto.dev (the flag --profile sets it)."""
+
+    max_failures: Annotated[Integer, Field(ge=0)] = 3
+    """How many times workers are restarted after one has died, each time from the last finished epoch, before the run
+    fails."""
