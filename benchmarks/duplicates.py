@@ -133,7 +133,7 @@ def synthetic(count: int) -> Synthetic:
         seconds=time.perf_counter() - start,
         cpu_seconds=time.process_time() - start_cpu,
         planted=planted,
-        near_duplicates=int((groups["how"] == "near").sum()),
+        near_duplicates=int((groups["kind"] == "near").sum()),
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
 
@@ -175,9 +175,10 @@ def measure(
     start = time.perf_counter()
     groups = find.find_duplicates(sha256, signatures)
     seconds = time.perf_counter() - start
-    rows = groups.loc[groups["how"] != "", ["partner", "confidence", "how"]].itertuples()
+    rows = groups.loc[groups["kind"] != "", ["partner", "confidence", "kind"]].itertuples()
     pairs = [
-        find.DuplicatePair(names[row], names[partner], float(confidence), how) for row, partner, confidence, how in rows
+        find.DuplicatePair(names[row], names[partner], float(confidence), kind)
+        for row, partner, confidence, kind in rows
     ]
     chosen = np.random.default_rng(0).permutation(len(names))[:sample]
     return Results(
@@ -199,7 +200,7 @@ def show(results: Results) -> None:
     console.print(table)
     console.print(f"{len(results.pairs)} pairs among {results.images:,} unmodified images, in {results.seconds:.2f} s")
     for pair in results.pairs:
-        console.print(f"  {pair.how} {pair.confidence:.3f}  {pair.path}  {pair.partner}", markup=False)
+        console.print(f"  {pair.kind} {pair.confidence:.3f}  {pair.path}  {pair.partner}", markup=False)
     if results.synthetic:
         console.print(f"synthetic: {results.synthetic}", markup=False)
 

@@ -81,7 +81,7 @@ def test_unreadable_images_are_listed_and_set_the_exit_code(drawn, tmp_path, cap
     prepare = f"prepare --data {tmp_path}/demo --json --out {tmp_path}"
     assert run(f"{prepare}/prepared --set data.max_unreadable=0.2") == 3
     output = capsys.readouterr()
-    unreadable = json.loads(output.out.splitlines()[-1])["bad"]
+    unreadable = json.loads(output.out.splitlines()[-1])["unreadable"]
     assert len(unreadable) == 3
     for image in unreadable:
         assert image["path"].rpartition("/")[2] in output.err.replace("\n", "")

@@ -49,7 +49,7 @@ def test_modified_images_are_found(change: str, images: list[np.ndarray], signat
     matches = find.find_duplicates(names(60), np.concatenate([signatures, changed]))
     hit = matches["representative"].to_numpy()[40:] == np.arange(20)
     assert hit.mean() >= 0.9
-    assert (matches["how"][40:][hit] == "near").all()
+    assert (matches["kind"][40:][hit] == "near").all()
     assert matches["confidence"][40:][hit].between(0.5, 1).all()
     assert (matches["partner"][40:][hit] == np.arange(20)[hit]).all()
     assert matches["group"].nunique() == 60 - hit.sum()  # nothing else was grouped
@@ -59,7 +59,7 @@ def test_unrelated_images_are_not_grouped(signatures: np.ndarray) -> None:
     matches = find.find_duplicates(names(40), signatures)
     assert (matches["group"] == np.arange(40)).all()
     assert (matches["representative"] == np.arange(40)).all()
-    assert (matches["how"] == "").all()
+    assert (matches["kind"] == "").all()
     assert matches["confidence"].isna().all()
     assert (matches["partner"] == -1).all()
 
@@ -70,7 +70,7 @@ def test_identical_files_are_duplicates_in_any_case(signatures: np.ndarray) -> N
         ["a", "b", "a", "c", "b"], np.concatenate([signatures[:1], flat, signatures[:1], signatures[1:2], flat])
     )
     assert matches["group"].tolist() == [0, 1, 0, 2, 1]
-    assert matches["how"].tolist() == ["", "", "identical", "", "identical"]
+    assert matches["kind"].tolist() == ["", "", "identical", "", "identical"]
     assert matches["confidence"].tolist()[2::2] == [1.0, 1.0]
     assert matches["partner"].tolist() == [-1, -1, 0, -1, 1]
 
@@ -81,7 +81,7 @@ def test_almost_uniform_images_are_not_near_duplicates() -> None:
     plain = [np.full((90, 120, 3), 30 * level) for level in range(9)] + [ramp, ramp + 20, ramp[::-1], 2 * ramp - 50]
     noisy = [image + rng.normal(0, 2, image.shape) for image in plain]
     signatures = np.stack([find.signature(gain(image, 1)) for image in plain + noisy])
-    assert (find.find_duplicates(names(len(signatures)), signatures)["how"] == "").all()
+    assert (find.find_duplicates(names(len(signatures)), signatures)["kind"] == "").all()
 
 
 def test_any_order_of_rows_gives_the_same_groups(images: list[np.ndarray], signatures: np.ndarray) -> None:
@@ -126,7 +126,7 @@ def test_cells_find_what_an_exhaustive_comparison_finds(monkeypatch) -> None:
     assert 0 < len(cells.probes(spectra)[0]) < 0.1 * len(spectra) * len(cells.centres)  # few cells are searched
     matches = find.find_duplicates(names(count + 100), signatures)
     pd.testing.assert_frame_equal(matches, exact)  # equal up to rounding: pairs are verified in another order
-    assert (matches["representative"][count:] == chosen).mean() > 0.95 and (matches["how"][:count] == "").all()
+    assert (matches["representative"][count:] == chosen).mean() > 0.95 and (matches["kind"][:count] == "").all()
 
 
 def test_cells_of_a_large_set_of_similar_images(monkeypatch) -> None:
@@ -182,7 +182,7 @@ def test_real_photographs(sample_data: str) -> None:
     signatures = np.stack([find.signature(image) for image in images])
     matches = find.find_duplicates(names(len(paths)), signatures)
     assert len(paths) == 1020
-    assert 5 <= (matches["how"] == "near").sum() <= 8
+    assert 5 <= (matches["kind"] == "near").sum() <= 8
 
     rng = np.random.default_rng(0)
     min_recall = {

@@ -8,7 +8,7 @@ import pytest
 from helpers import tiny_config, tiny_prepared, without_times
 
 from animalclf.data.loader import MemoryLoader, load_images
-from animalclf.data.prepared_set import INFO, open_prepared
+from animalclf.data.prepared_set import INFO, MANIFEST, open_prepared
 from animalclf.inference.evaluate import evaluate
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.page import write_report
@@ -78,11 +78,22 @@ def test_metrics_are_found_by_key():
     assert ensemble.val["top2_accuracy"] <= ensemble.val["top3_accuracy"]
 
 
+def test_a_prepared_set_with_old_keys_and_columns_is_read(tmp_path):
+    root = tiny_prepared(tmp_path, (4, 4), size=8).root
+    manifest, info = storage.read_table(f"{root}/{MANIFEST}"), storage.read_json(f"{root}/{INFO}")
+    storage.write_json(f"{root}/{INFO}", {**info, "pictures": 8, "copies": {"near": 1}, "bad": [{"path": "a"}]})
+    columns = {"copy_of": "b", "copy_how": "near", "copy_confidence": 0.9}
+    storage.write_table(f"{root}/{MANIFEST}", manifest.assign(**columns))
+    prepared = open_prepared(root)
+    keys = {"images": 8, "duplicates": {"near": 1}, "unreadable": [{"path": "a"}]}
+    assert prepared.info == {**info, **keys}
+    new_columns = ["duplicate_of", "duplicate_kind", "duplicate_confidence"]
+    assert list(prepared.manifest.columns) == [*manifest.columns, *new_columns]
+    assert prepared.manifest.loc[0, new_columns].tolist() == list(columns.values())
+
+
 def test_a_run_folder_with_old_keys_is_resumed_evaluated_and_reported(tmp_path):
     prepared = tiny_prepared(tmp_path / "prepared", (20, 16, 8), size=40)
-    storage.write_json(f"{prepared.root}/{INFO}", {**prepared.info, "pictures": 44})
-    prepared = open_prepared(prepared.root)
-    assert prepared.info["images"] == 44
     images, whole, old = load_images(prepared), Run(str(tmp_path / "whole")), Run(str(tmp_path / "old"))
 
     def train_until(run: Run, epochs: int) -> TrainingResult:

@@ -108,13 +108,13 @@ def test_images_are_stored_as_decode_and_resize_return_them(ray_local: None, pho
         assert np.array_equal(image, resize(decode((photos / path).read_bytes()).image, 24))
     assert {
         name: str(manifest[name].dtype)
-        for name in ("width", "height", "bytes", "group", "copy_confidence", "shard", "row")
+        for name in ("width", "height", "bytes", "group", "duplicate_confidence", "shard", "row")
     } == {
         "width": "int32",
         "height": "int32",
         "bytes": "int64",
         "group": "int64",
-        "copy_confidence": "float32",
+        "duplicate_confidence": "float32",
         "shard": "int32",
         "row": "int32",
     }
@@ -143,7 +143,7 @@ def test_unreadable_files_are_skipped_with_their_reasons(
     unreadable = prepared.manifest[prepared.manifest["status"] != "ok"]
     assert list(unreadable["path"]) == ["cat/000.jpg", "cat/001.jpg", "élan/page.jpg"]
     assert (unreadable["split"] == "").all() and (unreadable["shard"] == -1).all() and (unreadable["row"] == -1).all()
-    assert prepared.info["bad"] == [{"path": row.path, "reason": row.status} for row in unreadable.itertuples()]
+    assert prepared.info["unreadable"] == [{"path": row.path, "reason": row.status} for row in unreadable.itertuples()]
     assert len(images_of(prepared)) == prepared.info["ok"] == 78
     text = shown(prepared)
     assert "skipped: 1 file that is not an image (.txt: 1), such as cat/notes.txt" in text.replace("\n", " ")
@@ -167,10 +167,16 @@ def test_duplicates_share_a_group_and_a_split_and_contradictions_are_reported(
     ):
         first, second = rows[a], rows[b]
         assert first["group"] == second["group"] and first["split"] == second["split"]
-        assert (first["copy_of"], first["copy_how"]) == ("", "")
-        assert (second["copy_of"], second["copy_how"]) == (a, how)
-        assert second["copy_confidence"] > 0.5 and np.isnan(first["copy_confidence"])
-    assert prepared.info["copies"] == {"identical": 2, "near": 1, "groups": 3, "contradictory": 1, "across_splits": 0}
+        assert (first["duplicate_of"], first["duplicate_kind"]) == ("", "")
+        assert (second["duplicate_of"], second["duplicate_kind"]) == (a, how)
+        assert second["duplicate_confidence"] > 0.5 and np.isnan(first["duplicate_confidence"])
+    assert prepared.info["duplicates"] == {
+        "identical": 2,
+        "near": 1,
+        "groups": 3,
+        "contradictory": 1,
+        "across_splits": 0,
+    }
     assert storage.read_bytes(f"{prepared.root}/near_duplicates.png").startswith(b"\x89PNG")
     text = " ".join(shown(prepared).split())
     assert (
@@ -179,7 +185,7 @@ def test_duplicates_share_a_group_and_a_split_and_contradictions_are_reported(
     )
 
     plain = prepare(str(photos), str(tmp_path / "plain"), replace(CONFIG, near_duplicates=False), progress=False)
-    assert plain.info["copies"]["near"] == 0 and plain.info["copies"]["identical"] == 2
+    assert plain.info["duplicates"]["near"] == 0 and plain.info["duplicates"]["identical"] == 2
     assert not (tmp_path / "plain" / "near_duplicates.png").exists()
 
 
@@ -452,11 +458,18 @@ def test_where_ctrl_c_is_ignored_it_stays_ignored():
 def test_the_imbalance_of_equal_classes_is_not_shown(tmp_path: Path) -> None:
     for name, counts in (("equal", (8, 8)), ("unequal", (16, 8))):
         prepared = tiny_prepared(tmp_path / name, counts)
-        images = {"width": 40, "height": 40, "note": "", "group": range(sum(counts)), "copy_how": "", "sha256": ""}
+        images = {
+            "width": 40,
+            "height": 40,
+            "note": "",
+            "group": range(sum(counts)),
+            "duplicate_kind": "",
+            "sha256": "",
+        }
         classes = dict(zip(prepared.classes, counts, strict=True))
-        copies = {"identical": 0, "near": 0, "groups": 0, "contradictory": 0, "across_splits": 0}
+        duplicates = {"identical": 0, "near": 0, "groups": 0, "contradictory": 0, "across_splits": 0}
         info = {"counts": {"train": classes, "val": dict.fromkeys(classes, 0), "test": dict.fromkeys(classes, 0)}}
-        totals = {"ok": sum(counts), "images": sum(counts), "copies": copies, "seconds": 1.0, "bad": []}
+        totals = {"ok": sum(counts), "images": sum(counts), "duplicates": duplicates, "seconds": 1.0, "unreadable": []}
         prepared = replace(
             prepared, info={**prepared.info, **info, **totals}, manifest=prepared.manifest.assign(**images)
         )

@@ -215,14 +215,14 @@ def test_names_from_users_are_text_in_every_section(tmp_path):
     name = [f"{number}{NASTY}" for number in range(12)]
     prepared = tiny_prepared(tmp_path / "set")
     info = storage.read_json(f"{prepared.root}/{prepared_set.INFO}")
-    manifest = prepared.manifest.assign(group=0, copy_how="identical")
+    manifest = prepared.manifest.assign(group=0, duplicate_kind="identical")
     manifest.loc[0, "path"] = name[0]
     storage.write_table(f"{prepared.root}/{prepared_set.MANIFEST}", manifest)
-    copies = {"identical": 1, "near": 0, "groups": 1, "across_splits": 0, "contradictory": 1}
+    duplicates = {"identical": 1, "near": 0, "groups": 1, "across_splits": 0, "contradictory": 1}
     info |= {
-        "bad": [{"path": name[1], "reason": name[2]}],
+        "unreadable": [{"path": name[1], "reason": name[2]}],
         "source": name[3],
-        "copies": copies,
+        "duplicates": duplicates,
         "counts": {"train": {"class0": 1}},
     }
     storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info)
@@ -321,8 +321,8 @@ def test_seconds_of_the_features_are_shown_if_a_run_has_computed_some(tmp_path):
 def test_duplicates_are_counted_without_their_originals(tmp_path):
     prepared = tiny_prepared(tmp_path / "set")
     info = storage.read_json(f"{prepared.root}/{prepared_set.INFO}")
-    copies = {"identical": 0, "near": 2, "groups": 2, "across_splits": 0, "contradictory": 1}
-    storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info | {"copies": copies})
+    duplicates = {"identical": 0, "near": 2, "groups": 2, "across_splits": 0, "contradictory": 1}
+    storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info | {"duplicates": duplicates})
     run = complete(comparison(tmp_path, 1)[0], prepared=prepared.root)
     page = " ".join(page_of(write_report([run], run.root, title="x")).split())
     assert "Duplicates of another image: 0 exact, 2 near. Groups of duplicates with their originals: 2, of" in page

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,13 @@ FORMAT = 2
 MANIFEST = "manifest.parquet"
 INFO = "dataset.json"  # written last: its presence marks a complete set
 COLUMNS = ("path", "label", "split", "status", "shard", "row")  # of the manifest, without which a set cannot be used
+# Names of older versions -> current names.
+OLD_KEYS = {"pictures": "images", "copies": "duplicates", "bad": "unreadable"}
+OLD_COLUMNS = {
+    "copy_of": "duplicate_of",
+    "copy_how": "duplicate_kind",
+    "copy_confidence": "duplicate_confidence",
+}
 
 
 class DuplicateCounts(TypedDict):
@@ -66,11 +73,11 @@ class DatasetInfo(TypedDict, total=False):
     images: int
     ok: int
     counts: dict[str, dict[str, int]]
-    copies: DuplicateCounts
+    duplicates: DuplicateCounts
     shards: list[Shard]
     seconds: float
     created: str
-    bad: list[UnreadableFile]
+    unreadable: list[UnreadableFile]
     ignored: IgnoredFiles
     versions: dict[str, str]
 
@@ -119,6 +126,10 @@ class Prepared:
         """Bytes of all stored images together, decoded."""
         return sum(shard["rows"] for shard in self.info["shards"]) * self.stored_size**2 * 3
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.classes)} classes, {len(self.manifest)} images"
+        return f"Prepared({self.root!r}: {counts}, stored at {self.stored_size} px)"
+
     def _repr_html_(self) -> str:
         """For notebooks: root, stored size, and the images of each class in each split."""
         splits = ("train", "val", "test")
@@ -154,13 +165,13 @@ def open_prepared(root: str) -> Prepared:
             f"make one with: animalclf prepare --data IMAGES --out {root}"
         ) from error
     _check_info(root, info)
-    if "pictures" in info:  # the key of older versions
-        info["images"] = info.pop("pictures")
+    info = {OLD_KEYS.get(key, key): value for key, value in info.items()}
     url = storage.join(root, MANIFEST)
     try:
-        prepared = Prepared(root, info, storage.read_table(url, COLUMNS))
+        manifest = storage.read_table(url, COLUMNS).rename(columns=OLD_COLUMNS)
     except FileNotFoundError as error:
         raise UserError(f"{url}: is missing; {PREPARE_AGAIN}") from error
+    prepared = Prepared(root, cast(DatasetInfo, info), manifest)
     _check_shards(prepared, url)
     return prepared
 

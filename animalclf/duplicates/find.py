@@ -35,12 +35,12 @@ MAX_THREADS = 8
 
 
 class DuplicatePair(NamedTuple):
-    """Two images that are duplicates. `how`: "near" or "identical"."""
+    """Two images that are duplicates. `kind`: "near" or "identical"."""
 
     path: str
     partner: str
     confidence: float
-    how: str
+    kind: str
 
 
 def signature(image: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def find_duplicates(
     """Groups of images that are duplicates of one another. The groups do not depend on the order of the rows.
 
     `sha256` identifies the content of each file; `signatures` uint8 (N, 1600) are from `signature`. Returns one row per
-    image: `group` int64, numbered by first row; `representative` int64, the first row of the group; `how`: "" for a
+    image: `group` int64, numbered by first row; `representative` int64, the first row of the group; `kind`: "" for a
     representative, "identical" if the file equals the representative's byte for byte, else "near"; `confidence`
     float32 that the row is a duplicate (1 if identical, NaN for a representative); `partner` int64, the row it matched
     with that confidence (-1 for a representative).
@@ -96,7 +96,7 @@ def find_duplicates(
         {
             "group": np.unique(representative, return_inverse=True)[1].astype(np.int64),
             "representative": representative.astype(np.int64),
-            "how": np.select([is_first, is_identical], ["", "identical"], "near"),
+            "kind": np.select([is_first, is_identical], ["", "identical"], "near"),
             "confidence": np.select([is_first, is_identical], [np.nan, 1.0], near_confidence).astype(np.float32),
             "partner": np.select([is_first, is_identical], [-1, representative], near_partner).astype(np.int64),
         }
@@ -111,7 +111,7 @@ def identical_files(sha256: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "representative": representative,
-            "how": np.where(duplicate, "identical", ""),
+            "kind": np.where(duplicate, "identical", ""),
             "confidence": np.where(duplicate, 1.0, np.nan),
             "partner": np.where(duplicate, representative, -1),
         }
@@ -133,7 +133,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for number, pair in enumerate(pairs):
         left, top = number % columns * width + gap, number // columns * height + gap
-        title = "identical files" if pair.how == "identical" else f"{pair.how}, confidence {pair.confidence:.1%}"
+        title = "identical files" if pair.kind == "identical" else f"{pair.kind}, confidence {pair.confidence:.1%}"
         draw.text((left, top), title, "black", font)
         for x, path in zip((left, left + side + gap), (pair.path, pair.partner), strict=True):
             image = ImageOps.contain(Image.fromarray(read_image(path)), (side, side))  # small images are enlarged

@@ -58,8 +58,8 @@ def check_readable(manifest: pd.DataFrame, max_unreadable: float) -> None:
 def add_groups(
     manifest: pd.DataFrame, signatures: np.ndarray | None, progress: Callable[[float], None] = lambda fraction: None
 ) -> list[find.DuplicatePair]:
-    """Add the columns group, copy_of, copy_how and copy_confidence. `signatures`: uint8 (rows, 1600); None groups
-    identical files only.
+    """Add the columns group, duplicate_of, duplicate_kind and duplicate_confidence. `signatures`: uint8 (rows, 1600);
+    None groups identical files only.
 
     `progress` is called with the fraction that is done. Returns near-duplicates of all confidences, the least confident
     first.
@@ -70,15 +70,15 @@ def add_groups(
         matches = find.identical_files(digests)
     else:
         matches = find.find_duplicates(list(digests), signatures[ok], progress)
-    duplicate = (matches["how"] != "").to_numpy()
+    duplicate = (matches["kind"] != "").to_numpy()
     group = np.arange(len(manifest), dtype=np.int64)  # an unreadable file is alone in its group
     group[ok] = ok[matches["representative"]]
     manifest["group"] = group
-    manifest["copy_of"], manifest["copy_how"], manifest["copy_confidence"] = "", "", np.float32("nan")
-    manifest.loc[ok[duplicate], "copy_of"] = path[group[ok[duplicate]]]
-    manifest.loc[ok[duplicate], "copy_how"] = matches["how"].to_numpy()[duplicate]
-    manifest.loc[ok[duplicate], "copy_confidence"] = matches["confidence"].to_numpy(np.float32)[duplicate]
-    pairs = matches[matches["how"] == "near"].sort_values("confidence", kind="stable")
+    manifest["duplicate_of"], manifest["duplicate_kind"], manifest["duplicate_confidence"] = "", "", np.float32("nan")
+    manifest.loc[ok[duplicate], "duplicate_of"] = path[group[ok[duplicate]]]
+    manifest.loc[ok[duplicate], "duplicate_kind"] = matches["kind"].to_numpy()[duplicate]
+    manifest.loc[ok[duplicate], "duplicate_confidence"] = matches["confidence"].to_numpy(np.float32)[duplicate]
+    pairs = matches[matches["kind"] == "near"].sort_values("confidence", kind="stable")
     if len(pairs):
         pairs = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, SHEET_PAIRS).astype(int))]
     rows = zip(pairs.index, pairs["partner"], pairs["confidence"], strict=True)
@@ -108,11 +108,11 @@ def describe(
         "images": len(manifest),
         "ok": len(ok),
         "counts": {name: {label: int(counts.get((name, label), 0)) for label in classes} for name in SPLITS},
-        "copies": _count_duplicates(manifest),
+        "duplicates": _count_duplicates(manifest),
         "shards": [{"file": name, "rows": int(rows[number])} for number, name in sorted(shards.items())],
         "seconds": round(seconds, 2),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "bad": [
+        "unreadable": [
             {"path": path, "reason": reason}
             for path, reason in zip(unreadable["path"], unreadable["status"], strict=True)
         ],
@@ -132,11 +132,11 @@ def suffix_counts(paths: Iterable[str]) -> dict[str, int]:
 
 
 def _count_duplicates(manifest: pd.DataFrame) -> DuplicateCounts:
-    kinds = manifest["copy_how"].value_counts()
+    kinds = manifest["duplicate_kind"].value_counts()
     return {
         "identical": int(kinds.get("identical", 0)),
         "near": int(kinds.get("near", 0)),
-        "groups": int(manifest.loc[manifest["copy_how"] != "", "group"].nunique()),
+        "groups": int(manifest.loc[manifest["duplicate_kind"] != "", "group"].nunique()),
         "contradictory": len(contradictory_groups(manifest)),
         "across_splits": len(straddling(manifest)),
     }

@@ -26,7 +26,7 @@ def find_problems(prepared: Prepared) -> DataProblems:
     divided = ok[ok["group"].isin(straddling(manifest))].groupby("group") if "group" in ok else ()
     contradictory = contradictory_groups(manifest) if "group" in ok else ()
     return DataProblems(
-        unreadable=[Unreadable(path=file["path"], reason=file["reason"]) for file in info.get("bad", ())],
+        unreadable=[Unreadable(path=file["path"], reason=file["reason"]) for file in info.get("unreadable", ())],
         skipped=_skipped(prepared),
         contradictory=[_by_path(rows, "label") for rows in contradictory],
         across_splits=[_by_path(rows, "split") for _, rows in divided],

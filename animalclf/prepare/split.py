@@ -42,24 +42,24 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     """
     ok = (manifest["status"] == "ok").to_numpy()
     rows = manifest[ok]
-    given = rows["split"].to_numpy(dtype=object)
-    unknown = sorted(set(given) - {"", *SPLITS})
+    given_split = rows["split"].to_numpy(dtype=object)
+    unknown = sorted(set(given_split) - {"", *SPLITS})
     if unknown:
         raise UserError(
             f"column {config.split_column!r}: {unknown[0]!r} is not a split; write train, val, test, or nothing"
         )
-    if config.folds and "val" in given:
+    if config.folds and "val" in given_split:
         raise UserError(
             f"data.folds={config.folds}: the data already has validation images "
             f"(column {config.split_column!r}, or folders); set data.folds=0"
         )
-    parts, fractions = _parts(config, "val" in given, "test" in given)
+    parts, fractions = _parts(config, "val" in given_split, "test" in given_split)
 
     group = pd.factorize(rows["group"])[0]
     sizes = np.bincount(group)
     group_split = np.full(len(sizes), "", dtype=object)
     for name in ("val", "test"):  # test overrides val: an image without a given split must not leak from the test split
-        group_split[group[given == name]] = name
+        group_split[group[given_split == name]] = name
     label, classes = _majority(group, rows["label"])
     free = np.flatnonzero(group_split == "")
     free = free[np.lexsort((_hashes(group, rows["sha256"], config.split_seed)[free], label[free]))]
@@ -74,7 +74,9 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
         group_split[groups] = np.concatenate([folds, parts[config.folds :]])[_assign(sizes[groups], fractions)]
 
     result = np.full(len(manifest), "", dtype=object)
-    result[ok] = np.where((given == "") | (given == "train") & np.isin(group, free), group_split[group], given)
+    result[ok] = np.where(
+        (given_split == "") | (given_split == "train") & np.isin(group, free), group_split[group], given_split
+    )
     if config.given_split_duplicates == "drop":  # every class keeps images: `_refuse_small_classes` counts free groups
         result[ok] = np.where((result[ok] == "train") & (group_split[group] != "train"), "", result[ok])
     return result

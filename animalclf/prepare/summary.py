@@ -70,7 +70,7 @@ def _facts(prepared: Prepared, ok: pd.DataFrame) -> Table:
 
 
 def _duplicates_text(prepared: Prepared) -> str:
-    counts = prepared.info["copies"]
+    counts = prepared.info["duplicates"]
     searched = configuration.data_from_dict(prepared.info["config"]).near_duplicates
     near = f"{counts['near']:,}" if searched else "not searched"
     if searched and not counts["groups"]:

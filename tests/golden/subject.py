@@ -63,7 +63,7 @@ def duplicates_of(digests: Sequence[str], images: Sequence[np.ndarray]) -> dict[
         "group": matches["group"].tolist(),
         "representative": matches["representative"].tolist(),
         "partner": matches["partner"].tolist(),
-        "kind": matches["how"].tolist(),
+        "kind": matches["kind"].tolist(),
         "confidence": [float(value) for value in matches["confidence"].fillna(0)],
         "phash": find.phashes(signatures),
     }

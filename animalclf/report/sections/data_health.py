@@ -24,13 +24,13 @@ def data_health(data: ReportData) -> Content:
     counts = info.get("counts", {})
     splits = [name for name in ("train", "val", "test") if any(counts.get(name, {}).values())]
     names = data.prepared.classes if counts else []
-    skipped = info.get("bad", [])
+    skipped = info.get("unreadable", [])
     return Content(
         {
             "error": "",
             "splits": splits,
             "classes": [{"name": name, "counts": [counts[split].get(name, 0) for split in splits]} for name in names],
-            "duplicates": info.get("copies", {}),
+            "duplicates": info.get("duplicates", {}),
             "conflicts": conflicting_labels(data.prepared)[:MAX_CONFLICTS],
             "skipped": skipped[:MAX_SKIPPED],
             "skipped_count": len(skipped),
@@ -41,9 +41,9 @@ def data_health(data: ReportData) -> Content:
 def conflicting_labels(prepared: Prepared) -> list[LabelledImage]:
     """The images of duplicate groups with more than one label, group by group."""
     manifest = prepared.manifest
-    if "group" not in manifest or "copy_how" not in manifest:
+    if "group" not in manifest or "duplicate_kind" not in manifest:
         return []
-    duplicates = manifest[manifest["group"].isin(manifest.loc[manifest["copy_how"] != "", "group"])]
+    duplicates = manifest[manifest["group"].isin(manifest.loc[manifest["duplicate_kind"] != "", "group"])]
     conflicting = duplicates[duplicates.groupby("group")["label"].transform("nunique") > 1]
     conflicting = conflicting.sort_values("group")
     return [LabelledImage(*row) for row in zip(conflicting["path"], conflicting["label"], strict=True)]
