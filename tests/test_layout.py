@@ -197,15 +197,11 @@ def test_names_of_any_text_are_used(tmp_path: Path, name: str) -> None:
     assert list(find(write(tmp_path, f"cat/{name}", "dog/2.jpg")).files["path"]) == [f"cat/{name}", "dog/2.jpg"]
 
 
-def test_class_names_that_differ_invisibly_are_refused_and_in_case_warned_about(tmp_path: Path) -> None:
+def test_class_names_that_differ_invisibly_are_refused(tmp_path: Path) -> None:
     for number, name in enumerate(("cat ", unicodedata.normalize("NFD", "élan"))):
         root = write(tmp_path / str(number), f"{name}/1.jpg", f"{unicodedata.normalize('NFC', name).strip()}/2.jpg")
         with pytest.raises(UserError, match="differ only in spaces at the ends or in their Unicode form"):
             find(root)
-    source = find(write(tmp_path / "case", "Cat/1.jpg", "cat/2.jpg", "dog/3.jpg"))
-    assert source.warnings == [
-        "the class names 'Cat', 'cat' differ in case only; if they are one class, give them one name"
-    ]
 
 
 def test_fingerprints_are_those_of_versions_without_the_key() -> None:

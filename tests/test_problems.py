@@ -82,6 +82,7 @@ def test_every_command_reports_the_same_problems(
         assert main(command) == 3, name
         output = capsys.readouterr()
         check(output.err)
+        assert output.err.count("differ in case only") == 1
         problems[name] = DataProblems.from_dict(json.loads(output.out.splitlines()[-1])["problems"])
     assert problems["train"] == problems["prepare"] == problems["compare"]
     found = problems["train"]

@@ -9,20 +9,14 @@ from collections.abc import Callable, Iterable
 from animalclf.errors import UserError
 
 
-def check_class_names(names: Iterable[str], data: str) -> list[str]:
-    """Warnings for names that differ in case only. Raises UserError for names that differ only in spaces at the ends or
-    in their Unicode form (é as one character or two), which look the same."""
-    names = list(names)
+def check_class_names(names: Iterable[str], data: str) -> None:
+    """Raise UserError for names that differ only in spaces at the ends or in their Unicode form (é as one character or
+    two), which look the same."""
     for group in _alike(names, _normal):
         raise UserError(
             f"{data}: the class names {', '.join(map(ascii, group))} differ only in spaces at the ends or "
-            f"in their Unicode form; "
-            "give the images of one class the same class name"
+            "in their Unicode form; give the images of one class the same class name"
         )
-    return [
-        f"the class names {', '.join(map(repr, group))} differ in case only; if they are one class, give them one name"
-        for group in similar_names(names)
-    ]
 
 
 def similar_names(names: Iterable[str]) -> list[list[str]]:

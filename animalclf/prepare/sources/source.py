@@ -38,7 +38,7 @@ class Source:
     whole_folder: bool = True
     """Whether every image in `root` belongs to the source."""
     warnings: list[str] = field(default_factory=list)
-    """Problems that do not stop the work, such as class names that differ in case only."""
+    """Problems of the listing that do not stop the work."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SourceReader(ABC):
 
     @abstractmethod
     def read(self, location: Location) -> Source:
-        """The source. Raises UserError with what was expected, what was found, and what to do."""
+        """The source. Raises UserError with what was expected, what is there, and what to do."""
 
 
 SOURCES: Registry[type[SourceReader]] = Registry("data source", package="animalclf.prepare.sources")
@@ -95,7 +95,7 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
     competition folder's test images. With `classes`, the classes of a model, those to evaluate: one class is enough,
     and class folders may be empty.
 
-    Raises UserError with what was expected and what was found for: nothing there, an archive, a folder without class
+    Raises UserError with what was expected and what is there for: nothing, an archive, a folder without class
     folders, one class only, an empty class folder, a table with missing columns or files.
     """
     location = Location(data, config, labelled, frozenset(classes))
@@ -104,8 +104,8 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
         raise UserError(f"{data}: is an archive; unpack it and name the folder")
     readers = sorted((reader() for reader in SOURCES.entries().values()), key=lambda reader: -reader.priority)
     source = next(reader for reader in readers if reader.matches(location)).read(location)
-    class_warnings = check_class_names(source.files["label"].unique(), data)
-    return replace(source, warnings=[*source.warnings, *class_warnings, *video_warning(source.ignored)])
+    check_class_names(source.files["label"].unique(), data)
+    return replace(source, warnings=[*source.warnings, *video_warning(source.ignored)])
 
 
 def inputs_hash(source: Source, config: Data) -> str:
