@@ -124,6 +124,12 @@ def test_rows_as_html_are_escaped():
     assert "<b>" not in html
 
 
+def test_rows_are_short_as_text_and_metrics_have_titles_in_notebooks():
+    result = TrainingResult("runs/a", classes=["cat"] * 99, metrics={"ece": 0.123456})
+    assert repr(result).startswith("TrainingResult(run='runs/a'") and repr(result).endswith("ece=0.1235)")
+    assert len(repr(result)) < 300 and "<td>calibration error</td>" in result._repr_html_()
+
+
 @pytest.mark.parametrize("workers", ["1", "2:8", 1])
 def test_the_environment_of_trainings_and_trials_is_read(tmp_path, workers):
     (tmp_path / "environment.json").write_text(json.dumps({"command": "", "started": "", "workers": workers}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from animalclf.metrics.registry import METRICS, Metric, Predictions, prediction_metric
+from animalclf.metrics.registry import Metric, Predictions, prediction_metric, register_metric
 from animalclf.rows import CalibrationBin
 
 BINS = 15  # as in Guo et al. 2017
@@ -17,7 +17,7 @@ def log_loss(predictions: Predictions) -> float:
 
 
 # Known after each epoch, unlike other metrics of probabilities: the validation pass sums the cross-entropy.
-METRICS.register("loss")(
+register_metric(
     Metric("loss", title="loss", of_predictions=log_loss, higher_is_better=False, bounds=(0.0, np.inf), each_epoch=True)
 )
 

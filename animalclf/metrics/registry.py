@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from animalclf.rows.base import METRIC_TITLES
 from animalclf.utils.registry import Registry
 
 PRIMARY = "balanced_accuracy"  # ranks recipes, runs and ensemble members; leaderboards test its differences
@@ -152,12 +153,18 @@ class Metric:
 METRICS: Registry[Metric] = Registry("metric", package="animalclf.metrics")
 
 
+def register_metric(metric: Metric) -> None:
+    """Add an entry to METRICS, and its title to the tables of rows. Raises ValueError for a key that is taken."""
+    METRICS.register(metric.key)(metric)
+    METRIC_TITLES[metric.key] = metric.title
+
+
 def count_metric(key: str, *, title: str, **settings: Any) -> Callable[[CountF], CountF]:
-    """Decorator: register a function of Counts, which returns one value a resample, as the metric `key`. `settings`:
+    """Decorator: register a function of Counts, which returns one value per resample, as the metric `key`. `settings`:
     see Metric. Raises ValueError for a key that is taken."""
 
     def register(function: CountF) -> CountF:
-        METRICS.register(key)(Metric(key, title, of_counts=function, **settings))
+        register_metric(Metric(key, title, of_counts=function, **settings))
         return function
 
     return register
@@ -168,7 +175,7 @@ def prediction_metric(key: str, *, title: str, **settings: Any) -> Callable[[Pre
     training does not store probabilities then. `settings`: see Metric. Raises ValueError for a key that is taken."""
 
     def register(function: PredictionF) -> PredictionF:
-        METRICS.register(key)(Metric(key, title, of_predictions=function, each_epoch=False, **settings))
+        register_metric(Metric(key, title, of_predictions=function, each_epoch=False, **settings))
         return function
 
     return register

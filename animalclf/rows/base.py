@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from animalclf.errors import UserError
 
 OMIT_NONE = {"omit_none": True}
+METRIC_TITLES: dict[str, str] = {}  # of the registered metrics, by key: metrics/registry.py adds them
 
 
 class Row:
@@ -66,18 +67,40 @@ class Row:
                 raise UserError(_error(cls, source, f"{name} cannot be {value!r:.60}")) from error
         return cls(**values)
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "__repr__" not in vars(cls):  # a dataclass would get a long one, of all fields
+            cls.__repr__ = Row.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """The name of the class, the fields that hold one number or text, and the metrics."""
+        values = [*self._scalars(), *((name, value) for name, value, _ in self._metrics())]
+        texts = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in values]
+        return f"{type(self).__name__}({', '.join(texts)})"
+
     def _repr_html_(self) -> str:
         """For notebooks: the fields that hold one number or text, and the metrics with their intervals, as a table."""
-        lines: list[tuple[str, object]] = []
+        lines = [(name, rounded(value)) for name, value in self._scalars()]
+        metrics = [
+            (METRIC_TITLES.get(name, name), rounded(value, interval)) for name, value, interval in self._metrics()
+        ]
+        return html_table((), [*lines, *metrics])
+
+    def _scalars(self) -> list[tuple[str, str | int | float]]:
+        """Name and value of each field that holds one number or text."""
+        values = [(item.name, getattr(self, item.name)) for item in fields(self)]  # type: ignore[arg-type]
+        return [(name, value) for name, value in values if isinstance(value, str | int | float)]
+
+    def _metrics(self) -> list[tuple[str, float, Sequence[float] | None]]:
+        """Name, value and interval of each metric."""
         intervals = getattr(self, "intervals", {})
-        for item in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            if "prefix" in item.metadata:
-                numbers = {name: number for name, number in value.items() if isinstance(number, int | float)}
-                lines += [(name, rounded(number, intervals.get(name))) for name, number in numbers.items()]
-            elif isinstance(value, str | int | float):
-                lines.append((item.name, rounded(value)))
-        return html_table((), lines)
+        prefixed = [getattr(self, item.name) for item in fields(self) if "prefix" in item.metadata]  # type: ignore[arg-type]
+        return [
+            (name, value, intervals.get(name))
+            for metrics in prefixed
+            for name, value in metrics.items()
+            if isinstance(value, int | float)
+        ]
 
 
 def html_table(headings: Sequence[str], lines: Sequence[Sequence[object]]) -> str:

@@ -104,5 +104,8 @@ class ComparisonResult(Row):
         """The trials that failed, each with its `reason`."""
         return [trial for trial in self.trials if trial.state == "failed"]
 
+    def __repr__(self) -> str:
+        return f"ComparisonResult({self.comparison!r}: {self.leaderboard!r})"
+
     def _repr_html_(self) -> str:
         return f"{self.leaderboard._repr_html_()}{super()._repr_html_()}"

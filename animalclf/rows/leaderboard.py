@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from animalclf.rows.base import Row, html_table, rounded
+from animalclf.rows.base import METRIC_TITLES, Row, html_table, rounded
 from animalclf.rows.prediction import EnsembleResult
 
 
@@ -73,9 +73,16 @@ class Leaderboard(Row):
     rows: list[LeaderboardRow] = field(metadata={"row": LeaderboardRow})
     pairs: list[LeaderboardPair] = field(metadata={"row": LeaderboardPair})
 
+    def __repr__(self) -> str:
+        """The recipes, the best first, each with its first metric."""
+        means = [(row.recipe, next(iter(row.metrics.items()))) for row in self.rows]
+        recipes = [f"{recipe} {key}={spread.mean:.4g}" for recipe, (key, spread) in means]
+        return f"Leaderboard({self.images} images: {'; '.join(recipes)})"
+
     def _repr_html_(self) -> str:
         """For notebooks: a line per recipe, with mean and 95 % interval of each metric."""
-        headings = ("recipe", "seeds", *(self.rows[0].metrics if self.rows else ()))
+        keys = self.rows[0].metrics if self.rows else ()
+        headings = ("recipe", "seeds", *(METRIC_TITLES.get(key, key) for key in keys))
         lines = []
         for row in self.rows:
             cells = [rounded(spread.mean, (spread.low, spread.high)) for spread in row.metrics.values()]
@@ -85,10 +92,13 @@ class Leaderboard(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class EnsemblesResult(Row):
-    """What `ensemble` returns: one ensemble a method, and the leaderboard of the ensembles and their members."""
+    """What `ensemble` returns: one ensemble per method, and the leaderboard of the ensembles and their members."""
 
     ensembles: list[EnsembleResult] = field(metadata={"row": EnsembleResult})
     leaderboard: Leaderboard = field(metadata={"row": Leaderboard})
+
+    def __repr__(self) -> str:
+        return f"EnsemblesResult({self.leaderboard!r})"
 
     def _repr_html_(self) -> str:
         return self.leaderboard._repr_html_()
