@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from animalclf.errors import UserError
-from animalclf.raycompat.patches import OWN
+from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
-from animalclf.utils.malloc import ONE_ARENA
+from animalclf.utils.malloc import MALLOC_VARIABLES
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -26,7 +26,7 @@ _cpus = 0  # logical CPUs of the Ray that `ensure_ray` started; 0 if it connecte
 CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the training workers
 # A custom resource of a local Ray, requested by tasks that load images. If they requested CPUs, they would delay the
 # start of the training workers.
-LOADING = "loading"
+LOADING_RESOURCE = "loading"
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # written to the head node by `ray up`
 SYSTEM_CONFIG = {
     # Ray ends a worker process after one idle second by default; starting another takes two seconds or more.
@@ -73,7 +73,7 @@ def ensure_ray(workers: int = 0) -> None:
     cpus = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
     if ray.is_initialized():
         if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
-            # The caller left our Ray and connected to another one. (A Ray worker inherits the variable OWN.)
+            # The caller left our Ray and connected to another one. (A Ray worker inherits OWN_RAY_VARIABLE.)
             _restore_environment()
         if not (_connected_here() and 0 < _cpus < cpus):
             return
@@ -107,14 +107,14 @@ def start_local(cpus: int, **options: Any) -> None:
 
     from animalclf.raycompat.local_start import end_at_once, quick_start
 
-    for name, value in {**ONE_ARENA, OWN: "1"}.items():
+    for name, value in {**MALLOC_VARIABLES, OWN_RAY_VARIABLE: "1"}.items():
         _environment_before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
     with quick_start(), blocked_sigterm():
         ray.init(
             address="local",
             num_cpus=cpus,
-            resources={LOADING: max(1, cpus - 1)},
+            resources={LOADING_RESOURCE: max(1, cpus - 1)},
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -242,7 +242,7 @@ def max_resources() -> dict[str, float]:
 
     resources = ray.cluster_resources()
     bootstrap = os.path.expanduser(BOOTSTRAP)
-    if os.environ.get(OWN) or not os.path.exists(bootstrap):
+    if os.environ.get(OWN_RAY_VARIABLE) or not os.path.exists(bootstrap):
         return dict(resources)
     with open(bootstrap, encoding="utf-8") as file:
         full_size = full_size_resources(yaml.safe_load(file))

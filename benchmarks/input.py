@@ -34,8 +34,8 @@ from animalclf.data.augment import Samples, compose, numpy_form
 from animalclf.data.loader import load_images
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import sampling_plan
-from animalclf.raycompat.patches import OWN
-from animalclf.utils.malloc import ONE_ARENA
+from animalclf.raycompat.patches import OWN_RAY_VARIABLE
+from animalclf.utils.malloc import MALLOC_VARIABLES
 from benchmarks.common import argument_parser, write_json
 from benchmarks.images import write_noise
 
@@ -237,7 +237,9 @@ def keras(python: str, photos: str, images: int) -> dict[str, float]:
 
 def other_process(command: list[str]) -> dict[str, float]:
     """The two numbers that another process prints, in an environment without our settings."""
-    environment = {name: value for name, value in os.environ.items() if name not in {*ONE_ARENA, OWN}}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {*MALLOC_VARIABLES, OWN_RAY_VARIABLE}
+    }
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode:
         sys.exit(f"{command[2][:80]} failed:\n{process.stderr[-2000:]}")

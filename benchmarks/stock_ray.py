@@ -4,8 +4,8 @@
     python -m benchmarks.stock_ray --only stock --compare --repeat 5
 
 Seconds of whole commands and of the start of a training, up to its first step; the median of --repeat rounds. The gain
-in images/s is measured by `ANIMALCLF_STOCK_RAY=start_next_task_soon python -m benchmarks.input --no-naive`, against the
-same without the variable.
+in images/s is measured by `ANIMALCLF_STOCK_RAY=schedule_tasks_sooner python -m benchmarks.input --no-naive`, against
+the same without the variable.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from collections import defaultdict
 from rich.console import Console
 from rich.table import Table
 
-from animalclf.raycompat.patches import STOCK
+from animalclf.raycompat.patches import STOCK_RAY_VARIABLE
 from benchmarks.common import animalclf, argument_parser, write_json
 from benchmarks.images import write_demo
 
 PATCHES = [
-    "look_for_node_often",
-    "without_servers",
-    "trainer_class",
-    "start_next_task_soon",
-    "without_coordinator",
-    "without_statistics",
+    "poll_node_start",
+    "skip_servers",
+    "in_process_trainer",
+    "schedule_tasks_sooner",
+    "skip_autoscaling_actor",
+    "skip_statistics_actor",
 ]
 SETS = ["--set", "train.epochs=1", "--set", "train.batch_size=32", "--set", "model.input_size=76"]
 
@@ -50,7 +50,18 @@ def main() -> None:
     rounds: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in switches}
     with tempfile.TemporaryDirectory() as folder:
         photos, prepared = write_demo(f"{folder}/demo", arguments.images), f"{folder}/prepared"
-        animalclf("prepare", "--recipe", "big_cnn", "--data", photos, "--out", prepared, "--limit", "32", **{STOCK: ""})
+        animalclf(
+            "prepare",
+            "--recipe",
+            "big_cnn",
+            "--data",
+            photos,
+            "--out",
+            prepared,
+            "--limit",
+            "32",
+            **{STOCK_RAY_VARIABLE: ""},
+        )
         for turn in range(arguments.repeat):
             for name, switch in switches.items():
                 taken = measure(switch, photos, prepared, f"{folder}/{turn}-{name}", arguments.compare)
@@ -73,7 +84,7 @@ def measure(switch: str, photos: str, prepared: str, out: str, compare: bool) ->
 
     def timed(*arguments: str) -> tuple[float, str]:
         started = time.perf_counter()
-        stdout = animalclf(*arguments, **{STOCK: switch})
+        stdout = animalclf(*arguments, **{STOCK_RAY_VARIABLE: switch})
         return time.perf_counter() - started, stdout
 
     seconds = {"prepare": timed("prepare", "--recipe", "big_cnn", "--data", photos, "--out", f"{out}-prepared")[0]}

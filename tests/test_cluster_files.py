@@ -113,10 +113,10 @@ def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypat
     assert (config["max_workers"], cluster.full_size_resources(config)) == (4, {"CPU": 2 * 8 + 2 * 4, "GPU": 4})
     assert cluster.full_size_resources(read("examples/cluster-local.yaml")) == {}
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 7.0, "CPU": 64.0})
-    monkeypatch.delenv(cluster.OWN, raising=False)
+    monkeypatch.delenv(cluster.OWN_RAY_VARIABLE, raising=False)
     monkeypatch.setattr(cluster, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
     assert cluster.max_resources() == {"memory": 7.0, "CPU": 64.0}
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
     assert cluster.max_resources() == {"memory": 7.0, "CPU": 64.0, "GPU": 4}
-    monkeypatch.setenv(cluster.OWN, "1")
+    monkeypatch.setenv(cluster.OWN_RAY_VARIABLE, "1")
     assert cluster.max_resources() == {"memory": 7.0, "CPU": 64.0}

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import terminate_all, tiny_config, tiny_prepared
+from helpers import after_its_first_epoch, terminate_all, tiny_config, tiny_prepared, train_command
 from ray.util import list_named_actors
 
 from animalclf import raycompat
 from animalclf.raycompat import patches
-from animalclf.raycompat.patches import OWN, STOCK, patch
+from animalclf.raycompat.patches import OWN_RAY_VARIABLE, STOCK_RAY_VARIABLE, patch
 from animalclf.runs import Run
 from animalclf.training import checks, ray_trainer
 from animalclf.training.resources import Workers
@@ -30,7 +30,7 @@ from animalclf.training.stop import Stopped, Switch
 ROOT = Path(__file__).parents[1]
 NEEDS = {
     "animalclf.raycompat.patches:refusal": ("name", "versions", "needs", "shared"),
-    "animalclf.raycompat.patches:STOCK": None,
+    "animalclf.raycompat.patches:STOCK_RAY_VARIABLE": None,
 }
 PRIVATE = re.compile(r"\bray\b[\w.]*\._(private|internal|common|raylet)\b")
 
@@ -47,8 +47,8 @@ def test_only_raycompat_uses_private_names_of_ray():
 @pytest.fixture
 def call_patch(monkeypatch, caplog):
     """A function that calls a patch of these versions and needs: whether it was applied, and its log lines."""
-    monkeypatch.setenv(OWN, "1")
-    monkeypatch.delenv(STOCK, raising=False)
+    monkeypatch.setenv(OWN_RAY_VARIABLE, "1")
+    monkeypatch.delenv(STOCK_RAY_VARIABLE, raising=False)
     monkeypatch.setattr("ray.__version__", "2.60.3")
     caplog.set_level(logging.INFO)
 
@@ -67,7 +67,7 @@ def call_patch(monkeypatch, caplog):
 
 def test_a_patch_applies_where_everything_is_as_expected(call_patch, monkeypatch):
     assert call_patch() == (True, [])
-    monkeypatch.delenv(OWN)
+    monkeypatch.delenv(OWN_RAY_VARIABLE)
     assert call_patch(shared=True) == (True, [])
 
 
@@ -77,7 +77,7 @@ def test_a_patch_applies_where_everything_is_as_expected(call_patch, monkeypatch
         ({"animalclf.raycompat.patches:nothing": None}, "patches:nothing is missing"),
         ({"animalclf.raycompat.nothing:refusal": None}, "nothing:refusal is missing"),
         ({"animalclf.raycompat.patches:refusal": ("name",)}, r"takes \(name, versions, needs, shared\), not \(name\)"),
-        ({**NEEDS, "animalclf.raycompat.patches:STOCK": ("name",)}, "STOCK has no signature"),
+        ({**NEEDS, "animalclf.raycompat.patches:STOCK_RAY_VARIABLE": ("name",)}, "STOCK_RAY_VARIABLE has no signature"),
     ],
 )
 def test_a_patch_does_nothing_to_a_ray_with_other_private_names(call_patch, needs, reason):
@@ -88,9 +88,9 @@ def test_a_patch_does_nothing_to_a_ray_with_other_private_names(call_patch, need
 @pytest.mark.parametrize(
     "variable, value, reason",
     [
-        (STOCK, "1", "ANIMALCLF_STOCK_RAY=1"),
-        (STOCK, "other,quick", "ANIMALCLF_STOCK_RAY=other,quick"),
-        (OWN, "", "not started by animalclf"),
+        (STOCK_RAY_VARIABLE, "1", "ANIMALCLF_STOCK_RAY=1"),
+        (STOCK_RAY_VARIABLE, "other,quick", "ANIMALCLF_STOCK_RAY=other,quick"),
+        (OWN_RAY_VARIABLE, "", "not started by animalclf"),
     ],
 )
 def test_a_patch_is_off_by_the_switch_and_on_clusters(call_patch, monkeypatch, variable, value, reason):
@@ -106,8 +106,8 @@ def test_a_patch_does_nothing_to_another_version_of_ray(call_patch):
 
 def test_the_patches_fit_the_ray_that_is_installed(monkeypatch):
     """Where a new Ray differs, the commands work but start later, and this test lists the differences."""
-    monkeypatch.setenv(OWN, "1")
-    monkeypatch.delenv(STOCK, raising=False)
+    monkeypatch.setenv(OWN_RAY_VARIABLE, "1")
+    monkeypatch.delenv(STOCK_RAY_VARIABLE, raising=False)
     modules = [module.name for module in pkgutil.iter_modules(raycompat.__path__, f"{raycompat.__name__}.")]
     # In another process: in this one the patches may be applied already, so that the names are not Ray's.
     script = "import json, sys; import importlib; [importlib.import_module(name) for name in sys.argv[1:]]"
@@ -118,7 +118,7 @@ def test_the_patches_fit_the_ray_that_is_installed(monkeypatch):
     assert len(refusals) > 5 and [reason for reason in refusals if reason] == []
 
 
-patched = pytest.mark.skipif(bool(os.environ.get(STOCK)), reason=f"{STOCK} is set")
+patched = pytest.mark.skipif(bool(os.environ.get(STOCK_RAY_VARIABLE)), reason=f"{STOCK_RAY_VARIABLE} is set")
 
 
 @patched
@@ -174,7 +174,9 @@ def test_a_training_stopped_from_another_thread_frees_its_resources(tmp_path, ra
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < until:
         time.sleep(0.1)
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
-    if not os.environ.get(STOCK):  # no actors that only clusters need: each is a process and seconds of the start
+    if not os.environ.get(
+        STOCK_RAY_VARIABLE
+    ):  # no actors that only clusters need: each is a process and seconds of the start
         names = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
         assert not names & {"AutoscalingCoordinator", "datasets_stats_actor"}
 
@@ -195,31 +197,7 @@ def test_a_training_stopped_before_its_workers_exist_does_not_start(tmp_path, ra
 @pytest.mark.ray
 @pytest.mark.parametrize("how, code", [("Ctrl-C", 130), ("SIGTERM to all", 143)])
 def test_a_signal_ends_a_training_and_every_process_that_it_started(tmp_path, prepared, how, code):
-    sets = [
-        "model.input_size=76",
-        "data.stored_size=76",
-        "train.epochs=1000",
-        "train.batch_size=16",
-        "train.precision=fp32",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "animalclf.cli",
-        "train",
-        "--cpu",
-        "--recipe",
-        "big_cnn",
-        "--data",
-        prepared.root,
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    command += [flag for text in sets for flag in ("--set", text)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 240
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
+    process = after_its_first_epoch(train_command(prepared, tmp_path / "run", 1000, "--cpu"), tmp_path / "run")
     started = psutil.Process(process.pid).children(recursive=True)
     if code == 143:
         terminate_all(process.pid)

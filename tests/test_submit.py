@@ -16,7 +16,7 @@ import requests
 
 from animalclf.commands.submit import add_arguments
 from animalclf.errors import UserError
-from animalclf.raycompat.patches import STOCK
+from animalclf.raycompat.patches import STOCK_RAY_VARIABLE
 from animalclf.submit import checks, connection, log
 from animalclf.submit import job as submission
 
@@ -227,7 +227,7 @@ def test_what_is_printed_after_the_job(code, expected, monkeypatch):
     assert lines[1:] == expected
 
 
-@pytest.mark.skipif(bool(os.environ.get(STOCK)), reason="stock Ray does not report the size of a folder")
+@pytest.mark.skipif(bool(os.environ.get(STOCK_RAY_VARIABLE)), reason="stock Ray does not report the size of a folder")
 def test_a_submission_is_code_only_and_small(tmp_path):
     sources = [path for folder in ("animalclf", "ray_jobs") for path in (ROOT / folder).rglob("*")]
     code = sum(path.stat().st_size for path in sources if path.is_file() and path.suffix != ".pyc")

@@ -19,7 +19,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from animalclf.cluster import LOADING, OWN
+from animalclf.cluster import LOADING_RESOURCE, OWN_RAY_VARIABLE
 from animalclf.data.disk_cache import LocalShards, readable_in_place
 from animalclf.data.loader import Batch, StoredImages, make_batch
 from animalclf.data.prepared_set import Prepared
@@ -66,8 +66,8 @@ def cache_images(prepared: Prepared, memory: bool = True, num_cpus: float = 1.0)
     The references are made by tasks, so that Ray reads a shard again when the node that holds it dies.
     """
     resources: dict[str, object] = {"num_cpus": num_cpus}
-    if LOADING in ray.cluster_resources():
-        resources = {"num_cpus": 0, "resources": {LOADING: 1}}
+    if LOADING_RESOURCE in ray.cluster_resources():
+        resources = {"num_cpus": 0, "resources": {LOADING_RESOURCE: 1}}
 
     @ray.remote(max_retries=-1, scheduling_strategy="SPREAD", **resources)
     def load(path: str, size: int) -> np.ndarray:
@@ -108,7 +108,7 @@ class RayLoader:
         prefetch_bytes = _prefetch_bytes(world_size)
         self.tasks, submitted = tee(_tasks(plan, rank, world_size, passes, prefetch_bytes))
         self.next_task = next(self.tasks, None)
-        self.blocks = _execute(submitted, plan, cache, (rank, world_size), prefetch_bytes)
+        self.blocks = _execute(submitted, plan, cache, rank, world_size, prefetch_bytes)
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """The batches of one pass; the run's first call starts the input tasks."""
@@ -153,14 +153,15 @@ def _prefetch_bytes(world_size: int) -> int:
     are left out, because a limit of 0 bytes would block the input forever."""
     stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
     limit = min([MAX_PREFETCH_BYTES, *(int(MAX_PREFETCH_FRACTION * store) for store in stores if store)])
-    return limit // world_size if os.environ.get(OWN) else limit  # in a local Ray all ranks share one store
+    return (
+        limit // world_size if os.environ.get(OWN_RAY_VARIABLE) else limit
+    )  # in a local Ray all ranks share one store
 
 
 def _execute(
-    tasks: Iterator[_Task], plan: SamplingPlan, cache: ImageCache, rank_of: tuple[int, int], prefetch_bytes: int
+    tasks: Iterator[_Task], plan: SamplingPlan, cache: ImageCache, rank: int, world_size: int, prefetch_bytes: int
 ) -> Iterator[Batch]:
-    """One block of columns per task, in the order of `tasks`; at most `prefetch_bytes` of them wait for the reader.
-    `rank_of`: rank and world size."""
+    """One block of columns per task, in the order of `tasks`; at most `prefetch_bytes` of them wait for the reader."""
     # Large arrays go to the store once, not into every task's description. The references are passed separately, so
     # that Ray counts their holders.
     shared, refs = ray.put((plan, replace(cache, refs=[]))), cache.refs
@@ -177,7 +178,7 @@ def _execute(
         )
 
         def work(block: Batch) -> Batch:
-            return _make(execution[int(block["id"][0])], shared, refs, rank_of)
+            return _load_batches(execution[int(block["id"][0])], shared, refs, rank, world_size)
 
         count = len(execution)
         numbers = ray.data.read_datasource(_numbers(count), num_cpus=cache.num_cpus, override_num_blocks=count)
@@ -224,7 +225,7 @@ def _number(number: int) -> list[Any]:
     return [pa.table({"id": [number]})]
 
 
-def _make(task: _Task, shared: ray.ObjectRef, refs: list[ray.ObjectRef], rank_of: tuple[int, int]) -> Batch:
+def _load_batches(task: _Task, shared: ray.ObjectRef, refs: list[ray.ObjectRef], rank: int, world_size: int) -> Batch:
     """In an input task: the batches of `task`, one after another in one block."""
     import cv2
 
@@ -235,7 +236,7 @@ def _make(task: _Task, shared: ray.ObjectRef, refs: list[ray.ObjectRef], rank_of
         plan, cache = ray.get(shared)
         _process_cache[shared] = plan, replace(cache, refs=refs).images()
     plan, images = _process_cache[shared]
-    rows = plan.batch_rows(task.phase, task.epoch, *rank_of)[task.first_step : task.last_step]
+    rows = plan.batch_rows(task.phase, task.epoch, rank, world_size)[task.first_step : task.last_step]
     return make_batch(plan, images, task.phase, task.epoch, np.concatenate(rows))
 
 

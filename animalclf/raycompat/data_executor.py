@@ -19,17 +19,17 @@ WAIT_SECONDS = 0.02
 @functools.cache
 def apply() -> None:
     """Apply the patches of this module, once and for the rest of this process."""
-    start_next_task_soon()
-    without_coordinator()
-    without_statistics()
+    schedule_tasks_sooner()
+    skip_autoscaling_actor()
+    skip_statistics_actor()
 
 
 @patch(VERSIONS, {"ray.data._internal.execution.streaming_executor_state:WAIT_FOR_TASK_COMPLETION_TIMEOUT_S": None})
-def start_next_task_soon() -> None:
+def schedule_tasks_sooner() -> None:
     """Start the next task after 0.02 s. Ray Data waits until all running tasks have a result, or 0.1 s.
 
     Earns 8 % of the images/s (`python -m benchmarks.input --no-naive`, with and without
-    ANIMALCLF_STOCK_RAY=start_next_task_soon).
+    ANIMALCLF_STOCK_RAY=schedule_tasks_sooner).
     """
     from ray.data._internal.execution import streaming_executor_state
 
@@ -53,12 +53,12 @@ def start_next_task_soon() -> None:
         ),
     },
 )
-def without_coordinator() -> None:
+def skip_autoscaling_actor() -> None:
     """No actor for autoscaling, whose process imports Ray Data while the first tasks wait.
 
-    Earns 1.5 s of CPU time before the first batches (`python -m benchmarks.stock_ray --only without_coordinator`), and,
-    by the queue at the workers, 12 % of the images/s (`python -m benchmarks.input --no-naive`, with and without
-    ANIMALCLF_STOCK_RAY=without_coordinator).
+    Earns 1.5 s of CPU time before the first batches (`python -m benchmarks.stock_ray --only skip_autoscaling_actor`),
+    and, by the queue at the workers, 12 % of the images/s (`python -m benchmarks.input --no-naive`, with and without
+    ANIMALCLF_STOCK_RAY=skip_autoscaling_actor).
     """
     import ray
     from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
@@ -79,7 +79,7 @@ def without_coordinator() -> None:
             resources = ray.cluster_resources()
             return ExecutionResources.from_resource_dict(resources | {"CPU": 2 * resources.get("CPU", 0)})
 
-    streaming_executor.create_cluster_autoscaler = lambda *arguments, **named: FixedSize()
+    streaming_executor.create_cluster_autoscaler = lambda *arguments, **keywords: FixedSize()
 
 
 @patch(
@@ -91,14 +91,14 @@ def without_coordinator() -> None:
         "ray.data._internal.stats:_StatsManager.gen_dataset_id_from_stats_actor": (),
     },
 )
-def without_statistics() -> None:
+def skip_statistics_actor() -> None:
     """No actor that collects statistics for a dashboard.
 
-    Earns 1.5 s of CPU time of `prepare` (`python -m benchmarks.stock_ray --only without_statistics`).
+    Earns 1.5 s of CPU time of `prepare` (`python -m benchmarks.stock_ray --only skip_statistics_actor`).
     """
     from ray.data._internal.stats import _StatsManager
 
     for name in ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics"):
-        setattr(_StatsManager, name, staticmethod(lambda *arguments, **named: None))
+        setattr(_StatsManager, name, staticmethod(lambda *arguments, **keywords: None))
     # Ray's own fallback if the actor does not answer.
     _StatsManager.gen_dataset_id_from_stats_actor = staticmethod(lambda: uuid.uuid4().hex)

@@ -19,7 +19,7 @@ Replacement = tuple[Any, str, Any]  # a module or class, the name of its attribu
 @contextmanager
 def quick_start() -> Iterator[None]:
     """Apply the patches of this module within the block. Other Rays that this process starts later are not patched."""
-    replacements = [*(look_for_node_often() or ()), *(without_servers() or ())]
+    replacements = [*(poll_node_start() or ()), *(skip_servers() or ())]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     _set(replacements)
     try:
@@ -36,10 +36,10 @@ def _set(replacements: list[Replacement]) -> None:
 @patch(
     VERSIONS, {"ray._private.services:get_node": ("gcs_address", "node_id"), "ray._private.services:GcsClient": None}
 )
-def look_for_node_often() -> list[Replacement]:
+def poll_node_start() -> list[Replacement]:
     """Check every 0.02 s whether Ray's node is up; Ray checks once a second.
 
-    Earns 2.5 s of the start of every command (`python -m benchmarks.stock_ray --only look_for_node_often`).
+    Earns 2.5 s of the start of every command (`python -m benchmarks.stock_ray --only poll_node_start`).
     """
     from ray._private import services
 
@@ -63,11 +63,11 @@ def look_for_node_often() -> list[Replacement]:
         "ray._private.utils:get_dashboard_dependency_error": (),
     },
 )
-def without_servers() -> list[Replacement]:
+def skip_servers() -> list[Replacement]:
     """No API server (dashboard and jobs), no log monitor (it reads all logs ten times a second), no autoscaler's
     monitor (it delays the end by a second), and a node's agent without the servers for the dashboard.
 
-    Earns 4 s of the start of every command (`python -m benchmarks.stock_ray --only without_servers`).
+    Earns 4 s of the start of every command (`python -m benchmarks.stock_ray --only skip_servers`).
     """
     from ray._private import node, utils
 

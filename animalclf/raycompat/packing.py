@@ -23,7 +23,7 @@ EXCLUDED = [".git", ".venv", "venv", "__pycache__"]  # as Ray does
     },
     shared=True,
 )
-def pack(folder: str, package: Path) -> Path:
+def pack_folder(folder: str, package: Path) -> Path:
     """Write `folder`, without the files that .gitignore and .rayignore exclude, into the zip file `package`, as Ray
     does when it sends the job. Returns `package`.
 

@@ -15,8 +15,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-STOCK = "ANIMALCLF_STOCK_RAY"  # "1": no patches; names of patches, separated by commas: without these
-OWN = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that animalclf started
+STOCK_RAY_VARIABLE = "ANIMALCLF_STOCK_RAY"  # "1": no patches; names of patches, separated by commas: without these
+OWN_RAY_VARIABLE = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of a Ray that animalclf started
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,12 +36,12 @@ def patch(
 
     def decorate(function: Callable[P, T]) -> Callable[P, T | None]:
         @functools.wraps(function)
-        def guarded(*arguments: P.args, **named: P.kwargs) -> T | None:
+        def guarded(*arguments: P.args, **keywords: P.kwargs) -> T | None:
             reason = refusal(function.__name__, versions, needs, shared)
             if reason:
                 log.info("patch %s of Ray is not applied: %s", function.__name__, reason)
                 return None
-            return function(*arguments, **named)
+            return function(*arguments, **keywords)
 
         PATCHES.append(functools.partial(refusal, function.__name__, versions, needs, shared))
         return guarded
@@ -55,10 +55,10 @@ def refusal(
     """Why the patch `name` must not apply here; empty if it may."""
     import ray
 
-    off = os.environ.get(STOCK, "")
+    off = os.environ.get(STOCK_RAY_VARIABLE, "")
     if off == "1" or name in off.split(","):
-        return f"{STOCK}={off}"
-    if not shared and not os.environ.get(OWN):
+        return f"{STOCK_RAY_VARIABLE}={off}"
+    if not shared and not os.environ.get(OWN_RAY_VARIABLE):
         return "this Ray was not started by animalclf"
     if ray.__version__.rpartition(".")[0] not in versions:
         return f"written for Ray {', '.join(versions)}, this is {ray.__version__}"

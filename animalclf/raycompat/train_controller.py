@@ -1,8 +1,8 @@
 """Ray Train's TorchTrainer with a faster start.
 
-Ray starts six processes besides the workers, each of which imports Ray Data, Ray Train and mostly PyTorch: on two
-cores, half of the time to the first step. Here the controller runs in the process that calls `fit`, and three actors
-are not started: the one that splits Ray datasets (our workers plan their batches themselves), the one that removes the
+Ray starts six processes besides the workers. Each imports Ray Data, Ray Train and mostly PyTorch, which takes half of
+the time to the first step on two cores. Here the controller runs in the process that calls `fit`, and three actors are
+not started: the one that splits Ray datasets (our workers plan their batches themselves), the one that removes the
 placement group of a dead controller, and the one for autoscaling.
 """
 
@@ -26,7 +26,7 @@ STRUCTURED_LOGGING = "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"
 
 @contextmanager
 def _no_current_actor() -> Iterator[None]:
-    """Ray Train sends its workers the controller's actor, for Ray's checkpoints; here the controller is no actor."""
+    """Hide the current actor. Ray Train sends it to its workers as the controller, which is no actor here."""
     from ray.runtime_context import RuntimeContext
 
     current_actor = RuntimeContext.current_actor
@@ -64,11 +64,11 @@ def _no_current_actor() -> Iterator[None]:
         "ray.runtime_context:RuntimeContext.current_actor": None,
     },
 )
-def trainer_class() -> type[TorchTrainer]:
+def in_process_trainer() -> type[TorchTrainer]:
     """A TorchTrainer without Ray's datasets and checkpoints, whose controller runs in this process. `fit` may run in
     any thread.
 
-    Earns 7 s of the start of a training on two cores (`python -m benchmarks.stock_ray --only trainer_class`).
+    Earns 7 s of the start of a training on two cores (`python -m benchmarks.stock_ray --only in_process_trainer`).
     """
     from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks import DatasetsCallback
@@ -97,9 +97,9 @@ def trainer_class() -> type[TorchTrainer]:
             environment only."""
             return dict(custom_runtime_env)
 
-        def _init_train_context_on_workers(self, *arguments: Any, **named: Any) -> None:
+        def _init_train_context_on_workers(self, *arguments: Any, **keywords: Any) -> None:
             with _no_current_actor():
-                super()._init_train_context_on_workers(*arguments, **named)
+                super()._init_train_context_on_workers(*arguments, **keywords)
 
     class Controller(TrainController):
         worker_group_cls = Group

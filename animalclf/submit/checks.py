@@ -50,11 +50,11 @@ def check_job(job: str, arguments: Sequence[str], folder: str, env: dict[str, st
 def packed_size(folder: str = ".") -> int | None:
     """Bytes that `folder` sends; None if that is not known before it is sent (see raycompat/packing.py). Raises
     UserError, naming the largest files, if that is more than code can be."""
-    from animalclf.raycompat.packing import pack
+    from animalclf.raycompat.packing import pack_folder
 
     silence_ray()
     with tempfile.TemporaryDirectory() as scratch:
-        package = pack(folder, Path(scratch) / "package.zip")
+        package = pack_folder(folder, Path(scratch) / "package.zip")
         if package is None:
             return None
         size = package.stat().st_size

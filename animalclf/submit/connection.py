@@ -16,8 +16,8 @@ DASHBOARD = "http://127.0.0.1:8265"
 
 
 def connect(address: str | None) -> JobSubmissionClient:
-    """A client for the cluster at `address`. Raises UserError if nobody answers, the token is missing or wrong, or
-    another Ray runs there."""
+    """A client for the cluster at `address`. Raises UserError if no dashboard answers, the token is missing or wrong,
+    or another Ray runs there."""
     import ray
     import requests
     from ray.job_submission import JobSubmissionClient
@@ -46,7 +46,7 @@ def connect(address: str | None) -> JobSubmissionClient:
 
 def _authorization(address: str) -> dict[str, str]:
     """Headers with the token if the cluster requires one; a cluster that requires none never gets it. Raises
-    UserError for a missing or wrong token, requests' errors if nobody answers."""
+    UserError for a missing or wrong token, requests' errors if no dashboard answers."""
     import requests
 
     token, headers = _token(), {}

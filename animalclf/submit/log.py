@@ -15,7 +15,7 @@ from animalclf.utils.interrupts import Terminated
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-STOPPED = 130  # exit code of a job that somebody stopped, and of a client that left after Ctrl-C
+STOPPED = 130  # exit code of a stopped job, and of a client that left after Ctrl-C
 CONNECTION_TIMEOUT = 120.0  # seconds without a connection while the job runs, until that is an error
 RETRY_SECONDS = 1.0  # between two requests for the log
 
@@ -108,7 +108,7 @@ def _exit_status(job_id: str, info: JobDetails) -> int:
 
 
 def _confirm_stop(job_id: str) -> bool:
-    """Whether the person at the terminal says that the job is to stop; False without a terminal."""
+    """Ask at the terminal whether to stop the job; False without a terminal."""
     if not sys.stdin.isatty():
         return False
     question = f"\nstop job {job_id}? y = stop it, anything else = leave it running: "

@@ -21,7 +21,7 @@ from animalclf.training.progress import Report, open_mailbox
 from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
 from animalclf.training.stop import EndRun, Stopped, Switch
 from animalclf.utils.console import console
-from animalclf.utils.malloc import ONE_ARENA
+from animalclf.utils.malloc import MALLOC_VARIABLES
 from animalclf.utils.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -67,21 +67,21 @@ def _trainer(task: Task, workers: Workers) -> Any:
     """Ray Train's trainer of a training."""
     import ray.train.torch  # imports PyTorch
 
-    from animalclf.raycompat.train_controller import trainer_class
+    from animalclf.raycompat.train_controller import in_process_trainer
     from animalclf.training.worker import worker
 
     failures = ray.train.FailureConfig(
         max_failures=task.config.train.max_failures, controller_failure_limit=START_ATTEMPTS
     )
-    return (trainer_class() or ray.train.torch.TorchTrainer)(
+    return (in_process_trainer() or ray.train.torch.TorchTrainer)(
         worker,
         train_loop_config={"task": task},
         scaling_config=scaling(workers),
         run_config=ray.train.RunConfig(
             name=f"animalclf-{uuid.uuid4().hex[:12]}",
             storage_path=tempfile.gettempdir(),  # stays empty: the checkpoints are in the run folder
-            # A cluster that cluster.yaml or `ensure_ray` started has ONE_ARENA in its environment already.
-            worker_runtime_env={} if os.environ.items() >= ONE_ARENA.items() else {"env_vars": ONE_ARENA},
+            # A cluster that cluster.yaml or `ensure_ray` started has MALLOC_VARIABLES in its environment already.
+            worker_runtime_env={} if os.environ.items() >= MALLOC_VARIABLES.items() else {"env_vars": MALLOC_VARIABLES},
             failure_config=failures,
             callbacks=[EndRun(task.mailbox)],
         ),
