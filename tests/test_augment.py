@@ -40,9 +40,9 @@ def test_matrices_stay_within_the_ranges_of_the_reference_notebook():
     assert np.abs(angles).max() <= 25 + 1e-6 and np.abs(angles).max() > 24
     flipped = np.linalg.det(linear) < 0
     assert 0.45 < flipped.mean() < 0.55
-    center_shift = linear @ np.array([63.5, 63.5]) + affine[:, :, 2] - 63.5
-    assert np.linalg.norm(center_shift, axis=1).max() <= np.hypot(0.2, 0.2) * 128 + 1e-6
-    assert np.linalg.norm(center_shift, axis=1).max() > 0.25 * 128
+    centre_shift = linear @ np.array([63.5, 63.5]) + affine[:, :, 2] - 63.5
+    assert np.linalg.norm(centre_shift, axis=1).max() <= np.hypot(0.2, 0.2) * 128 + 1e-6
+    assert np.linalg.norm(centre_shift, axis=1).max() > 0.25 * 128
 
 
 def test_no_operation_changes_nothing():
@@ -89,7 +89,7 @@ def test_training_and_evaluation_views_agree_where_nothing_is_augmented(stored, 
 
 def test_keras_composition_by_hand():
     """The matrix of one image from rotation, shift and zoom as Keras composes them (output to input, about the
-    center)."""
+    centre)."""
     spec = Augment(rotation=25, shift=0.2, zoom=(0.6, 1.4), flip=False)
     index = np.array([42])
     angle, shift_x, shift_y, zoom_x, zoom_y, _ = uniform(7, 3, index, 6)[0]
@@ -97,6 +97,6 @@ def test_keras_composition_by_hand():
     rotation = np.array([[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]])
     shift = np.array([[1, 0, (-0.2 + 0.4 * shift_x) * 128], [0, 1, (-0.2 + 0.4 * shift_y) * 128], [0, 0, 1]])
     zoom = np.diag([0.6 + 0.8 * zoom_x, 0.6 + 0.8 * zoom_y, 1])
-    to_center = np.array([[1, 0, 63.5], [0, 1, 63.5], [0, 0, 1]])
-    expected = to_center @ rotation @ shift @ zoom @ np.linalg.inv(to_center)
+    to_centre = np.array([[1, 0, 63.5], [0, 1, 63.5], [0, 0, 1]])
+    expected = to_centre @ rotation @ shift @ zoom @ np.linalg.inv(to_centre)
     assert np.allclose(matrices(spec, 7, 3, index, 128, 128)[0], expected[:2])

@@ -13,7 +13,7 @@ from animalclf import config as configuration
 from animalclf.config import Augment
 from animalclf.data import augment
 from animalclf.data.augment import Samples, numpy_form, torch_form
-from animalclf.data.augment.compose import ColorMap, color_matrix
+from animalclf.data.augment.compose import ColourMap, colour_matrix
 from animalclf.data.augment.operations.color_jitter import jitter_factors
 from animalclf.data.augment.operations.erasing import erased_boxes
 from animalclf.data.augment.operations.trivial_augment import CHOICES, draw
@@ -84,7 +84,7 @@ def test_jitter_by_hand():
     images = np.full((1, 4, 4, 3), (200, 100, 50), np.uint8)
     draws = np.array([[0.75, 1.0, 0.0]])  # brightness 1 + 0.5 x 0.4, contrast 1.5, saturation 0.5
     spec = replace(STILL, brightness=0.4, contrast=0.5, saturation=0.5)
-    numpy_form.apply_color(images, ColorMap(color_matrix(jitter_factors(spec, draws))))
+    numpy_form.apply_colour(images, ColourMap(colour_matrix(jitter_factors(spec, draws))))
     grey = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     expected = [1.2 * (1.5 * ((value + grey) / 2 - 128) + 128) for value in (200, 100, 50)]
     assert np.abs(images[0, 0, 0] - np.clip(expected, 0, 255)).max() <= 1

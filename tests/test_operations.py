@@ -74,7 +74,7 @@ def test_a_registered_operation_is_applied_in_both_forms(box_blur):
     assert np.array_equal(changed, radius > 0) and 20 < changed.sum() < 40
 
 
-def test_a_registered_operation_is_applied_after_the_warp_and_the_colors(box_blur):
+def test_a_registered_operation_is_applied_after_the_warp_and_the_colours(box_blur):
     images = smooth_images(40, 72)
     augment = replace(Augment(), brightness=0.3, erase=0.5)
     from_numpy, from_torch = both_forms(augment, images, 64)

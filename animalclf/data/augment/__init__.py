@@ -5,7 +5,7 @@ form.
 
 - `operation.py`: the parts of an operation, and the registry `OPERATIONS`.
 - `operations/`: one operation a file. A new file is a new operation.
-- `compose.py`: all active operations as one warp, one color map and the remaining filters.
+- `compose.py`: all active operations as one warp, one colour map and the remaining filters.
 - `numpy_form.py` and `torch_form.py`: apply a composed view to a batch. `torch_form` is not imported here, because
   input tasks run without PyTorch.
 """

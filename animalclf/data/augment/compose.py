@@ -1,4 +1,4 @@
-"""From operations to the view of each image: one warp, one color map, and the filters that are neither. Plain NumPy."""
+"""From operations to the view of each image: a warp, a colour map, and the filters that are neither. Plain NumPy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from animalclf.config import Augment
 from animalclf.data.augment.operation import Operation, Samples, active_operations
 
-GRAY = 128  # of erased boxes, and the fixed point of contrast
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow and torchvision convert RGB to gray
+GREY = 128  # of erased boxes, and the fixed point of contrast
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow and torchvision convert RGB to grey
 
 
 @dataclass(frozen=True, eq=False)
-class ColorMap:
+class ColourMap:
     """Changes to the pixel values of N images, in this order; None changes nothing. Each step rounds to uint8."""
 
     matrix: np.ndarray | None = None
@@ -24,7 +24,7 @@ class ColorMap:
     table: np.ndarray | None = None
     """uint8 (N, 256)."""
     box: np.ndarray | None = None
-    """int64 (N, 4): left, top, right, bottom (exclusive) of a gray box; empty = none."""
+    """int64 (N, 4): left, top, right, bottom (exclusive) of a grey box; empty = none."""
 
     @property
     def changes(self) -> bool:
@@ -34,11 +34,11 @@ class ColorMap:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The training view of N stored images: the warp, then the color map, then the filters."""
+    """The training view of N stored images: the warp, then the colour map, then the filters."""
 
     warp: np.ndarray
     """float64 (N, 2, 3): from a pixel (x, y, 1) of the view to the position (x, y) in the stored image."""
-    color: ColorMap
+    colour: ColourMap
     filters: list[tuple[Operation, np.ndarray]]
     """Operations with their parameters (N, ...)."""
 
@@ -53,7 +53,7 @@ def compose(samples: Samples, stored_size: int) -> View:
     operations = active_operations(samples.augment)
     parameters = [(operation, operation.parameters(samples)) for operation in operations]
     filters = [(operation, values) for operation, values in parameters if values is not None]
-    return View(_warp(samples, stored_size, operations), _color(samples, operations), filters)
+    return View(_warp(samples, stored_size, operations), _colour(samples, operations), filters)
 
 
 def _parts(operations: list[Operation], part: Callable[[Operation], np.ndarray | None]) -> list[np.ndarray]:
@@ -73,7 +73,7 @@ def _warp(samples: Samples, stored_size: int, operations: list[Operation]) -> np
 
 def _resize(stored_size: int, size: int) -> np.ndarray:
     scale = stored_size / size
-    offset = (stored_size - 1) / 2 - scale * (size - 1) / 2  # center on center
+    offset = (stored_size - 1) / 2 - scale * (size - 1) / 2  # centre on centre
     return np.array([[scale, 0, offset], [0, scale, offset]])
 
 
@@ -85,28 +85,28 @@ def _then(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, offset], -1)
 
 
-# --------------------------------------------------------------------------------------------------------------- color
+# --------------------------------------------------------------------------------------------------------------- colour
 
 
-def _color(samples: Samples, operations: list[Operation]) -> ColorMap:
-    factors = _parts(operations, lambda operation: operation.color_factors(samples))
-    tables = _parts(operations, lambda operation: operation.color_table(samples))
+def _colour(samples: Samples, operations: list[Operation]) -> ColourMap:
+    factors = _parts(operations, lambda operation: operation.colour_factors(samples))
+    tables = _parts(operations, lambda operation: operation.colour_table(samples))
     boxes = _parts(operations, lambda operation: operation.erased_box(samples))
     product = reduce(np.multiply, factors) if factors else np.ones((1, 3))
-    return ColorMap(
-        matrix=None if (product == 1).all() else color_matrix(product),
+    return ColourMap(
+        matrix=None if (product == 1).all() else colour_matrix(product),
         table=reduce(_table_then, tables) if tables else None,
         box=reduce(_box_or, boxes) if boxes else None,
     )
 
 
-def color_matrix(factors: np.ndarray) -> np.ndarray:
+def colour_matrix(factors: np.ndarray) -> np.ndarray:
     """Factors float64 (N, 3) of brightness, contrast and saturation as float32 (N, 3, 4): saturation towards each
-    pixel's gray, then contrast about mid-gray, then brightness."""
+    pixel's grey, then contrast about mid-grey, then brightness."""
     brightness, contrast, saturation = factors.T
     mixed = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * _LUMA
     scale = (brightness * contrast)[:, None, None]
-    offset = (brightness * (1 - contrast) * GRAY)[:, None, None]
+    offset = (brightness * (1 - contrast) * GREY)[:, None, None]
     return np.concatenate([mixed * scale, np.broadcast_to(offset, (len(brightness), 3, 1))], -1).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from animalclf.config import Augment
-from animalclf.data.augment.compose import GRAY, ColorMap, compose, is_identity
+from animalclf.data.augment.compose import GREY, ColourMap, compose, is_identity
 from animalclf.data.augment.operation import Samples
 
 Images = np.ndarray | Sequence[np.ndarray]  # uint8 (N, S, S, 3), or N views of uint8 (S, S, 3)
@@ -23,8 +23,8 @@ def augment_batch(
         return evaluation_view(images, input_size)
     view = compose(Samples(augment, seed, epoch, index, input_size), len(images[0]))
     out = warp(images, view.warp, input_size)
-    if view.color.changes:
-        apply_color(out, view.color)
+    if view.colour.changes:
+        apply_colour(out, view.colour)
     for operation, parameters in view.filters:
         out = operation.apply_numpy(out, parameters)
     return out
@@ -41,16 +41,16 @@ def warp(images: Images, affine: np.ndarray, size: int, out: np.ndarray | None =
     return out
 
 
-def apply_color(images: np.ndarray, color: ColorMap) -> None:
+def apply_colour(images: np.ndarray, colour: ColourMap) -> None:
     """Change the pixel values of uint8 (N, S, S, 3) in place."""
     for position, image in enumerate(images):
-        if color.matrix is not None:
-            cv2.transform(image, color.matrix[position], dst=image)
-        if color.table is not None:
-            cv2.LUT(image, color.table[position], dst=image)
-        if color.box is not None:
-            left, top, right, bottom = color.box[position]
-            image[top:bottom, left:right] = GRAY
+        if colour.matrix is not None:
+            cv2.transform(image, colour.matrix[position], dst=image)
+        if colour.table is not None:
+            cv2.LUT(image, colour.table[position], dst=image)
+        if colour.box is not None:
+            left, top, right, bottom = colour.box[position]
+            image[top:bottom, left:right] = GREY
 
 
 def evaluation_view(images: Images, input_size: int) -> np.ndarray:

@@ -66,7 +66,7 @@ class Operation(ABC):
     """An operation, with its parts of the view. The parts of all operations are composed, so that each image is warped
     once and its pixel values are mapped once; a part that is None changes nothing.
 
-    An operation that needs more than a warp, a color map and a box (a filter over neighboring pixels) defines
+    An operation that needs more than a warp, a colour map and a box (a filter over neighbouring pixels) defines
     `parameters` and the two forms `apply_numpy` and `apply_torch`, which run last, on whole batches.
     """
 
@@ -81,19 +81,19 @@ class Operation(ABC):
 
     def warp(self, samples: Samples) -> np.ndarray | None:
         """float64 (N, 2, 3): from a pixel (x, y, 1) of the warped square to the position (x, y) in the square before,
-        both of `samples.size` pixels. Pixel centers are whole numbers."""
+        both of `samples.size` pixels. Pixel centres are whole numbers."""
         return None
 
-    def color_factors(self, samples: Samples) -> np.ndarray | None:
+    def colour_factors(self, samples: Samples) -> np.ndarray | None:
         """float64 (N, 3): factors of brightness, contrast and saturation, multiplied over all operations."""
         return None
 
-    def color_table(self, samples: Samples) -> np.ndarray | None:
+    def colour_table(self, samples: Samples) -> np.ndarray | None:
         """uint8 (N, 256): the new value of each value, after the factors."""
         return None
 
     def erased_box(self, samples: Samples) -> np.ndarray | None:
-        """int64 (N, 4): left, top, right, bottom (exclusive) of a box that is painted gray; empty = none."""
+        """int64 (N, 4): left, top, right, bottom (exclusive) of a box that is painted grey; empty = none."""
         return None
 
     def parameters(self, samples: Samples) -> np.ndarray | None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from animalclf.config import Augment
-from animalclf.data.augment.compose import GRAY, ColorMap, compose, is_identity
+from animalclf.data.augment.compose import GREY, ColourMap, compose, is_identity
 from animalclf.data.augment.operation import Samples
 
 
@@ -30,7 +30,7 @@ def augment_batch(
     if is_identity(augment):
         return evaluation_view(images, input_size)
     view = compose(Samples(augment, seed, epoch, index, input_size), images.shape[1])
-    out = apply_color(warp(images, to_device(view.warp.astype(np.float32), images.device), input_size), view.color)
+    out = apply_colour(warp(images, to_device(view.warp.astype(np.float32), images.device), input_size), view.colour)
     for operation, parameters in view.filters:
         out = operation.apply_torch(out, to_device(parameters, images.device))
     return out
@@ -60,20 +60,20 @@ def _warp_kernel() -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor] 
     return warp_kernel.warp
 
 
-def apply_color(images: torch.Tensor, color: ColorMap) -> torch.Tensor:
-    """As `numpy_form.apply_color`, but returns the images uint8 (N, S, S, 3)."""
+def apply_colour(images: torch.Tensor, colour: ColourMap) -> torch.Tensor:
+    """As `numpy_form.apply_colour`, but returns the images uint8 (N, S, S, 3)."""
     device = images.device
-    if color.matrix is not None:
-        matrix = to_device(color.matrix, device)
+    if colour.matrix is not None:
+        matrix = to_device(colour.matrix, device)
         pixels = images.float().flatten(1, 2) @ matrix[:, :, :3].transpose(1, 2) + matrix[:, None, :, 3]
         images = pixels.round().clamp(0, 255).to(torch.uint8).view_as(images)
-    if color.table is not None:
-        table = to_device(color.table, device)
+    if colour.table is not None:
+        table = to_device(colour.table, device)
         images = table.gather(1, images.flatten(1).long()).view_as(images)
-    if color.box is not None:
-        box, steps = to_device(color.box, device)[:, :, None], torch.arange(images.shape[1], device=device)
+    if colour.box is not None:
+        box, steps = to_device(colour.box, device)[:, :, None], torch.arange(images.shape[1], device=device)
         within_x, within_y = (steps >= box[:, 0]) & (steps < box[:, 2]), (steps >= box[:, 1]) & (steps < box[:, 3])
-        images = images.masked_fill((within_y[:, :, None] & within_x[:, None, :])[..., None], GRAY)
+        images = images.masked_fill((within_y[:, :, None] & within_x[:, None, :])[..., None], GREY)
     return images
 
 

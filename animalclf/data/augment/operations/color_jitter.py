@@ -16,7 +16,7 @@ class ColorJitter(Operation):
     def is_active(self, augment: Augment) -> bool:
         return bool(augment.brightness or augment.contrast or augment.saturation)
 
-    def color_factors(self, samples: Samples) -> np.ndarray:
+    def colour_factors(self, samples: Samples) -> np.ndarray:
         return jitter_factors(samples.augment, samples.uniform(self.stream))
 
 

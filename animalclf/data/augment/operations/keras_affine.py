@@ -10,8 +10,8 @@ from animalclf.data.augment.operation import OPERATIONS, Operation, Samples, Str
 
 @OPERATIONS.register("keras_affine")
 class KerasAffine(Operation):
-    """Rotation, then shift (fraction of the side), then zoom (x and y apart; the factor stretches the sampling grid, so
-    below 1 zooms in), all about the center, then the horizontal flip of the result."""
+    """Rotation, then shift (fraction of the side), then zoom (x and y separately; the factor stretches the sampling
+    grid, so below 1 zooms in), all about the centre, then the horizontal flip of the result."""
 
     order = 10
     stream = Stream("", 6)
@@ -30,6 +30,6 @@ class KerasAffine(Operation):
         linear = np.stack([np.stack([cos * zx, -sin * zy], -1), np.stack([sin * zx, cos * zy], -1)], -2)
         dx, dy = (2 * shift_x - 1) * augment.shift * size, (2 * shift_y - 1) * augment.shift * size
         shift = np.stack([cos * dx - sin * dy, sin * dx + cos * dy], -1)
-        center = (size - 1) / 2
-        offset = shift + center - linear @ np.array([center, center])
+        centre = (size - 1) / 2
+        offset = shift + centre - linear @ np.array([centre, centre])
         return np.concatenate([linear, offset[..., None]], -1)

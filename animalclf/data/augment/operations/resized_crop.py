@@ -24,7 +24,7 @@ class ResizedCrop(Operation):
         fraction, ratio = min_area + (max_area - min_area) * area, np.exp(np.log(4 / 3) * (2 * shape - 1))
         width, height = np.minimum(np.sqrt(fraction * ratio), 1), np.minimum(np.sqrt(fraction / ratio), 1)
         affine = np.zeros((len(samples.index), 2, 3))
-        # The pixels of the output are spread over the crop: edges on edges, not centers on centers.
+        # The pixels of the output are spread over the crop: edges on edges, not centres on centres.
         for axis, (side, position) in enumerate(((width, x), (height, y))):
             affine[:, axis, axis], affine[:, axis, 2] = side, (side - 1) / 2 + position * (1 - side) * samples.size
         return affine

@@ -27,7 +27,7 @@ class TrivialAugment(Operation):
         return augment.trivial
 
     def warp(self, samples: Samples) -> np.ndarray:
-        """About the center: shear up to 0.99, translation up to a seventh of the side (32 of 224 px), rotation up to
+        """About the centre: shear up to 0.99, translation up to a seventh of the side (32 of 224 px), rotation up to
         135 degrees."""
         choice, strength = draw(samples)
         affine = np.tile(np.array([[1.0, 0, 0], [0, 1, 0]]), (len(choice), 1, 1))
@@ -39,17 +39,17 @@ class TrivialAugment(Operation):
         affine[:, 0, 0] = affine[:, 1, 1] = np.cos(theta)
         affine[:, 0, 1] = -np.sin(theta) + 0.99 * strength_of("shear_x")
         affine[:, 1, 0] = np.sin(theta) + 0.99 * strength_of("shear_y")
-        center = np.full(2, (samples.size - 1) / 2)
+        centre = np.full(2, (samples.size - 1) / 2)
         shift = np.stack([strength_of("translate_x"), strength_of("translate_y")], 1) * samples.size / 7
-        affine[:, :, 2] = center - affine[:, :, :2] @ center + shift
+        affine[:, :, 2] = centre - affine[:, :, :2] @ centre + shift
         return affine
 
-    def color_factors(self, samples: Samples) -> np.ndarray:
+    def colour_factors(self, samples: Samples) -> np.ndarray:
         choice, strength = draw(samples)
         names = ("brightness", "contrast", "saturation")
         return np.stack([np.where(choice == CHOICES.index(name), 1 + 0.99 * strength, 1) for name in names], 1)
 
-    def color_table(self, samples: Samples) -> np.ndarray | None:
+    def colour_table(self, samples: Samples) -> np.ndarray | None:
         choice, strength = draw(samples)
         is_posterized, is_solarized = ((choice == CHOICES.index(name))[:, None] for name in ("posterize", "solarize"))
         if not (is_posterized.any() or is_solarized.any()):
