@@ -119,9 +119,9 @@ class Run:
     def write_config(self, config: Config) -> None:
         storage.write_bytes(self.url("config.yaml"), configuration.to_yaml(config).encode())
 
-    def write_environment(self, **facts: Any) -> None:
-        """Write versions, hardware, git commit and command. `facts`: other fields of Environment."""
-        storage.write_json(self.url("environment.json"), replace(environment(), **facts).to_dict())
+    def write_environment(self, **fields: Any) -> None:
+        """Write versions, hardware, git commit and command. `fields`: other fields of Environment."""
+        storage.write_json(self.url("environment.json"), replace(environment(), **fields).to_dict())
 
     def write_metrics(self, history: Sequence[EpochRow]) -> None:
         lines = "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in history)

@@ -29,7 +29,7 @@ from animalclf.runs import Run
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class RunRecord:
     """A run folder, read: `history` has the rows of metrics.jsonl, `result` is None for an unfinished run."""
 
     run: Run
@@ -54,7 +54,7 @@ class ReportData:
     None, and then `prepared_error` is why it cannot be opened; `all_references`: show the reference results of the
     recipes for any classes."""
 
-    runs: list[RunFacts]
+    runs: list[RunRecord]
     board: Leaderboard | None
     ensembles: list[EnsembleResult]
     failed: list[TrialEntry]
@@ -73,45 +73,45 @@ class ReportData:
         return self.board.pairs if self.board else []
 
     @property
-    def finished(self) -> list[RunFacts]:
-        return [facts for facts in self.runs if facts.result]
+    def finished(self) -> list[RunRecord]:
+        return [record for record in self.runs if record.result]
 
     @functools.cached_property
-    def best(self) -> list[RunFacts]:
+    def best(self) -> list[RunRecord]:
         """The best finished run of each recipe on the leaderboard, the best recipe first; without a leaderboard all
         finished runs, the best first."""
-        ranked = sorted(self.finished, key=lambda facts: -(facts.val[PRIMARY] if facts.val else 0.0))
+        ranked = sorted(self.finished, key=lambda record: -(record.val[PRIMARY] if record.val else 0.0))
         recipes = [set(row.runs) for row in self.rows if row.kind == "model"]
         if not recipes:
             return ranked
-        first = [next((facts for facts in ranked if facts.run.root in roots), None) for roots in recipes]
-        return [facts for facts in first if facts]
+        first = [next((record for record in ranked if record.run.root in roots), None) for roots in recipes]
+        return [record for record in first if record]
 
     @property
-    def validated(self) -> list[tuple[RunFacts, Evaluation]]:
+    def validated(self) -> list[tuple[RunRecord, Evaluation]]:
         """Those of `best` that have validation metrics, with them."""
-        return [(facts, facts.val) for facts in self.best if facts.val]
+        return [(record, record.val) for record in self.best if record.val]
 
     @functools.cached_property
     def predictions(self) -> list[pd.DataFrame]:
         """Class probabilities of the validation images, one table for each of `validated`, sorted by path."""
-        return [facts.run.predictions("val").sort_values("path", ignore_index=True) for facts, _ in self.validated]
+        return [record.run.predictions("val").sort_values("path", ignore_index=True) for record, _ in self.validated]
 
     @functools.cached_property
     def references(self) -> dict[str, ReferenceResults]:
         """The reference results to show, by recipe: of the recipes of `runs` that have some, if the run's classes
         are the reference's or with `all_references`."""
         shown = {}
-        for facts in self.runs:
-            results = reference_results(facts.config.name)
-            if results and (self.all_references or set(self._classes(facts)) == set(results.classes)):
-                shown[facts.config.name] = results
+        for record in self.runs:
+            results = reference_results(record.config.name)
+            if results and (self.all_references or set(self._classes(record)) == set(results.classes)):
+                shown[record.config.name] = results
         return shown
 
-    def _classes(self, facts: RunFacts) -> list[str]:
+    def _classes(self, record: RunRecord) -> list[str]:
         """The classes of a run; empty if the run is unfinished and the prepared set cannot be opened."""
-        if facts.result:
-            return facts.result.classes
+        if record.result:
+            return record.result.classes
         return self.prepared.classes if self.prepared else []
 
 
@@ -126,8 +126,8 @@ def read(
 
     Raises UserError naming the file that a folder lacks, or, with `reference`, if no recipe has reference results. A
     missing prepared set is no error."""
-    facts = [_facts(run) for run in runs]
-    recipes = dict.fromkeys(run.config.name for run in facts)
+    records = [_record(run) for run in runs]
+    recipes = dict.fromkeys(run.config.name for run in records)
     if reference and not any(map(reference_results, recipes)):
         raise UserError(
             f"--reference: there are no reference results of {', '.join(recipes)}; recipes that have some: "
@@ -135,11 +135,11 @@ def read(
         )
     prepared, error = None, ""
     try:
-        prepared = open_prepared(prepared_root(facts[0].run))
+        prepared = open_prepared(prepared_root(records[0].run))
     except UserError as missing:
         error = str(missing)
-    return ReportData(facts, board, list(ensembles), list(failed), prepared, error, reference)
+    return ReportData(records, board, list(ensembles), list(failed), prepared, error, reference)
 
 
-def _facts(run: Run) -> RunFacts:
-    return RunFacts(run, run.config(), run.environment(), run.metrics(), run.result() if run.finished() else None)
+def _record(run: Run) -> RunRecord:
+    return RunRecord(run, run.config(), run.environment(), run.metrics(), run.result() if run.finished() else None)

@@ -73,5 +73,5 @@ def _summary(data: ReportData) -> Mapping[str, object]:
         "best": data.best[0] if data.best else None,
         "leaders": leaders,
         "pair": next((pair for pair in data.pairs if {pair.better, pair.worse} == names), None),
-        "epochs": sum(len(facts.history) for facts in data.runs),
+        "epochs": sum(len(record.history) for record in data.runs),
     }

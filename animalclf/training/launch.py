@@ -107,12 +107,12 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
     return f"{config.name}: {data}, {length} {placement.text}; run folder {run.root}"
 
 
-def record_run(config: Config, prepared: Prepared, run: Run, **facts: Any) -> None:
-    """Write configuration and environment, with `facts` (fields of Environment), into the run folder; on a resume only
+def record_run(config: Config, prepared: Prepared, run: Run, **fields: Any) -> None:
+    """Write configuration and environment, with `fields` (fields of Environment), into the run folder; on a resume only
     what an extension of the run changes. Raises UserError for a run on other images."""
     if not run.exists():
         run.write_environment(
-            prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **facts
+            prepared=prepared.root, data=prepared.info["source"], data_fingerprint=prepared.fingerprint, **fields
         )
         run.write_config(config)  # last: a folder with config.yaml is a run
         return

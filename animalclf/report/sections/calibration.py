@@ -7,6 +7,6 @@ from animalclf.report.section import Content, register
 
 @register("calibration", title="Calibration", order=100, when=lambda data: bool(data.validated))
 def calibration(data: ReportData) -> Content:
-    models = [(facts.label, val) for facts, val in data.validated]
+    models = [(record.label, val) for record, val in data.validated]
     ensembles = [(ensemble.name, ensemble.val) for ensemble in data.ensembles]
     return Content(plots={"calibration": plots.draw(plots.calibration, [*models, *ensembles])})

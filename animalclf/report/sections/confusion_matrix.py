@@ -34,17 +34,17 @@ class Matrix:
 @register("confusion_matrix", title="Confusion matrix", order=50, when=lambda data: bool(data.validated))
 def confusion_matrix(data: ReportData) -> Content:
     matrices, figures = [], {}
-    for number, (facts, val) in enumerate(data.validated, start=1):
-        plot = f"confusion-{number}-{_slug(facts.label)}"
+    for number, (record, val) in enumerate(data.validated, start=1):
+        plot = f"confusion-{number}-{_slug(record.label)}"
         pairs = confused_pairs(val.confusion, val.classes)
-        whole = len(val.classes) <= MAX_TABLE_CLASSES
-        shown = list(range(len(val.classes))) if whole else most_confused_classes(val, pairs)
+        is_complete = len(val.classes) <= MAX_TABLE_CLASSES
+        shown = list(range(len(val.classes))) if is_complete else most_confused_classes(val, pairs)
         counts = np.array(val.confusion)
         names = [val.classes[number] for number in shown]
         matrix_counts, support = counts[np.ix_(shown, shown)], counts.sum(1)[shown]
-        figures[plot] = plots.draw(plots.confusion, facts.label, names, matrix_counts, support)
-        rows = list(zip(val.classes, val.confusion, strict=True)) if whole else []
-        matrices.append(Matrix(facts.label, val.classes, rows, pairs[:MAX_PAIRS], len(shown), plot))
+        figures[plot] = plots.draw(plots.confusion, record.label, names, matrix_counts, support)
+        rows = list(zip(val.classes, val.confusion, strict=True)) if is_complete else []
+        matrices.append(Matrix(record.label, val.classes, rows, pairs[:MAX_PAIRS], len(shown), plot))
     return Content({"matrices": matrices}, plots=figures)
 
 

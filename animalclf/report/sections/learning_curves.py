@@ -7,7 +7,7 @@ from animalclf.report.section import Content, register
 
 @register("learning_curves", title="Learning curves", order=30)
 def learning_curves(data: ReportData) -> Content:
-    histories = [(facts.config.name, facts.history) for facts in data.runs if facts.history]
+    histories = [(record.config.name, record.history) for record in data.runs if record.history]
     if not histories:
         return Content()
     reference = {recipe: results.epochs for recipe, results in data.references.items()}

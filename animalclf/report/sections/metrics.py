@@ -12,6 +12,6 @@ def _shown(data: ReportData) -> bool:
 
 @register("metrics", title="Metrics", order=10, when=_shown)
 def metrics(data: ReportData) -> Content:
-    facts, val = data.validated[0]
+    record, val = data.validated[0]
     figures = {"leaderboard": plots.draw(plots.leaderboard, data.rows)} if data.rows else {}
-    return Content({"label": facts.label, "val": val, "lines": metric_lines(val), "rows": data.rows}, plots=figures)
+    return Content({"label": record.label, "val": val, "lines": metric_lines(val), "rows": data.rows}, plots=figures)

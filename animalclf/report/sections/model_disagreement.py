@@ -11,7 +11,7 @@ from animalclf.report.thumbnails import GALLERY
 @register("model_disagreement", title="Model disagreement", order=70, when=lambda data: len(data.validated) > 1)
 def model_disagreement(data: ReportData) -> Content:
     counts, images = disagreement(data.predictions[0], data.predictions[1], GALLERY)
-    names = [facts.config.name for facts, _ in data.validated[:2]]
+    names = [record.config.name for record, _ in data.validated[:2]]
     values = {"counts": counts, "names": names, "images": images.to_dict("records")}
     return Content(values, images=images["path"].tolist())
 

@@ -19,7 +19,7 @@ class ClassMetrics(NamedTuple):
 
 @register("per_class_metrics", title="Per-class metrics", order=60, when=lambda data: bool(data.validated))
 def per_class_metrics(data: ReportData) -> Content:
-    return Content({"tables": [{"label": facts.label, "rows": _rows(val)} for facts, val in data.validated]})
+    return Content({"tables": [{"label": record.label, "rows": _rows(val)} for record, val in data.validated]})
 
 
 def _rows(val: Evaluation) -> list[ClassMetrics]:

@@ -38,7 +38,7 @@ def reference_results(data: ReportData) -> Content:
 def _history(recipe: str, results: ReferenceResults, data: ReportData) -> list[HistoryLine]:
     """For each epoch of the reference its values, and those of each run of this recipe that reached the epoch."""
     histories = [("reference notebook", results.epochs)]
-    histories += [(facts.label, facts.history) for facts in data.runs if facts.config.name == recipe]
+    histories += [(record.label, record.history) for record in data.runs if record.config.name == recipe]
     lines = []
     for epoch in (row.epoch for row in results.epochs):
         for number, (label, history) in enumerate(histories):

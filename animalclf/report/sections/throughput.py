@@ -16,7 +16,7 @@ MAX_WAIT = 0.05  # fraction of the time spent on data loading above which the re
 
 @register("throughput", title="Throughput and timing", order=120, when=lambda data: bool(data.finished))
 def throughput(data: ReportData) -> Content:
-    runs = [(facts.label, facts.result) for facts in data.finished if facts.result]
+    runs = [(record.label, record.result) for record in data.finished if record.result]
     slow = [label for label, result in runs if result.wait_fraction > MAX_WAIT]
     parts = (FEATURES if any(result.time and result.time.features for _, result in runs) else {}) | PARTS
     return Content({"runs": runs, "parts": parts, "slow": slow, "max_wait": MAX_WAIT})
