@@ -80,7 +80,7 @@ def data_flow() -> str:
         box(
             (780, top, 178, height),
             "train",
-            "train | Ray Train: one PyTorch | loop a worker, | validation, checkpoints",
+            "train | Ray Train: one PyTorch | loop per worker, | validation, checkpoints",
         ),
         box(
             (780, bottom, 178, height),
@@ -158,7 +158,7 @@ def cluster() -> str:
         box(
             (560, 50, 200, 140),
             "train",
-            "GPU workers | Ray Train: one worker | a GPU, gradients among | them; replaced when | they die",
+            "GPU workers | Ray Train: one worker | per GPU, gradients among | them; replaced when | they die",
         ),
         box(
             (784, 50, 170, 140),

@@ -16,9 +16,8 @@ Every command with its arguments, made from `animalclf/commands/` by `python -m 
 there. `animalclf COMMAND --help` prints the same.
 
 A command prints what is meant for people to standard error. With `--json` the last line of standard output is its
-result. Exit codes: 0 full success, 1 a trial or a job failed, 2 a mistake that the message explains, 3 done, but some
-images could not be read, 130 stopped by Ctrl-C, 143 by SIGTERM. `ray job submit -- python -m ray_jobs.COMMAND` runs the
-same command on a cluster; `animalclf submit` does that with checks before it.
+result. Exit codes: [faults](faults.md#exit-codes). `ray job submit -- python -m ray_jobs.COMMAND` runs the same command
+on a cluster; `animalclf submit` checks it first.
 """
 
 
