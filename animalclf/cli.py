@@ -26,7 +26,7 @@ from animalclf.utils.redact import redact
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns an ExitCode."""
-    arguments = parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         with caller.set_caller():
             answer: Answer = arguments.handler(arguments)
@@ -83,9 +83,9 @@ def _give_up(argv: Sequence[str]) -> NoReturn:
     _end(ExitCode.TERMINATED, partial(_show_stopped, ExitCode.TERMINATED, bool({"train", "compare"} & set(argv[:1]))))
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    whole = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="animalclf",
         description="Labelled images to trained, evaluated and compared classifiers, on one machine or a Ray cluster.",
         epilog="""examples:
@@ -101,11 +101,11 @@ on a cluster:
   animalclf submit train --data s3://bucket/photos --out s3://bucket/runs/a""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    whole.set_defaults(json=False)
-    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.set_defaults(json=False)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in command_modules():
         command.add(commands)
-    return whole
+    return parser
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:

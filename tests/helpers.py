@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,23 @@ def without_times(row: EpochRow) -> dict[str, float]:
     """An epoch's row without the times and speeds, which differ from one run to the next."""
     speeds = ("images_per_s", "wait_fraction")
     return {key: value for key, value in row.to_dict().items() if not key.endswith("seconds") and key not in speeds}
+
+
+def train_command(prepared: prepared_set.Prepared, out: Path, epochs: int, *flags: str) -> list[str]:
+    """`animalclf train` of big_cnn at its smallest input into the run folder `out`."""
+    sizes = {"model.input_size": 76, "data.stored_size": 76, "train.batch_size": 16}
+    sets = {**sizes, "train.epochs": epochs, "train.precision": "fp32", "optim.lr": "1e-4"}
+    words = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+    train = [sys.executable, "-m", "animalclf.cli", "train", "--recipe", "big_cnn", "--data", prepared.root]
+    return [*train, "--out", str(out), *flags, *words]
+
+
+def after_its_first_epoch(command: list[str], run: Path) -> subprocess.Popen[str]:
+    """The process of a training into the folder `run`, which has finished an epoch or ended; killed after 240 s."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 240
+    while not (run / "metrics.jsonl").exists() and process.poll() is None:
+        if time.monotonic() > until:
+            process.kill()
+        time.sleep(0.05)
+    return process

@@ -99,7 +99,7 @@ def shortened(value: str | list[str]) -> str:
 
 @pytest.mark.parametrize(("document", "arguments"), ANIMALCLF_COMMANDS, ids=shortened)
 def test_a_command_parses_and_its_recipes_and_keys_exist(document, arguments):
-    parsed = vars(cli.parser().parse_args(arguments))
+    parsed = vars(cli.build_parser().parse_args(arguments))
     sets = configuration.parse_sets(parsed.get("set") or ())
     file, recipe = parsed.get("file") or "", parsed.get("recipe")
     if arguments[0] == "compare" and (not file or (ROOT / file).exists()):

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -14,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import ray
-from helpers import tiny_config, tiny_prepared, train_workers, without_times
+from helpers import after_its_first_epoch, tiny_config, tiny_prepared, train_command, train_workers, without_times
 
 from animalclf import config as configuration
 from animalclf.cli import main
@@ -23,7 +22,6 @@ from animalclf.rows import EpochEnd, EpochRow, StartupEvent
 from animalclf.runs import Run
 from animalclf.training import checks, launch, ray_trainer, resources, worker
 from animalclf.training.resources import Workers, choose_cache, preflight
-from animalclf.utils import storage
 
 pytestmark = pytest.mark.ray
 SMALL = {"data__stored_size": 76, "model__input_size": 76}
@@ -186,39 +184,10 @@ def test_a_prepared_set_that_does_not_fit_the_recipe_is_refused(prepared):
 
 def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     """`animalclf train` is interrupted after its first epoch, then resumed: exit codes, history and JSON."""
-    sets = [
-        "model.input_size=76",
-        "data.stored_size=76",
-        "train.epochs=8",
-        "train.batch_size=16",
-        "train.precision=fp32",
-        "optim.lr=1e-4",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "animalclf.cli",
-        "train",
-        "--local",
-        "--json",
-        "--recipe",
-        "big_cnn",
-        "--data",
-        prepared.root,
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    command += [flag for text in sets for flag in ("--set", text)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
-    timeout = threading.Timer(240, process.kill)
-    timeout.start()
-    while not storage.exists(str(tmp_path / "run" / "metrics.jsonl")) and process.poll() is None:
-        time.sleep(0.05)
+    command = train_command(prepared, tmp_path / "run", 8, "--local", "--json")
+    process = after_its_first_epoch(command, tmp_path / "run")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    timeout.cancel()
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "--resume" in err and out == ""
     run = Run(str(tmp_path / "run"))

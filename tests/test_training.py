@@ -176,7 +176,7 @@ def test_a_run_that_ended_by_patience_is_extended_only_with_more_patience(tmp_pa
     launch.record_run(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
     run = train_into(tmp_path / "ended", settings(9, 1), prepared)
     assert run.result().epochs == 2
-    message = r"train\.epochs: 9 -> 12: training ends with epoch 2, where train\.patience=1 is reached; .*larger"
+    message = r"train\.epochs: 9 -> 12: with train\.patience=1 training ends with epoch 2; .*larger"
     with pytest.raises(UserError, match=message):
         checks.lock_run(run.root, settings(12, 1), resume=True)
     config = settings(4, 0)

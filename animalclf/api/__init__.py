@@ -3,7 +3,7 @@ this process.
 
 A call uses the Ray that this process is connected to and leaves it as it was. If there is none, the first call that
 needs Ray joins the cluster that RAY_ADDRESS names or starts a small one on this machine, which later calls use again;
-it ends with the process, at `leave_ray()`, or when a call is interrupted. Raises UserError for whatever the caller can
+it ends with the process, at `leave_ray()`, or when a call is interrupted. Raises UserError for what the caller can
 fix, before any long work.
 """
 

@@ -43,8 +43,8 @@ def predict(
     """Classify the unlabelled images of a folder with Ray Data: write predictions.parquet and submission.csv.
 
     `data`: a folder of images of any depth, one image, or a Kaggle competition folder (its test images). The id of
-    an image is its file name; where several folders hold the same name, its path. `out`: where the files
-    go (default: RUN/predictions/<data>). `prior`: see `evaluate`. `sample_submission`: check ids and classes against
+    an image is its file name, or its path if several folders have the same name. `out`: the folder of the files
+    (default: RUN/predictions/<data>). `prior`: see `evaluate`. `sample_submission`: check ids and classes against
     this CSV. `workers`: replicas of the model (0: one for each GPU, or one for each node). `limit`: only the first
     `limit` images. For a few images at hand `load(run).predict(images)` is simpler.
     """

@@ -33,8 +33,8 @@ def prepare(
     keys, such as {"data.val": 0.25}. `limit`: use only this many images. `force`: replace a set of other images or
     settings; a set that fits is returned as it is.
 
-    Returns the prepared set: `root`, `classes`, `manifest` (a DataFrame, one row per image) and `info`, where "bad"
-    lists the unreadable files.
+    Returns the prepared set: `root`, `classes`, `manifest` (a DataFrame, one row per image) and `info`, the content of
+    dataset.json, whose "unreadable" lists the unreadable files.
     """
     from animalclf import config as configuration
     from animalclf.prepare import job
@@ -136,7 +136,7 @@ def compare(
     `set`: values of configuration keys for all recipes. `grid`: every combination of these values, such as
     {"optim.lr": [1e-3, 3e-3]}. `search`: ranges to draw `samples` from, such as {"optim.lr": "log:1e-5:1e-2"}, or
     lists; `searcher`: "random" or "optuna". `schedule`: "asha" stops trials of one recipe that fall behind. `file`: a
-    comparison file with these keys; arguments win over it. `out`: the comparison folder (default: runs/compare-<time>).
+    comparison file with these keys; arguments override it. `out`: the comparison folder (default: runs/compare-<time>).
     `prepared`: where prepared sets are stored (default: next to it). `limit`: use only this many images. `workers`:
     training workers for each trial. `cpu`: train on CPUs although there are GPUs. `max_concurrent`: trials at a time
     (0: as many as the cluster has room for). `resume`: continue the comparison in `out`, or add trials to it.
@@ -164,7 +164,7 @@ def compare(
 
 
 def _run_trials(spec: ComparisonSpec, data: str, folder: str, **options: Any) -> ComparisonSummary:
-    """Run the trials behind a live table, and print the reason for each that failed."""
+    """Run the trials with a live table, and print the reason for each that failed."""
     from rich.text import Text
 
     from animalclf.tuning.compare import compare as run_trials

@@ -63,10 +63,10 @@ def call(function: Callable[..., T], arguments: argparse.Namespace, **values: An
     """Call a function of the API with the command's arguments that are named as its parameters; `values` replace
     them."""
     names = inspect.signature(function).parameters
-    named = {name: value for name, value in vars(arguments).items() if name in names}
-    if "set" in named:
-        named["set"] = configuration.parse_sets(named["set"] or ())
-    return function(**named | values)
+    flag_values = {name: value for name, value in vars(arguments).items() if name in names}
+    if "set" in flag_values:
+        flag_values["set"] = configuration.parse_sets(flag_values["set"] or ())
+    return function(**flag_values | values)
 
 
 def recipe_arguments(parser: argparse.ArgumentParser, default: str = "quick") -> None:

@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--prepared", metavar="FOLDER", help="where prepared sets are stored (default: next to the comparison folder)"
     )
-    parser.add_argument("--file", metavar="YAML", help="a comparison file; flags win over it")
+    parser.add_argument("--file", metavar="YAML", help="a comparison file; flags override it")
     parser.add_argument("--recipes", default="", metavar="A,B", help="recipes to compare, separated by commas")
     parser.add_argument(
         "--seeds", default="", metavar="N|A,B", help="how many seeds (3: 0, 1, 2), or a list (default: 1)"
@@ -82,8 +82,10 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=LOW:HIGH",
         help="draw from a range (log:LOW:HIGH for a log scale) or a list; repeatable",
     )
-    parser.add_argument("--samples", type=int, metavar="N", help="how many draws of --search")
-    parser.add_argument("--searcher", choices=["random", "optuna"], help="what draws (default: random)")
+    parser.add_argument("--samples", type=int, metavar="N", help="number of trials drawn from --search")
+    parser.add_argument(
+        "--searcher", choices=["random", "optuna"], help="how the samples of --search are chosen (default: random)"
+    )
     parser.add_argument(
         "--schedule", choices=["none", "asha"], help="asha: stop trials of one recipe that fall behind (default: none)"
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ORDER = 50
 EXAMPLES = """\
-  animalclf evaluate runs/a                                 (the validation split of its own prepared set)
+  animalclf evaluate runs/a                                 (the validation split of the run's prepared set)
   animalclf evaluate runs/a --data other_photos/            (any labelled folder or table)
   animalclf evaluate runs/a --prior uniform                 (corrected for equally frequent classes)"""
 

@@ -153,7 +153,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
                 image, format_name, notes = _decode_pillow(_without_metadata(data), max_pixels)
                 return image, format_name, [*notes, "metadata ignored"]
             if data.startswith(formats.TIFF):
-                _whole_tags(data)
+                _pixel_tags(data)
                 pixels, rotation = _opencv_pixels(data, max_pixels)
                 image, note = eight_bits(pixels)
                 return _flattened(image), "TIFF", [*rotation, note] if note else rotation
@@ -171,7 +171,7 @@ def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[
         Image.open(io.BytesIO(data), formats=formats.pillow_formats()) as file,
     ):
         _check_size(file.width, file.height, max_pixels)
-        _check_whole(file, data)
+        _check_complete(file, data)
         image, notes = converted(file)
         format_name = "JPEG" if file.format == "MPO" else file.format or "unknown"
         if _bits(file, data) > 8 and image.max() < 2**4:
@@ -183,11 +183,11 @@ def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[
         return image, format_name, notes
 
 
-def _check_whole(file: Image.Image, data: bytes) -> None:
+def _check_complete(file: Image.Image, data: bytes) -> None:
     """Raise UnreadableImage for a truncated file that Pillow accepts, and ValueError for a TIFF file in
     which it does not see a tag that the pixels depend on."""
     if data.startswith(formats.TIFF):
-        if _whole_tags(data) - set(getattr(file, "tag_v2", ())):
+        if _pixel_tags(data) - set(getattr(file, "tag_v2", ())):
             raise ValueError("damaged tags")
     elif (file.format == "JPEG2000" and truncation.is_cut_jpeg2000(data)) or (
         file.format == "PCX" and truncation.is_cut_pcx(data)
@@ -195,10 +195,12 @@ def _check_whole(file: Image.Image, data: bytes) -> None:
         raise UnreadableImage(f"truncated: the {file.format} data end too early ({len(data):,} bytes)")
 
 
-def _whole_tags(data: bytes) -> set[int]:
+def _pixel_tags(data: bytes) -> set[int]:
     """The tags of a TIFF file that its pixels depend on. Raises UnreadableImage if the file ends before the values
     of one."""
-    within = {tag: whole for tag, whole in truncation.tiff_tags(data).items() if tag in truncation.TIFF_PIXEL_TAGS}
+    within = {
+        tag: complete for tag, complete in truncation.tiff_tags(data).items() if tag in truncation.TIFF_PIXEL_TAGS
+    }
     if not all(within.values()):
         raise UnreadableImage(f"truncated: values of TIFF tags are missing ({len(data):,} bytes)")
     return set(within)

@@ -12,7 +12,7 @@ from animalclf.data.augment.torch_form import evaluation_view, to_device
 from animalclf.data.loader import Batch, StoredImages
 from animalclf.data.sampler import Phase, SamplingPlan
 
-CHUNK = 1024  # images per copy to the device
+CHUNK = 1024  # images in one copy to the device
 
 
 class DeviceLoader:
@@ -85,8 +85,8 @@ class DeviceLoaders:
 
 
 def fits(plan: SamplingPlan, image_bytes: int, device: torch.device) -> bool:
-    """True if the plan's images take less than half of a GPU's free memory, and no training batch is augmented
-    elsewhere."""
+    """True if the plan's images take less than half of a GPU's free memory, and training batches are augmented on the
+    device or not at all."""
     if device.type != "cuda" or not (plan.augment_on_device or is_identity(plan.augment)):
         return False
     return sum(map(len, plan.rows.values())) * image_bytes * 2 < torch.cuda.mem_get_info(device)[0]

@@ -21,7 +21,7 @@ CACHE_VARIABLE = "ANIMALCLF_CACHE"  # environment variable: the cache folder
 
 
 def cache_folder() -> str:
-    """This node's cache folder: ANIMALCLF_CACHE, or a folder of the user's in the system's temporary folder."""
+    """This node's cache folder: ANIMALCLF_CACHE, or a folder for each user in the system's temporary folder."""
     return os.environ.get(CACHE_VARIABLE) or os.path.join(tempfile.gettempdir(), f"animalclf-{os.getuid()}")
 
 
@@ -51,7 +51,7 @@ class LocalShards:
                     if shutil.disk_usage(self.folder).free < images.nbytes + 2**28:
                         raise UserError(
                             f"{self.folder}: no room for the decoded images; "
-                            f"name another folder with the environment variable {CACHE_VARIABLE}"
+                            f"set the environment variable {CACHE_VARIABLE} to another folder"
                         )
                     write_shard(path, zip(index, images, strict=True))
         return path

@@ -28,7 +28,7 @@ _MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
 
 
 class UnreadableImage(Exception):
-    """A file that is not a whole image; its text is the reason."""
+    """A file that cannot be read completely as an image; its text is the reason."""
 
 
 def image_format(head: bytes) -> str:
@@ -56,7 +56,7 @@ def is_jpeg_xl(head: bytes) -> bool:
 
 @functools.cache
 def pillow_formats() -> tuple[str, ...]:
-    """The formats that Pillow reads here."""
+    """The formats that the installed Pillow reads."""
     Image.init()
     return tuple(name for name in Image.ID if name not in NOT_READ)
 
@@ -79,7 +79,7 @@ def unknown_format(data: bytes) -> str:
         return "JPEG XL image, which is not supported; convert it to JPEG or PNG"
     for format_name, magic in _MAGIC.items():
         if data.startswith(magic) or data[4:].startswith(magic):
-            return f"damaged: no whole header of a {format_name} file ({len(data):,} bytes)"
+            return f"damaged: incomplete header of a {format_name} file ({len(data):,} bytes)"
     if b"<svg" in head:
         return "SVG drawing, not an image of pixels"
     if head.startswith((b"%pdf", b"%!ps", b"\xc5\xd0\xd3\xc6")):

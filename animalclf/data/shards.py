@@ -38,7 +38,7 @@ def write_shard(
     schema = pa.schema([pa.field("index", pa.int64(), nullable=False), pa.field("image", kind, nullable=False)])
     indices, pixels = np.empty(ROWS_PER_GROUP, np.int64), np.empty((ROWS_PER_GROUP, *first[1].shape), np.uint8)
     count = 0
-    # Images hardly compress further. One plain page a row group is read without a copy, and image by image
+    # Images hardly compress further. One plain page per row group is read without a copy, and image by image
     # (`PixelFile`).
     with (
         storage.atomic_write(url, sync=sync) as file,

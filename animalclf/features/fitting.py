@@ -17,7 +17,7 @@ ABSENT = -30.0  # logit of a class without images in the training part of a fold
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """A head that is fitted on all training images, and what cross-validation says of it."""
+    """A head that is fitted on all training images, and its cross-validation results."""
 
     kind: str
     settings: Settings

@@ -231,7 +231,7 @@ def _duplicate_groups(member: Run, paths: Sequence[str]) -> tuple[np.ndarray, bo
 
 
 def _folds(member: Run, validated: ValidationPredictions) -> tuple[np.ndarray, CrossFitting]:
-    """The cross-fitting fold of each validation image, int64 (N,), and what the result says about the folds. Raises
+    """The cross-fitting fold of each validation image, int64 (N,), and their record for the result. Raises
     UserError for a single image."""
     groups, groups_known = _duplicate_groups(member, validated.paths)
     fold = mixing.assign_folds(validated.labels, groups)

@@ -58,6 +58,6 @@ def _last_layer(network: nn.Module, architecture: str) -> tuple[str, nn.Linear]:
     if not isinstance(layer, nn.Linear):
         raise UserError(
             f"model.name: {architecture} cannot be a backbone: its last layer is not a dense layer called `fc`, or at "
-            "the end of `classifier`; register a function of its own in animalclf/models/"
+            "the end of `classifier`; register a function for it in animalclf/models/"
         )
     return name, layer

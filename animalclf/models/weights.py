@@ -32,8 +32,8 @@ DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, AssertionError, stru
 
 
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
-    """The state dict of `source` ("imagenet", "embedded", or a path or URL), float32. Raises UserError that says how to
-    get the file by hand."""
+    """The state dict of `source` ("imagenet", "embedded", or a path or URL), float32. Raises UserError with the
+    remedy: how to get the file by hand."""
     file, content = _content(architecture, source)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -177,7 +177,7 @@ def _cached(url: str) -> bytes:
     except OSError as error:
         raise UserError(
             f"model.weights: {path}: cannot be written ({error}); "
-            "name another folder with the environment variable TORCH_HOME"
+            "set the environment variable TORCH_HOME to another folder"
         ) from error
 
 

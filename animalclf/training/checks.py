@@ -105,7 +105,7 @@ def can_extend(run: Run, config: Config) -> bool:
     last = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
     if last < len(history) or (last < epochs and run.finished()):
         raise UserError(
-            f"{changes}: training ends with epoch {last}, where train.patience={config.train.patience} is reached; "
+            f"{changes}: with train.patience={config.train.patience} training ends with epoch {last}; "
             "resume with a larger train.patience"
         )
     return True

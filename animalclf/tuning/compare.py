@@ -217,7 +217,7 @@ def _print_plan(
 ) -> None:
     trials = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (f" ({ended} done)" if ended else "")
     trials += ", proposed by Optuna" if spec.searching else ""
-    trials += ", stopped early by ASHA where they fall behind" if spec.schedule == "asha" else ""
+    trials += ", stopped early by ASHA if they fall behind" if spec.schedule == "asha" else ""
     rows = sampling_plan(prepared, spec.trials[0].config).rows
     counts = f"{len(rows['train']):,} training and {len(rows['val']):,} validation images"
     images = f"{counts}, {len(prepared.classes)} classes"

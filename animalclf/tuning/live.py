@@ -127,7 +127,7 @@ class LiveTable:
         self._print(f"{epoch} | train loss {row.train_loss:.4f}{metric} | {line.speed:,.0f} images/s{left}")
 
     def _show_progress(self, line: TrialLine, event: PhaseProgress) -> None:
-        """Without a terminal: a line at the start of a trial, then a line a minute in long epochs."""
+        """Without a terminal: a line at the start of a trial, then one line per minute in long epochs."""
         line.speed = event.done / max(event.seconds, 1e-9)
         line.phase = PHASES.get(event.phase, "")
         line.fraction = {"train": event.done / max(event.total, 1), "val": 1.0}.get(event.phase, 0.0)

@@ -71,7 +71,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def whole(minimum: int) -> Check:
+def integer(minimum: int) -> Check:
     """A whole number from `minimum`."""
 
     def check(name: str, value: Any) -> int:
@@ -118,13 +118,13 @@ def settings(example: str) -> Check:
 
 def workers(name: str, value: Any) -> int | str:
     """A number of workers, or "2:8" for elastic ones."""
-    return value if isinstance(value, str) else int(whole(0)(name, value))
+    return value if isinstance(value, str) else int(integer(0)(name, value))
 
 
 def seeds(name: str, value: Any) -> int | list[int]:
     """How many seeds, or a list of them."""
     if isinstance(value, list) and value:
-        return [whole(0)(name, seed) for seed in value]
+        return [integer(0)(name, seed) for seed in value]
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _wrong(name, value, "a number of seeds, at least 1, or a list of whole numbers such as [0, 5]")
     return value

@@ -31,11 +31,11 @@ def list_files(url: str) -> list[tuple[str, int, str]]:
             infos |= {entry["name"]: entry for entry in entries if entry["type"] != "directory"}
             directories = [entry["name"] for entry in entries if entry["type"] == "directory"]
             # A key with "//" gives a folder the name of its parent; such a level is listed whole.
-            whole = {name.rstrip("/") for name in directories} & set(folders)
-            folders = [name for name in directories if name.rstrip("/") not in whole]
-            folders = [name for name in folders if not any(name.startswith(f"{parent}/") for parent in whole)]
-            folders += sorted(whole)
-            if whole or len(folders) >= LISTING_THREADS:
+            unsplit = {name.rstrip("/") for name in directories} & set(folders)
+            folders = [name for name in directories if name.rstrip("/") not in unsplit]
+            folders = [name for name in folders if not any(name.startswith(f"{parent}/") for parent in unsplit)]
+            folders += sorted(unsplit)
+            if unsplit or len(folders) >= LISTING_THREADS:
                 break
         for files in pool.map(lambda folder: with_retries(url, lambda: fs.find(folder, detail=True)), folders):
             infos |= files

@@ -1,4 +1,4 @@
-"""Errors of S3: retries for transient ones, and one line that says how to fix the others."""
+"""Errors of S3: retries for transient ones, and one line with the remedy for the others."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def with_retries(url: str, action: Callable[[], T]) -> T:
     """`action()`, retried for RETRY_SECONDS while the server throttles, fails or cannot be reached. A server that never
     answered this process is not retried: its address is probably wrong.
 
-    Raises UserError that says how to fix it. FileNotFoundError of a file (not of a bucket) passes through.
+    Raises UserError with the remedy. FileNotFoundError of a file (not of a bucket) passes through.
     """
     import aiohttp
     import botocore.exceptions as boto
@@ -124,7 +124,7 @@ def _message_of_code(error: BaseException, code: str) -> str:
     if code in REGION_CODES:
         return f"the bucket is in another region ({reason}); set AWS_REGION={_region(error) or 'the bucket region'}"
     if code == "NoSuchBucket":
-        return "there is no such bucket; check its name, and AWS_ENDPOINT_URL where it is not on AWS"
+        return "there is no such bucket; check its name, and AWS_ENDPOINT_URL if it is not on AWS"
     if code == "RequestTimeTooSkewed":
         return "this machine's clock is wrong by more than the server allows; set it right"
     if code in ("AccessDenied", "AllAccessDisabled", "403") or isinstance(error, PermissionError):
@@ -196,7 +196,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _error_with_body(url: str) -> BaseException | None:
-    """The error of a listing, whose response says the cause; None if the listing succeeds."""
+    """The error of a listing, whose response has the cause; None if the listing succeeds."""
     import s3fs
     from botocore.exceptions import ClientError
 

@@ -1,4 +1,4 @@
-"""Values in text of the user, and errors of libraries as text."""
+"""Text that users write as values, and errors of libraries as one line of text."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class Augment:
     """Largest shift in x and in y, as a fraction of the side; uniform between minus and plus this."""
 
     zoom: Factors = (0.6, 1.4)
-    """Smallest and largest zoom factor, drawn for x and y apart. As in Keras the factor stretches the sampling grid:
-    below 1 zooms in, above 1 zooms out. [1, 1] does not zoom."""
+    """Smallest and largest zoom factor, drawn separately for x and y. As in Keras the factor stretches the sampling
+    grid: below 1 zooms in, above 1 zooms out. [1, 1] does not zoom."""
 
     flip: Flag = True
     """Mirror half of the images, left to right. Turn it off if left and right mean something, as in text."""

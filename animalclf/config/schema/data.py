@@ -47,7 +47,7 @@ class Data:
     error names it. train: all its images train, and its accuracy is not measured."""
 
     split_seed: Seed = 0
-    """Random seed of the split, apart from `seed`: runs with different seeds are validated on the same images."""
+    """Random seed of the split, independent of `seed`: runs with different seeds are validated on the same images."""
 
     near_duplicates: Flag = True
     """Look for near-duplicates (recompressed, resized, cropped, darkened, mirrored or rotated images) besides identical
@@ -69,7 +69,7 @@ class Data:
     of the images in them. none: they are classes, like all other folders."""
 
     given_split_duplicates: Literal["keep", "drop"] = "keep"
-    """Training images that are duplicates of validation or test images, where the data gives the splits. keep: they
+    """Training images that are duplicates of validation or test images, if the data gives the splits. keep: they
     train, and the scores may be too high. drop: they are in no split."""
 
     path_column: Text = "path"

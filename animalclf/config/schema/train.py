@@ -41,7 +41,7 @@ class Train:
     et al. 2017). The validation loss is always the log loss, so that runs compare."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the forward and backward pass. bf16 takes half the memory and is faster where the hardware
+    """Number format of the forward and backward pass. bf16 takes half the memory and is faster on hardware that
     computes it natively; auto uses it there and fp32 elsewhere. Weights are always fp32."""
 
     channels_last: Flag = True
