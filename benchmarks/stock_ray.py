@@ -26,6 +26,7 @@ from benchmarks.images import write_demo
 PATCHES = [
     "poll_node_start",
     "skip_servers",
+    "end_at_once",
     "in_process_trainer",
     "schedule_tasks_sooner",
     "skip_autoscaling_actor",
