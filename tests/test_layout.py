@@ -256,3 +256,55 @@ def test_ids_without_folder_and_suffix_are_looked_up(tmp_path: Path) -> None:
 def test_a_table_without_a_header_line_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="add a first line with the names of the columns: path,label"):
         find(table(tmp_path, "pics/a.jpg,x\npics/b.jpg,y\n"))
+
+
+def test_a_table_with_other_case_or_blanks_in_its_header(tmp_path: Path) -> None:
+    for header in ("Path,LABEL", "path, label", " PATH ,Label"):
+        assert list(find(table(tmp_path, f"{header}\npics/a.jpg,x\npics/b.jpg,y\n")).files["label"]) == ["x", "y"]
+    with pytest.raises(UserError, match="has no column 'path', only 'PATH', 'Path', 'label'"):
+        find(table(tmp_path, "PATH,Path,label\npics/a.jpg,pics/a.jpg,x\n"))
+
+
+def test_a_separator_that_the_first_line_states(tmp_path: Path) -> None:
+    assert list(find(table(tmp_path, "sep=;\r\npath;label\r\npics/a.jpg;x,1\r\npics/b.jpg;y\r\n")).files["label"]) == [
+        "x,1",
+        "y",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"PK\3\4" + bytes(99), b"\xd0\xcf\x11\xe0" + bytes(99)])
+def test_a_workbook_named_csv_is_explained(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(UserError, match="is a workbook or an archive, not a CSV file; save the sheet as CSV"):
+        find(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("label", ["label", "MEL"])
+def test_one_column_per_class_is_explained(tmp_path: Path, label: str) -> None:
+    path = table(tmp_path, "path,MEL,NV,age\npics/a.jpg,1.0,0.0,5\npics/b.jpg,0,1,7\n")
+    with pytest.raises(UserError, match=r"has one column per class \('MEL', 'NV'\); add a column with the class"):
+        find(path, label_column=label)
+    both = table(tmp_path, "path,label,MEL,NV\npics/a.jpg,x,1,0\npics/b.jpg,y,0,1\n")
+    assert list(find(both).files["label"]) == ["x", "y"]
+
+
+def test_ids_in_another_case_are_looked_up(tmp_path: Path) -> None:
+    source = find(table(tmp_path, "path,label\nA.JPG,x\nimages\\b.Jpg,y\n"))
+    assert list(source.files["path"]) == ["pics/a.jpg", "pics/b.jpg"]
+    write(tmp_path, "pics/A.jpg")
+    with pytest.raises(UserError, match="names several images"):
+        find(tmp_path / "labels.csv")
+
+
+def test_a_file_that_is_no_table_is_explained(tmp_path: Path) -> None:
+    write(tmp_path, "labels.xlsx")
+    with pytest.raises(UserError, match="is a file; name a folder of images, or a table"):
+        find(tmp_path / "labels.xlsx")
+
+
+def test_classes_below_folders_of_another_meaning_are_noticed(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{fold}/{name}/1.jpg" for fold in ("fold1", "fold2") for name in ("cat", "dog")))
+    (warning,) = find(tmp_path).warnings
+    assert warning.startswith("all class folders have the same folders (cat, dog); if those are the classes, name one")
+    write(tmp_path, "fold2/2.jpg")
+    assert not find(tmp_path).warnings

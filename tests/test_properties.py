@@ -27,7 +27,7 @@ from animalclf.inference import submission
 from animalclf.inference.submission import natural_key
 from animalclf.prepare import sources
 from animalclf.prepare.sources.listing import is_hidden, list_images
-from animalclf.prepare.sources.table import SEPARATORS
+from animalclf.prepare.sources.table_file import SEPARATORS
 from animalclf.prepare.split import split
 
 # --------------------------------------------------------------------------------------------------------------- split

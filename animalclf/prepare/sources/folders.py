@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection
 
 from animalclf.errors import UserError
-from animalclf.prepare.sources.layout import deeper_root, read_layout
+from animalclf.prepare.sources.layout import MAX_SHOWN, deeper_root, read_layout, shared_folders
 from animalclf.prepare.sources.listing import Listing, is_hidden
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.utils import storage
@@ -33,15 +33,19 @@ def read_folders(url: str, data: str, listing: Listing, *, splits: bool = True, 
     classes = layout.images["label"].unique()
     evaluated = bool(known) and set(classes) <= set(known)
     if len(classes) < 2 and not evaluated:
+        problem = "the model does not know it" if known else "a classifier needs at least two class folders"
         hint = deeper_root(listing.images["path"])
         remedy = f"; {data}/{hint} has two or more folders of images: name that one" if hint else ""
-        raise UserError(
-            f"{data}: only one class, {classes[0]!r}; a classifier needs at least two class folders{remedy}"
-        )
+        raise UserError(f"{data}: only one class, {classes[0]!r}; {problem}{remedy}")
     if layout.kind == "class folders" and not evaluated:
         _refuse_empty_folders(url, set(classes), data)
     test = storage.join(url, layout.unlabelled) if layout.unlabelled else None
     warnings = [f"{layout.unlabelled}/ has no class folders; its images are not used for training"] if test else []
+    if layout.kind == "class folders" and (inner := shared_folders(layout.images["path"])):
+        warnings.append(
+            f"all class folders have the same folders ({', '.join(inner[:MAX_SHOWN])}); if those are the classes, "
+            "name one of the folders above them, or move their images into one folder per class"
+        )
     return Source(url, layout.images, layout.kind, listing.ignored, test=test, warnings=warnings)
 
 

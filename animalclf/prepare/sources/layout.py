@@ -64,6 +64,16 @@ def deeper_root(paths: pd.Series) -> str | None:
         paths = top[2][top[1] == "/"]
 
 
+def shared_folders(paths: pd.Series) -> list[str]:
+    """The folders that every top folder has, if all have the same two or more: fold1/cat, fold1/dog, fold2/cat, ..."""
+    top = paths.str.partition("/")
+    second = top[2].str.partition("/")
+    if (second[1] != "/").any():
+        return []
+    inner = second[0].groupby(top[0]).agg(frozenset)
+    return sorted(inner.iloc[0]) if inner.nunique() == 1 and len(inner.iloc[0]) > 1 else []
+
+
 def _split_roles(folders: Sequence[str]) -> dict[str, Role | None]:
     """The role of each folder if the folders are splits, None for those that are not; empty if they are classes.
     Folders are splits if two names differ in their role only: train and Test, seg_train and seg_test, but not

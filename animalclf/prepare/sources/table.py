@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import os
 import posixpath
 from collections import defaultdict
@@ -12,18 +9,15 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
-from animalclf.prepare.sources.listing import IMAGE_SUFFIXES, list_files, list_images
+from animalclf.prepare.sources.listing import list_files, list_images
 from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
+from animalclf.prepare.sources.table_file import check_columns, read_table
 from animalclf.utils import storage
-from animalclf.utils.text import reason
 
 TABLES = (".csv", ".tsv", ".parquet")
-SEPARATORS = ",;\t|"
-MAX_HEADER = 2**16  # characters
 MAX_SHOWN = 5  # lines and values named in an error
 
 
@@ -39,12 +33,10 @@ class Table(SourceReader):
 
     def read(self, location: Location) -> Source:
         url, labelled = location.url, location.labelled
-        table = _read_table(url, location.config)
+        table = read_table(url, location.config)
         paths, labels, splits = _columns(url, table, location.config, labelled)
         folder = posixpath.dirname(url)
-        urls, files = _find_files(
-            url, paths.map(lambda path: path if storage.is_remote(path) else storage.join(folder, path))
-        )
+        urls, files = _find_files(url, paths.map(lambda path: _located(path, folder)))
         _refuse_rows(url, urls.duplicated(keep="first"), "name the same image as an earlier row", "remove them")
         root = folder if urls.str.startswith(f"{folder}/").all() else _common_folder(urls)
         rows = pd.DataFrame(
@@ -65,61 +57,24 @@ class Table(SourceReader):
         return Source(root, rows, "table", whole_folder=False)
 
 
+def _located(path: str, folder: str) -> str:
+    """The absolute path or URL of a row's `path`; a local one without `..`, so that no name leads out of its root."""
+    if storage.is_remote(path) or storage.is_remote(folder):
+        return path if storage.is_remote(path) else storage.join(folder, path)
+    located = storage.join(folder, path)
+    return os.path.normpath(located) if ".." in located.split("/") else located
+
+
 def _common_folder(urls: pd.Series) -> str:
     """The deepest folder that holds all files."""
     folders = [f"{posixpath.dirname(url)}/" for url in urls]
     return posixpath.dirname(os.path.commonprefix(folders))  # noqa: RUF071 (commonpath would make s3:/ of s3://)
 
 
-def _read_table(url: str, config: Data) -> pd.DataFrame:
-    """The table as text. Raises UserError for one that is missing or cannot be read."""
-    try:
-        content = storage.with_retries(url, lambda: storage.read_bytes(url))
-    except FileNotFoundError as error:
-        raise UserError(f"{url}: no such table") from error
-    try:
-        if url.lower().endswith(".parquet"):
-            return storage.parse_parquet(content)
-        text = content.decode(
-            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-        )
-        separator = _separator(text, "\t" if url.lower().endswith(".tsv") else ",", config)
-        return pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except (ValueError, OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{url}: cannot be read as a table: {reason(error)}") from error
-
-
-def _separator(text: str, usual: str, config: Data) -> str:
-    """The separator of the columns: the usual one of the file's suffix, unless another one gives the path column's
-    name, or only another one occurs in the header."""
-    header = next(iter(text[:MAX_HEADER].splitlines()), "")
-    columns = {separator: next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS}
-    order = [usual, *(separator for separator in SEPARATORS if separator != usual)]
-    by_name = [
-        separator for separator in order if config.path_column in columns[separator] and len(columns[separator]) > 1
-    ]
-    present = [separator for separator in order if len(columns[separator]) > 1]
-    return next(iter(by_name + present), usual)
-
-
 def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tuple[pd.Series, pd.Series, pd.Series]:
     """Path, label and split of each row, "" if there is none. Raises UserError for a missing column, and for rows
     with an empty or invalid value."""
-    columns = {"data.path_column": config.path_column}
-    if labelled:
-        columns["data.label_column"] = config.label_column
-    for key, column in columns.items():
-        if column not in table.columns:
-            header = [str(name) for name in table.columns]
-            hint = configuration.nearest(column, header)
-            headless = any(name.lower().endswith(IMAGE_SUFFIXES) for name in header)
-            remedy = f"add a first line with the names of the columns: {config.path_column},{config.label_column}"
-            raise UserError(
-                f"{url}: has no column {column!r}, only {', '.join(map(repr, header))}{hint}; "
-                f"{remedy if headless else f'name it with --set {key}=...'}"
-            )
+    check_columns(url, table, config, labelled)
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
     empty = pd.Series("", index=table.index, dtype="string")
@@ -170,9 +125,10 @@ def _find_files(url: str, urls: pd.Series) -> tuple[pd.Series, dict[str, tuple[i
 
 
 def _look_up(url: str, urls: pd.Series, folder: str) -> tuple[pd.Series, dict[str, tuple[int, str]]]:
-    """The images below `folder` whose names, with or without suffix, are the last parts of `urls`. Raises UserError for
-    names of several images."""
+    """The images below `folder` whose names, with or without suffix, are the last parts of `urls`, in their
+    case or, without such an image, in any. Raises UserError for names of several images."""
     images: dict[str, list[str]] = defaultdict(list)
+    folded: dict[str, list[str]] = defaultdict(list)
     files: dict[str, tuple[int, str]] = {}
     exists = storage.is_remote(folder) or os.path.isdir(folder)
     for path, size, stamp in list_images(folder).images.to_numpy().tolist() if exists else []:
@@ -180,7 +136,10 @@ def _look_up(url: str, urls: pd.Series, folder: str) -> tuple[pd.Series, dict[st
         files[name] = size, stamp
         for key in {base, posixpath.splitext(base)[0]}:
             images[key].append(name)
-    matches = urls.map(lambda name: images.get(posixpath.basename(name), []))
+        for key in {base.casefold(), posixpath.splitext(base)[0].casefold()}:
+            folded[key].append(name)
+    ids = urls.map(posixpath.basename)
+    matches = ids.map(lambda key: images.get(key) or folded.get(key.casefold(), []))
     for name, found in zip(urls, matches, strict=True):
         if len(found) > 1:
             raise UserError(

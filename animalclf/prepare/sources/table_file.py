@@ -1,0 +1,108 @@
+"""The file of a table: its encoding, separator and columns, as people and spreadsheets write them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+
+import pandas as pd
+
+from animalclf import config as configuration
+from animalclf.config import Data
+from animalclf.errors import UserError
+from animalclf.prepare.sources.listing import IMAGE_SUFFIXES
+from animalclf.utils import storage
+from animalclf.utils.text import cut, reason
+
+SEPARATORS = ",;\t|"
+SEPARATOR_LINE = "sep="  # the first line of a CSV file for Excel: sep=;
+WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # .xlsx and other archives, .xls
+MAX_HEADER = 2**16  # characters
+MAX_NAMES = 20  # columns named in an error
+BITS = {"0", "1", "0.0", "1.0"}
+
+
+def read_table(url: str, config: Data) -> pd.DataFrame:
+    """The table at `url`, a CSV file's values as text. The columns that `config` names have these names, whatever their
+    case and the blanks around them. Raises UserError for a file that is missing or cannot be read."""
+    try:
+        content = storage.with_retries(url, lambda: storage.read_bytes(url))
+    except FileNotFoundError as error:
+        raise UserError(f"{url}: no such table") from error
+    try:
+        if url.lower().endswith(".parquet"):
+            return _named(storage.parse_parquet(content), config)
+        if content.startswith(WORKBOOKS):
+            raise UserError(f"{url}: is a workbook or an archive, not a CSV file; save the sheet as CSV")
+        text = content.decode(
+            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        )
+        separator = _separator(text, "\t" if url.lower().endswith(".tsv") else ",", config)
+        if text.startswith(SEPARATOR_LINE):
+            text = text.partition("\n")[2]
+        return _named(pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False), config)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (ValueError, OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{url}: cannot be read as a table: {reason(error)}") from error
+
+
+def _separator(text: str, usual: str, config: Data) -> str:
+    """The separator of the columns: the one that the file states, else the usual one of the file's suffix, unless
+    another one gives the path column's name, or only another one occurs in the header."""
+    header = next(iter(text[:MAX_HEADER].splitlines()), "")
+    if header.startswith(SEPARATOR_LINE) and len(header) == len(SEPARATOR_LINE) + 1:
+        return header[-1]
+    columns = {separator: next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS}
+    order = [usual, *(separator for separator in SEPARATORS if separator != usual)]
+    by_name = [
+        separator for separator in order if config.path_column in columns[separator] and len(columns[separator]) > 1
+    ]
+    present = [separator for separator in order if len(columns[separator]) > 1]
+    return next(iter(by_name + present), usual)
+
+
+def _named(table: pd.DataFrame, config: Data) -> pd.DataFrame:
+    """`table` with the configured names of the columns that differ from them in case or blanks only."""
+    names = {}
+    for name in (config.path_column, config.label_column, config.split_column):
+        alike = [column for column in table.columns if str(column).strip().casefold() == name.casefold()]
+        if name not in table.columns and len(alike) == 1:
+            names[alike[0]] = name
+    return table.rename(columns=names)
+
+
+def check_columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> None:
+    """Raise UserError for a missing column, and for one column per class in place of labels."""
+    columns = {"data.path_column": config.path_column}
+    if labelled:
+        columns["data.label_column"] = config.label_column
+    header = [str(name) for name in table.columns]
+    for key, column in columns.items():
+        classes = _class_columns(table) if key == "data.label_column" else []
+        if classes and (column in classes or column not in header):
+            raise UserError(
+                f"{url}: has one column per class ({_listed(classes)}); add a column with the class of each row, "
+                f"and name it with --set {key}=..."
+            )
+        if column not in header:
+            headless = any(name.lower().endswith(IMAGE_SUFFIXES) for name in header)
+            remedy = f"add a first line with the names of the columns: {config.path_column},{config.label_column}"
+            raise UserError(
+                f"{url}: has no column {column!r}, only {_listed(header)}{configuration.nearest(column, header)}; "
+                f"{remedy if headless else f'name it with --set {key}=...'}"
+            )
+
+
+def _class_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of 0 and 1 with a single 1 in each row; none if there are fewer than two."""
+    texts = {str(name): table[name].astype("string").str.strip() for name in table.columns}
+    columns = {name: text for name, text in texts.items() if len(text) and text.isin(BITS).all()}
+    ones = sum((text.str.startswith("1").astype(int) for text in columns.values()), pd.Series(0, table.index))
+    return list(columns) if len(columns) > 1 and (ones == 1).all() else []
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(repr(cut(name)) for name in names[:MAX_NAMES]) + more
