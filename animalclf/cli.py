@@ -19,7 +19,7 @@ from animalclf.commands import command_modules
 from animalclf.commands.common import Answer
 from animalclf.errors import ExitCode, UserError
 from animalclf.utils import caller
-from animalclf.utils.console import console, show_line
+from animalclf.utils.console import escape_control, show_error, show_line, show_traceback
 from animalclf.utils.interrupts import Terminated, handle_sigterm
 from animalclf.utils.redact import redact
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with caller.set_caller():
             answer: Answer = arguments.handler(arguments)
     except UserError as error:
-        _show_error(str(error))
+        show_error(str(error))
         return ExitCode.USER_ERROR
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
@@ -52,6 +52,7 @@ def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     of imports are at work. The processes of a Ray that was still starting end too; they would look for their Ray for a
     minute.
     """
+    sys.excepthook = show_traceback
     handle_sigterm(partial(_give_up, sys.argv[1:] if argv is None else argv))
     # Otherwise a thread that still runs while Ray shuts down would start another Ray.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
@@ -85,7 +86,7 @@ def _give_up(argv: Sequence[str]) -> NoReturn:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="animalclf",
         description="Labelled images to trained, evaluated and compared classifiers, on one machine or a Ray cluster.",
         epilog="""examples:
@@ -108,6 +109,13 @@ on a cluster:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Prints wrong arguments as all other text: without secrets and control characters."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape_control(redact(message)))
+
+
 def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:
     return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
 
@@ -116,12 +124,6 @@ def _show_stopped(code: ExitCode, resumable: bool) -> None:
     show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; nothing half-written is left")
     if resumable:
         show_line("continue after the last finished epoch with the same command, --out FOLDER and --resume")
-
-
-def _show_error(message: str) -> None:
-    from rich.text import Text
-
-    console.print(Text.assemble(("error:", "bold red"), f" {redact(message)}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -272,8 +272,7 @@ def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
 
     screen, now = io.StringIO(), [1000.0]
     written = Console(file=screen, width=100, highlight=False)
-    for patched in (console, module):
-        monkeypatch.setattr(patched, "console", written)
+    monkeypatch.setattr(console, "console", written)
     monkeypatch.setattr(throttle.time, "monotonic", lambda: now[0])
     display = module.TrainingDisplay(3)
     display.show(StartupEvent("ray"))

@@ -59,7 +59,7 @@ def test_files_and_folders_of_odd_names(root, name):
     assert sorted(output_dir.file_names(folder)) == sorted({name, f"shard-{name}.parquet", "other"})
     assert task.read_files(folder, [name, "other"]) == [name.encode(), b"other"]
     assert storage.read_heads(folder, [name, "other"], 1) == [name.encode()[:1], b"o"]
-    files, _ = sources.listing.list_files(root)
+    files = sources.listing.list_files(root).files
     assert sorted(file.path for file in files if f"in {name}" in file.path)[0].startswith(f"{name}/in {name}/")
     output_dir.clear(folder)
     storage.remove(storage.join(folder, name))

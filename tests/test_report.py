@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -419,7 +420,9 @@ def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
 
 def test_a_comparison_folder_has_leaderboard_ensembles_and_report(tmp_path, capsys):
     runs = comparison(tmp_path / "trials")
-    trials = [TrialEntry(slug=run.root, name="x", seed=0, run=run.root, state="finished") for run in runs]
+    trials = [
+        TrialEntry(slug=os.path.basename(run.root), name="x", seed=0, run=run.root, state="finished") for run in runs
+    ]
     answer = compare.show(conclude(trials, str(tmp_path)))
     content = answer.content
     assert answer.exit_code == 0 and [row["kind"] for row in content["leaderboard"]].count("model") == 2

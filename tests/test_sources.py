@@ -339,7 +339,7 @@ def test_a_registered_kind_of_source_needs_no_other_edit(tmp_path):
 
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
     (tmp_path / "labels.txt").write_text("a/1.jpg cat\nb/2.jpg dog\n")
-    with pytest.raises(UserError, match="no images found"):
+    with pytest.raises(UserError, match="is a file; name a folder"):
         find(tmp_path / "labels.txt")
     SOURCES.register("numbered")(Numbered)
     try:

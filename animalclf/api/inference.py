@@ -15,17 +15,23 @@ if TYPE_CHECKING:
 
 @public
 def evaluate(
-    run: PathLike, *, data: PathLike | None = None, split: str = "val", prior: str = "train"
+    run: PathLike,
+    *,
+    data: PathLike | None = None,
+    split: str = "val",
+    prior: str = "train",
+    out: PathLike | None = None,
 ) -> EvaluationResult:
     """Evaluate the best model of the run folder `run`: metrics with 95 % intervals, per class, confusion, calibration.
 
     `data`: labelled images or a prepared set (default: the run's own prepared set). `split`: which split of a prepared
     set. `prior`: class priors of these images to correct for: "train" (no change), "uniform", "estimate" (from the
-    predictions), "dog=0.2,cat=0.8", or a file.
+    predictions), "dog=0.2,cat=0.8", or a file. `out`: where the result and the probabilities go (default:
+    RUN/predictions), for a run folder that cannot be written.
     """
     from animalclf.inference import evaluate as evaluation
 
-    return evaluation.evaluate(str(run), data=path_text(data), split=split, prior=prior)
+    return evaluation.evaluate(str(run), data=path_text(data), split=split, prior=prior, out=path_text(out))
 
 
 @public

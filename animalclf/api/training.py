@@ -165,16 +165,13 @@ def compare(
 
 def _run_trials(spec: ComparisonSpec, data: str, folder: str, **options: Any) -> ComparisonSummary:
     """Run the trials with a live table, and print the reason for each that failed."""
-    from rich.text import Text
-
     from animalclf.tuning.compare import compare as run_trials
     from animalclf.tuning.live import LiveTable
-    from animalclf.utils.console import console
+    from animalclf.utils.console import show_error
 
     with LiveTable(spec.trials) as live:
         summary = run_trials(spec, data, folder, show=live.show, **options)
     for trial in summary.trials:
         if trial.state == "failed":
-            text = f" {trial.name}, seed {trial.seed}: {trial.reason}"
-            console.print(Text.assemble(("failed:", "bold red"), text), soft_wrap=True)
+            show_error(f"{trial.name}, seed {trial.seed}: {trial.reason}", label="failed:")
     return summary

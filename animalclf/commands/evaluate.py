@@ -36,6 +36,9 @@ def add(commands: Commands) -> None:
         "--split", choices=["train", "val", "test"], help="which split of the prepared set (default: val)"
     )
     prior_argument(parser)
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="where the result and the probabilities go (default: RUN/predictions)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> Answer:

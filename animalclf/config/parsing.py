@@ -18,9 +18,10 @@ from animalclf.config.schema import Config, Data
 from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
-from animalclf.utils.text import parse_yaml, reason
+from animalclf.utils.text import cut, parse_yaml, reason, shown
 
 V = TypeVar("V")
+MAX_FAULTS = 20  # wrong keys in a message
 Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
 
 
@@ -125,11 +126,11 @@ def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
     UserError."""
     key, equals, value = item.partition("=")
     if not equals:
-        raise UserError(f"{flag} {item}: write it as key=value, for example {flag} optim.lr=1e-3")
+        raise UserError(f"{flag} {cut(item)}: write it as key=value, for example {flag} optim.lr=1e-3")
     try:
         return key.strip(), value.strip() if raw else parse_yaml(value, TextKeyLoader)
     except ValueError as error:
-        raise UserError(f"{flag} {item}: the value is not valid YAML: {error}") from error
+        raise UserError(f"{flag} {cut(item)}: the value is not valid YAML: {error}") from error
 
 
 def current_names(overrides: Mapping[str, V]) -> dict[str, V]:
@@ -192,16 +193,17 @@ def _validated(cls: Any, tree: Any, prefix: str) -> Any:
         return _adapter(cls).validate_python(tree)
     except ValidationError as error:
         known = keys()
-        unknown, wrong = [], []
-        for fault in error.errors(include_url=False):
+        unknown, wrong, faults = [], [], error.errors(include_url=False)
+        for fault in faults[:MAX_FAULTS]:
             name = prefix + ".".join(map(str, fault["loc"]))
             if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
-                unknown.append(f"unknown key {name if name.isprintable() else ascii(name)}{nearest(name, known)}")
+                unknown.append(f"unknown key {cut(name if name.isprintable() else ascii(name))}{nearest(name, known)}")
             elif fault["type"] == "dataclass_type":
-                wrong.append(f"{name or prefix.rstrip('.')}: must be a group of keys, not {fault['input']!r}")
+                wrong.append(f"{name or prefix.rstrip('.')}: must be a group of keys, not {shown(fault['input'])}")
             else:
                 wrong.append(_fault(fault["type"], fault["input"], fault["loc"], tree, prefix, known))
-        raise UserError("; ".join(dict.fromkeys(unknown + wrong))) from error
+        more = [f"and {len(faults) - MAX_FAULTS:,} more"] if len(faults) > MAX_FAULTS else []
+        raise UserError("; ".join(dict.fromkeys(unknown + wrong + more))) from error
 
 
 def _currently_named(tree: Any, prefix: str) -> Any:
@@ -220,13 +222,14 @@ def _fault(kind: str, value: Any, path: Sequence[str | int], tree: Any, prefix: 
     names = [part for part in path if isinstance(part, str)]
     key = known[prefix + ".".join(names)]
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        return f"{key.name}: {key.range}, not {value!r} ({key.summary})"
+        return f"{key.name}: {key.range}, not {shown(value)} ({key.summary})"
     if key.choices:
-        return f"{key.name}: {value!r} is not one of {', '.join(key.choices)}{nearest(str(value), key.choices)}"
+        hint = nearest(shown(value).strip("'"), key.choices)
+        return f"{key.name}: {shown(value)} is not one of {', '.join(key.choices)}{hint}"
     if kind in ("missing", "too_long"):
         for name in names:
             tree = tree[name]
-        return f"{key.name}: takes {len(key.elements)} values, got {tree!r}"
+        return f"{key.name}: takes {len(key.elements)} values, got {shown(tree)}"
     if kind == "finite_number" and key.value_kind == "a number":
-        return f"{key.name}: {value!r} is not a finite number"
-    return f"{key.name}: {value!r} is not {key.value_kind}"
+        return f"{key.name}: {shown(value)} is not a finite number"
+    return f"{key.name}: {shown(value)} is not {key.value_kind}"

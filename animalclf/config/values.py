@@ -14,9 +14,9 @@ STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 def as_number(value: Any) -> Any:
     """Text and NumPy scalars as a float (PyYAML reads 1e-4 as text). Raises ValueError for a bool, which pydantic would
-    take for 0 or 1."""
-    if isinstance(value, bool):
-        raise ValueError("a bool is not a number")
+    take for 0 or 1, and for more than 64 bits."""
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**64):
+        raise ValueError("not a number of 64 bits")
     try:
         return value if isinstance(value, int) else float(value)
     except (TypeError, ValueError):

@@ -83,7 +83,7 @@ class DatasetInfo(TypedDict, total=False):
 
 
 class _RequiredShard(BaseModel):
-    file: str
+    file: Annotated[str, Field(pattern=r"^[^/\\]+\.parquet$")]  # in the folder of the set
     rows: Annotated[int, Field(ge=0)]
 
 

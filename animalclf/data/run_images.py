@@ -27,9 +27,14 @@ def prepared_set_of(run: Run) -> Prepared:
 
 def prepared_root(run: Run) -> str:
     """The folder of the run's prepared set: the one that environment.json names, or, if that does not exist, a set
-    of the same name and content beside the run folder or a parent of it."""
+    of the same name and content beside the run folder or a parent of it. Raises UserError for the
+    address of a web server."""
     environment = run.environment()
     recorded = environment.prepared
+    if recorded.startswith(
+        ("http:", "https:")
+    ):  # a run folder of someone else must not make this machine call a server
+        raise UserError(f"{run.root}: environment.json names {recorded} as its prepared set; name the set with --data")
     if not recorded or is_prepared(recorded):
         return recorded
     for root in _beside(run.root, recorded):

@@ -87,6 +87,7 @@ def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
 def _read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     source = pa.BufferReader(storage.read_bytes(url)) if storage.is_remote(url) else pa.OSFile(storage.absolute(url))
     with pq.ParquetFile(source, page_checksum_verification=True) as file:
+        storage.check_plain_types(file.schema_arrow)
         count, start = file.metadata.num_rows, 0
         images, index = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int64)
         for number in range(file.num_row_groups):  # one group at a time: all at once would take twice the memory

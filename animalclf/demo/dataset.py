@@ -23,7 +23,7 @@ from PIL import Image
 from animalclf.demo.draw import ANIMALS, draw
 from animalclf.errors import UserError
 from animalclf.utils import storage
-from animalclf.utils.console import console
+from animalclf.utils.console import show_line
 
 CLASS_COUNTS = {name: animal.count for name, animal in ANIMALS.items()}
 CLASSES = list(CLASS_COUNTS)
@@ -250,4 +250,4 @@ def _write_images(root: str, seed: int, size: Size, labels: Mapping[int, list[st
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
         for number, _ in enumerate((map if processes == 1 else pool.map)(_write_chunk, chunks), 1):
             if number % LOG_CHUNKS == 0:
-                console.print(f"demo set: {number * CHUNK:,} of {total:,} images")
+                show_line(f"demo set: {number * CHUNK:,} of {total:,} images")

@@ -26,7 +26,7 @@ from animalclf.inference.probabilities import batch_probabilities, uses_bf16
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
 from animalclf.prepare.task import read_files
-from animalclf.utils.console import console
+from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
 
 Block = dict[str, np.ndarray]
@@ -86,7 +86,7 @@ def classify(
     resources = preflight(Workers.fixed(replicas, use_gpu), [root])
     if options.progress:
         replicas_text = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
-        console.print(f"{len(paths):,} images of {root} with {config.name} on {replicas_text}", soft_wrap=True)
+        show_line(f"{len(paths):,} images of {root} with {config.name} on {replicas_text}")
     job = _Job(ray.put(model), ray.put(list(paths)), root, config, replicas, use_gpu, options)
     return _collect(job, len(paths), model.classes)
 

@@ -38,6 +38,7 @@ from animalclf.utils.progress import ProgressLine
 
 BATCH = 64
 MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
+MAX_NAME = 100  # bytes of the data's name in the names of files
 
 
 @dataclass
@@ -76,6 +77,8 @@ def evaluate(
     model, info = checkpoint.load_model(folder.root)
     classes, config = info.classes, info.config
     target_prior = prior_shift.parse_prior(prior, classes, info.prior)
+    folder_out = storage.absolute(out) if out else folder.url("predictions")
+    storage.check_writable(folder_out)
     if data is None or is_prepared(data):
         prepared = prepared_set_of(folder) if data is None else open_prepared(data)
         origin, name = prepared.root, split if data is None else f"{_basename(data)}-{split}"
@@ -92,7 +95,7 @@ def evaluate(
     probabilities[readable], probabilities[~readable] = corrected, priors
     labels = np.array([classes.index(label) for label in predictions.labels], np.int64)
     name = "evaluate-" + (name if prior == "train" else f"{name}-{_slug(prior)}")
-    target = storage.join(storage.absolute(out) if out else folder.url("predictions"), name)
+    target = storage.join(folder_out, name)
     evaluation = from_probabilities(corrected, labels[readable], classes)
     result = EvaluationResult(
         **{field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)},
@@ -284,4 +287,6 @@ def _basename(url: str) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text).strip("_.-") or "data"
+    """`text` as a part of a file name."""
+    name = re.sub(r"[^\w.-]+", "_", text).strip("_.-") or "data"
+    return name.encode()[:MAX_NAME].decode(errors="ignore")

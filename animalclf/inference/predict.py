@@ -47,7 +47,7 @@ def predict(
     ids = submission.image_ids(paths)
     form = submission.form_like(sample_submission, ids, classes)
     out = storage.absolute(out)
-    _check_writable(out)
+    storage.check_writable(out)
     settings = Options(**options)
     for note in source.warnings if settings.progress else ():
         show_line(note)
@@ -74,10 +74,3 @@ def predict(
         predictions=predictions,
         submission=submission_file,
     )
-
-
-def _check_writable(folder: str) -> None:
-    """Raises UserError if `folder` cannot be written: now, and not after the prediction."""
-    probe = storage.join(folder, ".writable")
-    storage.write_bytes(probe, b"")
-    storage.remove(probe)

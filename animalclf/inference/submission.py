@@ -17,7 +17,7 @@ from animalclf.errors import UserError
 from animalclf.metrics import from_confusion
 from animalclf.predictions import class_probabilities
 from animalclf.utils import storage
-from animalclf.utils.text import reason
+from animalclf.utils.text import cut, reason
 
 COLUMNS = ("id", "category")
 
@@ -182,4 +182,4 @@ def _check_unique(ids: Iterable[str], file: str) -> None:
 
 
 def _first_few(names: Sequence[str], count: int = 5) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+    return ", ".join(map(cut, names[:count])) + (", ..." if len(names) > count else "")

@@ -7,6 +7,7 @@ import http.client
 import io
 import posixpath
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +21,7 @@ from animalclf.errors import UserError
 from animalclf.models import embedded
 from animalclf.models.registry import MODELS
 from animalclf.utils import storage
+from animalclf.utils.text import reason
 
 if TYPE_CHECKING:
     import torchvision
@@ -27,8 +29,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MAX_NAMED = 6  # keys named in an error
 SAVE_STATE = "torch.save(model.state_dict(), FILE)"
+OBJECTS, KERAS, SAFETENSORS = (
+    "it holds Python objects",
+    "it is an HDF5 file, as Keras writes",
+    "it is a safetensors file",
+)
+OTHER_KINDS = (OBJECTS, KERAS, SAFETENSORS)
 # What torch.load raises for damaged files.
-DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, AssertionError, struct.error, UnpicklingError)
+DAMAGED = (
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    AssertionError,
+    struct.error,
+    UnpicklingError,
+)
 
 
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
@@ -36,19 +53,41 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
     remedy: how to get the file by hand."""
     file, content = _content(architecture, source)
     try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                check_uncompressed(archive)
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        reason = str(error).partition(". ")[0].partition("\n")[0]
-        remedy = "get it again or remove it"
-        if isinstance(error, UnpicklingError) and "weights_only" in str(error):
-            reason, remedy = "it holds Python objects", f"save the tensors alone: {SAVE_STATE}"
-        raise UserError(f"model.weights: {file}: not a readable file of weights ({reason}); {remedy}") from error
+        cause, remedy = _cause(error, content), "get it again or remove it"
+        if cause in OTHER_KINDS:
+            remedy = f"save the tensors alone: {SAVE_STATE}"
+        raise UserError(f"model.weights: {file}: not a readable file of weights ({cause}); {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(
             f"model.weights: {file}: not a state dict (names to tensors); it holds {_described(state)}. "
             f"Save the state dict alone: {SAVE_STATE}"
         )
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _cause(error: Exception, content: bytes) -> str:
+    """Why `content` is no file of weights."""
+    if not content:
+        return "it is empty"
+    if content.startswith(b"\x89HDF"):
+        return KERAS
+    if content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content) - 8:
+        return SAFETENSORS
+    if isinstance(error, UnpicklingError) and "global" in str(error).lower():
+        return OBJECTS
+    return reason(error).partition(". ")[0]
+
+
+def check_uncompressed(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError for a file of PyTorch's format with compressed tensors, which PyTorch does not write: they could
+    fill the memory."""
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise ValueError("it is compressed")
 
 
 def _described(content: object) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from animalclf.utils.malloc import keep_freed_memory
 # memory at a time.
 READ_FILES, READ_BYTES = 64, 64 * 2**20
 RETRIES = 15  # about two minutes
+MAX_FILE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -189,12 +191,22 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
 
 def _read_local(path: str) -> bytes | str:
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return "not a file, but a pipe, a socket or a device"
+            if status.st_size > MAX_FILE_BYTES:
+                return f"too large: {status.st_size:,} bytes (limit {MAX_FILE_BYTES:,})"
             return file.read()
     except FileNotFoundError:
         return "file not found"
     except OSError as error:
         return f"cannot be read: {(error.strerror or str(error)).lower()}"
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """An opener that does not wait for the writer of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _read_remote(fs: AbstractFileSystem, root: str, base: str, paths: Sequence[str]) -> list[bytes | str]:

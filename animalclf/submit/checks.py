@@ -10,12 +10,11 @@ from pathlib import Path
 from animalclf.cluster import silence_ray
 from animalclf.errors import UserError
 from animalclf.utils import storage
-from animalclf.utils.redact import redact
+from animalclf.utils.redact import SECRET_VARIABLES, is_secret, redact, redact_command
 
 MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
 WRITERS = ("prepare", "train", "compare", "demo")  # their default --out is in the job's copy of the code
 FLAGS = ("--address", "--folder", "--env", "--no-wait", "--follow")  # of submit itself, before the job's name
-SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 
 
 def check_job(job: str, arguments: Sequence[str], folder: str, env: dict[str, str]) -> None:
@@ -33,16 +32,17 @@ def check_job(job: str, arguments: Sequence[str], folder: str, env: dict[str, st
             )
     if "--help" not in arguments and "-h" not in arguments:
         _check_outputs(job, arguments)
-    for name in SECRETS:
-        if name in env:
+    for name, value in env.items():
+        if name in SECRET_VARIABLES or is_secret(name, value):
             raise UserError(
                 f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file "
                 "~/.aws/credentials"
             )
     for text in (*arguments, *(f"--env {name}={value}" for name, value in env.items())):
-        if redact(text) != text:
+        name, _, value = text.partition("=")
+        if redact(text) != text or is_secret(name, value):
             raise UserError(
-                f"{redact(text)}: has a secret (***), and everybody who sees the dashboard could read it; "
+                f"{redact_command(text)}: has a secret (***), and everybody who sees the dashboard could read it; "
                 "give the machines a role or a file with credentials, and leave it out"
             )
 

@@ -17,7 +17,7 @@ from animalclf.config.parsing import Tree
 from animalclf.errors import UserError
 from animalclf.models import build, fitted_heads
 from animalclf.models.classifier import Classifier
-from animalclf.models.weights import load_state
+from animalclf.models.weights import check_uncompressed, load_state
 from animalclf.runs import Run
 from animalclf.training.optim import AverageState, OptimizerState
 from animalclf.utils import storage
@@ -128,7 +128,7 @@ def load(url: str, device: str | torch.device = "cpu") -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{url}: no checkpoint here; is the run folder complete?") from error
     try:
-        _check_checksums(data)
+        _check_archive(data)
         content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except Exception as error:  # unpickling raises errors of many types for damaged files
         raise UserError(
@@ -141,9 +141,11 @@ def load(url: str, device: str | torch.device = "cpu") -> Any:
     return content
 
 
-def _check_checksums(data: bytes) -> None:
-    """Raise ValueError for a checkpoint whose tensors differ from their checksums, which torch.load does not check."""
+def _check_archive(data: bytes) -> None:
+    """Raise ValueError for a checkpoint whose tensors differ from their checksums, which torch.load does not check, or
+    are compressed."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        check_uncompressed(archive)
         if name := archive.testzip():
             raise ValueError(f"{name} differs from its checksum")
 

@@ -13,17 +13,22 @@ from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.runs import Run
 from animalclf.training.losses import LOSSES
 from animalclf.utils import storage
+from animalclf.utils.text import shown
 
 # Keys of `train` that a resume may change: they decide how a step is executed, not what it computes.
 EXECUTION_KEYS = ("profile", "compile", "compile_from", "cuda_graphs")
 DEFAULT_MODEL = configuration.Model().name
+MAX_NAME_BYTES = 200  # of the name of a run folder, to which the time is added
 
 
 def check_name(name: str) -> None:
     """Raises UserError for the `name` of a new run that is empty or a path: run folders and reports are named after
     it."""
-    if not name.strip() or name in (".", "..") or not name.isprintable() or set(name) & {"/", "\\"}:
-        raise UserError(f"name: {name!r} is not the name of a run; use text without / and \\, as in --set name=vgg_2")
+    wrong = not name.strip() or name in (".", "..") or not name.isprintable() or set(name) & {"/", "\\"}
+    if wrong or len(name.encode()) > MAX_NAME_BYTES:
+        raise UserError(
+            f"name: {shown(name)} is not the name of a run; use text without / and \\, as in --set name=vgg_2"
+        )
 
 
 def resolve_config(config: Config) -> Config:

@@ -11,7 +11,7 @@ from rich.text import Text
 from animalclf.metrics.text import epoch_text, metric_lines
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, ProgressEvent, StartupEvent, TrainingResult
 from animalclf.utils.caller import seconds_since_start
-from animalclf.utils.console import console, duration
+from animalclf.utils.console import duration, show_line
 from animalclf.utils.progress import LOG_SECONDS, ProgressLine, progress_text
 from animalclf.utils.throttle import Throttle
 
@@ -54,9 +54,8 @@ class TrainingDisplay:
                 self._show_epoch(event.row)
             case StartupEvent():
                 if event.phase == "workers" and "workers" in self.phase_ends:  # after a failure or an elastic resize
-                    console.print(
-                        f"workers restarted, {event.workers} now; training continues after the last finished epoch",
-                        soft_wrap=True,
+                    show_line(
+                        f"workers restarted, {event.workers} now; training continues after the last finished epoch"
                     )
                 self.phase_ends.setdefault(event.phase, seconds_since_start())
             case PhaseProgress():
@@ -71,11 +70,11 @@ class TrainingDisplay:
         if self.line.live:
             return
         if not self.logged:
-            console.print(f"first step after {startup_text(self.startup())}", soft_wrap=True)
+            show_line(f"first step after {startup_text(self.startup())}")
             self.logged = True
             self.log_lines.reset()
         elif self.log_lines.ready():
-            console.print(f"{description}: {text}", soft_wrap=True)
+            show_line(f"{description}: {text}")
 
     def startup(self) -> dict[str, float]:
         """Seconds of each startup phase in order, and `total`: from the beginning of the command or call to the end of
@@ -99,7 +98,7 @@ class TrainingDisplay:
         waiting = f", {row.wait_fraction:.0%} waiting for data" if row.wait_fraction >= 0.05 else ""
         left = (self.epochs - row.epoch) * (row.seconds - (row.features_seconds or 0.0))
         parts.append(f"{row.images_per_s:,.0f} images/s{waiting}, {duration(left)} left")
-        console.print(" | ".join(parts), markup=False, soft_wrap=True)
+        show_line(" | ".join(parts))
 
 
 def startup_text(startup: dict[str, float]) -> str:

@@ -17,7 +17,7 @@ from animalclf.training.checks import config_changes
 from animalclf.training.progress import Report
 from animalclf.training.resources import Workers, choose_cache, input_cpus, preflight
 from animalclf.utils import storage
-from animalclf.utils.console import console
+from animalclf.utils.console import show_line
 
 if TYPE_CHECKING:
     from animalclf.data.loader import Loader
@@ -57,7 +57,7 @@ def start_training(
         check.result()
     workers = placement.workers
     record_run(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
-    console.print(_plan(config, prepared, run, placement), markup=False, soft_wrap=True)
+    show_line(_plan(config, prepared, run, placement))
     if local:
         return train_local(config, prepared, run, report, cpu)
     from animalclf.data.ray_loader import cache_images

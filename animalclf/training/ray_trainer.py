@@ -20,7 +20,7 @@ from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training.progress import Report, open_mailbox
 from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
 from animalclf.training.stop import EndRun, Stopped, Switch
-from animalclf.utils.console import console
+from animalclf.utils.console import show_line
 from animalclf.utils.malloc import MALLOC_VARIABLES
 from animalclf.utils.throttle import Throttle
 
@@ -124,7 +124,7 @@ def _follow(fit: FitThread, mailbox: Any, run: Run, workers: Workers, report: Re
             silence.reset()
         if silence.ready():
             requested = f"{workers.text} requested; the cluster has {cluster_text()}"
-            console.print(f"no progress from the workers for {SILENCE_SECONDS:.0f} s ({requested})", soft_wrap=True)
+            show_line(f"no progress from the workers for {SILENCE_SECONDS:.0f} s ({requested})")
         if isinstance(outcome, Exception):
             raise outcome
         if outcome is not None:
@@ -137,4 +137,4 @@ def _stop_workers(switch: Switch) -> None:
         switch.stop()
         switch.wait(STOP_SECONDS)
     except ray.exceptions.RayError as error:  # the mailbox died with its node; the error that led here is raised
-        console.print(f"the workers could not be stopped ({type(error).__name__})", soft_wrap=True)
+        show_line(f"the workers could not be stopped ({type(error).__name__})")

@@ -33,7 +33,7 @@ from animalclf.tuning.trials import ComparisonJob, TrialJob
 from animalclf.tuning.tune_run import check_searcher, run_trials
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
-from animalclf.utils.console import console
+from animalclf.utils.console import show_line
 
 
 def compare(
@@ -222,4 +222,4 @@ def _print_plan(
     counts = f"{len(rows['train']):,} training and {len(rows['val']):,} validation images"
     images = f"{counts}, {len(prepared.classes)} classes"
     pace = "one at a time" if max_concurrent == 1 else f"{max_concurrent} at a time"
-    console.print(f"{trials}: {images}; {pace} on {placement}; comparison folder {out}", markup=False, soft_wrap=True)
+    show_line(f"{trials}: {images}; {pace} on {placement}; comparison folder {out}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -22,6 +22,7 @@ from animalclf.rows import ComparedData, ComparisonSummary, EnsembleResult, Tria
 from animalclf.runs import Run
 from animalclf.tuning.spec import ComparisonSpec, monitored_metric
 from animalclf.utils import storage
+from animalclf.utils.text import shown
 
 Show = Callable[[TrialProgress | TrialEntry], None]
 PLAN, SUMMARY, TRIALS, ENSEMBLES = "comparison.yaml", "summary.json", "trials", "ensemble"
@@ -65,12 +66,12 @@ def read_comparison(root: str) -> Comparison | None:
     if not storage.exists(url):
         return None
     summary = storage.read_json(url)
+    trials = [TrialEntry.from_dict(item, url) for item in _trials(summary, url)]
     old_root = f"{summary.get('comparison', root)}/"
 
     def current(url: str) -> str:
         return storage.join(root, url.removeprefix(old_root)) if url.startswith(old_root) else url
 
-    trials = [TrialEntry.from_dict(content, url) for content in summary["trials"]]
     trials = [replace(entry, run=current(entry.run)) for entry in trials]
     results = [Run(storage.join(root, ENSEMBLES, method)) for method in METHODS]
     ensembles = [run.ensemble_result() for run in results if run.finished()]
@@ -97,11 +98,23 @@ def open_folder(out: str, resume: bool) -> StoredComparison | None:
             f"{out}: already contains a comparison; continue it or add trials with --resume, or choose another --out"
         )
     plan_url, summary_url = storage.join(out, PLAN), storage.join(out, SUMMARY)
-    plan = yaml.safe_load(storage.read_bytes(plan_url))
-    trials = storage.read_json(summary_url)["trials"] if storage.exists(summary_url) else []
-    entries = [TrialEntry.from_dict(content, summary_url) for content in trials]
-    planned = {item["slug"]: item for item in plan["trials"]}
-    return StoredComparison(ComparedData.from_dict(plan["data"], plan_url), planned, entries)
+    plan = configuration.read(plan_url, "comparison", yaml.SafeLoader)
+    summary = storage.read_json(summary_url) if storage.exists(summary_url) else {"trials": []}
+    entries = [TrialEntry.from_dict(item, summary_url) for item in _trials(summary, summary_url)]
+    planned = {item["slug"]: item for item in _trials(plan, plan_url)}
+    return StoredComparison(ComparedData.from_dict(plan.get("data", {}), plan_url), planned, entries)
+
+
+def _trials(content: object, url: str) -> list[Mapping[str, Any]]:
+    """The list `trials` of a comparison's file. Raises UserError for other content, and for a slug that is no name of
+    a folder: a path could lead out of the comparison."""
+    trials = content.get("trials") if isinstance(content, Mapping) else None
+    if not isinstance(trials, list) or not all(isinstance(item, Mapping) for item in trials):
+        raise UserError(f"{url}: has no list of trials; {storage.RESTORE}")
+    for slug in (item.get("slug") for item in trials):
+        if not isinstance(slug, str) or slug in ("", ".", "..") or set(slug) & {"/", "\\", "\0"}:
+            raise UserError(f"{url}: {shown(slug)} is not the slug of a trial; {storage.RESTORE}")
+    return trials
 
 
 def check_same_data(out: str, stored: StoredComparison | None, data: ComparedData) -> None:

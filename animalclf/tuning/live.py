@@ -16,7 +16,7 @@ from rich.text import Text
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialProgress
 from animalclf.tuning.spec import Trial, monitored_metric
 from animalclf.utils.console import console as stderr
-from animalclf.utils.console import duration
+from animalclf.utils.console import duration, show_line
 from animalclf.utils.progress import LOG_SECONDS, is_watched
 from animalclf.utils.throttle import Throttle
 
@@ -161,7 +161,7 @@ class LiveTable:
         return f"{states}; {duration(time.monotonic() - self.began)} elapsed"
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        show_line(text, to=self.console)
 
 
 def _label(line: TrialLine) -> str:

@@ -59,7 +59,7 @@ class ProgressLine:
         text = progress_text(done, total, time.monotonic() - self._started)
         self.describe(description, text, done, total)
         if self.enabled and not self.live and self._throttle.ready():
-            output.console.print(f"{description}  {text}", markup=False, soft_wrap=True)
+            output.show_line(f"{description}  {text}")
 
     def describe(self, description: str, text: str = "", done: int = 0, total: int | None = None) -> None:
         """Show this on the live line, if there is one. `total` None: unknown."""

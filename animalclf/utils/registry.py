@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from animalclf.errors import UserError
+from animalclf.utils.text import shown
 
 T = TypeVar("T")
 AnyT = TypeVar("AnyT")
@@ -58,7 +59,7 @@ class Registry(Generic[T]):
         """The entry `name`. Raises UserError with the nearest name and all names for an unknown one."""
         self._import_package()
         if name not in self._entries:
-            subject = f"{self.key}: {name!r}" if self.key else f"{self.kind} {name!r}"
+            subject = f"{self.key}: {shown(name)}" if self.key else f"{self.kind} {shown(name)}"
             names = ", ".join(self._entries)
             raise UserError(f"{subject} is unknown{nearest(name, self._entries)}; there are {names}")
         return self._entries[name]

@@ -209,6 +209,6 @@ def _error_with_body(url: str) -> BaseException | None:
 
 
 def _warn(text: str) -> None:
-    from animalclf.utils.console import console
+    from animalclf.utils.console import show_line
 
-    console.print(text, markup=False, soft_wrap=True)
+    show_line(text)

@@ -20,10 +20,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from animalclf.errors import UserError
 from animalclf.utils import s3_errors
+from animalclf.utils.redact import has_credentials, redact
 from animalclf.utils.text import reason
 
 T = TypeVar("T")
 MAX_HEADS = 1000  # files whose first bytes are requested at a time
+SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")  # fsspec has others, which run code of files
 RESTORE = "restore the file, or run the command that writes it again"  # the remedy for a damaged file
 # Larger writes to a local file make Linux take its page cache in larger units, which in a virtual machine was six times
 # slower.
@@ -47,8 +49,15 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     path = absolute(url)
     if not is_remote(url):
         return LocalFileSystem(), path
+    if has_credentials(url):
+        raise UserError(
+            f"{redact(url)}: has a password, a token or a signature, which run folders and logs would show; download "
+            "the file and name its path, or give credentials as AWS_* variables or in ~/.aws"
+        )
     try:
         if not url.startswith("s3://"):
+            if path.partition("://")[0] not in SCHEMES or "::" in path:
+                raise ValueError("unknown scheme")
             return fsspec.core.url_to_fs(path)
         fs = fsspec.filesystem("s3", **s3_errors.options())
         return fs, fs._strip_protocol(path)  # url_to_fs would read "::" in a key as a chain of addresses
@@ -102,6 +111,8 @@ def read_heads(url: str, paths: Sequence[str], size: int) -> list[bytes | None]:
 
 
 def _local_head(path: str, size: int) -> bytes | None:
+    if not os.path.isfile(path):  # a pipe would never end
+        return None
     try:
         with open(path, "rb") as file:
             return file.read(size)
@@ -162,6 +173,13 @@ def write_bytes(url: str, content: bytes | memoryview) -> None:
         file.write(content)
 
 
+def check_writable(folder: str) -> None:
+    """Raise UserError if no file can be written to `folder`: before long work, not after it."""
+    probe = join(folder, ".writable")
+    write_bytes(probe, b"")
+    remove(probe)
+
+
 @contextmanager
 def _write_errors(url: str) -> Iterator[None]:
     """OSError becomes UserError that names `url`."""
@@ -169,7 +187,7 @@ def _write_errors(url: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{url}: cannot be written ({error.strerror or error}); free space or choose another location"
+            f"{url}: cannot be written ({error.strerror or error}); free space or choose another location (--out)"
         ) from error
 
 
@@ -187,11 +205,28 @@ def parse_parquet(content: bytes) -> pd.DataFrame:
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        check_plain_types(file.schema_arrow)
         table = file.read(use_threads=False)
         table.validate(full=True)
         return table.to_pandas(use_threads=False)
     except Exception as error:  # Arrow raises errors of many types for damaged files
         raise ValueError(reason(error)) from error
+
+
+def check_plain_types(schema: pa.Schema) -> None:
+    """Raise ValueError for a column whose type a library has registered with Arrow: Ray Data's type of Python objects
+    unpickles its values, which can run any code."""
+    for column in schema:
+        if _is_registered(column.type):
+            raise ValueError(f"column {column.name!r} has a type of a library ({column.type}), which may hold code")
+
+
+def _is_registered(kind: pa.DataType) -> bool:
+    """Whether a type, or one nested in it, is registered."""
+    if isinstance(kind, pa.ExtensionType):
+        return True
+    children = [kind.field(number).type for number in range(kind.num_fields)]
+    return any(map(_is_registered, children + ([kind.value_type] if pa.types.is_dictionary(kind) else [])))
 
 
 def read_table(url: str, columns: Collection[str] = ()) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from helpers import tiny_prepared
 from run_folders import CLASSES, finished_run
 from torch import nn
@@ -33,8 +34,11 @@ from animalclf.models.classifier import Classifier
 from animalclf.models.registry import MODELS
 from animalclf.prepare import sources
 from animalclf.report.data import read as read_report
+from animalclf.rows import ComparedData, ComparisonSummary, TrialEntry
 from animalclf.runs import Run
 from animalclf.training import checkpoint
+from animalclf.tuning.comparison_dir import PLAN, SUMMARY, open_folder, read_comparison
+from animalclf.utils import storage
 from fuzz.mutate import mutated
 from fuzz.runner import Target
 
@@ -81,6 +85,7 @@ class Files(Target):
             *_prepared(root / "prepared"),
             *_runs(root / "runs"),
             *_submissions(root / "submissions"),
+            *_comparisons(root / "comparisons"),
         ]
         self.contents = {case.name: Path(case.folder, case.file).read_bytes() for case in self.cases}
         self.answers = {case.name: _plain(case.read(case.folder)) for case in self.cases}
@@ -245,6 +250,36 @@ def _submissions(folder: Path) -> list[Case]:
     return [
         Case(f"submission {name}", str(folder), name, read) for name in ("answers.csv", "sample.csv", "submission.csv")
     ]
+
+
+def _comparisons(folder: Path) -> list[Case]:
+    folder.mkdir()
+    data = ComparedData(
+        source="photos",
+        classes=3,
+        train=20,
+        val=5,
+        test=0,
+        listing_hash="0a",
+        prepared={"64": {"root": "p", "fingerprint": "0b"}},
+    )
+    trials = [
+        TrialEntry(slug=f"a-{seed}", name="a", seed=seed, run=f"old/trials/a-{seed}", best=0.5) for seed in (0, 1)
+    ]
+    summary = ComparisonSummary(comparison="old", data=data, monitor="val_loss", trials=trials, runs=["old/trials/a-0"])
+    planned = [{"slug": trial.slug, "name": trial.name, "seed": trial.seed, "config": {}} for trial in trials]
+    plan = {"data": data.to_dict(), "schedule": "none", "searcher": "", "trials": planned}
+    (folder / PLAN).write_text(yaml.safe_dump(plan, sort_keys=False))
+    storage.write_json(str(folder / SUMMARY), summary.to_dict())
+    return [Case(f"comparison {name}", str(folder), name, _read_comparison) for name in (PLAN, SUMMARY)]
+
+
+def _read_comparison(root: str) -> object:
+    comparison, stored = read_comparison(root), open_folder(root, resume=True)
+    assert comparison and stored
+    runs = [trial.run for trial in comparison.trials]
+    assert all(Path(root) in Path(root, "trials", slug).parents for slug in stored.planned)
+    return [[trial.to_dict() for trial in comparison.trials], runs, stored.data.to_dict(), list(stored.planned)]
 
 
 def _plain(value: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pandas as pd
@@ -90,10 +90,12 @@ class ListedFile(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Listing:
     """`images`: one row per image file, sorted by path: path (relative), bytes (int64), stamp. `ignored`: paths of the
-    other files, sorted, the hidden ones last; a hidden folder is one path."""
+    other files, sorted, the hidden ones last; a hidden folder is one path. `links`: the links that lead out of the
+    folder, with their targets."""
 
     images: pd.DataFrame
     ignored: list[str]
+    links: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def top_folders(self) -> pd.Series:
@@ -103,7 +105,7 @@ class Listing:
 
 def list_images(url: str) -> Listing:
     """All images below a folder, without hidden files. Raises UserError for a folder or a name that cannot be read."""
-    files, hidden = list_files(url)
+    files, hidden, links = list_files(url)
     unknown = [file for file in files if file.bytes and not file.path.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES)]
     heads = storage.read_heads(url, [file.path for file in unknown], HEAD_BYTES)
     # A file that cannot be read may be an image: it is listed, so that it is reported as unreadable.
@@ -117,7 +119,7 @@ def list_images(url: str) -> Listing:
         else:
             ignored.append(file.path)
     table = pd.DataFrame(images, columns=list(ListedFile._fields))
-    return Listing(table.astype({"path": str, "bytes": "int64", "stamp": str}), ignored + sorted(hidden))
+    return Listing(table.astype({"path": str, "bytes": "int64", "stamp": str}), ignored + sorted(hidden), sorted(links))
 
 
 def video_warning(ignored: Sequence[str]) -> list[str]:
@@ -128,8 +130,25 @@ def video_warning(ignored: Sequence[str]) -> list[str]:
     return [f"{len(videos):,} videos are not used, such as {videos[0]}; save frames of them as images to use them"]
 
 
-def list_files(url: str) -> tuple[list[ListedFile], list[str]]:
-    """All files below a folder or prefix, without hidden ones, and the paths of the hidden files and folders."""
+class Files(NamedTuple):
+    """All files below a folder or prefix, without hidden ones; the paths of the hidden files and folders; the links
+    that lead out of the folder, with their targets."""
+
+    files: list[ListedFile]
+    hidden: list[str]
+    links: list[tuple[str, str]]
+
+
+def link_warning(links: Sequence[tuple[str, str]]) -> list[str]:
+    """A warning if links lead out of the folder."""
+    if not links:
+        return []
+    count = "1 link leads" if len(links) == 1 else f"{len(links):,} links lead"
+    return [f"{count} out of the folder, such as {links[0][0]} to {links[0][1]}; what they lead to is used"]
+
+
+def list_files(url: str) -> Files:
+    """The files below a folder or prefix. Raises UserError for a folder or a name that cannot be read."""
     return _list_remote(url) if storage.is_remote(url) else _list_local(url)
 
 
@@ -142,9 +161,11 @@ def _is_text(name: str) -> bool:
     return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
 
 
-def _list_local(root: str) -> tuple[list[ListedFile], list[str]]:
+def _list_local(root: str) -> Files:
     files: list[ListedFile] = []
     hidden: list[str] = []
+    links: list[tuple[str, str]] = []
+    inside = f"{os.path.realpath(root)}/"
     pending, visited = [(root, "")], set()
     while pending:
         folder, prefix = pending.pop()
@@ -162,23 +183,33 @@ def _list_local(root: str) -> tuple[list[ListedFile], list[str]]:
                 continue
             if not _is_text(entry.name):
                 raise UserError(f"{folder}: has a file whose name is not printable text, {entry.name!r}; rename it")
-            if entry.is_dir():
+            if entry.is_symlink() and not (target := os.path.realpath(entry.path)).startswith(inside):
+                links.append((f"{prefix}{entry.name}", target))
+            if _is_folder(entry):
                 pending.append((entry.path, f"{prefix}{entry.name}/"))
             else:
                 files.append(ListedFile(f"{prefix}{entry.name}", *_size_and_stamp(entry)))
-    return files, hidden
+    return Files(files, hidden, links)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _size_and_stamp(entry: os.DirEntry[str]) -> tuple[int, str]:
-    """Bytes and stamp of a file. A dangling link has 0 and "": it is listed, so that it is reported as unreadable."""
+    """Bytes and stamp of a file. A link that leads nowhere has 0 and "": it is listed, so that it is reported as
+    unreadable."""
     try:
         stat = entry.stat()
-    except FileNotFoundError:
+    except OSError:
         return 0, ""
     return stat.st_size, str(stat.st_mtime_ns)
 
 
-def _list_remote(root: str) -> tuple[list[ListedFile], list[str]]:
+def _list_remote(root: str) -> Files:
     files, hidden = [], set()
     for file in (ListedFile(*row) for row in remote_listing.list_files(root)):
         parts = file.path.split("/")
@@ -187,4 +218,4 @@ def _list_remote(root: str) -> tuple[list[ListedFile], list[str]]:
             files.append(file)
         else:
             hidden.add("/".join(parts[: depth + 1]))
-    return files, list(hidden)
+    return Files(files, list(hidden), [])

@@ -15,7 +15,7 @@ from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
 from animalclf.prepare.sources.class_names import check_class_names
-from animalclf.prepare.sources.listing import COMMON_SUFFIXES, Listing, list_images, video_warning
+from animalclf.prepare.sources.listing import COMMON_SUFFIXES, Listing, link_warning, list_images, video_warning
 from animalclf.utils import storage
 from animalclf.utils.registry import Registry
 
@@ -65,6 +65,8 @@ class Location:
         if listing.images.empty:
             if not storage.with_retries(self.url, lambda: storage.exists(self.url)):
                 raise UserError(f"{self.data}: no such folder or file")
+            if storage.is_file(self.url):
+                raise UserError(f"{self.data}: is a file; name a folder of images, or a table (.csv, .tsv or .parquet)")
             count, suffixes = len(listing.ignored), ", ".join(COMMON_SUFFIXES)
             others = f"; it has {count:,} other files, such as {listing.ignored[0]}" if count else ""
             raise UserError(f"{self.data}: no images found ({suffixes} and other formats, by their content){others}")
@@ -105,7 +107,10 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
     readers = sorted((reader() for reader in SOURCES.entries().values()), key=lambda reader: -reader.priority)
     source = next(reader for reader in readers if reader.matches(location)).read(location)
     check_class_names(source.files["label"].unique(), data)
-    return replace(source, warnings=[*source.warnings, *video_warning(source.ignored)])
+    warnings = video_warning(source.ignored)
+    if "listing" in vars(location):  # a kind that lists the folder
+        warnings += link_warning(location.listing.links)
+    return replace(source, warnings=[*source.warnings, *warnings])
 
 
 def inputs_hash(source: Source, config: Data) -> str:
