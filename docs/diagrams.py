@@ -5,9 +5,10 @@ The colours follow the reader's light or dark mode, and the text uses the system
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
+from textwrap import dedent
 
 IMAGES = Path(__file__).with_name("images")
 STYLE = """
@@ -30,15 +31,22 @@ HEAD = """<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWid
 LINE = 19  # pixels from one line of text to the next
 
 
-def box(rect: tuple[int, int, int, int], kind: str, content: str) -> str:
-    """A rounded box. `rect`: x, y, width, height in pixels; `kind`: a colour of STYLE; `content`: a bold title and
-    lines of text, separated by " | "."""
-    x, y, width, height = rect
-    title, *lines = content.split(" | ")
+def box(kind: str, rect: Sequence[str], title: str, lines: Sequence[str]) -> str:
+    """A rounded box. `kind`: a colour of STYLE; `rect`: x, y, width, height in pixels."""
+    x, y, width, height = map(int, rect)
     parts = [f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" height="{height}" rx="8"/>']
     parts.append(text(x + 12, y + 25, title, "title"))
     parts += [text(x + 12, y + 25 + LINE * number, line) for number, line in enumerate(lines, start=1)]
     return "\n".join(parts)
+
+
+def boxes(description: str) -> Iterator[str]:
+    """Boxes in paragraphs: a line "kind x y width height", a title, and lines of text. The kind "plain" has no
+    colour."""
+    for paragraph in dedent(description).strip().split("\n\n"):
+        first, title, *lines = (line.strip() for line in paragraph.splitlines())
+        kind, *rect = first.split()
+        yield box("" if kind == "plain" else kind, rect, title, lines)
 
 
 def frame(x: int, y: int, width: int, height: int, title: str) -> str:
@@ -68,42 +76,67 @@ def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
 
 def data_flow() -> str:
     """Images to results: the top row runs to the right, the bottom row back to the left."""
-    top, bottom, height = 50, 240, 110
     parts = [
         frame(768, 10, 202, 360, "compare (Ray Tune)"),
-        box(
-            (10, top, 160, height), "files", "images | class folders, table, | Kaggle, split folders; | local or s3://"
-        ),
-        box((200, top, 160, height), "data", "prepare | Ray Data: verify, | find duplicates, | split, resize"),
-        box((390, top, 160, height), "files", "prepared set | manifest and shards | of uint8 images, | fingerprint"),
-        box((580, top, 160, height), "data", "input | Ray Data or GPU: | order, augmentation, | batches"),
-        box(
-            (780, top, 178, height),
-            "train",
-            "train | Ray Train: one PyTorch | loop per worker, | validation, checkpoints",
-        ),
-        box(
-            (780, bottom, 178, height),
-            "files",
-            "run folder | configuration, metrics, | checkpoints, result, | probabilities",
-        ),
-        box(
-            (530, bottom, 210, height),
-            "data",
-            "evaluate, predict | Ray Data: labelled or new | images, intervals, class | priors",
-        ),
-        box((300, bottom, 200, height), "", "ensemble | vote, mean, fitted weights; | leaderboard with paired | tests"),
-        box(
-            (10, bottom, 260, height),
-            "files",
-            "report.html, submission.csv | one page that opens offline; | class and probabilities of | every image",
-        ),
-        *(arrow((x, top + 55), (x + 28, top + 55)) for x in (171, 361, 551)),
-        arrow((741, top + 55), (778, top + 55)),
-        arrow((869, top + height + 1), (869, bottom - 2)),
-        arrow((779, bottom + 55), (742, bottom + 55)),
-        arrow((529, bottom + 55), (502, bottom + 55)),
-        arrow((299, bottom + 55), (272, bottom + 55)),
+        *boxes("""
+            files 10 50 160 110
+            images
+            class folders, table,
+            Kaggle, split folders;
+            local or s3://
+
+            data 200 50 160 110
+            prepare
+            Ray Data: verify,
+            find duplicates,
+            split, resize
+
+            files 390 50 160 110
+            prepared set
+            manifest and shards
+            of uint8 images,
+            fingerprint
+
+            data 580 50 160 110
+            input
+            Ray Data or GPU:
+            order, augmentation,
+            batches
+
+            train 780 50 178 110
+            train
+            Ray Train: one PyTorch
+            loop per worker,
+            validation, checkpoints
+
+            files 780 240 178 110
+            run folder
+            configuration, metrics,
+            checkpoints, result,
+            probabilities
+
+            data 530 240 210 110
+            evaluate, predict
+            Ray Data: labelled or new
+            images, intervals, class
+            priors
+
+            plain 300 240 200 110
+            ensemble
+            vote, mean, fitted weights;
+            leaderboard with paired
+            tests
+
+            files 10 240 260 110
+            report.html, submission.csv
+            one page that opens offline;
+            class and probabilities of
+            every image
+            """),
+        *(arrow((x, 105), (x + 28, 105)) for x in (171, 361, 551)),
+        arrow((741, 105), (778, 105)),
+        arrow((869, 161), (869, 238)),
+        *(arrow((x, 295), (end, 295)) for x, end in ((779, 742), (529, 502), (299, 272))),
     ]
     return svg(980, 380, "Data flow: images, prepared set, training, run folder, results", parts)
 
@@ -111,36 +144,44 @@ def data_flow() -> str:
 def run_folder() -> str:
     """The files of a run folder in three groups, and who reads each group."""
     parts = [
-        box((10, 150, 130, 70), "train", "train | writes all files"),
         frame(190, 10, 370, 350, "run folder"),
-        box(
-            (206, 42, 338, 100),
-            "files",
-            "state | config.yaml, environment.json, metrics.jsonl, | "
-            "checkpoints/last.pt: model, optimizer, | schedule and random state",
-        ),
-        box(
-            (206, 152, 338, 81),
-            "files",
-            "model | checkpoints/best.pt: the best epoch, with | classes and preprocessing",
-        ),
-        box(
-            (206, 243, 338, 100),
-            "files",
-            "results | result.json, metrics.jsonl, events/, | predictions/*.parquet: class probabilities | "
-            "of each image",
-        ),
-        box((640, 52, 330, 80), "train", "train --resume | continues after the last finished epoch"),
-        box(
-            (640, 152, 330, 81),
-            "data",
-            "evaluate, predict, ensemble, load | metrics, probabilities and classes of | any images",
-        ),
-        box((640, 253, 330, 80), "", "report, compare, TensorBoard | the HTML page, the leaderboard, curves"),
+        *boxes("""
+            train 10 150 130 70
+            train
+            writes all files
+
+            files 206 42 338 100
+            state
+            config.yaml, environment.json, metrics.jsonl,
+            checkpoints/last.pt: model, optimizer,
+            schedule and random state
+
+            files 206 152 338 81
+            model
+            checkpoints/best.pt: the best epoch, with
+            classes and preprocessing
+
+            files 206 243 338 100
+            results
+            result.json, metrics.jsonl, events/,
+            predictions/*.parquet: class probabilities
+            of each image
+
+            train 640 52 330 80
+            train --resume
+            continues after the last finished epoch
+
+            data 640 152 330 81
+            evaluate, predict, ensemble, load
+            metrics, probabilities and classes of
+            any images
+
+            plain 640 253 330 80
+            report, compare, TensorBoard
+            the HTML page, the leaderboard, curves
+            """),
         arrow((141, 185), (188, 185)),
-        arrow((545, 92), (638, 92)),
-        arrow((545, 192), (638, 192)),
-        arrow((545, 293), (638, 293)),
+        *(arrow((545, y), (638, y)) for y in (92, 192, 293)),
     ]
     return svg(980, 370, "The files of a run folder, and the commands that read them", parts)
 
@@ -148,36 +189,45 @@ def run_folder() -> str:
 def cluster() -> str:
     """A submitted job: the tunnel, the head, the workers and the bucket."""
     parts = [
-        box((10, 70, 200, 110), "", "your machine | animalclf submit, | ray up, ray down, | the ssh key, the token"),
         frame(290, 10, 680, 200, "one security group: Ray's ports, with the token"),
-        box(
-            (306, 50, 200, 140),
-            "",
-            "head | Jobs API, autoscaler, | the job's driver: plan, | reports, restarts; | trains nothing",
-        ),
-        box(
-            (560, 50, 200, 140),
-            "train",
-            "GPU workers | Ray Train: one worker | per GPU, gradients among | them; replaced when | they die",
-        ),
-        box(
-            (784, 50, 170, 140),
-            "data",
-            "CPU workers | Ray Data: prepare, | batches, prediction; | from zero to as many | as needed",
-        ),
-        box(
-            (306, 280, 648, 90),
-            "files",
-            "bucket (s3://) | photos/: raw images, read once by prepare | "
-            "prepared/, runs/: prepared sets and run folders, which outlive the cluster",
-        ),
+        *boxes("""
+            plain 10 70 200 110
+            your machine
+            animalclf submit,
+            ray up, ray down,
+            the ssh key, the token
+
+            plain 306 50 200 140
+            head
+            Jobs API, autoscaler,
+            the job's driver: plan,
+            reports, restarts;
+            trains nothing
+
+            train 560 50 200 140
+            GPU workers
+            Ray Train: one worker
+            per GPU, gradients among
+            them; replaced when
+            they die
+
+            data 784 50 170 140
+            CPU workers
+            Ray Data: prepare,
+            batches, prediction;
+            from zero to as many
+            as needed
+
+            files 306 280 648 90
+            bucket (s3://)
+            photos/: raw images, read once by prepare
+            prepared/, runs/: prepared sets and run folders, which outlive the cluster
+            """),
         arrow((211, 125), (304, 125)),
         text(216, 116, "ssh tunnel"),
         arrow((507, 120), (558, 120), both=True),
         arrow((761, 120), (782, 120), both=True),
-        arrow((406, 191), (406, 278), both=True),
-        arrow((660, 191), (660, 278), both=True),
-        arrow((869, 191), (869, 278), both=True),
+        *(arrow((x, 191), (x, 278), both=True) for x in (406, 660, 869)),
         arrow((110, 181), (110, 325), (304, 325)),
         text(120, 316, "images in, runs out"),
     ]

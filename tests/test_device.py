@@ -23,6 +23,16 @@ from animalclf.data.sampler import SamplingPlan
 
 STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
 CPU = torch.device("cpu")
+# Settings, and the largest and the mean difference of pixel values between the NumPy and the torch form.
+SPECS = pytest.mark.parametrize(
+    "spec, maximum, mean",
+    [
+        (Augment(), 2, 0.1),
+        (replace(STILL, crop=(0.2, 0.9)), 2, 0.1),
+        (replace(STILL, brightness=0.4, contrast=0.4, saturation=0.6), 3, 0.3),
+        (replace(Augment(), crop=(0.3, 1), erase=0.7), 2, 0.1),
+    ],
+)
 
 
 def photographs(count=48, size=72):
@@ -41,15 +51,7 @@ def both(spec, stored=72, size=64):
     return np.abs(numpy_images.astype(int) - torch_images)
 
 
-@pytest.mark.parametrize(
-    "spec, maximum, mean",
-    [
-        (Augment(), 2, 0.1),
-        (replace(STILL, crop=(0.2, 0.9)), 2, 0.1),
-        (replace(STILL, brightness=0.4, contrast=0.4, saturation=0.6), 3, 0.3),
-        (replace(Augment(), crop=(0.3, 1), erase=0.7), 2, 0.1),
-    ],
-)
+@SPECS
 def test_device_and_input_tasks_augment_alike(spec, maximum, mean):
     distance = both(spec)
     assert distance.max() <= maximum and distance.mean() < mean

@@ -15,10 +15,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers import tiny_config, tiny_prepared, without_times
-from test_device import STILL, photographs
+from test_device import SPECS, photographs
 
 from animalclf import config as configuration
-from animalclf.config import Augment
 from animalclf.data import augment
 from animalclf.data.augment import torch_form
 from animalclf.data.device_loader import DeviceLoader, DeviceLoaders
@@ -44,23 +43,15 @@ def prepared(tmp_path_factory):
     return tiny_prepared(tmp_path_factory.mktemp("prepared"), (40, 32, 16), size=92)
 
 
-@pytest.mark.parametrize(
-    "spec, max_distance, mean_distance",
-    [
-        (Augment(), 2, 0.1),
-        (replace(STILL, crop=(0.2, 0.9)), 2, 0.1),
-        (replace(STILL, brightness=0.4, contrast=0.4, saturation=0.6), 3, 0.3),
-        (replace(Augment(), crop=(0.3, 1), erase=0.7), 2, 0.1),
-    ],
-)
+@SPECS
 @pytest.mark.parametrize("stored, size", [(72, 64), (64, 64), (252, 224)])
-def test_augmentation_equals_that_of_the_cpu(spec, max_distance, mean_distance, stored, size):
+def test_augmentation_equals_that_of_the_cpu(spec, maximum, mean, stored, size):
     images, index = photographs(size=stored), np.arange(1000, 1048)
     expected = augment.augment_batch(images, index, spec, 5, 3, size)
     on_device = torch_form.augment_batch(torch.from_numpy(images).to(DEVICE), index, spec, 5, 3, size)
     assert on_device.device.type == DEVICE.type and on_device.dtype == torch.uint8
     distance = np.abs(on_device.cpu().numpy().astype(int) - expected)
-    assert distance.max() <= max_distance and distance.mean() < mean_distance
+    assert distance.max() <= maximum and distance.mean() < mean
 
 
 @pytest.mark.parametrize("stored, size", [(72, 64), (252, 224), (100, 41)])
