@@ -104,9 +104,14 @@ def _walk(cls: Any, prefix: str) -> Iterator[Key]:
             yield from _walk(info.annotation, f"{name}.")
             continue
         elements = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is tuple else ()
-        marks = [*info.metadata, *(_plain(elements[0])[1] if elements else ())]
-        limits = {limit: getattr(mark, limit) for mark in marks for limit in _LIMITS if hasattr(mark, limit)}
-        registered = next((mark for mark in marks if isinstance(mark, Registered)), None)
+        constraints = [*info.metadata, *(_plain(elements[0])[1] if elements else ())]
+        limits = {
+            limit: getattr(constraint, limit)
+            for constraint in constraints
+            for limit in _LIMITS
+            if hasattr(constraint, limit)
+        }
+        registered = next((constraint for constraint in constraints if isinstance(constraint, Registered)), None)
         entries = registered.docs() if registered else {}
         doc = [*(info.description or "").split(), *(f"{entry}: {text}" for entry, text in entries.items())]
         yield Key(f"{prefix}{name}", info.default, " ".join(doc), info.annotation, limits, registered)

@@ -198,12 +198,12 @@ def _check_complete(file: Image.Image, data: bytes) -> None:
 def _pixel_tags(data: bytes) -> set[int]:
     """The tags of a TIFF file that its pixels depend on. Raises UnreadableImage if the file ends before the values
     of one."""
-    within = {
+    is_complete = {
         tag: complete for tag, complete in truncation.tiff_tags(data).items() if tag in truncation.TIFF_PIXEL_TAGS
     }
-    if not all(within.values()):
+    if not all(is_complete.values()):
         raise UnreadableImage(f"truncated: values of TIFF tags are missing ({len(data):,} bytes)")
-    return set(within)
+    return set(is_complete)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -220,7 +220,7 @@ def _is_animated(file: Image.Image) -> bool:
 
 
 def _bits(file: Image.Image, data: bytes) -> int:
-    """Bits of a channel."""
+    """Bits per channel."""
     if data.startswith(formats.PNG):
         return data[24]
     return int(np.max(getattr(file, "tag_v2", {}).get(TIFF_BITS, 8)))

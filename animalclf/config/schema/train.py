@@ -53,8 +53,8 @@ class Train:
     minute or more at the start."""
 
     compile_from: Annotated[Integer, Field(ge=0)] = 1_000_000
-    """Compile the model on GPUs in trainings of at least this many images over all epochs: shorter ones do not earn the
-    10 to 60 s that it takes. 0 never does."""
+    """Compile the model on GPUs in trainings of at least this many images over all epochs: in shorter ones the 10
+    to 60 s of compilation do not pay off. 0 never compiles."""
 
     cuda_graphs: Flag = True
     """Start all kernels of a step by one call: on one GPU, with Adam or AdamW, without mixup and CutMix. Elsewhere it
@@ -72,7 +72,7 @@ class Train:
     balanced_accuracy counts every class alike, however rare."""
 
     threads: Annotated[Integer, Field(ge=0)] = 0
-    """CPU threads of each worker. 0 shares the node's physical cores among its workers."""
+    """CPU threads of each worker. 0 divides the physical cores of the node among its workers."""
 
     profile: Flag = False
     """Write a trace of a few steps into the run folder, to open with ui.perfetto.dev (the flag --profile sets it)."""

@@ -10,7 +10,7 @@ from animalclf.data.augment.operation import OPERATIONS, Operation, Samples, Str
 
 @OPERATIONS.register("resized_crop")
 class ResizedCrop(Operation):
-    """Drawn as in torchvision, but a side longer than the image is cut to it."""
+    """Drawn as in torchvision, but a side that is longer than the image is shortened."""
 
     order = 20
     stream = Stream("crop", 4)
@@ -24,7 +24,7 @@ class ResizedCrop(Operation):
         fraction, ratio = min_area + (max_area - min_area) * area, np.exp(np.log(4 / 3) * (2 * shape - 1))
         width, height = np.minimum(np.sqrt(fraction * ratio), 1), np.minimum(np.sqrt(fraction / ratio), 1)
         affine = np.zeros((len(samples.index), 2, 3))
-        # The pixels of the output are spread over the crop: edges on edges, not centres on centres.
+        # The pixels of the output cover the crop from edge to edge, as with align_corners=False.
         for axis, (side, position) in enumerate(((width, x), (height, y))):
             affine[:, axis, axis], affine[:, axis, 2] = side, (side - 1) / 2 + position * (1 - side) * samples.size
         return affine
