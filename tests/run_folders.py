@@ -40,7 +40,7 @@ def finished_run(
         "val",
         predictions_table(names, classes, probabilities, ["ok"] * len(labels), [classes[label] for label in labels]),
     )
-    facts = {
+    fields = {
         "run": run.root,
         "recipe": config.name,
         "seed": config.seed,
@@ -49,7 +49,7 @@ def finished_run(
         "epochs": 3,
     }
     metrics = {"val": val.to_dict(), "balanced_accuracy": val["balanced_accuracy"]}
-    run.write_result({**facts, **metrics, "workers": 2, "images_per_s": 100.0, **result})
+    run.write_result({**fields, **metrics, "workers": 2, "images_per_s": 100.0, **result})
     return run
 
 

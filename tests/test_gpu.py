@@ -203,15 +203,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, prepared, determini
         optim__schedule="cosine",
         optim__warmup_epochs=1,
     )
-    whole = train_into(tmp_path / "whole", config, prepared)
+    uninterrupted = train_into(tmp_path / "uninterrupted", config, prepared)
     train_into(tmp_path / "parts", config, prepared, stop_after=1)
     assert len(Run(str(tmp_path / "parts")).metrics()) == 1
     parts = train_into(tmp_path / "parts", config, prepared)
-    assert [without_times(row) for row in parts.metrics()] == [without_times(row) for row in whole.metrics()]
+    assert [without_times(row) for row in parts.metrics()] == [without_times(row) for row in uninterrupted.metrics()]
     for which in ("last", "best"):
-        expected, resumed = checkpoint.load(whole.checkpoint(which)), checkpoint.load(parts.checkpoint(which))
+        expected, resumed = checkpoint.load(uninterrupted.checkpoint(which)), checkpoint.load(parts.checkpoint(which))
         assert all(torch.equal(expected["model"][name], resumed["model"][name]) for name in expected["model"])
-    assert parts.predictions("val").equals(whole.predictions("val"))
+    assert parts.predictions("val").equals(uninterrupted.predictions("val"))
 
 
 @pytest.mark.skipif(ON_CPU, reason="CUDA graphs need a GPU")

@@ -29,14 +29,14 @@ PRIOR = [0.5, 0.3, 0.2]
 CONFIG = tiny_config(model__input_size=76, data__stored_size=80)
 
 
-def make_run(root, classes=CLASSES, config=CONFIG, saved=None, **facts):
+def make_run(root, classes=CLASSES, config=CONFIG, saved=None, **fields):
     """A run folder as training writes it, with an untrained model. `saved`: the configuration in the checkpoint."""
     torch.manual_seed(0)
     run, model = Run(str(root)), build(config.model, len(classes), load_weights=False)
     with torch.no_grad():
         list(model.head.parameters())[-2].mul_(100)  # else all probabilities are nearly equal
     run.write_config(config)
-    run.write_environment(**facts)
+    run.write_environment(**fields)
     about = {
         "config": configuration.to_dict(saved or config),
         "classes": list(classes),

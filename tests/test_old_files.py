@@ -94,7 +94,7 @@ def test_a_prepared_set_with_old_keys_and_columns_is_read(tmp_path):
 
 def test_a_run_folder_with_old_keys_is_resumed_evaluated_and_reported(tmp_path):
     prepared = tiny_prepared(tmp_path / "prepared", (20, 16, 8), size=40)
-    images, whole, old = load_images(prepared), Run(str(tmp_path / "whole")), Run(str(tmp_path / "old"))
+    images, uninterrupted, old = load_images(prepared), Run(str(tmp_path / "uninterrupted")), Run(str(tmp_path / "old"))
 
     def train_until(run: Run, epochs: int) -> TrainingResult:
         sets = {"model__name": "mobilenet_v3_large", "model__input_size": 32, "data__stored_size": 40}
@@ -110,8 +110,8 @@ def test_a_run_folder_with_old_keys_is_resumed_evaluated_and_reported(tmp_path):
     storage.write_bytes(old.url("metrics.jsonl"), "".join(lines).encode())
     for which in ("best", "last"):
         content = checkpoint.load(old.checkpoint(which))
-        facts = {key: renamed(content[key], OLD_KEYS) for key in ("history", "metrics") if key in content}
-        storage.write_bytes(old.checkpoint(which), checkpoint.serialize({**content, **facts}))
+        rows = {key: renamed(content[key], OLD_KEYS) for key in ("history", "metrics") if key in content}
+        storage.write_bytes(old.checkpoint(which), checkpoint.serialize({**content, **rows}))
     assert "pictures_per_s" in lines[0] and old.metrics() == history and old.result().to_dict() == result
 
     assert evaluate(old.root).metrics == old.result().val.metrics
@@ -119,6 +119,6 @@ def test_a_run_folder_with_old_keys_is_resumed_evaluated_and_reported(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert f"<td>{old.result().images_per_s:,.0f}</td>" in page and ">checkpoints<" in page
     train_until(old, 3)
-    train_until(whole, 3)
-    assert [without_times(row) for row in old.metrics()] == [without_times(row) for row in whole.metrics()]
+    train_until(uninterrupted, 3)
+    assert [without_times(row) for row in old.metrics()] == [without_times(row) for row in uninterrupted.metrics()]
     assert old.metrics()[:2] == history and "images_per_s" in old.read_result()

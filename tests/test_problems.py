@@ -85,11 +85,11 @@ def test_every_command_reports_the_same_problems(
         assert output.err.count("differ in case only") == 1
         problems[name] = DataProblems.from_dict(json.loads(output.out.splitlines()[-1])["problems"])
     assert problems["train"] == problems["prepare"] == problems["compare"]
-    found = problems["train"]
-    assert [image.path for image in found.unreadable] == ["cat/new.heic", "cat/torn.jpg", "dog/empty.jpg"]
-    assert found.contradictory == [{"cat/same.jpg": "cat", "dog/same.jpg": "dog"}]
-    assert found.single_colour == ["dog/grey.png"] and found.similar_classes == [["Cat", "cat"]]
-    assert found.skipped == {".mp4": 1, ".txt": 1}
+    train_problems = problems["train"]
+    assert [image.path for image in train_problems.unreadable] == ["cat/new.heic", "cat/torn.jpg", "dog/empty.jpg"]
+    assert train_problems.contradictory == [{"cat/same.jpg": "cat", "dog/same.jpg": "dog"}]
+    assert train_problems.single_colour == ["dog/grey.png"] and train_problems.similar_classes == [["Cat", "cat"]]
+    assert train_problems.skipped == {".mp4": 1, ".txt": 1}
     assert "problems" not in json.loads((tmp_path / "runs" / "a" / "result.json").read_text())
 
 

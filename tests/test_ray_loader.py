@@ -48,10 +48,10 @@ def test_an_image_is_augmented_the_same_in_any_batch(tmp_path):
     prepared = tiny_prepared(tmp_path)
     plan, images = plan_of(prepared), load_images(prepared)
     index = prepared.rows("train")
-    whole = make_batch(plan, images, "train", 3, index)
+    complete = make_batch(plan, images, "train", 3, index)
     part = make_batch(plan, images, "train", 3, index[[7, 2]])
-    assert np.array_equal(part["image"], whole["image"][[7, 2]])
-    assert not np.array_equal(make_batch(plan, images, "train", 4, index)["image"], whole["image"])
+    assert np.array_equal(part["image"], complete["image"][[7, 2]])
+    assert not np.array_equal(make_batch(plan, images, "train", 4, index)["image"], complete["image"])
 
 
 def test_the_tasks_of_a_billion_epochs_are_made_one_after_another(tmp_path):
@@ -134,14 +134,14 @@ def test_a_jpeg_set_nearly_equals_the_decoded_one(tmp_path):
 def test_a_shard_cut_short_or_of_another_kind_is_named(tmp_path):
     prepared = tiny_prepared(tmp_path, shard_rows=60)
     path = prepared.shard_paths()[0]
-    whole = PixelFile(path, 40)
+    complete = PixelFile(path, 40)
     with pytest.raises(UserError, match=r"shard-00000\.parquet.*prepare the set again"):
         PixelFile(path, 41)
     with open(path, "r+b") as file:
         file.truncate(100_000)
-    whole[0]
+    complete[0]
     with pytest.raises(OSError, match=r"shard-00000\.parquet.*ends within image 59"):
-        whole[59]
+        complete[59]
 
 
 @pytest.mark.ray

@@ -150,7 +150,7 @@ def test_a_crash_between_the_last_checkpoint_and_its_history_loses_nothing(tmp_p
 
 
 def test_a_finished_run_extended_to_more_epochs_equals_one_of_that_length(tmp_path, prepared):
-    whole = train_into(tmp_path / "whole", quick(3), prepared)
+    uninterrupted = train_into(tmp_path / "uninterrupted", quick(3), prepared)
     launch.record_run(quick(1), prepared, Run(str(tmp_path / "longer")))
     run = train_into(tmp_path / "longer", quick(1), prepared)
     assert run.result().epochs == 1
@@ -158,8 +158,8 @@ def test_a_finished_run_extended_to_more_epochs_equals_one_of_that_length(tmp_pa
     launch.record_run(config, prepared, checks.lock_run(run.root, config, resume=True))
     assert run.config() == config and not run.finished()  # interrupted here, the training is unfinished
     train_into(tmp_path / "longer", config, prepared)
-    assert run.result().epochs == 3 and metrics(run) == metrics(whole)
-    assert run.predictions("val").equals(whole.predictions("val"))
+    assert run.result().epochs == 3 and metrics(run) == metrics(uninterrupted)
+    assert run.predictions("val").equals(uninterrupted.predictions("val"))
     with pytest.raises(UserError, match=r"train\.epochs: 3 -> 2: 3 epochs are finished"):
         checks.lock_run(run.root, quick(2), resume=True)
     with pytest.raises(UserError, match=r"differs .*optim\.lr: 0\.0001 -> 0\.5; train\.epochs: 3 -> 4"):
@@ -172,7 +172,7 @@ def test_a_run_that_ended_by_patience_is_extended_only_with_more_patience(tmp_pa
         sizes = {"model__input_size": 32, "data__stored_size": 40}
         return tiny_config(epochs, model__name="vgg16", **sizes, train__patience=patience, optim__lr=1e-30)
 
-    whole = train_into(tmp_path / "whole", settings(4, 0), prepared)
+    uninterrupted = train_into(tmp_path / "uninterrupted", settings(4, 0), prepared)
     launch.record_run(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
     run = train_into(tmp_path / "ended", settings(9, 1), prepared)
     assert run.result().epochs == 2
@@ -183,7 +183,7 @@ def test_a_run_that_ended_by_patience_is_extended_only_with_more_patience(tmp_pa
     launch.record_run(config, prepared, checks.lock_run(run.root, config, resume=True))
     assert not run.finished()
     train_into(tmp_path / "ended", config, prepared)
-    assert run.result().epochs == 4 and metrics(run) == metrics(whole)
+    assert run.result().epochs == 4 and metrics(run) == metrics(uninterrupted)
     # With patience 2 the fourth epoch would not have been trained; with 3 the training would end where it has ended.
     for patience, end in ((2, 3), (3, 4)):
         with pytest.raises(UserError, match=rf"ends with epoch {end}"):

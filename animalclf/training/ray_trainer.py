@@ -27,7 +27,7 @@ from animalclf.utils.throttle import Throttle
 if TYPE_CHECKING:
     from animalclf.training.worker import Task
 
-POLL_SECONDS = 0.2  # between two looks for events of the workers
+POLL_SECONDS = 0.2  # between two requests for events of the workers
 SILENCE_SECONDS = 60.0  # without an event of the workers, until a warning
 STOP_SECONDS = 30.0  # for the workers to end after an interrupt
 START_ATTEMPTS = 60  # of 30 s each (cluster.ENVIRONMENT): the cluster may have to start or replace machines first

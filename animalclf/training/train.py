@@ -77,7 +77,7 @@ def train(
 
 
 @dataclass(frozen=True, eq=False)
-class Trainee:
+class TrainedPart:
     """What trains, and on which batches: the whole model on images, or its head on the features of a frozen base."""
 
     network: nn.Module
@@ -95,13 +95,13 @@ def train_epochs(
 ) -> FeatureLoader | None:
     """Train and save the remaining epochs. Returns the features of a frozen base, if they were computed."""
     config, run, ranks = context.config, context.run, context.ranks
-    trainee = _trainee(context, state)
-    features_seconds, checkpoint_seconds = trainee.features_seconds, 0.0
+    part = _trained_part(context, state)
+    features_seconds, checkpoint_seconds = part.features_seconds, 0.0
     profile = config.train.profile and ranks.rank == 0
     profiling = trace_steps(run, ranks.device) if profile else contextlib.nullcontext(lambda: None)
     with checkpoint.Writer(run, ranks.device) as writer, profiling as profiler_step:
         for epoch in range(len(state.history), config.train.epochs):
-            row = _epoch(context, state, trainee, epoch, profiler_step)
+            row = _epoch(context, state, part, epoch, profiler_step)
             ended = time.perf_counter()
             # The seconds of an epoch include the checkpoint of the epoch before, and those of the first the features.
             seconds = row.seconds + checkpoint_seconds + features_seconds
@@ -117,22 +117,24 @@ def train_epochs(
             if out_of_patience(state.history, config):
                 break
         on_all_ranks(writer.wait)
-    return trainee.features
+    return part.features
 
 
-def _trainee(context: TrainContext, state: TrainState) -> Trainee:
+def _trained_part(context: TrainContext, state: TrainState) -> TrainedPart:
     config, ranks, model = context.config, context.ranks, state.model
     weights, graphs = class_weights(context), _step_graphs(config, state.optimizer, ranks)
     started = time.perf_counter()
     if model.frozen_features and is_identity(config.augment):
         features = feature_loader(context, model)
         seconds = time.perf_counter() - started
-        return Trainee(model.head, _parallel(model.head, False, ranks), features, weights, graphs, features, seconds)
+        return TrainedPart(
+            model.head, _parallel(model.head, False, ranks), features, weights, graphs, features, seconds
+        )
     phases: list[Phase] = ["train", "val"] if len(context.plan.rows["val"]) else ["train"]
     passes = ((phase, epoch) for epoch in range(len(state.history), config.train.epochs) for phase in phases)
     loader = context.make_loader(context.plan, passes)
     compiled = worth_compiling(config, len(context.plan.rows["train"]), ranks.device)
-    return Trainee(model, _parallel(model, compiled, ranks), loader, weights, graphs)
+    return TrainedPart(model, _parallel(model, compiled, ranks), loader, weights, graphs)
 
 
 def _step_graphs(config: Config, optimizer: torch.optim.Optimizer, ranks: RankContext) -> StepGraphs | None:
@@ -162,16 +164,14 @@ def _parallel(network: nn.Module, compiled: bool, ranks: RankContext) -> nn.Modu
 
 
 def _epoch(
-    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, profiler_step: Callable[[], None]
+    context: TrainContext, state: TrainState, part: TrainedPart, epoch: int, profiler_step: Callable[[], None]
 ) -> EpochRow:
     """Train and validate one epoch. Leaves the averaged weights, if they are configured, in the model."""
     started = time.perf_counter()
     # Of dropout: a resume draws the same numbers.
     torch.manual_seed(hash((context.config.seed, epoch, context.ranks.rank)) & 0x7FFFFFFF)
-    fitting = (
-        fit_heads(context, state.model, trainee.features) if trainee.features and context.config.train.heads else None
-    )
-    metrics, clock = fitting[:2] if fitting else _train(context, state, trainee, epoch, profiler_step)
+    fitting = fit_heads(context, state.model, part.features) if part.features and context.config.train.heads else None
+    metrics, clock = fitting[:2] if fitting else _train(context, state, part, epoch, profiler_step)
     average_statistics(state.model)
     optim = context.config.optim
     if loop.weights_diverged(state.model):  # on every rank: all have the same weights
@@ -180,7 +180,7 @@ def _epoch(
         state.average.apply(state.model)
     trained = time.perf_counter()
     val_rows = len(context.plan.rows["val"])
-    val = _validate(context, state, trainee, epoch) if val_rows else {}
+    val = _validate(context, state, part, epoch) if val_rows else {}
     if not np.isfinite(list(val.values())).all():
         raise loop.diverged(optim, epoch, "the validation loss is NaN or infinite")
     ended = time.perf_counter()
@@ -209,7 +209,7 @@ def _epoch(
 
 
 def _train(
-    context: TrainContext, state: TrainState, trainee: Trainee, epoch: int, profiler_step: Callable[[], None]
+    context: TrainContext, state: TrainState, part: TrainedPart, epoch: int, profiler_step: Callable[[], None]
 ) -> tuple[TrainMetrics, Clock]:
     config, plan, ranks = context.config, context.plan, context.ranks
     augment, rows = config.augment, len(plan.rows["train"])
@@ -223,27 +223,25 @@ def _train(
         epoch=epoch,
         step_sizes=plan.step_sizes("train"),
         ranks=ranks,
-        class_weights=trainee.class_weights,
+        class_weights=part.class_weights,
         augment=augment_batch if plan.augment_on_device else None,
         mix=mix if augment.mixup or augment.cutmix else None,
-        graphs=trainee.graphs,
+        graphs=part.graphs,
         after_step=(*update_average, profiler_step),
         progress=PassProgress(context, "train", epoch),
     )
     state.model.train()
-    metrics, clock = loop.train_epoch(
-        trainee.parallel, trainee.loader.batches("train", epoch), state.optimizer, settings
-    )
+    metrics, clock = loop.train_epoch(part.parallel, part.loader.batches("train", epoch), state.optimizer, settings)
     loop.check_row_count("training", metrics.rows, rows)
     return metrics, clock
 
 
-def _validate(context: TrainContext, state: TrainState, trainee: Trainee, epoch: int) -> dict[str, float]:
+def _validate(context: TrainContext, state: TrainState, part: TrainedPart, epoch: int) -> dict[str, float]:
     """The metrics of the validation split by name."""
     state.model.eval()
     confusion, loss = loop.validate(
-        state.model.head if trainee.features else trainee.network,
-        trainee.loader.batches("val", epoch),
+        state.model.head if part.features else part.network,
+        part.loader.batches("val", epoch),
         len(context.classes),
         device=context.ranks.device,
         bf16=context.bf16,

@@ -24,7 +24,7 @@ from animalclf.training.stop import Stopped, Switch
 from animalclf.tuning.spec import ComparisonSpec, Trial
 from animalclf.utils import storage
 
-STOP_POLL_SECONDS = 0.5  # between two looks for a request to stop
+STOP_POLL_SECONDS = 0.5  # between two checks for a request to stop
 
 
 @dataclass(frozen=True)

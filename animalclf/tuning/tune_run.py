@@ -29,7 +29,7 @@ from animalclf.utils.throttle import Throttle
 
 REDUCTION_FACTOR = 3  # ASHA: one of three trials passes a rung, and each rung trains three times as long
 STOP_SECONDS = 30.0  # for a trial to end its training cleanly
-POLL_SECONDS = 0.3  # between two looks for events
+POLL_SECONDS = 0.3  # between two requests for events
 
 
 class StopTrials(tune.Callback):

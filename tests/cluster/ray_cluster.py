@@ -164,8 +164,8 @@ class Cluster:
 
     def alive(self) -> list[str]:
         """Addresses of the hosts that are up, as the cluster sees it."""
-        found = self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]
-        return sorted(node["node_ip"] for node in found if node["state"] == "ALIVE")
+        nodes = self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]
+        return sorted(node["node_ip"] for node in nodes if node["state"] == "ALIVE")
 
     def wait_for_hosts(self, count: int, timeout: float = 150) -> float:
         """Seconds until `count` hosts are up."""

@@ -219,12 +219,12 @@ def _runs(folder: Path) -> list[Case]:
 
 
 def _read_run(root: str) -> object:
-    facts = read_report([Run(root)]).runs[0]
+    record = read_report([Run(root)]).runs[0]
     return [
-        configuration.to_dict(facts.config),
-        facts.environment.to_dict(),
-        [row.to_dict() for row in facts.history],
-        facts.result.to_dict() if facts.result else None,
+        configuration.to_dict(record.config),
+        record.environment.to_dict(),
+        [row.to_dict() for row in record.history],
+        record.result.to_dict() if record.result else None,
     ]
 
 
