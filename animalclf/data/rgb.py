@@ -45,7 +45,7 @@ def orientation_of(file: Image.Image) -> int:
     """The EXIF orientation, 1 if the metadata are damaged."""
     try:
         orientation = file.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - see _boundary
+    except Exception:  # noqa: BLE001 - see decode._boundary
         return 1
     return orientation if isinstance(orientation, int) else 1
 

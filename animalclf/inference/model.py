@@ -90,7 +90,7 @@ class Model:
 
 
 def _device(name: str) -> torch.device:
-    """The device `name`: auto, cpu, cuda or cuda:N. Raises UserError for others, and for a GPU that is not there."""
+    """The device `name`: auto, cpu, cuda or cuda:N. Raises UserError for others, and for a GPU that does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):

@@ -1,4 +1,4 @@
-"""A classifier: preprocessing, a base that makes features, a head that makes logits; and which of its layers train."""
+"""A classifier: preprocessing, a base (images to features), a head (features to logits), and which layers train."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _short_name(name: str) -> str:
 
 
 def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
-    """Parameters as Keras counts its "total params": with BatchNorm's two moving statistics a channel. With
+    """Parameters as Keras counts its "total params": with BatchNorm's two moving statistics per channel. With
     `trainable_only`, those that the optimizer changes."""
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
     statistics = sum(2 * m.num_features for m in module.modules() if isinstance(m, nn.BatchNorm2d))

@@ -115,14 +115,14 @@ class ConvNorm(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         if self.conv.stride[0] == 2:
             maps = nn.functional.pad(maps, same_padding(maps, self.conv.kernel_size[0]))
-        maps = self._without_statistics(maps) if self._is_constant() else self.norm(self.conv(maps))
+        maps = self._with_folded_norm(maps) if self._is_constant() else self.norm(self.conv(maps))
         return maps if self.linear else nn.functional.relu6(maps, inplace=True)
 
     def _is_constant(self) -> bool:
         """Whether nothing here trains and no gradient is recorded."""
         return not self.training and not torch.is_grad_enabled()
 
-    def _without_statistics(self, maps: torch.Tensor) -> torch.Tensor:
+    def _with_folded_norm(self, maps: torch.Tensor) -> torch.Tensor:
         """Convolution with BatchNorm multiplied into its weights, which saves reading and writing the map once more."""
         conv, norm = self.conv, self.norm
         assert norm.running_mean is not None and norm.running_var is not None
@@ -192,6 +192,6 @@ def _depths(name: str) -> list[int]:
 
 
 def _rounded(width: float) -> int:
-    """To a multiple of 8, never more than a tenth down."""
+    """To a multiple of 8, reduced by a tenth at most."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
