@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
-from textwrap import dedent
 
 IMAGES = Path(__file__).with_name("images")
 STYLE = """
@@ -43,8 +42,8 @@ def box(kind: str, rect: Sequence[str], title: str, lines: Sequence[str]) -> str
 def boxes(description: str) -> Iterator[str]:
     """Boxes in paragraphs: a line "kind x y width height", a title, and lines of text. The kind "plain" has no
     colour."""
-    for paragraph in dedent(description).strip().split("\n\n"):
-        first, title, *lines = (line.strip() for line in paragraph.splitlines())
+    for paragraph in description.strip().split("\n\n"):
+        first, title, *lines = paragraph.splitlines()
         kind, *rect = first.split()
         yield box("" if kind == "plain" else kind, rect, title, lines)
 
@@ -74,65 +73,136 @@ def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
     )
 
 
+DATA_FLOW = """\
+files 10 50 160 110
+images
+class folders, table,
+Kaggle, split folders;
+local or s3://
+
+data 200 50 160 110
+prepare
+Ray Data: verify,
+find duplicates,
+split, resize
+
+files 390 50 160 110
+prepared set
+manifest and shards
+of uint8 images,
+fingerprint
+
+data 580 50 160 110
+input
+Ray Data or GPU:
+order, augmentation,
+batches
+
+train 780 50 178 110
+train
+Ray Train: one PyTorch
+loop per worker,
+validation, checkpoints
+
+files 780 240 178 110
+run folder
+configuration, metrics,
+checkpoints, result,
+probabilities
+
+data 530 240 210 110
+evaluate, predict
+Ray Data: labelled or new
+images, intervals, class
+priors
+
+plain 300 240 200 110
+ensemble
+vote, mean, fitted weights;
+leaderboard with paired
+tests
+
+files 10 240 260 110
+report.html, submission.csv
+one page that opens offline;
+class and probabilities of
+every image
+"""
+RUN_FOLDER = """\
+train 10 150 130 70
+train
+writes all files
+
+files 206 42 338 100
+state
+config.yaml, environment.json, metrics.jsonl,
+checkpoints/last.pt: model, optimizer,
+schedule and random state
+
+files 206 152 338 81
+model
+checkpoints/best.pt: the best epoch, with
+classes and preprocessing
+
+files 206 243 338 100
+results
+result.json, metrics.jsonl, events/,
+predictions/*.parquet: class probabilities
+of each image
+
+train 640 52 330 80
+train --resume
+continues after the last finished epoch
+
+data 640 152 330 81
+evaluate, predict, ensemble, load
+metrics, probabilities and classes of
+any images
+
+plain 640 253 330 80
+report, compare, TensorBoard
+the HTML page, the leaderboard, curves
+"""
+CLUSTER = """\
+plain 10 70 200 110
+your machine
+animalclf submit,
+ray up, ray down,
+the ssh key, the token
+
+plain 306 50 200 140
+head
+Jobs API, autoscaler,
+the job's driver: plan,
+reports, restarts;
+trains nothing
+
+train 560 50 200 140
+GPU workers
+Ray Train: one worker
+per GPU, gradients among
+them; replaced when
+they die
+
+data 784 50 170 140
+CPU workers
+Ray Data: prepare,
+batches, prediction;
+from zero to as many
+as needed
+
+files 306 280 648 90
+bucket (s3://)
+photos/: raw images, read once by prepare
+prepared/, runs/: prepared sets and run folders, which outlive the cluster
+"""
+
+
 def data_flow() -> str:
     """Images to results: the top row runs to the right, the bottom row back to the left."""
     parts = [
         frame(768, 10, 202, 360, "compare (Ray Tune)"),
-        *boxes("""
-            files 10 50 160 110
-            images
-            class folders, table,
-            Kaggle, split folders;
-            local or s3://
-
-            data 200 50 160 110
-            prepare
-            Ray Data: verify,
-            find duplicates,
-            split, resize
-
-            files 390 50 160 110
-            prepared set
-            manifest and shards
-            of uint8 images,
-            fingerprint
-
-            data 580 50 160 110
-            input
-            Ray Data or GPU:
-            order, augmentation,
-            batches
-
-            train 780 50 178 110
-            train
-            Ray Train: one PyTorch
-            loop per worker,
-            validation, checkpoints
-
-            files 780 240 178 110
-            run folder
-            configuration, metrics,
-            checkpoints, result,
-            probabilities
-
-            data 530 240 210 110
-            evaluate, predict
-            Ray Data: labelled or new
-            images, intervals, class
-            priors
-
-            plain 300 240 200 110
-            ensemble
-            vote, mean, fitted weights;
-            leaderboard with paired
-            tests
-
-            files 10 240 260 110
-            report.html, submission.csv
-            one page that opens offline;
-            class and probabilities of
-            every image
-            """),
+        *boxes(DATA_FLOW),
         *(arrow((x, 105), (x + 28, 105)) for x in (171, 361, 551)),
         arrow((741, 105), (778, 105)),
         arrow((869, 161), (869, 238)),
@@ -145,41 +215,7 @@ def run_folder() -> str:
     """The files of a run folder in three groups, and who reads each group."""
     parts = [
         frame(190, 10, 370, 350, "run folder"),
-        *boxes("""
-            train 10 150 130 70
-            train
-            writes all files
-
-            files 206 42 338 100
-            state
-            config.yaml, environment.json, metrics.jsonl,
-            checkpoints/last.pt: model, optimizer,
-            schedule and random state
-
-            files 206 152 338 81
-            model
-            checkpoints/best.pt: the best epoch, with
-            classes and preprocessing
-
-            files 206 243 338 100
-            results
-            result.json, metrics.jsonl, events/,
-            predictions/*.parquet: class probabilities
-            of each image
-
-            train 640 52 330 80
-            train --resume
-            continues after the last finished epoch
-
-            data 640 152 330 81
-            evaluate, predict, ensemble, load
-            metrics, probabilities and classes of
-            any images
-
-            plain 640 253 330 80
-            report, compare, TensorBoard
-            the HTML page, the leaderboard, curves
-            """),
+        *boxes(RUN_FOLDER),
         arrow((141, 185), (188, 185)),
         *(arrow((545, y), (638, y)) for y in (92, 192, 293)),
     ]
@@ -190,39 +226,7 @@ def cluster() -> str:
     """A submitted job: the tunnel, the head, the workers and the bucket."""
     parts = [
         frame(290, 10, 680, 200, "one security group: Ray's ports, with the token"),
-        *boxes("""
-            plain 10 70 200 110
-            your machine
-            animalclf submit,
-            ray up, ray down,
-            the ssh key, the token
-
-            plain 306 50 200 140
-            head
-            Jobs API, autoscaler,
-            the job's driver: plan,
-            reports, restarts;
-            trains nothing
-
-            train 560 50 200 140
-            GPU workers
-            Ray Train: one worker
-            per GPU, gradients among
-            them; replaced when
-            they die
-
-            data 784 50 170 140
-            CPU workers
-            Ray Data: prepare,
-            batches, prediction;
-            from zero to as many
-            as needed
-
-            files 306 280 648 90
-            bucket (s3://)
-            photos/: raw images, read once by prepare
-            prepared/, runs/: prepared sets and run folders, which outlive the cluster
-            """),
+        *boxes(CLUSTER),
         arrow((211, 125), (304, 125)),
         text(216, 116, "ssh tunnel"),
         arrow((507, 120), (558, 120), both=True),

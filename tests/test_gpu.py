@@ -239,7 +239,7 @@ def test_recorded_steps_train_as_eager_ones(tmp_path, prepared, deterministic, r
     assert isinstance(group["lr"], float) and group["capturable"] is False  # a CPU can resume from it
 
 
-def rank_of(rank, world, backend, port, folder, data, config):
+def run_rank(rank, world, backend, port, folder, data, config):
     """A process of a group: trains as rank `rank` on the one GPU."""
     from animalclf.data.prepared_set import open_prepared
 
@@ -272,7 +272,7 @@ def test_processes_on_one_gpu_agree_with_a_single_process(tmp_path, prepared, wo
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     backend = "gloo" if ON_CPU else backend
-    mp.spawn(rank_of, (world, backend, port, str(tmp_path / "group"), prepared.root, config), nprocs=world)
+    mp.spawn(run_rank, (world, backend, port, str(tmp_path / "group"), prepared.root, config), nprocs=world)
     for expected, row in zip(single.metrics(), Run(str(tmp_path / "group")).metrics(), strict=True):
         assert (row.train_rows, row.val_rows) == (expected.train_rows, expected.val_rows)
         assert row.train_loss == pytest.approx(expected.train_loss, rel=2e-3)

@@ -15,14 +15,14 @@ from animalclf.errors import UserError
 from animalclf.prepare.split import split, straddling
 
 
-def manifest(labels: list[str], group: list[int] | None = None, given: list[str] | None = None) -> pd.DataFrame:
+def manifest(labels: list[str], group: list[int] | None = None, given_split: list[str] | None = None) -> pd.DataFrame:
     digests = [hashlib.sha256(f"{label}{number}".encode()).hexdigest() for number, label in enumerate(labels)]
     return pd.DataFrame(
         {
             "label": labels,
             "group": range(len(labels)) if group is None else group,
             "status": "ok",
-            "split": [""] * len(labels) if given is None else given,
+            "split": [""] * len(labels) if given_split is None else given_split,
             "sha256": digests,
         }
     )
@@ -116,13 +116,13 @@ def test_all_folds_have_the_same_test_split() -> None:
 
 
 def test_given_splits_are_not_changed() -> None:
-    given = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
-    table = manifest(["a"] * 10 + ["b"] * 10, given=given * 2)
-    assert list(split(table, Data(val=0.5, test=0.3))) == given * 2
+    given_split = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    table = manifest(["a"] * 10 + ["b"] * 10, given_split=given_split * 2)
+    assert list(split(table, Data(val=0.5, test=0.3))) == given_split * 2
 
 
 def test_without_a_given_validation_split_it_is_filled_from_train() -> None:
-    table = manifest(["a"] * 20 + ["b"] * 20, given=(["train"] * 15 + ["test"] * 5) * 2)
+    table = manifest(["a"] * 20 + ["b"] * 20, given_split=(["train"] * 15 + ["test"] * 5) * 2)
     result = split(table, Data(val=0.2, test=0.5))
     assert list(result[table["split"] == "test"]) == ["test"] * 10
     assert counts(table, result) == {
@@ -134,7 +134,7 @@ def test_a_duplicate_follows_a_given_split_and_groups_across_splits_are_found() 
     table = manifest(
         ["a"] * 8 + ["b"] * 4,
         group=[0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9],
-        given=["test", "", "train", "test", *[""] * 8],
+        given_split=["test", "", "train", "test", *[""] * 8],
     )
     table["split"] = split(table, Data(val=0.3))
     assert list(table["split"][:4]) == ["test", "test", "train", "test"]
@@ -157,16 +157,16 @@ def test_a_duplicate_follows_a_given_split_and_groups_across_splits_are_found() 
         (manifest(["a"] * 9 + ["b"] * 2), Data(folds=3), "class 'b' has only 2 different images.*lower data.folds"),
         (manifest(["a", "a", "b"], group=[0, 1, 1]), Data(val=0), "class 'b' has no image to train on"),
         (
-            manifest(["a", "a", "b", "b"], given=["train", "val", "val", "test"]),
+            manifest(["a", "a", "b", "b"], given_split=["train", "val", "val", "test"]),
             Data(),
             "class 'b' has no image to train on",
         ),
         (
-            manifest(["a"] * 4, given=["train", "train", "val", "val"]),
+            manifest(["a"] * 4, given_split=["train", "train", "val", "val"]),
             Data(folds=2),
             r"already has validation images .column 'split'",
         ),
-        (manifest(["a"] * 4, given=["train", "train", "dev", "val"]), Data(), "'dev' is not a split"),
+        (manifest(["a"] * 4, given_split=["train", "train", "dev", "val"]), Data(), "'dev' is not a split"),
     ],
 )
 def test_a_class_that_cannot_be_split_is_named_with_the_remedy(table: pd.DataFrame, config: Data, text: str) -> None:
