@@ -40,12 +40,12 @@ def _minimum(training: TrainingSet, strength: float, start: np.ndarray | None) -
     inputs, weights, one_hot = training.span[0], training.weights, training.one_hot
     shape = (inputs.shape[1] + 1, training.classes)
 
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        layer = flat.reshape(shape)
+    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        layer = parameters.reshape(shape)
         log_probabilities = log_softmax(inputs @ layer[:-1] + layer[-1], axis=1)
         loss = -weights @ (log_probabilities * one_hot).sum(1)
-        slope = (np.exp(log_probabilities) - one_hot) * weights[:, None]
-        gradient = np.vstack([inputs.T @ slope + layer[:-1] / strength, slope.sum(0)])
+        logit_gradient = (np.exp(log_probabilities) - one_hot) * weights[:, None]
+        gradient = np.vstack([inputs.T @ logit_gradient + layer[:-1] / strength, logit_gradient.sum(0)])
         return (loss + 0.5 * (layer[:-1] ** 2).sum() / strength) / len(inputs), gradient.ravel() / len(inputs)
 
     begin = np.zeros(shape) if start is None else start

@@ -131,8 +131,8 @@ def fit_weights(likelihood: np.ndarray, max_steps: int = 2000, tolerance: float 
 
 
 def majority_vote(votes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
-    """The winner int64 (N,) of each column of class numbers int64 (M, N), one row a voter, the best voter first. A tie
-    goes to the class of the best voter among the tied ones."""
+    """The winner int64 (N,) of each column of class numbers int64 (M, N), one row per voter, the best voter first. A
+    tie goes to the class of the best voter among the tied ones."""
     votes = np.asarray(votes)
     counts = (votes[:, None] == votes[None]).sum(1)  # (M, N): the voters of each vote's class
     return votes[counts.argmax(0), np.arange(votes.shape[1])]  # argmax takes the first, so the best voter
