@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,11 @@ def after_its_first_epoch(command: list[str], run: Path) -> subprocess.Popen[str
             process.kill()
         time.sleep(0.05)
     return process
+
+
+def remaining(poll: Callable[[], Any]) -> Any:
+    """The result of `poll()` once it is empty or zero, or after 30 s."""
+    deadline = time.monotonic() + 30
+    while (result := poll()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return result

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tiny_prepared, train_workers
+from helpers import remaining, tiny_prepared, train_workers
 from PIL import Image
 
 import animalclf
@@ -273,7 +273,7 @@ def test_an_interrupted_call_stops_its_training_in_the_callers_ray(tmp_path, ray
     arguments = {"recipe": "demo", "out": tmp_path / "run", "set": {"train.epochs": 8, "train.precision": "fp32"}}
     with pytest.raises(KeyboardInterrupt):
         animalclf.train(tmp_path / "set", **arguments)
-    assert ray.is_initialized() and not train_workers()
+    assert ray.is_initialized() and not remaining(train_workers)
     assert not (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / "running.json").exists()
     assert animalclf.train(tmp_path / "set", **arguments, resume=True).epochs == 8
 

@@ -4,11 +4,10 @@ import io
 import os
 import signal
 import sys
-import time
 from dataclasses import replace
 
 import pytest
-from helpers import spec_of, tiny_prepared, train_workers
+from helpers import remaining, spec_of, tiny_prepared, train_workers
 from rich.console import Console
 
 from animalclf.errors import UserError
@@ -133,14 +132,6 @@ def test_asha_stops_a_bad_trial_and_frees_its_resources(tmp_path, comparing, pre
     assert remaining(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
     resumed = compare(spec, prepared.root, out, resume=True)
     assert [(trial.state, trial.epochs) for trial in resumed.trials] == [("finished", 4), ("stopped", bad.epochs)]
-
-
-def remaining(poll):
-    """The result of `poll()` once it is empty or zero, or after 30 s."""
-    deadline = time.monotonic() + 30
-    while (result := poll()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return result
 
 
 @pytest.mark.ray
