@@ -81,7 +81,7 @@ def test_mirrored_views_are_those_of_the_images():
         {"image": stored_image(each, 128, "keep")[None], "label": np.zeros(1, np.int64), "index": np.array([number])}
         for number, each in enumerate((image, image[:, ::-1]))
     ]
-    _, probabilities = batch_probabilities(model, iter(batches), torch.device("cpu"), bf16=False, flips=True)
+    _, probabilities = batch_probabilities(model, iter(batches), torch.device("cpu"), bf16=False, views="flip")
     np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-3)
 
 

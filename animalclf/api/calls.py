@@ -21,7 +21,7 @@ Settings = Mapping[str, Any]  # dotted configuration key -> value
 CHECKS: dict[str, arguments.Check] = {
     **dict.fromkeys(("data", "out", "prepared", "run", "file", "predict", "sample_submission"), arguments.path),
     **dict.fromkeys(("members", "folders"), arguments.paths),
-    **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "reference"), arguments.flag),
+    **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
     **dict.fromkeys(("limit", "samples", "max_concurrent"), arguments.integer(0)),
     "batch_size": arguments.integer(1),
     "workers": arguments.integer(0),
@@ -34,6 +34,7 @@ CHECKS: dict[str, arguments.Check] = {
     "searcher": arguments.one_of("random", "optuna"),
     "schedule": arguments.one_of("none", "asha"),
     "split": arguments.one_of("train", "val", "test"),
+    "views": arguments.one_of("none", "flip", "multi"),
     "method": arguments.some_of("vote", "mean", "weighted"),
     "recipe": arguments.text("the name of a recipe, or the path of a YAML file"),
     "prior": arguments.text('"train", "uniform", "estimate", class priors such as "dog=0.2,cat=0.8", or a file'),

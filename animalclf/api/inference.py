@@ -20,18 +20,31 @@ def evaluate(
     data: PathLike | None = None,
     split: str = "val",
     prior: str = "train",
+    views: str = "none",
+    transport: bool = False,
     out: PathLike | None = None,
 ) -> EvaluationResult:
     """Evaluate the best model of the run folder `run`: metrics with 95 % intervals, per class, confusion, calibration.
 
     `data`: labelled images or a prepared set (default: the run's own prepared set). `split`: which split of a prepared
     set. `prior`: class priors of these images to correct for: "train" (no change), "uniform", "estimate" (from the
-    predictions), "dog=0.2,cat=0.8", or a file. `out`: where the result and the probabilities go (default:
-    RUN/predictions), for a run folder that cannot be written.
+    predictions), "dog=0.2,cat=0.8", or a file. `views`: what the probabilities are averaged over: "none", "flip" (the
+    image and its mirror image) or "multi" (these two and their middles, enlarged). `transport`: for images whose class
+    counts are known exactly, such as a balanced test set, with these as `prior`: assign the classes by optimal
+    transport, so that their counts fit; the notes have its effect. `out`: where the result and the probabilities go
+    (default: RUN/predictions), for a run folder that cannot be written.
     """
     from animalclf.inference import evaluate as evaluation
 
-    return evaluation.evaluate(str(run), data=path_text(data), split=split, prior=prior, out=path_text(out))
+    return evaluation.evaluate(
+        str(run),
+        data=path_text(data),
+        split=split,
+        prior=prior,
+        views=views,
+        transport=transport,
+        out=path_text(out),
+    )
 
 
 @public
@@ -41,6 +54,8 @@ def predict(
     *,
     out: PathLike | None = None,
     prior: str = "train",
+    views: str = "none",
+    transport: bool = False,
     sample_submission: PathLike | None = None,
     batch_size: int = 64,
     workers: int = 0,
@@ -50,9 +65,9 @@ def predict(
 
     `data`: a folder of images of any depth, one image, or a Kaggle competition folder (its test images). The id of
     an image is its file name, or its path if several folders have the same name. `out`: the folder of the files
-    (default: RUN/predictions/<data>). `prior`: see `evaluate`. `sample_submission`: check ids and classes against
-    this CSV. `workers`: replicas of the model (0: one for each GPU, or one for each node). `limit`: only the first
-    `limit` images. For a few images at hand `load(run).predict(images)` is simpler.
+    (default: RUN/predictions/<data>). `prior`, `views`, `transport`: see `evaluate`. `sample_submission`: check ids and
+    classes against this CSV. `workers`: replicas of the model (0: one for each GPU, or one for each node). `limit`:
+    only the first `limit` images. For a few images at hand `load(run).predict(images)` is simpler.
     """
     from animalclf.inference import predict as prediction
     from animalclf.utils import storage
@@ -64,6 +79,8 @@ def predict(
         str(data),
         str(target),
         prior=prior,
+        views=views,
+        transport=transport,
         sample_submission=path_text(sample_submission),
         limit=limit,
         batch_size=batch_size,

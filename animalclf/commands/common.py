@@ -96,5 +96,20 @@ def prior_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", help=PRIOR_HELP)
 
 
+def views_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--views",
+        choices=["none", "flip", "multi"],
+        help="average the probabilities over views: flip (the image and its mirror image: twice the time), multi "
+        "(these and their middles, enlarged: four times) (default: none)",
+    )
+    parser.add_argument(
+        "--transport",
+        action="store_true",
+        help="the class counts of these images are known to be exactly those of --prior (a balanced test set: "
+        "uniform): assign the classes by optimal transport; does harm where the counts differ",
+    )
+
+
 def sample_submission_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample-submission", metavar="CSV", help="check the submission's ids and classes against it")

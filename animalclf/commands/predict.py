@@ -12,6 +12,7 @@ from animalclf.commands.common import (
     call,
     prior_argument,
     sample_submission_argument,
+    views_arguments,
 )
 from animalclf.errors import exit_code
 from animalclf.utils.console import duration, show_line
@@ -46,6 +47,7 @@ def add(commands: Commands) -> None:
         "--out", help="where predictions.parquet and submission.csv go (default: RUN/predictions/<data>)"
     )
     prior_argument(parser)
+    views_arguments(parser)
     sample_submission_argument(parser)
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images that a replica classifies at a time (default: %(default)s)"
@@ -62,6 +64,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"unreadable: {image.path}: {image.reason}; predicted as the most frequent class")
     done = f"{result.images:,} images in {duration(result.seconds)}"
     show_line(f"{done}: {result.predictions}, {result.submission}")
+    if result.transported is not None:
+        show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")
     if result.ignored:
         show_line(f"skipped: {len(result.ignored):,} files that are not images, such as {result.ignored[0]}")
     return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))

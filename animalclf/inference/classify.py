@@ -23,6 +23,7 @@ from animalclf.data.augment import evaluation_view
 from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
 from animalclf.prepare.task import read_files
@@ -41,8 +42,8 @@ class Options:
     """Replicas of the model; 0: one per GPU, or one per node without GPUs."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    flips: bool = False
-    """Average over each image and its mirror image."""
+    views: str = "none"
+    """What the probabilities are averaged over, a name of VIEWS."""
     progress: bool = True
     """Show a progress bar."""
 
@@ -74,6 +75,7 @@ def classify(
     from animalclf.cluster import ensure_ray, gpu_count, max_resources
     from animalclf.training.resources import Workers, preflight
 
+    check_views(options.views, config.keeps_shape)
     batch_size, workers, device = options.batch_size, options.workers, options.device
     if batch_size < 1 or device not in ("auto", "cpu", "cuda"):
         raise UserError(
@@ -158,7 +160,7 @@ def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
         warnings.simplefilter("ignore", RayDeprecationWarning)  # ray_remote_args_fn: Ray 2.64 removes it
         dataset = dataset.map_batches(
             _Replica,
-            fn_constructor_args=(job.model, config, job.use_gpu, replicas_per_node, job.options.flips),
+            fn_constructor_args=(job.model, config, job.use_gpu, replicas_per_node, job.options.views),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=job.replicas),
             # The function also prevents Ray Data from fusing the stages: images are decoded while the model runs.
@@ -210,9 +212,7 @@ def _read_images(root: str, paths: Sequence[str], start: int, config: Config) ->
 class _Replica:
     """One replica of the model, in its own actor."""
 
-    def __init__(
-        self, model: ray.ObjectRef, config: Config, use_gpu: bool, replicas_per_node: int, flips: bool
-    ) -> None:
+    def __init__(self, model: ray.ObjectRef, config: Config, use_gpu: bool, replicas_per_node: int, views: str) -> None:
         from animalclf.training.distributed import set_up_cpu
 
         # Ray 2.60 sometimes hangs at the exit of an actor, which then still holds the model's memory.
@@ -220,10 +220,10 @@ class _Replica:
         set_up_cpu(0, replicas_per_node)
         self.device = torch.device("cuda" if use_gpu else "cpu")
         self.model = ray.get(model).to(self.device).eval()
-        self.bf16, self.flips = uses_bf16(config, self.device), flips
+        self.bf16, self.views = uses_bf16(config, self.device), views
 
     def __call__(self, block: Block) -> Block:
         index = block["index"]
         batch = {"image": block.pop("image"), "label": index, "index": index}
-        _, probabilities = batch_probabilities(self.model, iter([batch]), self.device, self.bf16, self.flips)
+        _, probabilities = batch_probabilities(self.model, iter([batch]), self.device, self.bf16, self.views)
         return {**block, "probabilities": probabilities}

@@ -167,7 +167,9 @@ class _UnlabelledImages:
         cached = _Inputs.from_dict(storage.read_json(cache_key)) if storage.exists(cache_key) else None
         if cached != inputs or not storage.exists(table):
             storage.remove(cache_key)  # an interrupt must not leave the key of one table beside another
-            predict.predict(member.root, self.data, folder, limit=self.limit, flips=flips, **self.options)
+            predict.predict(
+                member.root, self.data, folder, limit=self.limit, views="flip" if flips else "none", **self.options
+            )
             storage.write_json(cache_key, inputs.to_dict())
         return storage.read_table(table)
 
@@ -211,7 +213,7 @@ def _with_flips(members: Sequence[Run], validated: ValidationPredictions) -> np.
     probabilities = []
     for member, prepared in zip(members, prepared_sets, strict=True):
         model, info = checkpoint.load_model(member.root)
-        flipped = predict_prepared(model, validated.classes, info.config, prepared, "val", flips=True)
+        flipped = predict_prepared(model, validated.classes, info.config, prepared, "val", views="flip")
         rows = {path: row for row, path in enumerate(flipped.paths)}
         probabilities.append(flipped.probabilities[[rows[path] for path in validated.paths]])
     return np.stack(probabilities)

@@ -26,6 +26,7 @@ from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
 from animalclf.inference import prior_shift
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.inference.views import check_views
 from animalclf.metrics import from_probabilities
 from animalclf.metrics.text import metric_lines
 from animalclf.models.classifier import Classifier
@@ -62,10 +63,18 @@ class ConfusedPair(NamedTuple):
 
 
 def evaluate(
-    run: str, *, data: str | None = None, split: str = "val", prior: str = "train", out: str | None = None
+    run: str,
+    *,
+    data: str | None = None,
+    split: str = "val",
+    prior: str = "train",
+    views: str = "none",
+    transport: bool = False,
+    out: str | None = None,
 ) -> EvaluationResult:
     """Evaluate the run folder's best model on `split` of its own prepared set, or on `data`: another prepared set's
     `split`, or all images of a labelled folder or table. `prior`: see prior_shift.parse_prior.
+    `views`: see VIEWS. `transport`: see prior_shift.transport; its effect is in the notes of the result.
 
     Unreadable images are listed and not part of the metrics. Writes the result as evaluate-<name>.json and the
     probabilities as evaluate-<name>.parquet into `out` (default: the run's predictions folder).
@@ -77,24 +86,32 @@ def evaluate(
     model, info = checkpoint.load_model(folder.root)
     classes, config = info.classes, info.config
     target_prior = prior_shift.parse_prior(prior, classes, info.prior)
+    check_views(views, config.keeps_shape)
+    if transport:
+        prior_shift.check_transport(prior)
     folder_out = storage.absolute(out) if out else folder.url("predictions")
     storage.check_writable(folder_out)
     if data is None or is_prepared(data):
         prepared = prepared_set_of(folder) if data is None else open_prepared(data)
         origin, name = prepared.root, split if data is None else f"{_basename(data)}-{split}"
-        predictions = predict_prepared(model, classes, config if data is None else _no_limit(config), prepared, split)
+        own = config if data is None else _no_limit(config)
+        predictions = predict_prepared(model, classes, own, prepared, split, views)
     else:
         origin, name, split = storage.absolute(data), _basename(data), ""
-        predictions = predict_images(model, classes, config, data)
+        predictions = predict_images(model, classes, config, data, views)
     readable = np.array([status == OK for status in predictions.status])
     if not readable.any():
         first = predictions.status[0]
         raise UserError(f"{origin}: none of the {len(readable):,} images can be read (the first: {first})")
     probabilities = predictions.probabilities
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
-    probabilities[readable], probabilities[~readable] = corrected, priors
     labels = np.array([classes.index(label) for label in predictions.labels], np.int64)
-    name = "evaluate-" + (name if prior == "train" else f"{name}-{_slug(prior)}")
+    if transport:
+        before, corrected = corrected, prior_shift.transport(corrected, priors)
+        predictions.notes.append(_transport_note(before, corrected, labels[readable], classes))
+    probabilities[readable], probabilities[~readable] = corrected, priors
+    settings = [_slug(prior)] * (prior != "train") + [views] * (views != "none") + ["transport"] * transport
+    name = "-".join(["evaluate", name, *settings])
     target = storage.join(folder_out, name)
     evaluation = from_probabilities(corrected, labels[readable], classes)
     result = EvaluationResult(
@@ -103,6 +120,8 @@ def evaluate(
         data=origin,
         split=split,
         prior=prior,
+        views=views,
+        transport=transport,
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
         epoch=info.epoch,
         images=len(readable),
@@ -118,10 +137,11 @@ def evaluate(
 
 
 def predict_prepared(
-    model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, flips: bool = False
+    model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, views: str = "none"
 ) -> LabelledPredictions:
     """Predictions for the rows of `split` (within the limit that `config` trains with), in this process, without Ray.
-    `flips`: see `batch_probabilities`."""
+    `views`: see `batch_probabilities`."""
+    check_views(views, model.keep_shape)
     if list(classes) != prepared.classes:
         difference = _class_difference(classes, prepared.classes)
         raise UserError(
@@ -146,7 +166,7 @@ def predict_prepared(
     batches = _batches(prepared, rows, prepared.stored_size if model.keep_shape else model.input_size)
     with ProgressLine() as line:
         batches = _with_progress(batches, line, len(rows))
-        index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), flips)
+        index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), views)
     order = np.argsort(index)
     if not np.array_equal(index[order], rows):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
@@ -160,7 +180,9 @@ def predict_prepared(
     return LabelledPredictions(paths, labels, probabilities[order], [OK] * len(rows), notes)
 
 
-def predict_images(model: Classifier, classes: Sequence[str], config: Config, data: str) -> LabelledPredictions:
+def predict_images(
+    model: Classifier, classes: Sequence[str], config: Config, data: str, views: str = "none"
+) -> LabelledPredictions:
     """Predictions for all images of a labelled folder or table, with Ray Data."""
     from animalclf.inference.classify import Options, classify  # imports Ray
     from animalclf.prepare import sources
@@ -181,7 +203,7 @@ def predict_images(model: Classifier, classes: Sequence[str], config: Config, da
         )
     if (source.files["split"] != "").any():
         notes.append(f"its own split is not used: all {len(paths):,} images are evaluated")
-    probabilities, status = classify(model, config, source.root, paths, Options(batch_size=BATCH))
+    probabilities, status = classify(model, config, source.root, paths, Options(batch_size=BATCH, views=views))
     return LabelledPredictions(paths, labels, probabilities, status, notes)
 
 
@@ -268,6 +290,16 @@ def _with_progress(batches: Iterator[Batch], line: ProgressLine, total: int) -> 
         yield batch
         done += len(batch["index"])
         line.update("evaluating", done, total)
+
+
+def _transport_note(before: np.ndarray, after: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
+    """The effect of the transport on probabilities (N, C), in words."""
+    old, new = (from_probabilities(each, labels, classes)["balanced_accuracy"] for each in (before, after))
+    changed = int((before.argmax(1) != after.argmax(1)).sum())
+    return (
+        f"optimal transport to the class priors changes {changed:,} of {len(labels):,} predicted classes, and balanced "
+        f"accuracy from {old:.3f} to {new:.3f}; use it only where the class counts are known"
+    )
 
 
 def _no_limit(config: Config) -> Config:

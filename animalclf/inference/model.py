@@ -59,9 +59,7 @@ class Model:
     def predict_proba(self, images: Images) -> np.ndarray:
         """Class probabilities float32 (N, C), in the order of `classes`."""
         bf16 = uses_bf16(self.config, self.device)
-        index, probabilities = batch_probabilities(
-            self._classifier, self._batches(images), self.device, bf16, flips=False
-        )
+        index, probabilities = batch_probabilities(self._classifier, self._batches(images), self.device, bf16)
         return probabilities[np.argsort(index)]
 
     def embed(self, images: Images) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from animalclf.inference import prior_shift, submission
 from animalclf.inference.classify import Options, classify
+from animalclf.inference.views import check_views
 from animalclf.predictions import OK, predicted_counts, predictions_table, unreadable
 from animalclf.prepare import sources
 from animalclf.rows import PredictionResult
@@ -23,6 +24,7 @@ def predict(
     out: str,
     *,
     prior: str = "train",
+    transport: bool = False,
     sample_submission: str | None = None,
     limit: int = 0,
     **options: Any,
@@ -31,9 +33,10 @@ def predict(
     the run folder `run`.
 
     Writes `predictions.parquet` (see predictions_table) and `submission.csv` into `out`. The id of an image is its file
-    name; if several folders hold the same name, its path within `data`. `prior`: see prior_shift.parse_prior.
-    `limit`: only the first N images, 0 for all. `options`: see classify.Options. An unreadable image has a row, too:
-    the class priors as its probabilities, the most frequent class, the reason as its status.
+    name; if several folders hold the same name, its path within `data`. `prior`: see prior_shift.parse_prior;
+    `transport`: prior_shift.transport, whose effect is the result's `transported`. `limit`: only the first N images, 0
+    for all. `options`: see classify.Options. An unreadable image has a row, too: the class priors as its probabilities,
+    the most frequent class, the reason as its status.
 
     Raises UserError, before any long work, for what the user can fix.
     """
@@ -46,14 +49,21 @@ def predict(
     paths = submission.first_images(source.files["path"], limit)
     ids = submission.image_ids(paths)
     form = submission.form_like(sample_submission, ids, classes)
+    settings = Options(**options)
+    check_views(settings.views, config.keeps_shape)
+    if transport:
+        prior_shift.check_transport(prior)
     out = storage.absolute(out)
     storage.check_writable(out)
-    settings = Options(**options)
     for note in source.warnings if settings.progress else ():
         show_line(note)
     probabilities, status = classify(model, config, source.root, paths, settings)
     readable = np.array([reason == OK for reason in status])
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
+    transported = None
+    if transport:
+        before, corrected = corrected.argmax(1), prior_shift.transport(corrected, priors)
+        transported = int((before != corrected.argmax(1)).sum())
     probabilities[readable], probabilities[~readable] = corrected, priors
     table = predictions_table(paths, classes, probabilities, status).assign(id=ids)
     predictions, submission_file = storage.join(out, "predictions.parquet"), storage.join(out, "submission.csv")
@@ -67,6 +77,8 @@ def predict(
         ignored=source.ignored,
         unreadable=unreadable(paths, status),
         prior=prior,
+        views=settings.views,
+        transported=transported,
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
         predicted=predicted_counts(table, classes),
         seconds=seconds,

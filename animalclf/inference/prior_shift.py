@@ -74,6 +74,33 @@ def estimate(
     return priors / priors.sum()
 
 
+def transport(probabilities: np.ndarray, priors: np.ndarray, max_steps: int = 1000) -> np.ndarray:
+    """Probabilities float32 (N, C) whose mean over the images is exactly `priors`, float64 (C,): the plan of optimal
+    transport from the images to the classes with the cost -log p and an entropy of weight 1 (Cuturi 2013), by
+    Sinkhorn's alternating scaling of columns and rows.
+
+    Every image's probabilities then depend on the other images. It is right only if the class counts of these images
+    are known, and does harm if they are not.
+    """
+    plan = np.maximum(probabilities, 1e-30).astype(np.float64)
+    for _ in range(max_steps if len(plan) else 0):
+        columns = plan.mean(0)
+        if np.abs(columns - priors).max() < 1e-6:
+            break
+        plan *= np.divide(priors, columns, out=np.zeros_like(columns), where=columns > 0)
+        plan /= plan.sum(1, keepdims=True)
+    return plan.astype(np.float32)
+
+
+def check_transport(prior: str) -> None:
+    """Raise UserError unless the prior says how often each class occurs, which a transport needs."""
+    if prior in ("train", "estimate"):
+        raise UserError(
+            f"--transport: needs the known class fractions of these images, not --prior {prior}; use --prior uniform "
+            "for a balanced set, or name them (dog=0.2,cat=0.8)"
+        )
+
+
 def check_syntax(text: str) -> None:
     """Raise UserError if `text` is no prior for any list of classes."""
     if text not in ("train", "uniform", "estimate"):

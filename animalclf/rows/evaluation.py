@@ -63,6 +63,10 @@ class EvaluationResult(Evaluation):
     split: str
     """Empty if all images of a folder or table are evaluated."""
     prior: str
+    views: str = "none"
+    """What the probabilities are averaged over: none, flip or multi."""
+    transport: bool = False
+    """Whether the probabilities were transported to the class priors; the notes have the effect."""
     class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
     epoch: int
     images: int = field(metadata={"old_keys": ["pictures"]})

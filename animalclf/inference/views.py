@@ -1,0 +1,44 @@
+"""Views of an image whose probabilities are averaged at prediction time (`--views`). Plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from animalclf.data.augment import evaluation_view
+from animalclf.errors import UserError
+
+View = Callable[[np.ndarray], np.ndarray]  # of a batch uint8 (N, S, S, 3)
+CROPPED = 1 / 16  # of the side, at each edge of the centre view
+
+
+def same(images: np.ndarray) -> np.ndarray:
+    return images
+
+
+def mirror(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images[:, :, ::-1])
+
+
+def centre(images: np.ndarray) -> np.ndarray:
+    """The middle 7/8 of both sides, enlarged."""
+    size = images.shape[1]
+    edge = round(size * CROPPED)
+    return evaluation_view(images[:, edge : size - edge, edge : size - edge], size)
+
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "none": (same,),
+    "flip": (same, mirror),
+    "multi": (same, mirror, centre, lambda images: mirror(centre(images))),
+}
+"""The views by name; the first of each is the image itself."""
+
+
+def check_views(views: str, keep_shape: bool) -> None:
+    """Raise UserError for unknown views, and for cropped ones of a model that computes on the shape of each image."""
+    if views not in VIEWS:
+        raise UserError(f"views: {views!r} is not one of {', '.join(VIEWS)}")
+    if views == "multi" and keep_shape:
+        raise UserError("--views multi: crops squares, and this model keeps the shape of images; use --views flip")

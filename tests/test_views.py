@@ -1,0 +1,87 @@
+"""Views averaged at prediction time, and the transport of predictions to known class counts."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_prepared
+from test_inference import make_run
+
+from animalclf.data.loader import load_images
+from animalclf.errors import UserError
+from animalclf.inference import prior_shift
+from animalclf.inference.evaluate import evaluate
+from animalclf.inference.views import VIEWS, check_views
+from animalclf.runs import Run
+from animalclf.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (12, 8, 4), size=80)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, prepared):
+    return make_run(tmp_path_factory.mktemp("run"), prepared=prepared.root, data_fingerprint=prepared.fingerprint)
+
+
+def test_transport_scales_rows_and_columns_until_the_counts_fit():
+    generator = np.random.default_rng(0)
+    probabilities, priors = generator.dirichlet([0.5, 1, 2], 200), np.array([0.5, 0.3, 0.2])
+    plan = prior_shift.transport(probabilities, priors)
+    np.testing.assert_allclose(plan.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(plan.mean(0), priors, atol=1e-5)
+    factors = np.log(plan) - np.log(probabilities)
+    np.testing.assert_allclose(factors - factors[:, :1], np.tile(factors[0] - factors[0, 0], (200, 1)), atol=1e-3)
+    assert prior_shift.transport(probabilities[:0], priors).shape == (0, 3)
+
+
+def test_transport_survives_a_class_that_cannot_occur_and_certain_images():
+    plan = prior_shift.transport(np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([0.5, 0.5, 0.0]))
+    assert np.isfinite(plan).all() and plan[:, 2].max() < 1e-6
+    np.testing.assert_allclose(plan.sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("views", ["none", "flip", "multi"])
+def test_the_probabilities_are_the_mean_over_the_views(run, prepared, tmp_path, views):
+    result = evaluate(run, views=views, out=str(tmp_path))
+    assert result.views == views and result.predictions.endswith(
+        "val.parquet" if views == "none" else f"val-{views}.parquet"
+    )
+    model, _ = checkpoint.load_model(run)
+    rows = prepared.rows("val")
+    plain = np.stack(
+        [cv2.resize(view, (76, 76), interpolation=cv2.INTER_AREA) for view in load_images(prepared).views(rows)]
+    )
+    middle = np.stack([cv2.resize(view[5:71, 5:71], (76, 76), interpolation=cv2.INTER_AREA) for view in plain])
+    batches = {"none": [plain], "flip": [plain, plain[:, :, ::-1]]}
+    batches["multi"] = [*batches["flip"], middle, middle[:, :, ::-1]]
+    with torch.no_grad():
+        expected = np.mean([model(torch.tensor(batch.copy())).softmax(1).numpy() for batch in batches[views]], axis=0)
+    import pandas as pd
+
+    stored = pd.read_parquet(result.predictions)
+    np.testing.assert_allclose(stored.filter(like="p_").to_numpy(), expected, atol=1e-5)
+
+
+def test_the_effect_of_the_transport_stands_apart(run, tmp_path):
+    plain, moved = (evaluate(run, prior="uniform", transport=each, out=str(tmp_path)) for each in (False, True))
+    (note,) = moved.notes
+    accuracies = (
+        f"balanced accuracy from {plain.metrics['balanced_accuracy']:.3f} to {moved.metrics['balanced_accuracy']:.3f}"
+    )
+    assert accuracies in note and "of 6 predicted classes" in note and not plain.notes
+    assert moved.transport and not plain.transport and moved.predictions != plain.predictions
+    assert Run(run).exists()
+    for prior in ("train", "estimate"):
+        with pytest.raises(UserError, match=f"--transport: needs the known class fractions .* not --prior {prior}"):
+            evaluate(run, prior=prior, transport=True)
+
+
+def test_views_that_do_not_fit_are_refused():
+    assert len(VIEWS["multi"]) == 4
+    with pytest.raises(UserError, match="views: 'five' is not one of none, flip, multi"):
+        check_views("five", keep_shape=False)
+    with pytest.raises(UserError, match="keeps the shape of images; use --views flip"):
+        check_views("multi", keep_shape=True)
