@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # from low to high: a module imports from its own layer and from lower ones
-    "errors", "utils", "rows", "metrics", "lr_schedules", "recipes", "config", "predictions", "runs", "features",
+    "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
+    "features",
     "models", "raycompat", "cluster", "data", "duplicates", "prepare",
     "training", "inference", "report", "tuning", "demo", "api", "submit", "commands", "cli",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from animalclf.config.families import FAMILIES, backbone_settings, split_family
 from animalclf.config.keys import RENAMED, Key, keys
 from animalclf.config.schema import Config, Data
 from animalclf.errors import UserError
@@ -50,18 +51,20 @@ def recipe_file(recipe: str) -> str:
         return str(resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml"))
     if recipe.endswith((".yaml", ".yml")):
         return recipe
-    listed = f"recipes: {', '.join(recipe_names())}, or the path of a .yaml file"
+    listed = f"recipes: {', '.join(recipe_names())}, features:BACKBONE, or the path of a .yaml file"
     raise UserError(f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; {listed}")
 
 
 def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None) -> Config:
-    """The configuration of `recipe` (a name, or the path or s3:// URL of a YAML file) with `overrides` (dotted key ->
-    value) on top.
+    """The configuration of `recipe` (a name, `features:BACKBONE`, or the path or s3:// URL of a YAML file) with
+    `overrides` (dotted key -> value) on top.
 
     Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
     """
-    tree = read(recipe_file(recipe), "recipe file")
-    for key, value in (overrides or {}).items():
+    family, backbone = split_family(recipe)
+    tree = read(recipe_file(FAMILIES.get(family, recipe)), "recipe file")
+    settings = backbone_settings(family, backbone) if family else {}
+    for key, value in (settings | dict(overrides or {})).items():
         set_key(tree, key, value, key)
     return from_dict(tree)
 

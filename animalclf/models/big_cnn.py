@@ -10,6 +10,7 @@ from torch import nn
 from animalclf import config
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier, keras_initialise
+from animalclf.models.pooling import refuse_pool
 from animalclf.models.registry import MODELS
 
 PAIRS = ((32, 64), (128, 256), (256, 512), (512, 1024))
@@ -24,6 +25,7 @@ def big_cnn(spec: config.Model, classes: int, load_weights: bool = True) -> Clas
         raise UserError(f"model.input_size: {spec.input_size} is too small for the big CNN; at least {MIN_INPUT_SIZE}")
     if spec.weights != "none":
         raise UserError(f"model.weights: {spec.weights!r}: there are no pretrained weights for the big CNN; use none")
+    refuse_pool(spec)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     side, channels = spec.input_size, 3
     for number, pair in enumerate(PAIRS, start=1):

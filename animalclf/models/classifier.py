@@ -139,7 +139,8 @@ def _has_prefix(name: str, prefix: str) -> bool:
 
 
 def _short_name(name: str) -> str:
-    return name.removeprefix("base.")
+    # A layer of the base that is called head (timm's ConvNeXt has one) is not part of the head.
+    return name if name.startswith("base.head") else name.removeprefix("base.")
 
 
 def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:

@@ -17,6 +17,7 @@ from torch import nn
 from animalclf import config
 from animalclf.models import weights
 from animalclf.models.classifier import Classifier
+from animalclf.models.pooling import GlobalPool
 from animalclf.models.registry import MODELS
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
@@ -65,12 +66,13 @@ SCALES = {
 @MODELS.register("efficientnet_lite2")
 def efficientnet_lite(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """`spec.name` without its ImageNet classes, dropout, and a new dense layer for `classes`."""
-    base = network(spec.name)
+    base, pooling = network(spec.name), GlobalPool("mean" if spec.pool == "auto" else spec.pool)
+    base.add_module("pooling", pooling)
     if load_weights and spec.weights != "none":
         state = weights.fetch(spec.name, spec.weights)
         own = {name: value for name, value in renamed(state, spec.name).items() if not name.startswith("classes.")}
         weights.load_pretrained(base, own, spec.weights)
-    logits = nn.Linear(LAST, classes)
+    logits = nn.Linear(pooling.width(LAST), classes)
     nn.init.zeros_(logits.weight)
     nn.init.zeros_(logits.bias)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
@@ -80,7 +82,8 @@ def efficientnet_lite(spec: config.Model, classes: int, load_weights: bool = Tru
 
 
 def network(name: str) -> nn.Sequential:
-    """The base `name`: pixels float32 (N, 3, H, W), scaled by MEAN and STD, to features (N, 1280)."""
+    """The base `name`: pixels float32 (N, 3, H, W), scaled by MEAN and STD, to the last
+    map (N, 1280, H / 32, W / 32)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=ConvNorm(3, STEM, 3, stride=2))
     channels = STEM
     for number, (stage, depth) in enumerate(zip(STAGES, _depths(name), strict=True), start=1):
@@ -92,7 +95,6 @@ def network(name: str) -> nn.Sequential:
             channels = width
         layers[f"block{number}"] = nn.Sequential(*blocks)
     layers["last"] = ConvNorm(channels, LAST, 1)
-    layers["pooling"] = MeanPool()
     base = nn.Sequential(layers)
     for module in base.modules():
         if isinstance(module, nn.Conv2d):
@@ -147,13 +149,6 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return maps + self.layers(maps) if self.residual else self.layers(maps)
-
-
-class MeanPool(nn.Module):
-    """(N, C, H, W) to (N, C), float32."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps.float().mean((2, 3))
 
 
 def same_padding(maps: torch.Tensor, kernel: int, stride: int = 2) -> tuple[int, int, int, int]:

@@ -3,7 +3,6 @@ sets."""
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
@@ -15,6 +14,7 @@ from animalclf import config
 from animalclf.models import weights
 from animalclf.models.big_cnn import dense_head
 from animalclf.models.classifier import Classifier, keras_initialise
+from animalclf.models.pooling import GlobalPool, refuse_pool
 from animalclf.models.registry import MODELS
 
 # Width and number of convolutions of each block (Simonyan, Zisserman 2014).
@@ -27,6 +27,7 @@ MEAN, STD = (0.48235, 0.45882, 0.40784), (1 / 255,) * 3
 def vgg16(spec: config.Model, classes: int, load_weights: bool = True) -> Classifier:
     """The layers of the reference notebook's transfer table: VGG16's convolutions, flatten, Dense 512, 256, dropout,
     128, logits."""
+    refuse_pool(spec)
     base, side = _convolutions(), spec.input_size // 32
     dense = dense_head(512 * side * side, (512, 256), spec.dropout, 128, classes)
     head = nn.Sequential(OrderedDict([("flatten", nn.Flatten()), *dense.named_children()]))
@@ -38,24 +39,14 @@ def vgg16_pooled(spec: config.Model, classes: int, load_weights: bool = True) ->
     """Global max and mean pooling of the 512 maps, scaled to a common length, and one dense layer: as many parameters
     as a few hundred images can train. The dense layer starts at zero: it is a logistic regression, and random weights
     add noise that few images do not remove."""
-    base = _convolutions()
-    base.add_module("pooling", PoolNormalise())
-    logits = nn.Linear(1024, classes)
+    base, pooling = _convolutions(), GlobalPool("mean_max" if spec.pool == "auto" else spec.pool)
+    base.add_module("pooling", pooling)
+    logits = nn.Linear(pooling.width(512), classes)
     head = nn.Sequential(OrderedDict(dropout=nn.Dropout(spec.dropout), logits=logits))
     model = _initialise(Classifier(base, head, MEAN, STD, spec.input_size, classes), spec, load_weights)
     model.any_shape = True
     nn.init.zeros_(logits.weight)
     return model
-
-
-class PoolNormalise(nn.Module):
-    """(N, C, H, W) to (N, 2C): global max and mean pooling, each scaled to vectors of length sqrt(C), so that a feature
-    is of the order of 1."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        maps = maps.float()
-        pooled = (maps.amax((2, 3)), maps.mean((2, 3)))
-        return torch.cat([nn.functional.normalize(vector, dim=1) for vector in pooled], 1) * math.sqrt(maps.shape[1])
 
 
 class Convolutions(nn.Sequential):

@@ -11,20 +11,19 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from filelock import FileLock
 from torch import nn
 
+from animalclf import architectures
 from animalclf.errors import UserError
 from animalclf.models import embedded
-from animalclf.models.registry import MODELS
+from animalclf.models.registry import builder
 from animalclf.utils import storage
+from animalclf.utils.console import show_line
 from animalclf.utils.text import reason
-
-if TYPE_CHECKING:
-    import torchvision
 
 T = TypeVar("T")
 MAX_NAMED = 6  # keys named in an error
@@ -108,27 +107,29 @@ def _content(architecture: str, source: str) -> tuple[str, bytes]:
     """The name and the content of the file of `source`."""
     if source == "embedded":
         return str(embedded.find(architecture)), embedded.content(architecture)
-    file = str(_downloaded(architecture)) if source == "imagenet" else source
+    named = source == "imagenet" or architectures.ENTRY.fullmatch(source)
+    file = str(_downloaded(architecture, source)) if named else source
     return file, _cached(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
 
 
 def check(architecture: str, source: str) -> None:
     """Raise UserError if `fetch` would because the file does not exist or cannot be downloaded. Reads no file."""
-    MODELS.get(architecture)
+    builder(architecture)
     if source == "embedded":
         embedded.find(architecture)
-        return
-    if source == "imagenet" or not architecture.startswith(("vgg16", *embedded.FILES)):
-        _torchvision_weights(architecture)
-    if source == "imagenet":
-        _downloaded(architecture)
+    elif architecture.startswith(architectures.TIMM) and source == "imagenet":
+        architectures.download_timm(architecture)
+    elif source == "imagenet" or architectures.ENTRY.fullmatch(source):
+        _downloaded(architecture, source)
     else:
+        if not architecture.startswith(("vgg16", *embedded.FILES, architectures.TIMM)):
+            _pretrained(architecture, source)  # raises for a model that takes no pretrained weights
         _explained(source, lambda: _version(source))
 
 
-def torchvision_file(architecture: str) -> Path:
-    """The path of an architecture's downloaded ImageNet weights on this machine."""
-    return _folder() / posixpath.basename(_torchvision_weights(architecture).url)
+def torchvision_file(architecture: str, source: str = "imagenet") -> Path:
+    """The path of an architecture's downloaded weights of torchvision on this machine."""
+    return _folder() / posixpath.basename(_pretrained(architecture, source).url)
 
 
 def load_state(module: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
@@ -163,32 +164,25 @@ def load_pretrained(module: nn.Module, state: dict[str, torch.Tensor], source: s
     load_state(module, state, f"model.weights: {source}")
 
 
-def _torchvision_weights(architecture: str) -> torchvision.models.WeightsEnum:
-    """For VGG16 the original Oxford weights, as in Keras and the reference notebook; for others torchvision's
-    default."""
-    import torchvision  # here, because it takes seconds
-
-    architecture = "vgg16" if architecture == "vgg16_pooled" else architecture
-    try:
-        choices = torchvision.models.get_model_weights(architecture)
-    except ValueError as error:
-        remedy = "embedded" if architecture in embedded.FILES else "none"
-        raise UserError(
-            f"model.weights: there are no pretrained weights for {architecture} to download; use {remedy}"
-        ) from error
-    return choices.IMAGENET1K_FEATURES if architecture == "vgg16" else choices.DEFAULT
+def _pretrained(architecture: str, source: str) -> architectures.Pretrained:
+    if architecture in embedded.FILES:
+        raise UserError(f"model.weights: there are no pretrained weights for {architecture} to download; use embedded")
+    return architectures.pretrained(architecture, source)
 
 
 def _folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _downloaded(architecture: str) -> Path:
-    """The file of an architecture's ImageNet weights. An existing file needs neither a network nor a writable
-    folder."""
-    path, url = torchvision_file(architecture), _torchvision_weights(architecture).url
+def _downloaded(architecture: str, source: str) -> Path:
+    """The file of an architecture's weights of torchvision. An existing file needs neither a network nor a writable
+    folder. A licence that restricts their use is printed before a download."""
+    path, pretrained = torchvision_file(architecture, source), _pretrained(architecture, source)
+    url = pretrained.url
     if path.exists():
         return path
+    if pretrained.licence:
+        show_line(pretrained.licence)
     try:
         with _lock(path):
             if not path.exists():  # another rank of this node may have downloaded it

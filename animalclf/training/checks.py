@@ -39,9 +39,9 @@ def resolve_config(config: Config) -> Config:
     """
     LOSSES.get(config.train.loss)
     if config.model.name != DEFAULT_MODEL:  # the models import PyTorch, which takes seconds
-        from animalclf.models.registry import MODELS
+        from animalclf.models.registry import builder
 
-        MODELS.get(config.model.name)
+        builder(config.model.name)
     source = config.model.weights
     if source == "none":
         return config

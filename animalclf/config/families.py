@@ -1,0 +1,60 @@
+"""Recipe families: `features:BACKBONE` is a recipe with another backbone, whose weights and image size it fills in."""
+
+from __future__ import annotations
+
+import math
+
+from animalclf import architectures
+from animalclf.errors import UserError
+from animalclf.utils.canvas import SHORT_SIDE, STEP
+from animalclf.utils.registry import nearest
+
+FAMILIES = {"features": "quick"}
+"""The recipe that each family changes."""
+LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+TRAINED_ON_CROP = 7 / 8  # a network trained on crops of 224 px sees objects at the size of training at 256
+
+
+def split_family(recipe: str) -> tuple[str, str]:
+    """The family and the backbone of `features:resnet50`; two empty names for another recipe. Raises UserError for an
+    unknown family and a missing backbone."""
+    family, colon, backbone = recipe.partition(":")
+    if not colon or "/" in recipe:
+        return "", ""
+    if family not in FAMILIES or not backbone:
+        families = ", ".join(f"{name}:BACKBONE" for name in FAMILIES)
+        raise UserError(f"unknown recipe {recipe!r}{nearest(family, FAMILIES)}; families: {families}")
+    return family, backbone
+
+
+def backbone_settings(family: str, backbone: str) -> dict[str, object]:
+    """What the recipe of `family` sets for `backbone`, by dotted key: images of any shape at 8/7 of the size that its
+    weights were trained for, or squares of that size if it needs squares. Raises UserError for an unknown backbone."""
+    name = "vgg16_pooled" if backbone == "vgg16" else backbone
+    size, squares = _input(name)
+    settings: dict[str, object] = {
+        "name": f"{family}-{backbone.replace(':', '-')}",
+        "model.name": name,
+        "model.weights": "embedded" if name in LITE_SIZES else "imagenet",
+    }
+    if squares:
+        return settings | {"data.resize": "squash", "data.stored_size": size, "model.input_size": size}
+    shorter = max(1, round(size / TRAINED_ON_CROP / STEP)) * STEP
+    canvas = math.ceil(shorter / SHORT_SIDE / STEP) * STEP
+    return settings | {"data.resize": "keep", "data.stored_size": canvas, "model.input_size": shorter}
+
+
+def _input(name: str) -> tuple[int, bool]:
+    """The side in pixels that a backbone's weights were trained for, and whether it needs squares."""
+    if name in LITE_SIZES:
+        return LITE_SIZES[name], False
+    if name.startswith(architectures.TIMM):
+        facts = architectures.timm_config(name.removeprefix(architectures.TIMM))
+        return facts.input_size[1], bool(facts.fixed_input_size)
+    names = ["vgg16_pooled", *LITE_SIZES, *architectures.torchvision_names()]
+    if name not in names:
+        raise UserError(
+            f"recipe: {name!r} is no backbone{nearest(name, names)}; there is every classifier of torchvision, "
+            f"{', '.join(LITE_SIZES)}, and {architectures.TIMM}NAME for every network of timm"
+        )
+    return architectures.pretrained(name).input_size, architectures.input_step(name) > 1
