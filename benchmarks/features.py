@@ -8,9 +8,11 @@ is data.resize and data.stored_size. Duplicates are in one fold.
 
 from __future__ import annotations
 
+import argparse
+import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -21,16 +23,20 @@ from threadpoolctl import threadpool_limits
 import animalclf
 from animalclf import config as configuration
 from animalclf.config import Config
-from animalclf.data.loader import load_images
+from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.prepared_set import Prepared
+from animalclf.data.sampler import sampling_plan
 from animalclf.features.fitting import fit_head
 from animalclf.features.folds import deal_folds
 from animalclf.features.heads import TrainingSet
 from animalclf.metrics import from_probabilities
 from animalclf.models import build
 from animalclf.models.fitted_heads import module_of
+from animalclf.runs import Run
+from animalclf.training.context import TrainContext
+from animalclf.training.distributed import RankContext
 from animalclf.training.fitted_heads import INNER_FOLDS
-from animalclf.training.loop import autocast, choose_bf16
+from animalclf.training.frozen_features import feature_loader
 from animalclf.utils.canvas import sides_on_canvas
 from benchmarks.common import argument_parser, write_json
 
@@ -57,13 +63,11 @@ def main() -> None:
     parser.add_argument("--weights", default="embedded", help="as model.weights")
     parser.add_argument("--views", nargs="+", default=["keep:384"], help="RESIZE:STORED_SIZE, as squash:288")
     parser.add_argument("--heads", default="logistic,kernel_ridge", help="as train.heads, with commas")
+    parser.add_argument("--pool", default="auto", help="as model.pool")
+    parser.add_argument("--prepared", help="folder that stores the prepared sets and their features for the next call")
     parser.add_argument("--seeds", type=int, default=3, help="split seeds")
     arguments = parser.parse_args()
-    heads = arguments.heads.split(",")
-    results = [
-        measure(view, arguments.data, arguments.model, arguments.weights, heads, arguments.seeds)
-        for view in arguments.views
-    ]
+    results = [measure(view, arguments) for view in arguments.views]
     table = Table(title=f"{arguments.model}, {arguments.heads}, {arguments.seeds} split seeds", title_justify="left")
     for heading in (
         "view",
@@ -83,21 +87,23 @@ def main() -> None:
     write_json(arguments.json, {result.view: asdict(result) for result in results})
 
 
-def measure(view: str, data: str, model: str, weights: str, heads: list[str], seeds: int) -> Result:
+def measure(view: str, arguments: argparse.Namespace) -> Result:
     """Nested cross-validation on one view of the images."""
+    data, folder, heads = arguments.data, arguments.prepared, arguments.heads.split(",")
     resize, size = view.split(":")
     input_size = int(size) if resize == "squash" else min(sides_on_canvas(1, 1, int(size)))
     settings = {"data.resize": resize, "data.stored_size": int(size), "model.input_size": input_size}
-    config = configuration.load("quick", settings | {"model.name": model, "model.weights": weights})
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = animalclf.prepare(data, f"{folder}/prepared", recipe="quick", set=settings)
+    config = configuration.load("quick", settings | _model(arguments))
+    with tempfile.TemporaryDirectory() as temporary:
+        name = "-".join([os.path.basename(data.rstrip("/")), resize, size])
+        prepared = animalclf.prepare(data, os.path.join(folder or temporary, name), recipe="quick", set=settings)
         started = time.process_time()
         features = all_features(config, prepared)
     fitting = time.process_time()
     rows = np.flatnonzero(prepared.manifest["status"] == "ok")
     labels, groups = prepared.labels[rows], prepared.manifest["group"].to_numpy(np.int64)[rows]
     metrics: dict[str, list[float]] = {name: [] for name in METRICS}
-    for seed in range(seeds):
+    for seed in range(arguments.seeds):
         evaluation = from_probabilities(
             out_of_fold(features[rows], labels, groups, heads, seed), labels, prepared.classes
         )
@@ -106,21 +112,28 @@ def measure(view: str, data: str, model: str, weights: str, heads: list[str], se
     return Result(view, metrics, fitting - started, time.process_time() - fitting)
 
 
+def _model(arguments: argparse.Namespace) -> dict[str, object]:
+    return {"model.name": arguments.model, "model.weights": arguments.weights, "model.pool": arguments.pool}
+
+
 def all_features(config: Config, prepared: Prepared) -> np.ndarray:
-    """Features float64 (manifest rows, F); zeros for unreadable images."""
-    model = build(config.model, len(prepared.classes), keep_shape=config.keeps_shape).eval()
-    model = model.to(memory_format=torch.channels_last)
-    images, device = load_images(prepared), torch.device("cpu")
-    manifest = prepared.manifest[prepared.manifest["status"] == "ok"]
-    rows = manifest.sort_values(["height", "width"]).index.to_numpy()  # most batches are of one shape
-    features = np.zeros((len(prepared.manifest), 0))
-    for start in range(0, len(rows), config.train.batch_size):
-        batch = rows[start : start + config.train.batch_size]
-        with torch.inference_mode(), autocast(device, choose_bf16(config.train.precision, device)):
-            values = model.features(torch.from_numpy(np.stack(images.views(batch)))).float().flatten(1).numpy()
-        if not features.shape[1]:
-            features = np.zeros((len(prepared.manifest), values.shape[1]))
-        features[batch] = values
+    """Features float64 (manifest rows, F), from the prepared set's cache if they are there; zeros for unreadable
+    images."""
+    plan, images, ranks = sampling_plan(prepared, config), load_images(prepared), RankContext()
+    rows = np.flatnonzero(prepared.manifest["status"] == "ok")
+    context = TrainContext(
+        config,
+        prepared,
+        replace(plan, rows={"train": rows, "val": rows[:0]}),
+        Run(prepared.root),
+        ranks,
+        lambda plan, passes: MemoryLoader(plan, images),
+        lambda event: None,
+    )
+    model = build(config.model, len(prepared.classes), keep_shape=config.keeps_shape)
+    loader = feature_loader(context, model.to(memory_format=torch.channels_last))
+    features = np.zeros((len(prepared.manifest), int(np.prod(loader.features.shape[1:]))))
+    features[rows] = loader.features[loader.position[rows]].reshape(len(rows), -1)
     return features
 
 

@@ -14,9 +14,10 @@ from animalclf.utils import storage
 
 SHEET = "near_duplicates.png"
 OLD_SHEET = "copies.png"
-SHARDS, TEMPORARY = "shard-*.parquet", "*.tmp"
-WRITTEN = (INFO, MANIFEST, SHEET, OLD_SHEET, SHARDS, TEMPORARY)
-"""The files that `prepare` writes, in the order of their removal. INFO is first: without it a set is incomplete."""
+SHARDS, FEATURES, TEMPORARY = "shard-*.parquet", "features-*.npz", "*.tmp"
+WRITTEN = (INFO, MANIFEST, SHEET, OLD_SHEET, SHARDS, FEATURES, TEMPORARY)
+"""The files that `prepare` and trainings (FEATURES) write, in the order of their removal. INFO is first: without it a
+set is incomplete."""
 
 
 def file_names(out: str) -> list[str]:

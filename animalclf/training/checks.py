@@ -16,7 +16,7 @@ from animalclf.utils import storage
 from animalclf.utils.text import shown
 
 # Keys of `train` that a resume may change: they decide how a step is executed, not what it computes.
-EXECUTION_KEYS = ("profile", "compile", "compile_from", "cuda_graphs")
+EXECUTION_KEYS = ("profile", "compile", "compile_from", "cuda_graphs", "cache_features")
 DEFAULT_MODEL = configuration.Model().name
 MAX_NAME_BYTES = 200  # of the name of a run folder, to which the time is added
 

@@ -3,6 +3,7 @@ the epochs train the head on its features."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from animalclf.rows import PhaseProgress
 from animalclf.training import loop
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, all_gather
+from animalclf.training.feature_cache import Features, cache_of
 from animalclf.utils.canvas import sides_on_canvas
 
 # Features are copied to the host in chunks of this size: a copy after every batch would leave the GPU idle.
@@ -56,10 +58,36 @@ class FeatureLoader:
 
 @torch.no_grad()
 def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
-    """Run the frozen base once over all training and validation images, each rank over its part, and gather the
-    features of all ranks on every rank."""
-    plan, ranks, bf16 = context.plan, context.ranks, context.bf16
+    """The features of the frozen base of all training and validation images, on every rank: from the prepared set's
+    cache, and of the images that it lacks computed, each rank over its part, and stored."""
+    plan, ranks = context.plan, context.ranks
     rows = np.concatenate([plan.rows["train"], plan.rows["val"]])
+    if context.config.train.cache_features:
+        features = _cached(context, model, rows)
+    else:
+        features = _compute(context, model, rows)
+    return FeatureLoader(plan, features.values, features.position(len(plan.labels)), ranks)
+
+
+def _cached(context: TrainContext, model: Classifier, rows: np.ndarray) -> Features:
+    """At least the manifest rows `rows`, int64 (N,), from the cache or computed and stored there."""
+    cache, is_first = cache_of(context, model), not context.ranks.rank
+    with cache.lock() if is_first else contextlib.nullcontext():
+        cached: Features | None = all_gather(cache.read() if is_first else None)[0]
+        missing = np.setdiff1d(rows, cached.index) if cached else rows
+        if cached and not len(missing):
+            return cached
+        features = _compute(context, model, missing)
+        if cached:
+            features = cached.joined(features)
+        if is_first:
+            cache.write(features)
+    return features
+
+
+def _compute(context: TrainContext, model: Classifier, rows: np.ndarray) -> Features:
+    """Run the base over the manifest rows `rows`, int64 (N,), each rank over its part."""
+    plan, ranks, bf16 = context.plan, context.ranks, context.bf16
     if model.keep_shape:  # images of one shape are in one batch
         manifest = context.prepared.manifest.iloc[rows]
         sides = map(sides_on_canvas, manifest["height"], manifest["width"], [plan.input_size] * len(rows))
@@ -83,9 +111,7 @@ def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
     pairs = [pair for pair in all_gather((indices, chunks)) if pair[0]]
     index, features = (np.concatenate([part for pair in pairs for part in pair[which]]) for which in (0, 1))
     loop.check_row_count("features", len(index), len(rows))
-    position = np.full(len(plan.labels), -1, np.int64)
-    position[index] = np.arange(len(index))
-    return FeatureLoader(plan, features, position, ranks)
+    return Features(index, features)
 
 
 def with_recorded_rows(batches: Iterator[Batch], indices: list[np.ndarray]) -> Iterator[Batch]:

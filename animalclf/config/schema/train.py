@@ -64,6 +64,10 @@ class Train:
     """Where the decoded images are cached for the epochs. memory: in Ray's object store. disk: on the nodes' local
     disks. auto: in memory if they fit."""
 
+    cache_features: Flag = True
+    """Store the features of a frozen base in the folder of the prepared set (features-*.npz), from where later runs,
+    trials and folds with the same base and images read them."""
+
     patience: Annotated[Integer, Field(ge=0)] = 0
     """Stop after this many epochs without a better train.monitor. 0 never stops early."""
 
