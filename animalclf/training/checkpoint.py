@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, NotRequired, Self, TypedDict
 
 import torch
 
@@ -49,6 +49,8 @@ class LastCheckpoint(TypedDict):
     model: dict[str, torch.Tensor]
     optimizer: OptimizerState
     average: AverageState | None
+    start: NotRequired[dict[str, torch.Tensor]]
+    """The initial values of the weights that train, if they are used."""
 
 
 def serialize(content: Mapping[str, object]) -> memoryview:

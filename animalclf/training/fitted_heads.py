@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from animalclf.models.fitted_heads import module_of
 from animalclf.rows import HeadRow
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
-from animalclf.training.frozen_features import FeatureLoader
+from animalclf.training.frozen_features import FeatureLoader, feature_loader
 from animalclf.training.loop import Clock, TrainMetrics
 
 INNER_FOLDS = 4
@@ -56,15 +57,9 @@ def check_frozen_base(config: Config, model: Classifier) -> None:
 def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader) -> Fitting:
     """Fit the heads of `train.heads` on the features of the training images; they become the head of `model`."""
     started = time.perf_counter()
-    rows, plan = context.plan.rows["train"], context.plan
-    inputs = features.features[features.position[rows]].reshape(len(rows), -1).astype(np.float64)
-    present, labels = np.unique(plan.labels[rows], return_inverse=True)
-    if len(present) < 2:
-        raise UserError("train.heads: the training images are all of one class; a classifier needs at least two")
-    training = TrainingSet(inputs, labels, _weights(labels, context.config.train.balance), len(present))
-    fitted = on_all_ranks(lambda: None if context.ranks.rank else _fit(context, training, rows))
-    heads: list[FittedHead] = all_gather(fitted)[0]
+    heads, training, present = _fit_on_features(context, features, context.config.train.heads)
     model.head = module_of(heads, present, model.classes).to(context.ranks.device)
+    rows, labels = context.plan.rows["train"], training.labels
     log_probabilities = mean_of_heads([head.log_probabilities for head in heads])
     metrics = TrainMetrics(
         loss=mean_log_loss(log_probabilities, labels, training.weights),
@@ -75,8 +70,36 @@ def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader)
     return Fitting(metrics, Clock(total=time.perf_counter() - started, images=len(rows)), listed)
 
 
-def _fit(context: TrainContext, training: TrainingSet, rows: np.ndarray) -> list[FittedHead]:
-    kinds, images = context.config.train.heads, len(rows)
+@torch.no_grad()
+def start_from_fitted_head(context: TrainContext, model: Classifier) -> None:
+    """Set the dense layer of the head to logistic regression (for very many images LDA) on the features that the base
+    computes now of the training images: LP-FT. Every rank sets the same."""
+    usable = HEADS.get("logistic").fits(len(context.plan.rows["train"]), model.classes)
+    kind = "logistic" if usable else "lda"
+    heads, _, present = _fit_on_features(context, feature_loader(context, model), [kind])
+    fitted = module_of(heads, present, model.classes)[kind]
+    layer = model.head.get_submodule("logits")
+    for name in ("weight", "bias"):
+        layer.get_parameter(name).copy_(fitted.get_buffer(name) / fitted.get_buffer("temperature"))
+
+
+def _fit_on_features(
+    context: TrainContext, features: FeatureLoader, kinds: Sequence[str]
+) -> tuple[list[FittedHead], TrainingSet, np.ndarray]:
+    """Heads of `kinds` that fit the number of images, on every rank; what they are fitted on; and the classes that
+    occur in it, int64."""
+    rows, plan = context.plan.rows["train"], context.plan
+    inputs = features.features[features.position[rows]].reshape(len(rows), -1).astype(np.float64)
+    present, labels = np.unique(plan.labels[rows], return_inverse=True)
+    if len(present) < 2:
+        raise UserError("the training images are all of one class; a classifier needs at least two")
+    training = TrainingSet(inputs, labels, _weights(labels, context.config.train.balance), len(present))
+    fitted = on_all_ranks(lambda: None if context.ranks.rank else _fit(context, training, rows, kinds))
+    return all_gather(fitted)[0], training, present
+
+
+def _fit(context: TrainContext, training: TrainingSet, rows: np.ndarray, kinds: Sequence[str]) -> list[FittedHead]:
+    images = len(rows)
     usable = [kind for kind in kinds if HEADS.get(kind).fits(images, training.classes)]
     if not usable:
         raise UserError(

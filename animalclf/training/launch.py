@@ -73,12 +73,14 @@ def check_model(config: Config, classes: int, *, load_weights: bool) -> None:
     import torch
 
     from animalclf.models import build
+    from animalclf.training import fine_tuning
     from animalclf.training.fitted_heads import check_frozen_base
 
     with torch.device("meta"):
         read_weights = load_weights and bool(config.model.weights_file)
         model = build(config.model, classes, load_weights=read_weights, keep_shape=config.keeps_shape)
     check_frozen_base(config, model)
+    fine_tuning.check(config, model)
 
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> Placement:

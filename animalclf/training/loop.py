@@ -123,6 +123,8 @@ class TrainPass:
     mix: Mix | None = None
     graphs: StepGraphs | None = None
     """Runs the steps as CUDA graphs: one process, no `mix`, and the same settings in every epoch."""
+    before_step: Sequence[Callable[[], None]] = ()
+    """Called between the backward pass and the optimizer; recorded in `graphs`."""
     after_step: Sequence[Callable[[], None]] = ()
     progress: Progress | None = None
 
@@ -154,6 +156,8 @@ def train_epoch(
     def optimize(batch: MixedBatch, global_size: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         _forward_backward(network, batch, global_size, settings, loss, bf16, sums)
+        for hook in settings.before_step:
+            hook()
         if optim.clip_norm:
             nn.utils.clip_grad_norm_(network.parameters(), optim.clip_norm)
         optimizer.step()

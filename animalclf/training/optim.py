@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
 import torch
@@ -13,7 +13,7 @@ from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.utils.registry import Registry
 
 OptimizerState = dict[str, Any]  # as torch.optim.Optimizer.state_dict returns it
-ParameterGroups = list[dict[str, Any]]  # of torch.optim: "params" and "weight_decay"
+ParameterGroups = list[dict[str, Any]]  # of torch.optim: "params", "weight_decay"; "lr_factor"
 MakeOptimizer = Callable[[ParameterGroups, Optim], torch.optim.Optimizer]
 OPTIMIZERS: Registry[MakeOptimizer] = Registry("optimizer", key="optim.name")
 
@@ -36,13 +36,20 @@ def sgd(groups: ParameterGroups, spec: Optim) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0)
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], spec: Optim) -> torch.optim.Optimizer:
-    """The optimizer `spec.name` of the trainable `parameters`. Vectors (biases, norm scales) have no weight decay."""
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], spec: Optim, factors: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer `spec.name` of the trainable `parameters`. Vectors (biases, norm scales) have no weight decay.
+    `factors`: of the learning rate, by parameter; 1 if it is not in there."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: ParameterGroups = []
+    factor_of = {parameter: (factors or {}).get(parameter, 1.0) for parameter in trainable}
+    for factor in sorted(set(factor_of.values()), reverse=True):
+        alike = [parameter for parameter in trainable if factor_of[parameter] == factor]
+        matrices = [parameter for parameter in alike if parameter.ndim > 1]
+        vectors = [parameter for parameter in alike if parameter.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": spec.weight_decay, "lr_factor": factor})
+        groups.append({"params": vectors, "weight_decay": 0.0, "lr_factor": factor})
     return OPTIMIZERS.get(spec.name)([group for group in groups if group["params"]], spec)
 
 
@@ -56,12 +63,13 @@ def learning_rate(spec: Optim, step: int, steps_per_epoch: int, epochs: int) -> 
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the next step for all groups. Steps recorded as CUDA graphs read it from a tensor."""
+    """Set the learning rate of the next step: `lr` times the factor of each group. Steps recorded as CUDA graphs
+    read it from a tensor."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(lr * group.get("lr_factor", 1.0))
         else:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)  # none in checkpoints of older versions
 
 
 def portable_state(optimizer: torch.optim.Optimizer) -> OptimizerState:

@@ -32,9 +32,8 @@ class StepGraphs:
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self.lr = torch.zeros((), device=device)  # a recorded step reads its learning rate from here
-        for group in optimizer.param_groups:
-            group["lr"], group["capturable"] = self.lr, True
+        for group in optimizer.param_groups:  # a recorded step reads its learning rates from these tensors
+            group["lr"], group["capturable"] = torch.zeros((), device=device), True
         self.pool = torch.cuda.graph_pool_handle()
         self.eager_steps: dict[tuple[torch.Size, torch.dtype], int] = {}
         self.recorded: dict[tuple[torch.Size, torch.dtype], RecordedStep] = {}

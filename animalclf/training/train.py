@@ -25,11 +25,12 @@ from animalclf.training import checkpoint, loop, step_graphs
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext, average_statistics, on_all_ranks
 from animalclf.training.final_eval import finish
-from animalclf.training.fitted_heads import fit_heads
+from animalclf.training.fine_tuning import average_with, gradient_hooks, initial_weights
+from animalclf.training.fitted_heads import fit_heads, start_from_fitted_head
 from animalclf.training.frozen_features import FeatureLoader, feature_loader
 from animalclf.training.loop import Clock, TrainMetrics, TrainPass
 from animalclf.training.mixup import mix_batch
-from animalclf.training.optim import learning_rate
+from animalclf.training.optim import WeightAverage, learning_rate
 from animalclf.training.profiler import trace_steps
 from animalclf.training.progress import Report
 from animalclf.training.step_graphs import StepGraphs
@@ -95,6 +96,7 @@ def train_epochs(
 ) -> FeatureLoader | None:
     """Train and save the remaining epochs. Returns the features of a frozen base, if they were computed."""
     config, run, ranks = context.config, context.run, context.ranks
+    prepare_fine_tuning(context, state)
     part = _trained_part(context, state)
     features_seconds, checkpoint_seconds = part.features_seconds, 0.0
     profile = config.train.profile and ranks.rank == 0
@@ -120,6 +122,18 @@ def train_epochs(
     return part.features
 
 
+def prepare_fine_tuning(context: TrainContext, state: TrainState) -> None:
+    """Before the first epoch: fit the head to start from, and remember the initial weights, if they are configured."""
+    optim = context.config.optim
+    if state.history:
+        return
+    if context.config.train.head_start == "fitted":
+        start_from_fitted_head(context, state.model)
+        state.average = state.average and WeightAverage(state.model, optim.ema)
+    if optim.l2_sp or optim.wise_ft:
+        state.start = initial_weights(state.model)
+
+
 def _trained_part(context: TrainContext, state: TrainState) -> TrainedPart:
     config, ranks, model = context.config, context.ranks, state.model
     weights, graphs = class_weights(context), _step_graphs(config, state.optimizer, ranks)
@@ -139,7 +153,8 @@ def _trained_part(context: TrainContext, state: TrainState) -> TrainedPart:
 
 def _step_graphs(config: Config, optimizer: torch.optim.Optimizer, ranks: RankContext) -> StepGraphs | None:
     mixing = config.augment.mixup or config.augment.cutmix
-    usable = config.train.cuda_graphs and not mixing and step_graphs.usable(optimizer, ranks.device, ranks.world_size)
+    changing = mixing or config.train.unfreeze_every
+    usable = config.train.cuda_graphs and not changing and step_graphs.usable(optimizer, ranks.device, ranks.world_size)
     return StepGraphs(optimizer, ranks.device) if usable else None
 
 
@@ -178,6 +193,8 @@ def _epoch(
         raise loop.diverged(optim, epoch, f"weights are NaN or beyond {loop.MAX_WEIGHT:g}")
     if state.average:
         state.average.apply(state.model)
+    if state.start and optim.wise_ft:
+        average_with(state.model, state.start, optim.wise_ft)
     trained = time.perf_counter()
     val_rows = len(context.plan.rows["val"])
     val = _validate(context, state, part, epoch) if val_rows else {}
@@ -226,7 +243,8 @@ def _train(
         class_weights=part.class_weights,
         augment=augment_batch if plan.augment_on_device else None,
         mix=mix if augment.mixup or augment.cutmix else None,
-        graphs=part.graphs,
+        graphs=trainee.graphs,
+        before_step=gradient_hooks(state.model, config, state.start, epoch),
         after_step=(*update_average, profiler_step),
         progress=PassProgress(context, "train", epoch),
     )

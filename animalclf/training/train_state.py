@@ -17,10 +17,11 @@ from animalclf.models.classifier import Classifier
 from animalclf.models.weights import load_state
 from animalclf.rows import EpochEnd, EpochRow
 from animalclf.runs import Run
-from animalclf.training import checkpoint
+from animalclf.training import checkpoint, fine_tuning
 from animalclf.training.checkpoint import BestCheckpoint, LastCheckpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
+from animalclf.training.fine_tuning import Weights
 from animalclf.training.fitted_heads import check_frozen_base
 from animalclf.training.optim import AverageState, WeightAverage, make_optimizer, portable_state
 from animalclf.training.tensorboard import write_events
@@ -34,6 +35,8 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
     history: list[EpochRow]
+    start: Weights | None = None
+    """The initial weights, if they are used (optim.l2_sp, optim.wise_ft)."""
 
 
 def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext) -> TrainState:
@@ -48,6 +51,7 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
     model = build(config.model, classes, load_weights=last is None, keep_shape=config.keeps_shape)
     model = model.to(ranks.device)
     check_frozen_base(config, model)
+    fine_tuning.check(config, model)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if last:
@@ -56,10 +60,10 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
             last["model"] |= {name: best["model"][name] for name in frozen if name in best["model"]}
         if not config.train.heads:
             load_state(model, last["model"], run.checkpoint("last"))
-    optimizer = make_optimizer(model.parameters(), config.optim)
+    optimizer = make_optimizer(model.parameters(), config.optim, fine_tuning.lr_factors(model, config.optim))
     if last and config.train.heads:
         model.head = fitted_heads.module_from(last["model"])
-    average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
+    average = WeightAverage(model, config.optim.ema) if config.optim.ema or config.optim.wise_ft else None
     if last:
         optimizer.load_state_dict(last["optimizer"])
         if average and last["average"]:
@@ -69,6 +73,7 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
         optimizer,
         average,
         [EpochRow.from_dict(row, run.checkpoint("last")) for row in last["history"]] if last else [],
+        last.get("start") if last else None,
     )
 
 
@@ -113,13 +118,16 @@ def _last_checkpoint(config: Config, state: TrainState) -> LastCheckpoint:
     if state.average:  # the averaged weights are in the model
         weights = state.average.trained
         average = {"state": _without(state.average.state, frozen), "updates": state.average.updates}
-    return {
+    content: LastCheckpoint = {
         "config": configuration.to_dict(config),
         "history": [row.to_dict() for row in state.history],
         "model": _without(weights, frozen),
         "optimizer": portable_state(state.optimizer),
         "average": average,
     }
+    if state.start:
+        content["start"] = state.start
+    return content
 
 
 def best_row(history: Sequence[EpochRow], config: Config) -> EpochRow:

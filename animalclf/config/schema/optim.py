@@ -55,3 +55,20 @@ class Optim:
     ema: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is then what is evaluated and saved. 0.998 averages
     over about 500 steps. 0 keeps no average."""
+
+    base_lr_factor: Annotated[Number, Field(gt=0)] = 1.0
+    """Factor of the learning rate of the base's last block; the head has optim.lr. 0.1 is usual for a pretrained base
+    with a new head."""
+
+    layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each block of the base to the one below it (Clark et al. 2020; Bao et al. 2022):
+    0.65 to 0.9 for transformers. A block is what shares a name up to its first number: block5, layer4,
+    encoder_layer_11. 1 is the same rate everywhere."""
+
+    l2_sp: Annotated[Number, Field(ge=0)] = 0.0
+    """Strength of L2-SP, half the squared distance of the base's weights from where they started (Li, Grandvalet,
+    Davoine 2018): fine-tuning on few images forgets less. 0.001 to 0.1; instead of weight decay. 0 turns it off."""
+
+    wise_ft: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the initial weights in the model that is evaluated and saved, the rest being the tuned ones (WiSE-FT,
+    Wortsman et al. 2022); 0.5 is usual. Needs train.head_start=fitted. 0 averages nothing."""

@@ -32,6 +32,15 @@ class Train:
     temperature come from cross-validation within the training images. A head for which the set is too large is left
     out (kernel_ridge above 5,000 images)."""
 
+    head_start: Literal["random", "fitted"] = "random"
+    """Initial weights of a head of one dense layer. fitted: logistic regression on the features of the base, before
+    that is tuned (LP-FT, Kumar et al. 2022), with its regularisation from cross-validation within the training images.
+    random: the network's own."""
+
+    unfreeze_every: Annotated[Integer, Field(ge=0)] = 0
+    """Gradual unfreezing (Howard, Ruder 2018): the head trains alone for this many epochs, then one more block of the
+    base joins every so many, from the last one down. 0 trains all trainable layers from the start."""
+
     balance: Annotated[Literal["none", "class_weights", "sampling"], BeforeValidator(as_text)] = "none"
     """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws
     each class equally often. none: nothing; `predict --prior` can still correct for other class frequencies."""
