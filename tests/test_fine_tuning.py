@@ -78,7 +78,7 @@ def test_l2_sp_keeps_a_training_near_its_start(tmp_path, prepared):
     for strength in (0.0, 40.0):
         run = train_into(
             tmp_path / str(strength),
-            config(2, optim__l2_sp=strength, optim__name="sgd", optim__lr=0.02, optim__momentum=0.0),
+            config(2, optim__l2_sp=strength),
             prepared,
         )
         torch.manual_seed(0)
