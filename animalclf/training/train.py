@@ -243,7 +243,7 @@ def _train(
         class_weights=part.class_weights,
         augment=augment_batch if plan.augment_on_device else None,
         mix=mix if augment.mixup or augment.cutmix else None,
-        graphs=trainee.graphs,
+        graphs=part.graphs,
         before_step=gradient_hooks(state.model, config, state.start, epoch),
         after_step=(*update_average, profiler_step),
         progress=PassProgress(context, "train", epoch),
