@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ORDER = 80
 EXAMPLES = """\
   animalclf report runs/vgg16_pooled-...             (report.html in the run folder)
-  animalclf report runs/compare-...                  (of a comparison, again)
+  animalclf report runs/compare-...                  (of a comparison, rewritten)
   animalclf report runs/a runs/b --out both/         (side by side; validated on the same images)"""
 
 

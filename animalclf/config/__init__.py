@@ -1,5 +1,5 @@
-"""The configuration: `schema` defines the keys, `parsing` reads them from recipes and `--set`, `reference` documents
-them."""
+"""The configuration: `schema` defines the keys with the types of `values`, `keys` describes each of them, `parsing`
+reads them from recipes and `--set`, and `reference` documents them."""
 
 from animalclf.config.parsing import (
     assignment,

@@ -21,7 +21,7 @@ OWN_RAY_VARIABLE = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-PATCHES: list[Callable[[], str]] = []  # of each imported patch: `refusal` with its arguments
+PATCHES: list[Callable[[], str]] = []  # for each imported patch: why it does not apply here, or ""
 
 
 def patch(

@@ -4,7 +4,7 @@ A view of an image is a pure function of (seed, epoch, manifest row): the same i
 form.
 
 - `operation.py`: the parts of an operation, and the registry `OPERATIONS`.
-- `operations/`: one operation a file. A new file is a new operation.
+- `operations/`: one operation per file. A new file is a new operation.
 - `compose.py`: all active operations as one warp, one colour map and the remaining filters.
 - `numpy_form.py` and `torch_form.py`: apply a composed view to a batch. `torch_form` is not imported here, because
   input tasks run without PyTorch.
