@@ -308,3 +308,12 @@ def test_classes_below_folders_of_another_meaning_are_noticed(tmp_path: Path) ->
     assert warning.startswith("all class folders have the same folders (cat, dog); if those are the classes, name one")
     write(tmp_path, "fold2/2.jpg")
     assert not find(tmp_path).warnings
+
+
+@pytest.mark.parametrize("column", ["path", "label"])
+def test_control_characters_in_a_table_are_refused(tmp_path: Path, column: str) -> None:
+    row = {"path": "pics/a.jpg", "label": "x"}
+    row[column] += "\nb"
+    quoted = '"{path}","{label}"'.format(**row)
+    with pytest.raises(UserError, match=rf"1 rows have a line break or a control character in the {column}: line 2"):
+        find(table(tmp_path, f"path,label\n{quoted}\npics/b.jpg,y\n"))

@@ -31,6 +31,7 @@ from animalclf.training import checkpoint, checks, launch, loop, train_state
 from animalclf.training import train as training
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
+from animalclf.training.frozen_features import one_thread_for_small
 from animalclf.training.loop import TrainPass
 from animalclf.training.mixup import MixedBatch, mix_batch
 from animalclf.training.optim import WeightAverage, learning_rate, make_optimizer
@@ -505,3 +506,12 @@ def test_a_name_that_is_empty_or_a_path_is_refused(name, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"^name: .* is not the name of a run; use text without /"):
         animalclf.train("photos", set={"name": name})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_small_head_trains_on_one_thread():
+    torch.set_num_threads(2)
+    with one_thread_for_small(torch.nn.Linear(10, 3)):
+        assert torch.get_num_threads() == 1
+    with one_thread_for_small(torch.nn.Linear(1000, 1000)):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 2

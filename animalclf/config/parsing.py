@@ -19,7 +19,7 @@ from animalclf.config.schema import Config, Data
 from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
-from animalclf.utils.text import cut, parse_yaml, reason, shown
+from animalclf.utils.text import cut, parse_yaml, printable, reason, shown
 
 V = TypeVar("V")
 MAX_FAULTS = 20  # wrong keys in a message
@@ -200,7 +200,7 @@ def _validated(cls: Any, tree: Any, prefix: str) -> Any:
         for fault in faults[:MAX_FAULTS]:
             name = prefix + ".".join(map(str, fault["loc"]))
             if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
-                unknown.append(f"unknown key {cut(name if name.isprintable() else ascii(name))}{nearest(name, known)}")
+                unknown.append(f"unknown key {cut(printable(name))}{nearest(name, known)}")
             elif fault["type"] == "dataclass_type":
                 wrong.append(f"{name or prefix.rstrip('.')}: must be a group of keys, not {shown(fault['input'])}")
             else:

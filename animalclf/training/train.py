@@ -27,7 +27,7 @@ from animalclf.training.distributed import RankContext, average_statistics, on_a
 from animalclf.training.final_eval import finish
 from animalclf.training.fine_tuning import average_with, gradient_hooks, initial_weights
 from animalclf.training.fitted_heads import fit_heads, start_from_fitted_head
-from animalclf.training.frozen_features import FeatureLoader, feature_loader
+from animalclf.training.frozen_features import FeatureLoader, feature_loader, one_thread_for_small
 from animalclf.training.loop import Clock, TrainMetrics, TrainPass
 from animalclf.training.mixup import mix_batch
 from animalclf.training.optim import WeightAverage, learning_rate
@@ -101,7 +101,9 @@ def train_epochs(
     features_seconds, checkpoint_seconds = part.features_seconds, 0.0
     profile = config.train.profile and ranks.rank == 0
     profiling = trace_steps(run, ranks.device) if profile else contextlib.nullcontext(lambda: None)
-    with checkpoint.Writer(run, ranks.device) as writer, profiling as profiler_step:
+    sgd_head = part.features and not config.train.heads and not config.train.threads
+    threads = one_thread_for_small(part.network) if sgd_head else contextlib.nullcontext()
+    with checkpoint.Writer(run, ranks.device) as writer, profiling as profiler_step, threads:
         for epoch in range(len(state.history), config.train.epochs):
             row = _epoch(context, state, part, epoch, profiler_step)
             ended = time.perf_counter()

@@ -24,6 +24,11 @@ def reason(error: BaseException) -> str:
     return "".join(filter(str.isprintable, text))[:MAX_REASON] or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """`text`, with escapes if it has line breaks or other characters that cannot be printed."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def cut(text: str) -> str:
     """`text`, or its first MAX_SHOWN characters."""
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"

@@ -18,6 +18,7 @@ from animalclf.prepare.sources.table_file import check_columns, read_table
 from animalclf.utils import storage
 
 TABLES = (".csv", ".tsv", ".parquet")
+CONTROL = r"[\x00-\x1f\x7f]"
 MAX_SHOWN = 5  # lines and values named in an error
 
 
@@ -77,11 +78,13 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
     check_columns(url, table, config, labelled)
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
+    _refuse_rows(url, paths.str.contains(CONTROL), "have a line break or a control character in the path")
     empty = pd.Series("", index=table.index, dtype="string")
     if not labelled:
         return paths, empty, empty
     labels = table[config.label_column].astype("string").str.strip()
     _refuse_rows(url, labels.isna() | (labels == ""), "have no label")
+    _refuse_rows(url, labels.str.contains(CONTROL), "have a line break or a control character in the label")
     if config.split_column not in table.columns:
         return paths, labels, empty
     names = table[config.split_column].astype("string").str.strip().fillna("")
