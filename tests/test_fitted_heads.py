@@ -11,7 +11,7 @@ from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.errors import UserError
 from animalclf.features import fitting
 from animalclf.features.folds import deal_folds
-from animalclf.features.heads import HEADS, TrainingSet
+from animalclf.features.heads import HEADS, FittedHead, TrainingSet
 from animalclf.models.fitted_heads import module_from, module_of
 from animalclf.runs import Run
 from animalclf.training import checkpoint
@@ -30,7 +30,7 @@ def clusters(images: int, width: int, classes: int = 3, seed: int = 0, spread: f
 
 def logits_of(kind: str, training: TrainingSet, settings: dict, features: np.ndarray) -> np.ndarray:
     """Of the PyTorch module."""
-    head = fitting.FittedHead(kind, settings, 1.0, HEADS.get(kind).fit(training, settings), np.empty(0), 0.0)
+    head = FittedHead(kind, settings, 1.0, HEADS.get(kind).fit(training, settings), np.empty(0), 0.0)
     module = module_of([head], np.arange(training.classes), training.classes)[kind]
     return module(torch.tensor(features, dtype=torch.float32)).numpy()
 

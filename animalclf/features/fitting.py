@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from animalclf.features.heads import HEADS, HeadKind, Settings, Tensors, TrainingSet
+from animalclf.features.heads import ABSENT, HEADS, FittedHead, HeadKind, TrainingSet
 
 TEMPERATURES = (0.05, 20.0)
-ABSENT = -30.0  # logit of a class without images in the training part of a fold
-
-
-@dataclass(frozen=True, eq=False)
-class FittedHead:
-    """A head that is fitted on all training images, and its cross-validation results."""
-
-    kind: str
-    settings: Settings
-    temperature: float
-    tensors: Tensors
-    log_probabilities: np.ndarray
-    """Out of fold, float (N, C)."""
-    log_loss: float
-    """Weighted mean out of fold, at this temperature."""
 
 
 def fit_head(kind: str, training: TrainingSet, folds: np.ndarray) -> FittedHead:

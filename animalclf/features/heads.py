@@ -17,6 +17,7 @@ from animalclf.utils.registry import Registry
 
 Settings = Mapping[str, float]
 Tensors = dict[str, np.ndarray]
+ABSENT = -30.0  # logit of a class without images in the training part of a fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,20 @@ class TrainingSet:
         """Tensors of a dense layer of the features from one of the span: `weight` (R, C), `bias` (C,)."""
         full = self.span[1] @ weight / self.scale
         return {"weight": full.T.astype(np.float32), "bias": (bias - self.mean @ full).astype(np.float32)}
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A head that is fitted on all training images, and its cross-validation results."""
+
+    kind: str
+    settings: Settings
+    temperature: float
+    tensors: Tensors
+    log_probabilities: np.ndarray
+    """Out of fold, float (N, C)."""
+    log_loss: float
+    """Weighted mean out of fold, at this temperature."""
 
 
 class HeadKind(Protocol):

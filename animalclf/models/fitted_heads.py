@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from animalclf.features.fitting import ABSENT, FittedHead
+from animalclf.features.heads import ABSENT, FittedHead
 
 
 class FittedHeads(nn.ModuleDict):

@@ -13,9 +13,8 @@ from threadpoolctl import threadpool_limits
 from animalclf.config import Config
 from animalclf.data.augment import is_identity
 from animalclf.errors import UserError
-from animalclf.features.fitting import FittedHead, fit_head, mean_log_loss, mean_of_heads
 from animalclf.features.folds import deal_folds
-from animalclf.features.heads import HEADS, TrainingSet
+from animalclf.features.heads import HEADS, FittedHead, TrainingSet
 from animalclf.models.classifier import Classifier
 from animalclf.models.fitted_heads import module_of
 from animalclf.rows import HeadRow
@@ -56,6 +55,8 @@ def check_frozen_base(config: Config, model: Classifier) -> None:
 
 def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader) -> Fitting:
     """Fit the heads of `train.heads` on the features of the training images; they become the head of `model`."""
+    from animalclf.features.fitting import mean_log_loss, mean_of_heads  # imports SciPy: a third of a second
+
     started = time.perf_counter()
     heads, training, present = _fit_on_features(context, features, context.config.train.heads)
     model.head = module_of(heads, present, model.classes).to(context.ranks.device)
@@ -99,6 +100,8 @@ def _fit_on_features(
 
 
 def _fit(context: TrainContext, training: TrainingSet, rows: np.ndarray, kinds: Sequence[str]) -> list[FittedHead]:
+    from animalclf.features.fitting import fit_head
+
     images = len(rows)
     usable = [kind for kind in kinds if HEADS.get(kind).fits(images, training.classes)]
     if not usable:
