@@ -34,6 +34,7 @@ def test_the_corpus_has_the_formats() -> None:
         "QOI",
         "XBM",
         "XPM",
+        "IM",
         "SUN",
         "PSD",
     }

@@ -18,6 +18,10 @@ from animalclf.data import decode, formats
 WIDTH, HEIGHT = 24, 20
 MAX_BYTES = 50_000  # ICNS repeats an image in large sizes
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "I;16", "I", "F")
+IM_KINDS = {
+    "RGB": "RGB", "RGBA": "RGBA", "L": "Greyscale", "LA": "LA", "CMYK": "CMYK", "YCbCr": "YCC",
+    "I;16": "L 16", "I": "L 32S", "F": "L 32F",
+}  # fmt: skip
 OPTIONS: dict[str, list[dict[str, object]]] = {
     "JPEG": [{"progressive": True}, {"quality": 30, "restart_marker_blocks": 1}, {"subsampling": 0}, {"exif": b"EXIF"}],
     "PNG": [{"compress_level": 0}, {"exif": b"EXIF"}, {"transparency": 3}, {"save_all": True}],
@@ -78,7 +82,7 @@ def _by_pillow() -> dict[str, bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     files = {}
-    for kind in sorted(set(formats.pillow_formats()) & set(Image.SAVE)):
+    for kind in sorted((set(formats.pillow_formats()) & set(Image.SAVE)) - {"IM"}):  # its writer is deprecated
         for mode in MODES:
             for options in [{}, *OPTIONS.get(kind, [])]:
                 values = {key: exif.tobytes() if value == b"EXIF" else value for key, value in options.items()}
@@ -126,7 +130,15 @@ def _by_hand() -> dict[str, bytes]:
         "FITS": (fits + "END".ljust(80)).ljust(2880).encode() + grey.tobytes().ljust(2880, b"\0"),
         "PSD": psd + b"\0\0" + rgb.transpose(2, 0, 1).tobytes(),
         "BMP RLE8": _bmp_rle8(grey),
+        **{f"IM {mode}": _im(mode, kind) for mode, kind in IM_KINDS.items()},
     }
+
+
+def _im(mode: str, kind: str) -> bytes:
+    """Rows from the bottom to the top, each with one line for each channel."""
+    lines = [f"Image type: {kind} image", f"Image size (x*y): {WIDTH}*{HEIGHT}", "File size (no of images): 1", ""]
+    rows = np.atleast_3d(np.asarray(_in_mode(mode)))[::-1].transpose(0, 2, 1)
+    return "\r\n".join(lines).encode().ljust(511, b"\0") + b"\x1a" + rows.tobytes()
 
 
 def _bmp_rle8(grey: np.ndarray) -> bytes:
