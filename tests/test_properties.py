@@ -35,10 +35,17 @@ from animalclf.prepare.split import split
 
 @st.composite
 def manifests(draw: st.DrawFn) -> pd.DataFrame:
-    """Readable and unreadable images of up to 5 classes in groups of duplicates, which may cross classes."""
+    """Readable and unreadable images of up to 5 classes in groups of duplicates, which may cross classes. Each class
+    has a few single images: without them almost all manifests would be refused, as classes too small to split."""
     rows = draw(
         st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 40), st.booleans()), min_size=1, max_size=40)
     )
+    singles = draw(st.integers(2, 5))
+    rows += [
+        (label, 100 + 10 * number + single, True)
+        for number, label in enumerate(sorted({label for label, _, _ in rows}))
+        for single in range(singles)
+    ]
     return pd.DataFrame(
         {
             "label": [label for label, _, _ in rows],
