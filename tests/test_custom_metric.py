@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import tiny_config, tiny_prepared
+from helpers import lite_config, tiny_config, tiny_prepared
 from rich.console import Console
 
 from animalclf import config as configuration
@@ -43,10 +43,8 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     from animalclf.training import launch
     from animalclf.training.display import results_table
 
-    prepared = tiny_prepared(tmp_path / "prepared", (8, 8, 8), size=76)
-    config = tiny_config(
-        epochs=1, train__batch_size=8, model__input_size=76, data__stored_size=76, train__monitor="error_rate"
-    )
+    prepared = tiny_prepared(tmp_path / "prepared", (8, 8, 8))
+    config = lite_config(epochs=1, train__batch_size=8, train__monitor="error_rate")
     runs = [Run(str(tmp_path / f"run{seed}")) for seed in (0, 1)]
     for seed, run in enumerate(runs):
         seeded = configuration.from_dict({**configuration.to_dict(config), "seed": seed})

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import tiny_config, tiny_prepared, without_times
+from helpers import lite_config, tiny_prepared, without_times
 
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.prepared_set import INFO, MANIFEST, open_prepared
@@ -97,8 +97,7 @@ def test_a_run_folder_with_old_keys_is_resumed_evaluated_and_reported(tmp_path):
     images, uninterrupted, old = load_images(prepared), Run(str(tmp_path / "uninterrupted")), Run(str(tmp_path / "old"))
 
     def train_until(run: Run, epochs: int) -> TrainingResult:
-        sets = {"model__name": "mobilenet_v3_large", "model__input_size": 32, "data__stored_size": 40}
-        config = tiny_config(epochs, **sets)
+        config = lite_config(epochs)
         run.write_config(config)
         run.write_environment(prepared=prepared.root, data_fingerprint=prepared.fingerprint)
         return train.train(config, prepared, run, lambda plan, passes: MemoryLoader(plan, images), RankContext())

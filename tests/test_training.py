@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import tiny_config, tiny_prepared, without_times
+from helpers import lite_config, tiny_config, tiny_prepared, without_times
 
 import animalclf
 from animalclf import config as configuration
@@ -47,10 +47,8 @@ def prepared(tmp_path_factory):
 
 
 def quick(epochs, **sets):
-    """A network with BatchNorm and dropout that trains in seconds."""
-    return tiny_config(
-        epochs, model__name="mobilenet_v3_large", model__input_size=32, data__stored_size=40, model__dropout=0.2, **sets
-    )
+    """A network with BatchNorm and dropout that trains in a second."""
+    return lite_config(epochs, model__dropout=0.2, **sets)
 
 
 def train_into(folder, config, prepared, stop_after=None):
@@ -86,7 +84,7 @@ def metrics(run):
 
 
 def test_it_learns_and_fills_the_run_folder(tmp_path, prepared):
-    run = train_into(tmp_path, tiny_config(4, optim__lr="1e-3"), prepared)
+    run = train_into(tmp_path, quick(4, optim__lr="1e-3"), prepared)
     result, history = run.result(), run.metrics()
     assert len(history) == 4 and history[-1].train_loss < history[0].train_loss
     assert result.rows == {"train": 33, "val": 11, "test": 0}
@@ -170,8 +168,7 @@ def test_a_finished_run_extended_to_more_epochs_equals_one_of_that_length(tmp_pa
 def test_a_run_that_ended_by_patience_is_extended_only_with_more_patience(tmp_path, prepared):
     def settings(epochs, patience):
         # No BatchNorm, whose statistics change without learning: all epochs score alike.
-        sizes = {"model__input_size": 32, "data__stored_size": 40}
-        return tiny_config(epochs, model__name="vgg16", **sizes, train__patience=patience, optim__lr=1e-30)
+        return pooled(epochs, train__patience=patience, optim__lr=1e-300, optim__schedule="constant")
 
     uninterrupted = train_into(tmp_path / "uninterrupted", settings(4, 0), prepared)
     launch.record_run(settings(9, 1), prepared, Run(str(tmp_path / "ended")))
