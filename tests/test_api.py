@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import remaining, tiny_prepared, train_workers
+from helpers import LITE, remaining, tiny_prepared, train_workers
 from PIL import Image
 
 import animalclf
@@ -27,7 +27,7 @@ from animalclf.predictions import class_probabilities
 from animalclf.rows import Leaderboard, LeaderboardRow, Spread, VoteResult
 from animalclf.runs import Run
 
-SMALL = {"data.stored_size": 76, "train.epochs": 1, "train.precision": "fp32"}
+SMALL = {**LITE, "train.epochs": 1, "train.precision": "fp32"}
 
 
 def cut_png():
@@ -191,8 +191,8 @@ def test_a_device_that_is_not_there_is_named(trained, device, message):
 
 
 def test_a_report_of_a_run_without_a_validation_split(tmp_path, capsys):
-    tiny_prepared(tmp_path / "set", size=76, val=0)
-    animalclf.train(tmp_path / "set", recipe="demo", out=tmp_path / "run", set={"train.epochs": 1}, local=True)
+    tiny_prepared(tmp_path / "set", val=0)
+    animalclf.train(tmp_path / "set", recipe="demo", out=tmp_path / "run", set=SMALL, local=True)
     assert main(["report", str(tmp_path / "run"), "--json"]) == 0
     page = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["report"]).read_text()
     assert 'id="learning_curves"' in page and 'id="leaderboard"' not in page
@@ -224,9 +224,31 @@ def test_results_are_small_escaped_tables_in_notebooks(trained):
 # --------------------------------------------------------------------------------------------- in a Ray of the caller
 
 
+def train_with_an_interrupt(data, out):
+    """The result of a training that an interrupt ends after its first epoch, and that is resumed for one more."""
+    import ray
+
+    def interrupt():
+        deadline = time.monotonic() + 300
+        while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    settings = SMALL | {"optim.schedule": "constant"}
+    with pytest.raises(KeyboardInterrupt):
+        animalclf.train(data, recipe="demo", out=out, set=settings | {"train.epochs": 1000})
+    assert ray.is_initialized() and not remaining(train_workers)
+    assert not (out / "result.json").exists() and not (out / "running.json").exists()
+    epochs = len(Run(str(out)).metrics()) + 1
+    result = animalclf.train(data, recipe="demo", out=out, set=settings | {"train.epochs": epochs}, resume=True)
+    assert result.epochs == epochs
+    return result
+
+
 @pytest.mark.ray
 def test_a_guest_in_the_callers_ray(tmp_path, ray_local, monkeypatch):
-    """prepare, train, evaluate, predict and load agree, in a Ray that stays as it was."""
+    """prepare, an interrupted and resumed train, evaluate, predict and load agree, in a Ray that stays as it was."""
     import ray
     import ray.data
 
@@ -240,8 +262,8 @@ def test_a_guest_in_the_callers_ray(tmp_path, ray_local, monkeypatch):
     monkeypatch.setattr(context, "enable_progress_bars", True)
     level = logger.level
     write_demo(str(tmp_path / "demo"), images=60, test_images=12, seed=3)
-    prepared = animalclf.prepare(tmp_path / "demo", tmp_path / "set", recipe="demo", set={"data.stored_size": 76})
-    result = animalclf.train(prepared.root, recipe="demo", out=tmp_path / "run", set=SMALL)
+    prepared = animalclf.prepare(tmp_path / "demo", tmp_path / "set", recipe="demo", set=LITE)
+    result = train_with_an_interrupt(prepared.root, tmp_path / "run")
     evaluation = animalclf.evaluate(result.run)
     assert evaluation["accuracy"] == pytest.approx(result.metrics["accuracy"])
     predicted = animalclf.predict(result.run, tmp_path / "demo")
@@ -258,33 +280,10 @@ def test_a_guest_in_the_callers_ray(tmp_path, ray_local, monkeypatch):
 
 
 @pytest.mark.ray
-def test_an_interrupted_call_stops_its_training_in_the_callers_ray(tmp_path, ray_local):
-    import ray
-
-    tiny_prepared(tmp_path / "set", size=76)
-
-    def interrupt():
-        history, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 300
-        while not history.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    arguments = {"recipe": "demo", "out": tmp_path / "run", "set": {"train.epochs": 8, "train.precision": "fp32"}}
-    with pytest.raises(KeyboardInterrupt):
-        animalclf.train(tmp_path / "set", **arguments)
-    assert ray.is_initialized() and not remaining(train_workers)
-    assert not (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / "running.json").exists()
-    assert animalclf.train(tmp_path / "set", **arguments, resume=True).epochs == 8
-
-
-@pytest.mark.ray
 def test_compare_and_ensemble_return_what_the_commands_print(tmp_path, ray_local):
-    tiny_prepared(tmp_path / "set", size=76)
+    tiny_prepared(tmp_path / "set")
     out = tmp_path / "comparison"
-    result = animalclf.compare(
-        tmp_path / "set", recipes=["demo"], grid={"optim.lr": [1e-4, 1e-3]}, set={"train.epochs": 1}, out=out
-    )
+    result = animalclf.compare(tmp_path / "set", recipes=["demo"], grid={"optim.lr": [1e-4, 1e-3]}, set=SMALL, out=out)
     assert not result.failed and len(result.trials) == 2 and len(result.ensembles) == 3 and Path(result.report).exists()
     assert "<td>demo lr=" in result._repr_html_()
     runs = [trial.run for trial in result.trials]

@@ -116,7 +116,9 @@ def test_a_run_on_images_of_their_own_shape(tmp_path, ray_local):
             image[:, :half] //= 1 + 3 * label
             cv2.imwrite(str(photos / name / f"{name}{number}.png"), image)
     sets = {"model.name": "efficientnet_lite0", "model.input_size": 32, "data.stored_size": 96, "data.val": 0.25}
-    result = animalclf.train(photos, out=tmp_path / "run", recipe="quick", set=sets | {"data.near_duplicates": False})
+    result = animalclf.train(
+        photos, out=tmp_path / "run", recipe="quick", set=sets | {"data.near_duplicates": False}, local=True
+    )
     assert [head.kind for head in result.heads] == ["logistic", "kernel_ridge"]
     evaluation = animalclf.evaluate(result.run)
     assert evaluation["loss"] == pytest.approx(result.val["loss"], abs=0.02)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import time
 import pandas as pd
 import psutil
 import pytest
-from helpers import terminate_all
+from helpers import terminate_all, tiny_prepared
 from rich.console import Console
 
+from animalclf import cli
 from animalclf.cli import main
 from animalclf.commands import command_names, demo, reference
 from animalclf.commands.common import Answer, add_command
@@ -156,22 +158,23 @@ def test_text_that_is_not_ours_is_printed_as_it_is(capsys):
 
 
 @pytest.mark.parametrize("command", JOBS)
-def test_the_jobs_are_the_commands(command):
-    done = subprocess.run([sys.executable, "-m", f"ray_jobs.{command}", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and f"usage: animalclf {command}" in done.stdout
+def test_the_jobs_are_the_commands(command, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "run_and_exit", main)  # which does not replace this process's signal handlers
+    monkeypatch.setattr(sys, "argv", ["job", "--help"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_module(f"ray_jobs.{command}", run_name="__main__")
+    assert done.value.code == 0 and f"usage: animalclf {command}" in capsys.readouterr().out
 
 
-def test_a_full_disk_is_an_error_with_a_remedy(drawn, tmp_path):
+def test_a_full_disk_is_an_error_with_a_remedy(tmp_path):
     """Files above 20 MB cannot be written, as on a full disk: the first checkpoint fails."""
 
     def small_files():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
 
-    prepared = tmp_path / "prepared"
-    prepare = command_line(f"prepare --data {drawn} --out {prepared} --recipe demo")
-    subprocess.run(prepare, check=True, capture_output=True)
-    train = f"train --local --data {prepared} --out {tmp_path}/run --recipe demo --set train.epochs=1"
+    prepared = tiny_prepared(tmp_path / "prepared", size=84)
+    train = f"train --local --data {prepared.root} --out {tmp_path}/run --recipe demo --set train.epochs=1"
     done = subprocess.run(command_line(train), capture_output=True, text=True, preexec_fn=small_files)
     text = " ".join(done.stderr.split())
     assert done.returncode == 2 and "cannot be written" in text and "free space" in text and "Traceback" not in text
@@ -226,12 +229,19 @@ def test_ignored_sigterm_stays_ignored(tmp_path):
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Images whose preparation takes seconds."""
+    folder = tmp_path_factory.mktemp("many") / "demo"
+    write_demo(str(folder), images=300, test_images=10, seed=2)
+    return folder
+
+
+@pytest.mark.ray
 @SIGNALS
-def test_an_interrupt_during_prepare_leaves_nothing_that_looks_finished(tmp_path, number, code):
-    write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
+def test_an_interrupt_during_prepare_leaves_nothing_that_looks_finished(many, tmp_path, ray_local, number, code):
     out = tmp_path / "prepared"
-    command = command_line(f"prepare --data {tmp_path}/demo --out {out}")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command_line(f"prepare --data {many} --out {out}"), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out.exists() and any(out.iterdir())) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -243,14 +253,13 @@ def test_an_interrupt_during_prepare_leaves_nothing_that_looks_finished(tmp_path
     assert process.returncode == code, err
     assert err.count("stopped by") == 1 and "Traceback" not in err and "SystemExit" not in err
     assert not is_prepared(str(out)) and not list(out.glob("*.parquet"))
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0 and is_prepared(str(out)), again.stderr
+    assert run(f"prepare --data {many} --out {out} --recipe demo") == 0 and is_prepared(str(out))
 
 
+@pytest.mark.ray
 @SIGNALS
-def test_an_interrupt_while_ray_starts_leaves_no_process(tmp_path, number, code):
-    write_demo(str(tmp_path / "demo"), images=300, test_images=10, seed=2)
-    command = command_line(f"prepare --data {tmp_path}/demo --out {tmp_path}/prepared")
+def test_an_interrupt_while_ray_starts_leaves_no_process(many, tmp_path, number, code):
+    command = command_line(f"prepare --data {many} --out {tmp_path}/prepared")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     children, of_raylet, deadline = [], [], time.monotonic() + 120
     while not of_raylet and process.poll() is None and time.monotonic() < deadline:

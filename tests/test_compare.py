@@ -2,28 +2,30 @@
 
 import io
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
 
 import pytest
-from helpers import remaining, spec_of, tiny_prepared, train_workers
+from helpers import LITE, lite_config, remaining, spec_of, tiny_prepared, train_workers, without_times
 from rich.console import Console
 
 from animalclf.errors import UserError
-from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialProgress
+from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TrialEntry, TrialProgress
 from animalclf.runs import Run
+from animalclf.training import launch
 from animalclf.tuning.live import LiveTable
 from animalclf.tuning.spec_parsing import build_spec
 
-EPOCHS = 4  # of the interrupted trials: enough that they do not end before the interrupt reaches their workers
-SMALL = {"model.input_size": 76, "train.batch_size": 16, "train.precision": "fp32"}
+EPOCHS = 12  # of the interrupted trials: enough that they do not end before the interrupt reaches their workers
+SMALL = {**LITE, "train.batch_size": 16, "train.precision": "fp32"}
 SLOW = {**SMALL, "optim.lr": 1e-4}
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (21, 16, 8), size=76)
+    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (21, 16, 8))
 
 
 @pytest.fixture
@@ -43,14 +45,37 @@ def comparing(ray_local, monkeypatch):
 
 def check_refusals(compare, prepared, spec, out, tmp_path):
     """Other images and other settings cannot continue the comparison in `out`."""
-    other_images = tiny_prepared(tmp_path / "other", (21, 16, 9), size=76)
+    other_images = tiny_prepared(tmp_path / "other", (21, 16, 9))
     with pytest.raises(UserError, match=r"other images.*train: 33 -> 34"):
         compare(spec, other_images.root, out, resume=True)
-    same_names = tiny_prepared(tmp_path / "same", (21, 16, 8), size=76, seed=5)
+    same_names = tiny_prepared(tmp_path / "same", (21, 16, 8), seed=5)
     with pytest.raises(UserError, match=r"other images.*tiny-0 -> tiny-5"):
         compare(spec, same_names.root, out, resume=True)
-    with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 4 -> 5"):
+    with pytest.raises(UserError, match=r"big_cnn-s0: has another configuration.*train.epochs: 12 -> 5"):
         compare(spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": 5}), prepared.root, out, resume=True)
+
+
+def epochs_of(events):
+    """The numbers of the epochs that end in these progress events."""
+    return [event.row.epoch for event in events if isinstance(event, EpochEnd)]
+
+
+def check_diverged(run, entry, events):
+    """The trial failed in its first epoch, without a restart, which would not help."""
+    assert entry.state == "failed" and re.search(r"diverged in epoch 1 .* lower optim\.lr", entry.reason)
+    assert not epochs_of(events) and not run.has_checkpoint("last")
+    starts = [event for event in events if isinstance(event, StartupEvent) and event.phase == "workers"]
+    assert len(starts) == 1
+
+
+def check_undisturbed(run, events, prepared, tmp_path):
+    """The killed worker cost the running epoch at most, and the run ended as one without a kill."""
+    trained = epochs_of(events)
+    assert trained == sorted(trained) and len(trained) <= EPOCHS + 1
+    undisturbed = Run(str(tmp_path / "undisturbed"))
+    launch.train_local(lite_config(EPOCHS), prepared, undisturbed, lambda event: None)
+    for row, expected in zip(run.metrics(), undisturbed.metrics(), strict=True):
+        assert without_times(row) == pytest.approx(without_times(expected), rel=1e-3)
 
 
 @pytest.mark.ray
@@ -59,25 +84,29 @@ def test_failing_trials_then_an_added_seed_then_ctrl_c_then_resume(tmp_path, com
     out = str(tmp_path / "comparison")
     broken = {"recipe": "big_cnn", "name": "broken", "set": {"optim.name": "sgd", "optim.lr": 1e30}}
     settings = SLOW | {"train.epochs": EPOCHS}
-    killed, states = [], []
+    killed, states, events = [], [], {"broken-s0": [], "big_cnn-s0": [], "big_cnn-s1": []}
 
     def show(event):
         if not isinstance(event, TrialProgress):
             states.append((event.slug, event.state))
-        elif event.trial == "big_cnn-s0" and getattr(event.event, "epoch", 0) == 2 and not killed:
+            return
+        events[event.trial].append(event.event)
+        if event.trial == "big_cnn-s0" and getattr(event.event, "epoch", 0) >= 2 and not killed:
             killed.extend(train_workers())
             for worker in killed:
                 os.kill(worker, signal.SIGKILL)
 
     spec = build_spec({"recipes": [broken, "big_cnn"], "set": settings})
     summary = compare(spec, prepared.root, out, show=show)
-    assert killed, "no training worker was found to kill"
     good, bad = Run(f"{out}/trials/big_cnn-s0"), Run(f"{out}/trials/broken-s0")
     by_slug = {trial.slug: trial for trial in summary.trials}
-    assert by_slug["broken-s0"].state == "failed" and "diverged in epoch 1" in by_slug["broken-s0"].reason
+    check_diverged(bad, by_slug["broken-s0"], events["broken-s0"])
     assert by_slug["big_cnn-s0"].state == "finished" and by_slug["big_cnn-s0"].epochs == EPOCHS
     assert summary.runs == [good.root] and good.result().recipe == "big_cnn" and not bad.finished()
-    assert [row.epoch for row in good.metrics()] == list(range(1, EPOCHS + 1))
+    assert killed, "no training worker was found to kill"
+    epochs = list(range(1, EPOCHS + 1))
+    assert [row.epoch for row in good.metrics()] == epochs
+    check_undisturbed(good, events["big_cnn-s0"], prepared, tmp_path)
     assert cached == [prepared.root], "one image cache, shared by all trials"
     for change in (("broken-s0", "running"), ("broken-s0", "failed"), ("big_cnn-s0", "finished")):
         assert states.count(change) == 1
@@ -88,7 +117,7 @@ def test_failing_trials_then_an_added_seed_then_ctrl_c_then_resume(tmp_path, com
     check_refusals(compare, prepared, spec, out, tmp_path)
 
     states.clear()
-    good_result, epochs = good.result(), []
+    good_result = good.result()
     two_seeds = spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": EPOCHS}, seeds="2")
 
     def interrupt(event):
@@ -104,14 +133,11 @@ def test_failing_trials_then_an_added_seed_then_ctrl_c_then_resume(tmp_path, com
     history = added.metrics()  # read after the worker ended, which may have finished another epoch
     assert 1 <= len(history) < EPOCHS and not added.finished()
 
-    def record(event):
-        if isinstance(event, TrialProgress) and isinstance(event.event, EpochEnd):
-            epochs.append(event.event.row.epoch)
-
-    resumed = compare(two_seeds, prepared.root, out, resume=True, show=record)
+    events["big_cnn-s1"].clear()
+    resumed = compare(two_seeds, prepared.root, out, resume=True, show=show)
     assert resumed.runs == [good.root, added.root] and good.result() == good_result
     assert [trial.state for trial in resumed.trials] == ["failed", "finished", "finished"]
-    assert epochs == list(range(len(history) + 1, EPOCHS + 1)), "finished epochs are not repeated"
+    assert epochs_of(events["big_cnn-s1"]) == epochs[len(history) :], "finished epochs are not repeated"
     assert added.metrics()[: len(history)] == history
 
 
@@ -121,17 +147,17 @@ def test_asha_stops_a_bad_trial_and_frees_its_resources(tmp_path, comparing, pre
 
     compare, _ = comparing
     out = str(tmp_path / "comparison")
-    settings = SMALL | {"train.epochs": 4, "train.monitor": "loss"}
+    settings = SMALL | {"train.epochs": EPOCHS, "train.monitor": "loss"}
     spec = spec_of(recipes="big_cnn", overrides=settings, grid=["optim.lr=1e-4,0.3"], schedule="asha")
     summary = compare(spec, prepared.root, out)
     good, bad = summary.trials
-    assert (good.state, good.epochs) == ("finished", 4)
-    assert bad.state == "stopped" and bad.epochs < 4 and "ASHA" in bad.reason
+    assert (good.state, good.epochs) == ("finished", EPOCHS)
+    assert bad.state == "stopped" and bad.epochs < EPOCHS and "ASHA" in bad.reason
     assert summary.runs == [good.run] and not Run(bad.run).finished() and Run(bad.run).config().optim.lr == 0.3
     assert not remaining(train_workers), "the stopped trial's workers still run"
     assert remaining(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
     resumed = compare(spec, prepared.root, out, resume=True)
-    assert [(trial.state, trial.epochs) for trial in resumed.trials] == [("finished", 4), ("stopped", bad.epochs)]
+    assert [(trial.state, trial.epochs) for trial in resumed.trials] == [("finished", EPOCHS), ("stopped", bad.epochs)]
 
 
 @pytest.mark.ray
@@ -143,9 +169,9 @@ def test_invalid_comparisons_are_refused_before_any_training(tmp_path, comparing
         compare(spec, prepared.root, out, resume=True)
     with pytest.raises(UserError, match=r"--workers 20: the cluster has 4 CPUs"):
         compare(spec, prepared.root, out, workers=20)
-    with pytest.raises(UserError, match="stored at 76 px"):
+    with pytest.raises(UserError, match="stored at 40 px"):
         compare(spec_of(recipes="big_cnn"), prepared.root, out)
-    unvalidated = tiny_prepared(tmp_path / "unvalidated", (21, 16, 8), size=76, val=0)
+    unvalidated = tiny_prepared(tmp_path / "unvalidated", (21, 16, 8), val=0)
     with pytest.raises(UserError, match="balanced_accuracy is not computed"):
         compare(spec, unvalidated.root, out)
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -163,7 +189,7 @@ def test_seeds_share_the_limited_images(tmp_path, monkeypatch):
 
     plans, sampling_plan = [], compare.sampling_plan
     monkeypatch.setattr(compare, "sampling_plan", lambda *of: (plans.append(of), sampling_plan(*of))[1])
-    limited = tiny_prepared(tmp_path / "set", (21, 16, 8), size=76)
+    limited = tiny_prepared(tmp_path / "set", (21, 16, 8))
     spec = spec_of(recipes="big_cnn", overrides=SMALL | {"data.limit": 20}, seeds="3")
     data = compare._compared_data(spec, [limited] * 3, 1)
     assert len(plans) == 1 and data.classes == 3

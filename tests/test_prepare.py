@@ -393,9 +393,8 @@ def test_s3_end_to_end_and_a_rerun_does_not_touch_ray(s3: dict[str, str], tmp_pa
         from animalclf.prepare.job import prepare
         config = Data(stored_size=16, val=0.25)
         if "first" in sys.argv:
-            import ray
-            memory = {"object_store_memory": 128 * 2**20}
-            ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, **memory)
+            from animalclf.cluster import start_local
+            start_local(2, object_store_memory=128 * 2**20)
         prepared = prepare("s3://photos/set", "s3://photos/prepared/a", config)
         print(json.dumps({"ok": prepared.info["ok"], "fingerprint": prepared.fingerprint, "ray": "ray" in sys.modules}))
     """)
