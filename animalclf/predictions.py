@@ -18,9 +18,11 @@ def predictions_table(
     probabilities: np.ndarray,
     status: Sequence[str],
     labels: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """One row per image, in the order of `paths`: id (file name), path, label if it is known, predicted, probability
-    (of the predicted class), p_<class> float32 of every class, status (OK, or why the image is unreadable).
+    (of the predicted class), p_<class> float32 of every class, status (OK, or why the image is unreadable), group (of
+    duplicates) if it is known.
 
     `probabilities`: float (N, C). Of equal probabilities the first class, in class order, is predicted.
     """
@@ -31,7 +33,8 @@ def predictions_table(
     table["predicted"] = np.array(classes, object)[best]
     table["probability"] = probabilities[np.arange(len(best)), best].astype(np.float32)
     columns = pd.DataFrame(probabilities.astype(np.float32), columns=probability_columns(classes))
-    return pd.concat([table, columns], axis=1).assign(status=list(status))
+    table = pd.concat([table, columns], axis=1).assign(status=list(status))
+    return table if groups is None else table.assign(group=groups)
 
 
 def probability_columns(classes: Sequence[str]) -> list[str]:

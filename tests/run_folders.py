@@ -26,19 +26,20 @@ def finished_run(
     recipe: str = "vgg16_pooled",
     classes: Sequence[str] = CLASSES,
     paths: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
     **result: Any,
 ) -> Run:
     """A run folder as training writes it, without checkpoints: three epochs of 10, 11 and 12 s, the second the best.
     `probabilities` float (N, C)."""
     run, config = Run(str(root)), configuration.load(recipe, configuration.parse_sets(sets))
     names = [f"{classes[label]}/{number}.jpg" for number, label in enumerate(labels)] if paths is None else list(paths)
-    val = from_probabilities(probabilities, labels, classes)
+    val = from_probabilities(probabilities, labels, classes, groups)
     run.write_config(config)
     run.write_environment()
     run.write_metrics([EpochRow(number, seconds=9.0 + number) for number in (1, 2, 3)])
+    status, names_of_labels = ["ok"] * len(labels), [classes[label] for label in labels]
     run.write_predictions(
-        "val",
-        predictions_table(names, classes, probabilities, ["ok"] * len(labels), [classes[label] for label in labels]),
+        "val", predictions_table(names, classes, probabilities, status, names_of_labels, groups)
     )
     fields = {
         "run": run.root,

@@ -207,7 +207,7 @@ def test_renderings(runs, tmp_path):
     )
     lines = to_markdown(board).splitlines()
     assert {line.replace("\\|", "").count("|") for line in lines[:5]} == {
-        len(headline_metrics()) + 7
+        len(headline_metrics()) + 8
     } and r"a\|long" in "".join(lines[2:5])
     urls = write(board, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["leaderboard.csv", "leaderboard.json", "leaderboard.md"]
@@ -300,3 +300,29 @@ def test_equal_seeds_have_the_interval_of_the_images(runs, tmp_path):
     ).rows
     for name, (low, high) in from_probabilities(probabilities, LABELS, CLASSES).intervals.items():
         assert [row[name].low, row[name].high] == pytest.approx([low, high], abs=0.02)
+
+
+def test_copies_of_images_do_not_make_a_difference_significant(tmp_path):
+    generator = np.random.default_rng(4)
+    models = [
+        (name, guesses(LABELS, accuracy, generator)) for name, accuracy in (("vgg16_pooled", 0.9), ("vgg16", 0.8))
+    ]
+
+    def board(folder, copies, groups):
+        labels, known = np.repeat(LABELS, copies), np.repeat(np.arange(120), copies) if groups else None
+        runs = [
+            finished_run(tmp_path / folder / name, np.repeat(each, copies, 0), labels, recipe=name, groups=known)
+            for name, each in models
+        ]
+        return leaderboard(runs)
+
+    alone, unknown, known = board("alone", 1, True), board("unknown", 6, False), board("known", 6, True)
+    assert board("plain", 1, False).pairs == alone.pairs
+    assert known.pairs[0].p_alone == pytest.approx(alone.pairs[0].p_alone, rel=1e-6)
+    assert unknown.pairs[0].p_alone < 0.2 * known.pairs[0].p_alone
+    for name in ("loss", "ece", "macro_f1"):
+        (low, high), (narrow_low, narrow_high) = (
+            (each.rows[0][name].low, each.rows[0][name].high) for each in (known, unknown)
+        )
+        assert high - low > 1.5 * (narrow_high - narrow_low)
+        assert (low, high) == pytest.approx((alone.rows[0][name].low, alone.rows[0][name].high), abs=0.03)

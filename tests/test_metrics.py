@@ -6,7 +6,7 @@ import pytest
 from animalclf.metrics import METRICS, Counts, Predictions, from_confusion, from_probabilities
 from animalclf.metrics.calibration import calibration_bins, calibration_error
 from animalclf.metrics.classification import per_class
-from animalclf.metrics.intervals import mean_recall, wilson
+from animalclf.metrics.intervals import bootstrap, clusters, independent_images, mean_recall, wilson
 from animalclf.rows import CalibrationBin, Evaluation
 
 CONFUSION = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
@@ -134,3 +134,40 @@ def test_a_metric_that_is_not_finite_is_named():
     metric = METRICS.get("accuracy")
     with pytest.raises(ValueError, match="metric accuracy is nan"):
         metric.checked(float("nan"))
+
+
+def copies(count=4):
+    """Predictions of 40 images of two classes, 30 of them correct, and the same of `count` copies of each image."""
+    labels, predicted = np.repeat([0, 1], 20), np.repeat([0, 1, 1, 0], [16, 4, 14, 6])
+    probabilities = np.eye(2)[predicted] * 0.8 + 0.1
+    groups = np.arange(40)
+    return (probabilities, labels, groups), tuple(np.repeat(each, count, 0) for each in (probabilities, labels, groups))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "macro_f1", "kappa"])
+def test_copies_of_images_do_not_make_an_interval_narrow(name):
+    (probabilities, labels, groups), (many, many_labels, many_groups) = copies()
+    alone = from_probabilities(probabilities, labels, "ab")
+    assert from_probabilities(probabilities, labels, "ab", groups).intervals == alone.intervals
+    together = from_probabilities(many, many_labels, "ab", many_groups).intervals[name]
+    assert together == pytest.approx(alone.intervals[name], abs=0.02)
+    low, high = from_probabilities(many, many_labels, "ab").intervals[name]
+    assert high - low < 0.7 * (together[1] - together[0])
+
+
+def test_groups_of_different_sizes_and_classes_are_resampled_whole():
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    groups = np.array([7, 7, 7, 2, 7, 3, 4, 5])  # group 7 has images of both classes
+    assert clusters(labels, groups).tolist() == [0, 0, 0, 1, 2, 3, 4, 5]
+    assert independent_images(labels, clusters(labels, groups), 3).tolist() == [1.6, 4, 0]
+    predictions = Predictions.from_probabilities(np.eye(2)[[0, 0, 0, 1, 1, 1, 0, 1]], labels)
+    resampled = bootstrap(predictions, clusters(labels, groups))
+    assert set(np.round(resampled.hits[:, 0], 6)) == {0, 3, 4}  # both clusters: the one of three images, or the other
+    assert resampled.support.tolist() == [4, 4] and (resampled.predicted.sum(1) == pytest.approx(8))
+
+
+def test_one_class_that_takes_everything_has_an_interval_with_copies_too():
+    labels = np.repeat(np.arange(10), 12)
+    evaluation = from_probabilities(np.eye(10)[np.zeros(120, int)], labels, "abcdefghij", np.arange(120) // 2)
+    wrong = wilson(0, 6)[1]
+    assert evaluation.intervals["balanced_accuracy"] == pytest.approx((0.1 - wrong / 10, 0.1 + 3 * wrong / 10))

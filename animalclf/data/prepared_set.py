@@ -153,6 +153,11 @@ class Prepared:
         positions = {name: number for number, name in enumerate(self.classes)}
         return self.manifest["label"].map(positions).fillna(-1).to_numpy(np.int64)
 
+    @functools.cached_property
+    def groups(self) -> np.ndarray | None:
+        """Group of duplicates of every manifest row, int64 (rows,); None if the set does not know them."""
+        return self.manifest["group"].to_numpy(np.int64) if "group" in self.manifest else None
+
 
 def open_prepared(root: str) -> Prepared:
     """Open a prepared set. Raises UserError if there is none, or if its format is another version's."""

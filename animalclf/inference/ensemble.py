@@ -42,7 +42,7 @@ def ensemble(
     "mean": the mean of the members' probabilities. "weighted": their mean with the weights that fit validation best.
     Each member is calibrated by a temperature before mixing, and the mixture after it. Temperatures, weights and the
     ranking are fitted on the validation images, so the metrics are cross-fitted: each of mixing.FOLDS folds is
-    predicted with parameters fitted on the other folds. Duplicates are in one fold if the prepared set can be opened.
+    predicted with parameters fitted on the other folds. Duplicates are in one fold if they are known.
     The prediction of `data` uses parameters fitted on all validation images. `flips`: each member averages over the
     image and its mirror image.
 
@@ -70,10 +70,11 @@ def ensemble(
         mixture = mixing.fit(method, validated.probabilities, validated.labels)
         mixed = mixing.cross_fitted(method, validated.probabilities, validated.labels, fold)
         run = Run(storage.join(out, method))
-        val = from_probabilities(mixed, validated.labels, validated.classes)
+        val = from_probabilities(mixed, validated.labels, validated.classes, validated.groups)
         result = _result(run, members, mixture, val, flips, cross_fitting)
         labels = [validated.classes[label] for label in validated.labels]
-        table = predictions_table(validated.paths, validated.classes, mixed, [OK] * len(labels), labels)
+        status = [OK] * len(labels)
+        table = predictions_table(validated.paths, validated.classes, mixed, status, labels, validated.groups)
         run.write_predictions("val", table)
         if unlabelled:
             result = unlabelled.predict(result, tables, mixture)
@@ -219,24 +220,11 @@ def _with_flips(members: Sequence[Run], validated: ValidationPredictions) -> np.
     return np.stack(probabilities)
 
 
-def _duplicate_groups(member: Run, paths: Sequence[str]) -> tuple[np.ndarray, bool]:
-    """The duplicate group of each image, int64 (N,), and whether the groups are known. Without the prepared set each
-    image is its own group."""
-    unknown = np.arange(len(paths)), False
-    try:
-        manifest = prepared_set_of(member).manifest
-    except UserError:
-        return unknown
-    if "group" not in manifest or not set(paths) <= set(manifest["path"]):
-        return unknown
-    return manifest.set_index("path")["group"].loc[list(paths)].to_numpy(np.int64), True
-
-
 def _folds(member: Run, validated: ValidationPredictions) -> tuple[np.ndarray, CrossFitting]:
     """The cross-fitting fold of each validation image, int64 (N,), and their record for the result. Raises
     UserError for a single image."""
-    groups, groups_known = _duplicate_groups(member, validated.paths)
+    groups = np.arange(len(validated.labels)) if validated.groups is None else validated.groups
     fold = mixing.assign_folds(validated.labels, groups)
     if fold.max() < 1:
         raise UserError(f"{member.root}: one validation image cannot fit an ensemble; prepare more with data.val")
-    return fold, CrossFitting(folds=int(fold.max()) + 1, duplicates_together=groups_known)
+    return fold, CrossFitting(folds=int(fold.max()) + 1, duplicates_together=validated.groups is not None)

@@ -51,6 +51,8 @@ class LabelledPredictions:
     probabilities: np.ndarray
     status: list[str]
     notes: list[str] = field(default_factory=list)
+    groups: np.ndarray | None = None
+    """Of duplicates, int64 (N,), if they are known."""
 
 
 class ConfusedPair(NamedTuple):
@@ -113,7 +115,8 @@ def evaluate(
     settings = [_slug(prior)] * (prior != "train") + [views] * (views != "none") + ["transport"] * transport
     name = "-".join(["evaluate", name, *settings])
     target = storage.join(folder_out, name)
-    evaluation = from_probabilities(corrected, labels[readable], classes)
+    groups = None if predictions.groups is None else predictions.groups[readable]
+    evaluation = from_probabilities(corrected, labels[readable], classes, groups)
     result = EvaluationResult(
         **{field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)},
         run=folder.root,
@@ -130,7 +133,9 @@ def evaluate(
         predictions=f"{target}.parquet",
         seconds=time.perf_counter() - started,
     )
-    table = predictions_table(predictions.paths, classes, probabilities, predictions.status, predictions.labels)
+    table = predictions_table(
+        predictions.paths, classes, probabilities, predictions.status, predictions.labels, predictions.groups
+    )
     storage.write_table(result.predictions, table)
     storage.write_json(f"{target}.json", result.to_dict())
     return result
@@ -177,7 +182,8 @@ def predict_prepared(
             "they are resized a little differently"
         )
     paths, labels = images["path"].tolist(), images["label"].tolist()
-    return LabelledPredictions(paths, labels, probabilities[order], [OK] * len(rows), notes)
+    groups = None if prepared.groups is None else prepared.groups[rows]
+    return LabelledPredictions(paths, labels, probabilities[order], [OK] * len(rows), notes, groups)
 
 
 def predict_images(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from animalclf import config as configuration
+from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.predictions import class_probabilities
 from animalclf.runs import Run
@@ -17,12 +18,14 @@ from animalclf.runs import Run
 @dataclass(frozen=True, eq=False)
 class ValidationPredictions:
     """Predictions of R runs for the same N validation images: `paths`, `labels` int64 (N,), `probabilities` float32
-    (R, N, C), with the classes in the order of `classes`."""
+    (R, N, C), with the classes in the order of `classes`; `groups` int64 (N,): the group of duplicates of each image, or
+    None if it is unknown."""
 
     classes: list[str]
     paths: list[str]
     labels: np.ndarray
     probabilities: np.ndarray
+    groups: np.ndarray | None = None
 
 
 def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
@@ -53,7 +56,22 @@ def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
         _check_same_images(run, table, runs[0], first)
         probabilities.append(class_probabilities(table.set_index("path").loc[first["path"]], classes))
     labels = np.array([classes.index(label) for label in first["label"]], np.int64)
-    return ValidationPredictions(classes, first["path"].tolist(), labels, np.stack(probabilities))
+    groups = _duplicate_groups(runs[0], first)
+    return ValidationPredictions(classes, first["path"].tolist(), labels, np.stack(probabilities), groups)
+
+
+def _duplicate_groups(run: Run, table: pd.DataFrame) -> np.ndarray | None:
+    """The group of duplicates of each image of a table of predictions, int64 (N,): its column, or, in a run folder of an
+    older version, that of the prepared set. None if neither knows it."""
+    if "group" in table:
+        return table["group"].to_numpy(np.int64)
+    try:
+        manifest = prepared_set_of(run).manifest
+    except UserError:
+        return None
+    if "group" not in manifest or not set(table["path"]) <= set(manifest["path"]):
+        return None
+    return manifest.set_index("path")["group"].loc[table["path"]].to_numpy(np.int64)
 
 
 def _class_difference(classes: Sequence[str], reference: Sequence[str]) -> str:

@@ -5,23 +5,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from animalclf.metrics.intervals import mean_recall, wilson
+from animalclf.metrics import intervals
 from animalclf.metrics.registry import Counts, Predictions, count_metric, prediction_metric
 from animalclf.rows import PerClass
 
 
-@count_metric("balanced_accuracy", title="balanced accuracy", heading="balanced\naccuracy", interval=mean_recall)
+@count_metric(
+    "balanced_accuracy", title="balanced accuracy", heading="balanced\naccuracy", interval=intervals.mean_recall
+)
 def balanced_accuracy(counts: Counts) -> np.ndarray:
     """Mean recall over the classes that occur."""
     occurring = counts.occurring
     return (counts.hits[..., occurring] / counts.support[occurring]).mean(-1)
 
 
-def _accuracy_interval(counts: Counts) -> tuple[float, float]:
-    return wilson(int(counts.hits.sum()), int(counts.support.sum()))
-
-
-@count_metric("accuracy", title="accuracy", heading="accu-\nracy", interval=_accuracy_interval)
+@count_metric("accuracy", title="accuracy", heading="accu-\nracy", interval=intervals.accuracy)
 def accuracy(counts: Counts) -> np.ndarray:
     """Fraction of the images whose predicted class is the true class."""
     return counts.hits.sum(-1) / counts.support.sum()

@@ -8,7 +8,7 @@ import numpy as np
 
 from animalclf.metrics.calibration import calibration_bins
 from animalclf.metrics.classification import per_class
-from animalclf.metrics.intervals import bootstrap, interval
+from animalclf.metrics.intervals import bootstrap, clusters, independent_images, interval
 from animalclf.metrics.registry import METRICS, Counts, Predictions, epoch_metrics
 from animalclf.rows import Evaluation
 
@@ -22,12 +22,17 @@ def from_confusion(confusion: np.ndarray) -> dict[str, float]:
     return {metric.key: metric.checked(float(metric.of_counts(counts))) for metric in entries if metric.of_counts}
 
 
-def from_probabilities(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Evaluation:
+def from_probabilities(
+    probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], groups: np.ndarray | None = None
+) -> Evaluation:
     """Evaluate class probabilities float (N, C) of images with labels int64 (N,): every registered metric, those of
-    counts with their 95 % interval. Raises ValueError for no images."""
+    counts with their 95 % interval. `groups`: the group of duplicates of each image, int64 (N,), which the intervals
+    treat as one observation. Raises ValueError for no images."""
     predictions = Predictions.from_probabilities(probabilities, labels)
     confusion = predictions.confusion
-    counts, resampled = Counts.from_confusion(confusion), bootstrap(confusion)
+    cluster = clusters(labels, groups)
+    counts = Counts.from_confusion(confusion, independent_images(labels, cluster, len(classes)))
+    resampled = bootstrap(predictions, cluster)
     entries = METRICS.entries().values()
     return Evaluation(
         rows=len(labels),

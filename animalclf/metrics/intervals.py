@@ -1,5 +1,8 @@
-"""95 % intervals of metrics on one set of images: Wilson's for a fraction, else a stratified bootstrap of the
-counts."""
+"""95 % intervals of metrics on one set of images: Wilson's for a fraction, else a stratified bootstrap of the counts.
+
+Duplicates are no independent observations: the bootstrap draws clusters (the images of one group of duplicates and one
+class), and Wilson's interval counts the independent images. If every image is alone, clusters are images.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,45 @@ import math
 
 import numpy as np
 
-from animalclf.metrics.registry import Counts, Metric
+from animalclf.metrics.registry import Counts, Metric, Predictions
 
 RESAMPLES = 1000
-QUANTILE = 1.959963984540054  # of the standard normal distribution at 0.975
+QUANTILE = 1.959963984540054  # of the normal distribution at 0.975
 
 
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Wilson's score interval (1927) of the fraction hits / total, which also holds for small sets and near 0 and 1."""
-    fraction, square = hits / total, QUANTILE**2
-    center = (2 * total * fraction + square) / (2 * (total + square))
-    spread = QUANTILE / (2 * (total + square)) * math.sqrt(4 * total * fraction * (1 - fraction) + square)
-    return (center - spread if hits else 0.0), (center + spread if hits < total else 1.0)
+def clusters(labels: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """The cluster of each image, int64 (N,), numbered in the order of their first images. `groups`: the group of
+    duplicates of each image, int64 (N,); None if there are no duplicates."""
+    if groups is None:
+        return np.arange(len(labels))
+    pairs = np.stack([groups, labels], 1)
+    _, first, cluster = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[cluster.reshape(-1)]
+
+
+def independent_images(labels: np.ndarray, cluster: np.ndarray, classes: int) -> np.ndarray:
+    """The number of independent images of each class, float64 (classes,): Kish's effective sample size of clusters
+    whose images are all right or all wrong, the square of the sum of their sizes over the sum of their squares."""
+    size = np.bincount(cluster)
+    squares = np.bincount(labels, size[cluster], classes)  # each image adds the size of its cluster
+    return np.bincount(labels, minlength=classes) ** 2 / np.maximum(squares, 1)
+
+
+def wilson(hits: float, total: float) -> tuple[float, float]:
+    """Wilson's score interval (1927) of the fraction hits / total, which also holds for small sets and near 0 and 1.
+    Counts may be fractional."""
+    fraction, square = hits / total, QUANTILE**2 / total
+    centre = (fraction + square / 2) / (1 + square)
+    half = QUANTILE / (1 + square) * math.sqrt(fraction * (1 - fraction) / total + square / (4 * total))
+    return 0.0 if hits <= 0 else centre - half, 1.0 if hits >= total else centre + half
+
+
+def accuracy(counts: Counts) -> tuple[float, float]:
+    """Wilson's interval of the fraction of correct images."""
+    images = counts.support.sum()
+    squares = (counts.support[counts.occurring] ** 2 / counts.independent[counts.occurring]).sum()
+    independent = images**2 / squares
+    return wilson(float(counts.hits.sum() / images * independent), float(independent))
 
 
 def mean_recall(counts: Counts) -> tuple[float, float] | None:
@@ -28,8 +58,9 @@ def mean_recall(counts: Counts) -> tuple[float, float] | None:
     hits, support = counts.hits[counts.occurring], counts.support[counts.occurring]
     if not ((hits == 0) | (hits == support)).any():
         return None
-    recalls = hits / support
-    lows, highs = np.array([wilson(int(right), int(total)) for right, total in zip(hits, support, strict=True)]).T
+    recalls, independent = hits / support, counts.independent[counts.occurring]
+    bounds = [wilson(float(recall * total), float(total)) for recall, total in zip(recalls, independent, strict=True)]
+    lows, highs = np.array(bounds).T
     below, above = np.sqrt(((recalls - lows) ** 2).sum()), np.sqrt(((highs - recalls) ** 2).sum())
     mean, classes = float(recalls.mean()), len(recalls)
     return max(mean - float(below) / classes, 0.0), min(mean + float(above) / classes, 1.0)
@@ -45,15 +76,37 @@ def interval(metric: Metric, counts: Counts, resampled: Counts) -> tuple[float, 
     return float(low), float(high)
 
 
-def bootstrap(confusion: np.ndarray) -> Counts:
-    """The counts of RESAMPLES confusion matrices, in which the images of each class are drawn with replacement.
+def bootstrap(predictions: Predictions, cluster: np.ndarray) -> Counts:
+    """The counts of RESAMPLES confusion matrices, in which the clusters of each class are drawn with replacement.
 
-    A class that is entirely right or wrong is the same in all of them."""
-    generator = np.random.default_rng(0)
-    support, hits = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)), np.int64)
-    predicted = np.zeros_like(hits)
+    The counts of a class are scaled to its images, because clusters differ in size. A class that is entirely right or
+    wrong is the same in all resamples.
+    """
+    confusion, generator = predictions.confusion, np.random.default_rng(0)
+    alone = len(np.unique(cluster)) == len(cluster)
+    support, predicted = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)), np.int64 if alone else np.float64)
+    hits = np.zeros_like(predicted)
     for number in np.flatnonzero(support):  # class by class: a thousand classes at once take gigabytes
-        drawn = generator.multinomial(support[number], confusion[number] / support[number], RESAMPLES)
-        hits[:, number] = drawn[:, number]
-        predicted += drawn
+        if alone:
+            drawn = generator.multinomial(support[number], confusion[number] / support[number], RESAMPLES)
+            columns = np.arange(len(confusion))
+        else:
+            columns, drawn = _draw_clusters(predictions, cluster, int(number), generator)
+        hits[:, number] = drawn[:, columns == number].sum(1)
+        predicted[:, columns] += drawn
     return Counts(support, predicted, hits)
+
+
+def _draw_clusters(
+    predictions: Predictions, cluster: np.ndarray, label: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The classes int64 (K,) that images of class `label` are predicted as, and their counts float64 (RESAMPLES, K) on
+    resamples of its clusters."""
+    rows = predictions.labels == label
+    columns, column = np.unique(predictions.predicted[rows], return_inverse=True)
+    number = np.unique(cluster[rows], return_inverse=True)[1]
+    counts = np.zeros((number.max() + 1, len(columns)), np.int64)
+    np.add.at(counts, (number, column), 1)
+    patterns, frequency = np.unique(counts, axis=0, return_counts=True)  # clusters with the same predictions are alike
+    drawn = generator.multinomial(len(counts), frequency / len(counts), RESAMPLES) @ patterns.astype(np.float64)
+    return columns, drawn * (rows.sum() / drawn.sum(1, keepdims=True))

@@ -27,23 +27,32 @@ PRIMARY = "balanced_accuracy"  # ranks recipes, runs and ensemble members; leade
 class Counts:
     """Counts of a confusion matrix: `support` int64 (C,), the rows of each class; `predicted` and `hits` int64
     (..., C), how often each class is predicted, and correctly. Leading axes are resamples, in which the support of each
-    class is the same."""
+    class is the same. Resamples of duplicates have fractional
+    counts."""
 
     support: np.ndarray
     predicted: np.ndarray
     hits: np.ndarray
+    effective: np.ndarray | None = None
+    """float64 (C,): see `independent`."""
 
     @classmethod
-    def from_confusion(cls, confusion: np.ndarray) -> Counts:
-        """The counts of a confusion matrix int64 (C, C), rows = true class. Raises ValueError for an empty matrix."""
+    def from_confusion(cls, confusion: np.ndarray, independent: np.ndarray | None = None) -> Counts:
+        """The counts of a confusion matrix int64 (C, C), rows = true class. `independent`: the independent images of
+        each class, float64 (C,), if there are duplicates. Raises ValueError for an empty matrix."""
         if not confusion.sum():
             raise ValueError("no rows to evaluate")
-        return cls(confusion.sum(1), confusion.sum(0), confusion.diagonal())
+        return cls(confusion.sum(1), confusion.sum(0), confusion.diagonal(), independent)
 
     @property
     def occurring(self) -> np.ndarray:
         """The numbers of the classes that have rows, int64."""
         return np.flatnonzero(self.support)
+
+    @property
+    def independent(self) -> np.ndarray:
+        """The independent images of each class, (C,): duplicates count as one (see intervals.py)."""
+        return self.support if self.effective is None else self.effective
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,8 @@ Two things vary: the random seed, and the sample of validation images. All seeds
 the two factors are crossed, and the variance of a mean over S seeds has two parts (analysis of variance of a two-way
 layout with random effects):
 
-- images: the variance of the mean over seeds when the images of each class are resampled;
+- images: the variance of the mean over seeds when the images of each class are resampled, whole groups of duplicates at
+  a time;
 - seeds: the variance between the seeds' metrics, less the variance that the images alone cause in it, divided by S.
 
 A bootstrap over two or three seeds gives intervals that are far too narrow. So the part of the seeds is estimated from
@@ -32,7 +33,8 @@ class SeedVariance(NamedTuple):
 def interval(values: np.ndarray, resampled: np.ndarray, images: int) -> tuple[float, float]:
     """The 95 % interval of the mean over seeds of a metric with `values` float (S,).
 
-    `resampled`: float (B, S), the metric of the same trainings on B resamples of the `images`. With one seed the
+    `resampled`: float (B, S), the metric of the same trainings on B resamples of the `images` (or groups of
+    duplicates). With one seed the
     interval is the range of the resamples, without the variance between seeds.
     """
     if len(values) == 1:
@@ -45,30 +47,35 @@ def interval(values: np.ndarray, resampled: np.ndarray, images: int) -> tuple[fl
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[float, float, float, float]:
+def difference(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[float, float, float, float]:
     """The difference in balanced accuracy of two recipes: (difference, low, high, p), with 95 % interval, two-sided p.
 
-    `first`, `second`: bool (seeds, N), the images that each training classifies correctly; `labels` int64 (N,). Images
-    are paired, seeds are not. The variance of the images is that of a score test, as in McNemar's (1947): the squares
-    of the differences themselves, so that a few images, all better, are weak evidence. A recipe
-    with one seed represents that training alone.
+    `first`, `second`: bool (seeds, N), the images that each training classifies correctly; `labels` int64 (N,);
+    `groups` int64 (N,): the images of a group (duplicates) are one observation. Images are paired, seeds are not. The
+    variance of the images is that of a score test, as in McNemar's (1947): the squares of the differences themselves,
+    so that a few images, all better, are weak evidence. A recipe with one seed represents that training alone.
     """
     support = np.bincount(labels)
     weight = 1 / (np.count_nonzero(support) * support[labels])
-    gain = (first.mean(0) - second.mean(0)) * weight
+    gain = _by_group((first.mean(0) - second.mean(0)) * weight, groups)
     total_gain, image_variance = float(gain.sum()), float((gain**2).sum())
-    seeds = [
-        SeedVariance(
-            float((correct @ weight).var(ddof=1)), float((weight**2 * correct.var(0, ddof=1)).sum()), len(correct)
-        )
-        for correct in (first, second)
-        if len(correct) > 1
-    ]
-    variance, freedom = _total(image_variance, len(labels), seeds)
+    seeds = []
+    for correct in (first, second):
+        if len(correct) > 1:
+            by_images = np.stack([_by_group(one * weight, groups) for one in correct]).var(0, ddof=1).sum()
+            seeds.append(SeedVariance(float((correct @ weight).var(ddof=1)), float(by_images), len(correct)))
+    variance, freedom = _total(image_variance, len(gain), seeds)
     if not variance:
         return total_gain, total_gain, total_gain, 1.0
     half = student_quantile(freedom) * math.sqrt(variance)
     return total_gain, total_gain - half, total_gain + half, student_p(total_gain / math.sqrt(variance), freedom)
+
+
+def _by_group(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """The sum of `values` (N,) over each group, float64 (groups,); without groups the values."""
+    return values if groups is None else np.bincount(np.unique(groups, return_inverse=True)[1], values)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -13,6 +13,7 @@ from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.inference.validation import ValidationPredictions, validation_predictions
 from animalclf.metrics import PRIMARY, Counts, Metric, Predictions, headline_metrics, significance
+from animalclf.metrics.intervals import clusters
 from animalclf.models import build
 from animalclf.models.classifier import count_parameters
 from animalclf.rows import (
@@ -64,7 +65,9 @@ def _pairs(
     tests = []
     for rank, (better, better_positions) in enumerate(entries):
         for worse, worse_positions in entries[rank + 1 :]:
-            test = significance.difference(correct[better_positions], correct[worse_positions], validated.labels)
+            test = significance.difference(
+                correct[better_positions], correct[worse_positions], validated.labels, validated.groups
+            )
             tests.append((better.recipe, worse.recipe, *test))
     corrected = significance.holm([p_alone for *_, p_alone in tests])
     return [
@@ -166,7 +169,8 @@ def _metrics(
         Predictions.from_probabilities(validated.probabilities[position], validated.labels) for position in positions
     ]
     metrics, spreads = headline_metrics(), {}
-    resamples = [_resample(training, metrics) for training in trainings]
+    cluster = clusters(validated.labels, validated.groups)
+    resamples = [_resample(training, metrics, cluster) for training in trainings]
     for metric in metrics:
         # A run folder of older code may lack a metric: it is computed from the probabilities.
         values = [
@@ -177,7 +181,7 @@ def _metrics(
             low, high = evaluations[0].intervals[metric.key]
         else:
             resampled = np.stack([resample[metric.key] for resample in resamples], -1)
-            low, high = significance.interval(np.array(values), resampled, len(validated.labels))
+            low, high = significance.interval(np.array(values), resampled, len(np.unique(cluster)))
         lowest, highest = metric.bounds
         spreads[metric.key] = _spread(values, max(low, lowest), min(high, highest))
     return spreads
@@ -188,22 +192,30 @@ def _spread(values: list[float], low: float, high: float) -> Spread:
     return Spread(mean=float(np.mean(values)), std=std, low=low, high=high, values=values)
 
 
-def _resample(predictions: Predictions, metrics: Sequence[Metric]) -> dict[str, np.ndarray]:
-    """Each metric of one training on resamples of the images within each class, by key: float64 (RESAMPLES,). The
-    resamples are the same for every training."""
-    labels, generator = predictions.labels, np.random.default_rng(0)
+def _resample(predictions: Predictions, metrics: Sequence[Metric], cluster: np.ndarray) -> dict[str, np.ndarray]:
+    """Each metric of one training on resamples of the clusters (intervals.clusters) within each class, by key: float64
+    (RESAMPLES,). The resamples are the same for every training."""
+    generator = np.random.default_rng(0)
+    members = np.argsort(cluster, kind="stable")
+    first, images = np.unique(cluster[members], return_index=True, return_counts=True)[1:]
+    labels = predictions.labels[members[first]]  # of the clusters
     order = np.argsort(labels, kind="stable")
     size = np.bincount(labels)[labels[order]]
     start = np.searchsorted(labels[order], labels[order])
+    support = np.bincount(predictions.labels, minlength=predictions.confusion.shape[0])
     prediction_metrics = [metric for metric in metrics if metric.of_predictions]
     counts, values = [], []
     for _ in range(RESAMPLES):
-        rows = order[start + (generator.random(len(labels)) * size).astype(np.int64)]
-        resample = predictions.take(rows)
-        counts.append(Counts.from_confusion(resample.confusion))
+        drawn = order[start + (generator.random(len(labels)) * size).astype(np.int64)]
+        # The members of each drawn cluster, one cluster after the other.
+        offset = np.arange(images[drawn].sum()) - np.repeat(images[drawn].cumsum() - images[drawn], images[drawn])
+        resample = predictions.take(members[np.repeat(first[drawn], images[drawn]) + offset])
+        confusion = resample.confusion
+        scale = support / np.maximum(confusion.sum(1), 1)  # clusters differ in size
+        counts.append(Counts(support, scale @ confusion, scale * confusion.diagonal()))
         values.append([metric.of_predictions(resample) for metric in prediction_metrics if metric.of_predictions])
     predicted = np.stack([resample.predicted for resample in counts])
     hits = np.stack([resample.hits for resample in counts])
-    stacked = Counts(counts[0].support, predicted, hits)
     columns = dict(zip([metric.key for metric in prediction_metrics], np.array(values).T, strict=True))
+    stacked = Counts(support, predicted, hits)
     return columns | {metric.key: metric.of_counts(stacked) for metric in metrics if metric.of_counts}

@@ -106,10 +106,12 @@ def _evaluate(
             f"{split}: the probabilities of the best epoch are NaN or infinite: the training diverged; lower optim.lr "
             f"(now {context.config.optim.lr:g}), and start a new run"
         )
-    evaluation = from_probabilities(probabilities, context.plan.labels[index], context.classes)
-    rows = context.prepared.manifest.iloc[index]
+    classes, rows = context.classes, context.prepared.manifest.iloc[index]
+    groups = None if context.prepared.groups is None else context.prepared.groups[index]
+    evaluation = from_probabilities(probabilities, context.plan.labels[index], classes, groups)
+    status = [OK] * len(rows)
     return evaluation, predictions_table(
-        list(rows["path"]), context.classes, probabilities, [OK] * len(rows), list(rows["label"])
+        list(rows["path"]), classes, probabilities, status, list(rows["label"]), groups
     )
 
 

@@ -109,8 +109,7 @@ def _fit(context: TrainContext, training: TrainingSet, rows: np.ndarray, kinds: 
             f"train.heads={','.join(kinds)}: {images:,} training images of {training.classes} classes are too many for "
             "it; add lda"
         )
-    manifest = context.prepared.manifest
-    groups = manifest["group"].to_numpy(np.int64)[rows] if "group" in manifest else rows
+    groups = rows if context.prepared.groups is None else context.prepared.groups[rows]
     folds = deal_folds(training.labels, groups, INNER_FOLDS, context.config.seed)
     with threadpool_limits(torch.get_num_threads()):  # Ray sets OMP_NUM_THREADS=1
         return [fit_head(kind, training, folds) for kind in usable]
