@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from animalclf.features.heads import ABSENT, HEADS, FittedHead, HeadKind, TrainingSet
-
-TEMPERATURES = (0.05, 20.0)
+from animalclf.features.temperature import fit_temperature
 
 
 def fit_head(kind: str, training: TrainingSet, folds: np.ndarray) -> FittedHead:
@@ -52,20 +50,6 @@ def out_of_fold_logits(head: HeadKind, training: TrainingSet, folds: np.ndarray)
         candidates, rows = np.arange(len(logits)), np.flatnonzero(held_out)
         logits[np.ix_(candidates, rows, present)] = head.logits(part, training.features[held_out])
     return logits, scored
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """The temperature with the lowest sum of the weighted log losses and its own squared logarithm, which bounds it
-    if every image is classified correctly."""
-
-    def objective(log_temperature: float) -> float:
-        log_probabilities = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return float(-weights @ log_probabilities[np.arange(len(labels)), labels]) + log_temperature**2
-
-    if not len(labels):
-        return 1.0
-    result = minimize_scalar(objective, bounds=tuple(np.log(TEMPERATURES)), method="bounded", options={"xatol": 1e-3})
-    return float(np.exp(result.x))
 
 
 def mean_log_loss(log_probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:

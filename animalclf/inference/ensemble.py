@@ -12,6 +12,7 @@ import pandas as pd
 
 from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
+from animalclf.features.folds import deal_folds
 from animalclf.inference import mixing, prior_shift, submission
 from animalclf.inference.evaluate import predict_prepared
 from animalclf.inference.validation import ValidationPredictions, validation_predictions
@@ -39,7 +40,8 @@ def ensemble(
     run, to `out`/<method>.
 
     "vote": the class with the most votes; a tie goes to the tied class of the member with the best balanced accuracy.
-    "mean": the mean of the members' probabilities. "weighted": their mean with the weights that fit validation best.
+    "mean": the mean of the members' probabilities. "weighted": their mean with fitted weights, which are pulled towards
+    equal ones as is best out of fold.
     Each member is calibrated by a temperature before mixing, and the mixture after it. Temperatures, weights and the
     ranking are fitted on the validation images, so the metrics are cross-fitted: each of mixing.FOLDS folds is
     predicted with parameters fitted on the other folds. Duplicates are in one fold if they are known.
@@ -67,8 +69,7 @@ def ensemble(
     tables = unlabelled.tables(storage.join(out, "members"), flips) if unlabelled else []
     results = []
     for method in dict.fromkeys(methods):
-        mixture = mixing.fit(method, validated.probabilities, validated.labels)
-        mixed = mixing.cross_fitted(method, validated.probabilities, validated.labels, fold)
+        mixture, mixed = mixing.fit_out_of_fold(method, validated.probabilities, validated.labels, fold)
         run = Run(storage.join(out, method))
         val = from_probabilities(mixed, validated.labels, validated.classes, validated.groups)
         result = _result(run, members, mixture, val, flips, cross_fitting)
@@ -224,7 +225,7 @@ def _folds(member: Run, validated: ValidationPredictions) -> tuple[np.ndarray, C
     """The cross-fitting fold of each validation image, int64 (N,), and their record for the result. Raises
     UserError for a single image."""
     groups = np.arange(len(validated.labels)) if validated.groups is None else validated.groups
-    fold = mixing.assign_folds(validated.labels, groups)
+    fold = deal_folds(validated.labels, groups, mixing.FOLDS, seed=0)
     if fold.max() < 1:
         raise UserError(f"{member.root}: one validation image cannot fit an ensemble; prepare more with data.val")
     return fold, CrossFitting(folds=int(fold.max()) + 1, duplicates_together=validated.groups is not None)

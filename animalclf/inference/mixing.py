@@ -2,24 +2,27 @@
 NumPy. Shapes: M models, N images, C classes.
 
 Temperatures, weights and the ranking are fitted on validation images. Metrics on the images of the fit are optimistic,
-so `cross_fitted` predicts each image with parameters that were fitted without it.
+so `fit_out_of_fold` also predicts each image with parameters that were fitted without it. Weights are pulled towards
+equal ones as strongly as is best out of fold, so that a weighted mean is never worse there than the plain one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import softmax
 
+from animalclf.features.temperature import apply_temperature, fit_temperature, logits_of
 from animalclf.metrics import PRIMARY, Predictions, from_confusion
+from animalclf.metrics.calibration import MIN_PROBABILITY
 
 METHODS = ("vote", "mean", "weighted")
 FOLDS = 5
-MAX_TEMPERATURE = 20.0
-_MIN_PROBABILITY = 1e-12  # as in the loss
+EQUAL = math.inf
+PULLS = (EQUAL, 1.0, 0.1, 0.01)
+"""Towards equal weights: what `fit_out_of_fold` chooses from. See `fit_weights`."""
 _TIE_BONUS = 1e-3  # in votes: the winner of a tie has the largest probability
 
 
@@ -60,71 +63,62 @@ class Mixture:
         return self.mix(self.calibrate(probabilities))
 
 
-def fit(method: str, probabilities: np.ndarray, labels: np.ndarray) -> Mixture:
+def fit(method: str, probabilities: np.ndarray, labels: np.ndarray, pull: float = PULLS[-1]) -> Mixture:
     """Fit a mixture to the models' probabilities (M, N, C) and `labels` int64 (N,). Models are ranked by balanced
-    accuracy; equal models stay in their order."""
-    temperatures = np.array([fit_temperature(member, labels) for member in probabilities])
+    accuracy; equal models stay in their order. `pull`: of the weights, see `fit_weights`."""
+    return _weigh(_calibrated(method, probabilities, labels), probabilities, labels, pull)
+
+
+def fit_out_of_fold(
+    method: str, probabilities: np.ndarray, labels: np.ndarray, fold: np.ndarray
+) -> tuple[Mixture, np.ndarray]:
+    """A mixture fitted on all images, and out-of-fold probabilities float64 (N, C): each fold (`fold` int64 (N,)) by a
+    mixture fitted on the others. Of PULLS it has the one with the lowest log loss out of fold."""
+    others = [fold != number for number in np.unique(fold)]
+    unweighted = [_calibrated(method, probabilities[:, rows], labels[rows]) for rows in others]
+    best_pull, best, lowest = EQUAL, np.empty(probabilities.shape[1:]), math.inf
+    for pull in PULLS if method == "weighted" else (EQUAL,):
+        mixed = np.empty(probabilities.shape[1:], np.float64)
+        for rows, mixture in zip(others, unweighted, strict=True):
+            fitted = _weigh(mixture, probabilities[:, rows], labels[rows], pull)
+            mixed[~rows] = fitted.combine(probabilities[:, ~rows])
+        loss = -float(np.log(np.maximum(mixed[np.arange(len(labels)), labels], MIN_PROBABILITY)).mean())
+        if loss < lowest:
+            best_pull, best, lowest = pull, mixed, loss
+    return fit(method, probabilities, labels, best_pull), best
+
+
+def _calibrated(method: str, probabilities: np.ndarray, labels: np.ndarray) -> Mixture:
+    """A mixture with fitted temperatures and ranking, and equal weights."""
+    temperatures = np.array([fit_temperature(logits_of(member), labels) for member in probabilities])
     scores = [
         from_confusion(Predictions.from_probabilities(member, labels).confusion)[PRIMARY] for member in probabilities
     ]
     ranking = np.argsort(-np.array(scores), kind="stable")
-    mixture = Mixture(method, temperatures, np.full(len(probabilities), 1 / len(probabilities)), ranking)
+    return Mixture(method, temperatures, np.full(len(probabilities), 1 / len(probabilities)), ranking)
+
+
+def _weigh(mixture: Mixture, probabilities: np.ndarray, labels: np.ndarray, pull: float) -> Mixture:
+    """`mixture` with fitted weights (of method "weighted") and last temperature."""
     calibrated = mixture.calibrate(probabilities)
-    if method == "weighted":
-        mixture = replace(mixture, weights=fit_weights(calibrated[:, np.arange(len(labels)), labels]))
-    return replace(mixture, last_temperature=fit_temperature(mixture.mix(calibrated), labels))
+    if mixture.method == "weighted" and pull < EQUAL:
+        mixture = replace(mixture, weights=fit_weights(calibrated[:, np.arange(len(labels)), labels], pull))
+    return replace(mixture, last_temperature=fit_temperature(logits_of(mixture.mix(calibrated)), labels))
 
 
-def cross_fitted(method: str, probabilities: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Out-of-fold probabilities float64 (N, C): each fold (`fold` int64 (N,)) by a mixture fitted on the others."""
-    mixed = np.empty(probabilities.shape[1:], np.float64)
-    for number in np.unique(fold):
-        rows = fold == number
-        mixture = fit(method, probabilities[:, ~rows], labels[~rows])
-        mixed[rows] = mixture.combine(probabilities[:, rows])
-    return mixed
-
-
-def assign_folds(labels: np.ndarray, groups: np.ndarray, count: int = FOLDS) -> np.ndarray:
-    """The fold of each image, int64 (N,): stratified by class, shuffled with a fixed seed, and all images of a group
-    (`groups` int64 (N,)) in one fold. The label of a group is that of its first image."""
-    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-    order = np.lexsort((np.random.default_rng(0).random(len(first)), labels[first]))
-    fold = np.empty(len(first), np.int64)
-    fold[order] = np.arange(len(first)) % count
-    return fold[member]
-
-
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature from 1/20 to 20 at which probabilities (N, C) have the lowest negative log-likelihood (Guo et al.
-    2017); above 1: the model was overconfident. The loss is convex in 1 / temperature, so the only zero of its
-    derivative is its minimum."""
-    logits = np.log(np.clip(probabilities.astype(np.float64), _MIN_PROBABILITY, 1))
-    true = logits[np.arange(len(labels)), labels].mean()
-
-    def derivative(log_inverse: float) -> float:
-        return float((softmax(logits * np.exp(log_inverse), axis=1) * logits).sum(1).mean() - true)
-
-    low, high = -np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE)
-    if derivative(low) >= 0 or derivative(high) <= 0:  # the minimum is beyond a bound
-        return MAX_TEMPERATURE if derivative(low) >= 0 else 1 / MAX_TEMPERATURE
-    return float(np.exp(-brentq(derivative, low, high)))
-
-
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (N, C) at a temperature: float64 (N, C)."""
-    logits = np.log(np.clip(probabilities.astype(np.float64), _MIN_PROBABILITY, 1))
-    return np.asarray(softmax(logits / temperature, axis=-1))
-
-
-def fit_weights(likelihood: np.ndarray, max_steps: int = 2000, tolerance: float = 1e-9) -> np.ndarray:
-    """The weights float64 (M,), not negative, sum 1, of the mean with the lowest negative log-likelihood, from each
-    model's probability of the true class (M, N). Expectation maximisation, which never increases this convex loss."""
-    weights = np.full(len(likelihood), 1 / len(likelihood))
-    clipped = np.maximum(likelihood, _MIN_PROBABILITY)
+def fit_weights(
+    likelihood: np.ndarray, pull: float = PULLS[-1], max_steps: int = 2000, tolerance: float = 1e-9
+) -> np.ndarray:
+    """The weights float64 (M,), positive, sum 1, of the mean with the lowest negative log-likelihood, from each model's
+    probability of the true class (M, N); `pull` is the weight of a Dirichlet prior with equal means in units of the
+    images, so that no weight is below pull / (M (1 + pull)). Expectation maximisation, which never increases this
+    convex loss."""
+    members, images = likelihood.shape
+    weights, prior = np.full(members, 1 / members), pull * images / members
+    clipped = np.maximum(likelihood, MIN_PROBABILITY)
     for _ in range(max_steps):
         previous, responsibilities = weights, weights[:, None] * clipped
-        weights = (responsibilities / responsibilities.sum(0)).mean(1)
+        weights = ((responsibilities / responsibilities.sum(0)).sum(1) + prior) / (images + members * prior)
         if np.abs(weights - previous).max() < tolerance:
             break
     return weights / weights.sum()

@@ -26,6 +26,7 @@ from animalclf.data.augment import augment_batch, evaluation_view
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.sampler import SamplingPlan
 from animalclf.duplicates import find
+from animalclf.features.folds import deal_folds
 from animalclf.inference import mixing, submission
 from animalclf.predictions import predictions_table
 from animalclf.prepare.split import split
@@ -159,8 +160,8 @@ def training(recipe: str, counts: tuple[int, ...], stored_size: int, sets: Seque
 
 def ensemble_of(method: str, probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """What is fitted on probabilities (M, N, C) of M models, and the cross-fitted mixture."""
-    fitted, fold = mixing.fit(method, probabilities, labels), mixing.assign_folds(labels, groups)
-    mixed = mixing.cross_fitted(method, probabilities, labels, fold)
+    fold = deal_folds(labels, groups, mixing.FOLDS, seed=0)
+    fitted, mixed = mixing.fit_out_of_fold(method, probabilities, labels, fold)
     return {
         "weights": fitted.weights.tolist(),
         "temperatures": fitted.temperatures.tolist(),
