@@ -38,9 +38,7 @@ def finished_run(
     run.write_environment()
     run.write_metrics([EpochRow(number, seconds=9.0 + number) for number in (1, 2, 3)])
     status, names_of_labels = ["ok"] * len(labels), [classes[label] for label in labels]
-    run.write_predictions(
-        "val", predictions_table(names, classes, probabilities, status, names_of_labels, groups)
-    )
+    run.write_predictions("val", predictions_table(names, classes, probabilities, status, names_of_labels, groups))
     fields = {
         "run": run.root,
         "recipe": config.name,

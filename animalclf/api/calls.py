@@ -22,7 +22,7 @@ CHECKS: dict[str, arguments.Check] = {
     **dict.fromkeys(("data", "out", "prepared", "run", "file", "predict", "sample_submission"), arguments.path),
     **dict.fromkeys(("members", "folders"), arguments.paths),
     **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
-    **dict.fromkeys(("limit", "samples", "max_concurrent"), arguments.integer(0)),
+    **dict.fromkeys(("limit", "folds", "samples", "max_concurrent"), arguments.integer(0)),
     "batch_size": arguments.integer(1),
     "workers": arguments.integer(0),
     "train.workers": arguments.workers,
@@ -82,10 +82,11 @@ def _in_python(message: str) -> str:
     return arguments.in_python(message, flags, _parameters)
 
 
-def overrides(set: Settings | None, limit: int) -> dict[str, object]:
+def overrides(set: Settings | None, limit: int, folds: int = 0) -> dict[str, object]:
     from animalclf import config as configuration
 
-    return configuration.current_names(set or {}) | ({"data.limit": limit} if limit else {})
+    flags = {"data.limit": limit, "train.folds": folds}
+    return configuration.current_names(set or {}) | {key: value for key, value in flags.items() if value}
 
 
 def path_text(path: PathLike | None) -> str | None:

@@ -52,6 +52,7 @@ def train(
     prepared: PathLike | None = None,
     set: Settings | None = None,
     limit: int = 0,
+    folds: int = 0,
     workers: int | str = 0,
     cpu: bool = False,
     resume: bool = False,
@@ -63,10 +64,11 @@ def train(
     `data`: see `prepare`, or a prepared set. `recipe`: its name, or the path of a YAML file (default: quick, or with
     `resume` the run's own configuration). `out`: the run folder (default: runs/<recipe>-<time>).
     `prepared`: where the prepared set is stored (default: next to the run folder). `set`: other values of configuration
-    keys, such as {"train.epochs": 5}. `limit`: use only this many images. `workers`: training workers (0: one for each
-    GPU, or one on CPUs), or "2:8" for an elastic number. `cpu`: train on CPUs although there are GPUs. `resume`:
-    continue the run in `out` after its last finished epoch, also after an interrupt. `local`: train in this process,
-    without Ray Train. `profile`: write a trace of a few steps.
+    keys, such as {"train.epochs": 5}. `limit`: use only this many images. `folds`: cross-validate in this many folds of
+    the training and validation images: the metrics are out of fold, of all images, and the model is trained on all.
+    `workers`: training workers (0: one for each GPU, or one on CPUs), or "2:8" for an elastic number. `cpu`: train on
+    CPUs although there are GPUs. `resume`: continue the run in `out` after its last finished epoch, also after an
+    interrupt. `local`: train in this process, without Ray Train. `profile`: write a trace of a few steps.
 
     Unreadable images, images under two classes and other problems of the data are printed before the first epoch, and
     listed in `.problems` of the result.
@@ -83,7 +85,7 @@ def train(
 
     mlflow_log.enabled()
     number = Workers.parse(str(workers))
-    settings = overrides(set, limit) | ({"train.profile": True} if profile else {})
+    settings = overrides(set, limit, folds) | ({"train.profile": True} if profile else {})
     if resume and not out:
         raise UserError("--resume needs --out: the run folder to continue")
     recipe = recipe or (resume and checks.recipe_of_run(str(out))) or "quick"
@@ -122,6 +124,7 @@ def compare(
     out: PathLike | None = None,
     prepared: PathLike | None = None,
     limit: int = 0,
+    folds: int = 0,
     workers: int = 0,
     cpu: bool = False,
     max_concurrent: int = 0,
@@ -137,11 +140,11 @@ def compare(
     {"optim.lr": [1e-3, 3e-3]}. `search`: ranges to draw `samples` from, such as {"optim.lr": "log:1e-5:1e-2"}, or
     lists; `searcher`: "random" or "optuna". `schedule`: "asha" stops trials of one recipe that fall behind. `file`: a
     comparison file with these keys; arguments override it. `out`: the comparison folder (default: runs/compare-<time>).
-    `prepared`: where prepared sets are stored (default: next to it). `limit`: use only this many images. `workers`:
-    training workers for each trial. `cpu`: train on CPUs although there are GPUs. `max_concurrent`: trials at a time
-    (0: as many as the cluster has room for). `resume`: continue the comparison in `out`, or add trials to it.
-    `predict`: unlabelled images for which the ensembles write submissions; `prior` and `sample_submission` as for
-    `predict`.
+    `prepared`: where prepared sets are stored (default: next to it). `limit`: use only this many images. `folds`: as
+    for `train`. `workers`: training workers for each trial. `cpu`: train on CPUs although there are GPUs.
+    `max_concurrent`: trials at a time (0: as many as the cluster has room for). `resume`: continue the comparison in
+    `out`, or add trials to it. `predict`: unlabelled images for which the ensembles write submissions; `prior` and
+    `sample_submission` as for `predict`.
 
     A trial that fails is listed in `.failed` of the result; the others continue. `.problems`: see `train`.
     """
@@ -154,7 +157,7 @@ def compare(
         raise UserError("--resume needs --out: the comparison folder to continue")
     described = {"recipes": recipes, "seeds": seeds, "grid": grid, "search": search}
     described |= {"samples": samples, "searcher": searcher, "schedule": schedule}
-    spec = build_spec(comparison_tree(str(file or ""), set=overrides(set, limit), **described))
+    spec = build_spec(comparison_tree(str(file or ""), set=overrides(set, limit, folds), **described))
     folder, to_predict, sample = output_folder(out, "compare"), path_text(predict), path_text(sample_submission)
     check_prediction(to_predict, prior, sample, spec.trials[0].config.data)
     options = {"workers": workers, "cpu": cpu, "resume": resume, "max_concurrent": max_concurrent}

@@ -82,6 +82,16 @@ def limit_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def folds_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validate in K folds: metrics of all training and validation images, each by a model without its "
+        "fold; then train on all of them",
+    )
+
+
 def set_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",

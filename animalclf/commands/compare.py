@@ -12,6 +12,7 @@ from animalclf.commands.common import (
     Answer,
     add_command,
     call,
+    folds_argument,
     limit_argument,
     prior_argument,
     sample_submission_argument,
@@ -61,6 +62,7 @@ def add(commands: Commands) -> None:
     limit_argument(parser)
     _search_arguments(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="training workers for each trial (default: 1)")
+    folds_argument(parser)
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument(
         "--max-concurrent", type=int, metavar="N", help="trials at a time (default: as many as the cluster can run)"

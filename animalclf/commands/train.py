@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, Answer, add_command, call, recipe_arguments
+from animalclf.commands.common import DATA_HELP, Answer, add_command, call, folds_argument, recipe_arguments
 from animalclf.errors import exit_code
 from animalclf.utils.console import console
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ORDER = 30
 EXAMPLES = """\
   animalclf train --data photos/
+  animalclf train --data photos/ --folds 4                     (cross-validation: metrics of all images)
   animalclf train --data photos/ --recipe big_cnn
   animalclf train --data photos/ --recipe vgg16_pooled --set model.weights=vgg16_features.pth --set data.val=0.25
   animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
@@ -46,6 +47,7 @@ def add(commands: Commands) -> None:
         help="training workers (default: one per GPU, or 1 on CPUs); 2:8: continue with fewer when machines are lost, "
         "grow when they return",
     )
+    folds_argument(parser)
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray Train")

@@ -70,6 +70,7 @@ class DatasetInfo(TypedDict, total=False):
     inputs: str
     config: dict[str, object]
     source: str
+    given_splits: list[str]
     images: int
     ok: int
     counts: dict[str, dict[str, int]]

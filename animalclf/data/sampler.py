@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from animalclf.config import Augment, Config
+from animalclf.data.folds import folded_rows
 from animalclf.data.prepared_set import Prepared
 
 Phase = Literal["train", "val", "test"]
@@ -62,9 +63,11 @@ def _train_order(plan: SamplingPlan, epoch: int) -> np.ndarray:
 
 
 def sampling_plan(prepared: Prepared, config: Config, augment_on_device: bool = False) -> SamplingPlan:
-    """The plan of a training on a prepared set; with `data.limit`, of that many images spread over splits and
-    classes."""
+    """The plan of a training on a prepared set; with `data.limit`, of that many images spread over splits and classes;
+    with `train.folds`, of the training on all images after the folds."""
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
+    if config.train.folds:
+        rows |= {"train": folded_rows(prepared), "val": rows["val"][:0]}
     limit, total = config.data.limit, sum(map(len, rows.values()))
     if 0 < limit < total:
         rows = {

@@ -14,7 +14,7 @@ from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
 from animalclf.inference import mixing, prior_shift, submission
-from animalclf.inference.evaluate import predict_prepared
+from animalclf.inference.labelled import predict_prepared
 from animalclf.inference.validation import ValidationPredictions, validation_predictions
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import OK, class_probabilities, predicted_counts, predictions_table, unreadable
@@ -64,6 +64,8 @@ def ensemble(
         _UnlabelledImages(members, validated.classes, data, prior, sample_submission, options) if data else None
     )
     if flips:
+        if folded := [member.root for member in members if member.result().folds]:
+            raise UserError(f"{folded[0]}: --flips: not with a run of folds, whose model was trained on these images")
         validated = replace(validated, probabilities=_with_flips(members, validated))
     fold, cross_fitting = _folds(members[0], validated)
     tables = unlabelled.tables(storage.join(out, "members"), flips) if unlabelled else []
@@ -122,6 +124,7 @@ class _Inputs(Row):
     """Hash of the listing."""
     limit: int = 0
     flips: bool = False
+    temperature: float = 1.0
 
 
 class _UnlabelledImages:
@@ -164,6 +167,7 @@ class _UnlabelledImages:
             images=sources.inputs_hash(self.source, member.config().data),
             limit=self.limit,
             flips=flips,
+            temperature=member.result().temperature or 1.0,
         )
         cache_key, table = storage.join(folder, "made_of.json"), storage.join(folder, "predictions.parquet")
         cached = _Inputs.from_dict(storage.read_json(cache_key)) if storage.exists(cache_key) else None

@@ -5,54 +5,37 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
+import pandas as pd
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from animalclf import config as configuration
 from animalclf.config import Config
-from animalclf.data.augment import evaluation_view
-from animalclf.data.loader import Batch
 from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared
 from animalclf.data.run_images import prepared_set_of
-from animalclf.data.sampler import sampling_plan
-from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
+from animalclf.features.temperature import cross_calibrated
 from animalclf.inference import prior_shift
-from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.inference.labelled import LabelledPredictions, predict_images, predict_prepared
 from animalclf.inference.views import check_views
 from animalclf.metrics import from_probabilities
 from animalclf.metrics.text import metric_lines
 from animalclf.models.classifier import Classifier
-from animalclf.predictions import OK, predictions_table, unreadable
+from animalclf.predictions import OK, class_probabilities, predictions_table, unreadable
 from animalclf.rows import EvaluationResult
-from animalclf.runs import open_run
+from animalclf.runs import Run, open_run
 from animalclf.training import checkpoint
+from animalclf.training.checkpoint import ModelInfo
+from animalclf.training.final_eval import validation_folds
 from animalclf.utils import storage
-from animalclf.utils.progress import ProgressLine
 
-BATCH = 64
 MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
 MAX_NAME = 100  # bytes of the data's name in the names of files
-
-
-@dataclass
-class LabelledPredictions:
-    """Labelled images with their `probabilities` float32 (N, C), which mean nothing if the status is not OK."""
-
-    paths: list[str]
-    labels: list[str]
-    probabilities: np.ndarray
-    status: list[str]
-    notes: list[str] = field(default_factory=list)
-    groups: np.ndarray | None = None
-    """Of duplicates, int64 (N,), if they are known."""
 
 
 class ConfusedPair(NamedTuple):
@@ -86,37 +69,29 @@ def evaluate(
     started = time.perf_counter()
     folder = open_run(run)
     model, info = checkpoint.load_model(folder.root)
-    classes, config = info.classes, info.config
-    target_prior = prior_shift.parse_prior(prior, classes, info.prior)
-    check_views(views, config.keeps_shape)
+    target_prior = prior_shift.parse_prior(prior, info.classes, info.prior)
+    check_views(views, info.config.keeps_shape)
     if transport:
         prior_shift.check_transport(prior)
     folder_out = storage.absolute(out) if out else folder.url("predictions")
     storage.check_writable(folder_out)
-    if data is None or is_prepared(data):
-        prepared = prepared_set_of(folder) if data is None else open_prepared(data)
-        origin, name = prepared.root, split if data is None else f"{_basename(data)}-{split}"
-        own = config if data is None else _no_limit(config)
-        predictions = predict_prepared(model, classes, own, prepared, split, views)
-    else:
-        origin, name, split = storage.absolute(data), _basename(data), ""
-        predictions = predict_images(model, classes, config, data, views)
+    origin, name, split, predictions = _predict(folder, model, info, data, split, views)
     readable = np.array([status == OK for status in predictions.status])
     if not readable.any():
         first = predictions.status[0]
         raise UserError(f"{origin}: none of the {len(readable):,} images can be read (the first: {first})")
     probabilities = predictions.probabilities
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
-    labels = np.array([classes.index(label) for label in predictions.labels], np.int64)
+    labels = predictions.class_numbers(info.classes)[readable]
     if transport:
         before, corrected = corrected, prior_shift.transport(corrected, priors)
-        predictions.notes.append(_transport_note(before, corrected, labels[readable], classes))
+        predictions.notes.append(_transport_note(before, corrected, labels, info.classes))
     probabilities[readable], probabilities[~readable] = corrected, priors
+    groups = None if predictions.groups is None else predictions.groups[readable]
+    evaluation = from_probabilities(corrected, labels, info.classes, groups)
     settings = [_slug(prior)] * (prior != "train") + [views] * (views != "none") + ["transport"] * transport
     name = "-".join(["evaluate", name, *settings])
     target = storage.join(folder_out, name)
-    groups = None if predictions.groups is None else predictions.groups[readable]
-    evaluation = from_probabilities(corrected, labels[readable], classes, groups)
     result = EvaluationResult(
         **{field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)},
         run=folder.root,
@@ -125,7 +100,7 @@ def evaluate(
         prior=prior,
         views=views,
         transport=transport,
-        class_priors=dict(zip(classes, priors.tolist(), strict=True)),
+        class_priors=dict(zip(info.classes, priors.tolist(), strict=True)),
         epoch=info.epoch,
         images=len(readable),
         unreadable=unreadable(predictions.paths, predictions.status),
@@ -133,84 +108,68 @@ def evaluate(
         predictions=f"{target}.parquet",
         seconds=time.perf_counter() - started,
     )
-    table = predictions_table(
-        predictions.paths, classes, probabilities, predictions.status, predictions.labels, predictions.groups
-    )
-    storage.write_table(result.predictions, table)
+    storage.write_table(result.predictions, _table_of(predictions, info.classes))
     storage.write_json(f"{target}.json", result.to_dict())
     return result
 
 
-def predict_prepared(
-    model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, views: str = "none"
+def _predict(
+    folder: Run, model: Classifier, info: ModelInfo, data: str | None, split: str, views: str
+) -> tuple[str, str, str, LabelledPredictions]:
+    """The URL and the name of the labelled images, their split (empty for a folder or table), and their predictions."""
+    if data is not None and not is_prepared(data):
+        predictions = predict_images(model, info.classes, info.config, data, views)
+        return storage.absolute(data), _basename(data), "", predictions
+    prepared = prepared_set_of(folder) if data is None else open_prepared(data)
+    name = split if data is None else f"{_basename(data)}-{split}"
+    own = data is None or _trained_on(folder, info, prepared)
+    if own and split == "val":
+        return prepared.root, name, split, _predict_own_validation(folder, model, info, prepared, views)
+    config = info.config if own else _no_limit(info.config)
+    return prepared.root, name, split, predict_prepared(model, info.classes, config, prepared, split, views)
+
+
+def _predict_own_validation(
+    folder: Run, model: Classifier, info: ModelInfo, prepared: Prepared, views: str
 ) -> LabelledPredictions:
-    """Predictions for the rows of `split` (within the limit that `config` trains with), in this process, without Ray.
-    `views`: see `batch_probabilities`."""
-    check_views(views, model.keep_shape)
-    if list(classes) != prepared.classes:
-        difference = _class_difference(classes, prepared.classes)
-        raise UserError(
-            f"{prepared.root}: other classes than the model's: {difference}; evaluate on a set of the same classes"
-        )
-    if prepared.stored_size < model.input_size:
-        raise UserError(
-            f"{prepared.root}: images are stored at {prepared.stored_size} px, the model reads {model.input_size} px; "
-            "prepare them again"
-        )
-    if configuration.data_from_dict(prepared.info["config"]).resize != config.data.resize:
-        raise UserError(
-            f"{prepared.root}: images are stored with another data.resize than the model's {config.data.resize}; "
-            f"prepare them again with --set data.resize={config.data.resize}"
-        )
-    rows = np.sort(sampling_plan(prepared, config).rows[split])
-    if not len(rows):
-        sizes = {name: len(prepared.rows(name)) for name in ("train", "val", "test")}
-        known = ", ".join(f"{name} ({size:,})" for name, size in sizes.items() if size)
-        raise UserError(f"{prepared.root}: no images in split {split!r}; splits with images: {known}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = _batches(prepared, rows, prepared.stored_size if model.keep_shape else model.input_size)
-    with ProgressLine() as line:
-        batches = _with_progress(batches, line, len(rows))
-        index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), views)
-    order = np.argsort(index)
-    if not np.array_equal(index[order], rows):
-        raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
-    images, notes = prepared.manifest.iloc[rows], []
-    if prepared.stored_size != config.data.stored_size:
-        notes.append(
-            f"stored at {prepared.stored_size} px, the training images at {config.data.stored_size} px: "
-            "they are resized a little differently"
-        )
-    paths, labels = images["path"].tolist(), images["label"].tolist()
-    groups = None if prepared.groups is None else prepared.groups[rows]
-    return LabelledPredictions(paths, labels, probabilities[order], [OK] * len(rows), notes, groups)
+    """Predictions for the images that the result measures: cross-fitted as after the training, or out of fold."""
+    if info.config.train.folds:
+        if views != "none":
+            raise UserError(f"--views {views}: the out-of-fold probabilities of {folder.root} are of the plain images")
+        return _out_of_fold(folder, info)
+    model.temperature = 1.0
+    predictions = predict_prepared(model, info.classes, info.config, prepared, "val", views)
+    if info.temperature != 1:
+        labels = predictions.class_numbers(info.classes)
+        folds = validation_folds(labels, predictions.groups)
+        predictions.probabilities = cross_calibrated(predictions.probabilities, labels, folds).astype(np.float32)
+    if folder.finished() and folder.result().selected:
+        predictions.notes.append("the epoch was selected on these images: their metrics are optimistic")
+    return predictions
 
 
-def predict_images(
-    model: Classifier, classes: Sequence[str], config: Config, data: str, views: str = "none"
-) -> LabelledPredictions:
-    """Predictions for all images of a labelled folder or table, with Ray Data."""
-    from animalclf.inference.classify import Options, classify  # imports Ray
-    from animalclf.prepare import sources
+def _out_of_fold(folder: Run, info: ModelInfo) -> LabelledPredictions:
+    """The stored probabilities of a cross-validation: the model itself was trained on these images."""
+    table = folder.predictions("val")
+    return LabelledPredictions(
+        paths=table["path"].tolist(),
+        labels=table["label"].tolist(),
+        probabilities=class_probabilities(table, info.classes).copy(),
+        status=table["status"].tolist(),
+        notes=[f"out of fold: each image by a model without its fold ({info.config.train.folds} folds)"],
+        groups=table["group"].to_numpy(np.int64) if "group" in table else None,
+    )
 
-    source = sources.find(data, config.data, classes=classes)
-    labels = source.files["label"].tolist()
-    occurring = sorted(set(labels))
-    if not set(occurring) <= set(classes):
-        raise UserError(
-            f"{data}: other classes than the model's: {_class_difference(classes, occurring)}; "
-            "remove the unknown classes, or name them as the model does"
-        )
-    paths, notes = source.files["path"].tolist(), []
-    if absent := sorted(set(classes) - set(occurring)):
-        notes.append(
-            f"no images of {', '.join(absent)}: balanced accuracy and macro F1 are over the {len(occurring)} classes "
-            "that occur"
-        )
-    if (source.files["split"] != "").any():
-        notes.append(f"its own split is not used: all {len(paths):,} images are evaluated")
-    probabilities, status = classify(model, config, source.root, paths, Options(batch_size=BATCH, views=views))
-    return LabelledPredictions(paths, labels, probabilities, status, notes)
+
+def _table_of(predictions: LabelledPredictions, classes: Sequence[str]) -> pd.DataFrame:
+    return predictions_table(
+        predictions.paths,
+        classes,
+        predictions.probabilities,
+        predictions.status,
+        predictions.labels,
+        predictions.groups,
+    )
 
 
 def table(result: EvaluationResult) -> list[RenderableType]:
@@ -272,30 +231,9 @@ def _classes_table(result: EvaluationResult) -> Table:
     return classes_table
 
 
-def _batches(prepared: Prepared, rows: np.ndarray, input_size: int) -> Iterator[Batch]:
-    """Batches of the manifest rows `rows`, shard by shard: one shard is in memory at a time."""
-    in_rows = np.zeros(len(prepared.manifest), bool)
-    in_rows[rows] = True
-    for path in prepared.shard_paths():
-        images, index = read_shard(path, prepared.stored_size)
-        positions = np.flatnonzero(in_rows[index])
-        for start in range(0, len(positions), BATCH):
-            batch = positions[start : start + BATCH]
-            yield {
-                "image": evaluation_view(images[batch], input_size),
-                "label": prepared.labels[index[batch]],
-                "index": index[batch],
-            }
-
-
-def _with_progress(batches: Iterator[Batch], line: ProgressLine, total: int) -> Iterator[Batch]:
-    """`batches` unchanged; `line` shows how many of the `total` images are done."""
-    done = 0
-    line.update("evaluating", done, total)
-    for batch in batches:
-        yield batch
-        done += len(batch["index"])
-        line.update("evaluating", done, total)
+def _trained_on(folder: Run, info: ModelInfo, prepared: Prepared) -> bool:
+    """Whether the model was trained on the training and validation images of a prepared set."""
+    return bool(info.config.train.folds) and prepared.fingerprint == folder.environment().data_fingerprint
 
 
 def _transport_note(before: np.ndarray, after: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
@@ -309,15 +247,8 @@ def _transport_note(before: np.ndarray, after: np.ndarray, labels: np.ndarray, c
 
 
 def _no_limit(config: Config) -> Config:
-    return replace(config, data=replace(config.data, limit=0))
-
-
-def _class_difference(model_classes: Sequence[str], classes: Sequence[str]) -> str:
-    unknown = [name for name in classes if name not in model_classes]
-    absent = [name for name in model_classes if name not in classes]
-    parts = [f"unknown to the model: {', '.join(unknown)}"] if unknown else []
-    parts += [f"known to the model only: {', '.join(absent)}"] if absent else []
-    return "; ".join(parts) or "the same names in another order"
+    """`config` without its choice of images."""
+    return replace(config, data=replace(config.data, limit=0), train=replace(config.train, folds=0))
 
 
 def _basename(url: str) -> str:

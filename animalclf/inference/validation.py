@@ -18,7 +18,7 @@ from animalclf.runs import Run
 @dataclass(frozen=True, eq=False)
 class ValidationPredictions:
     """Predictions of R runs for the same N validation images: `paths`, `labels` int64 (N,), `probabilities` float32
-    (R, N, C), with the classes in the order of `classes`; `groups` int64 (N,): the group of duplicates of each image, or
+    (R, N, C), with the classes in the order of `classes`; `groups` int64 (N,): each image's group of duplicates, or
     None if it is unknown."""
 
     classes: list[str]
@@ -61,8 +61,8 @@ def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
 
 
 def _duplicate_groups(run: Run, table: pd.DataFrame) -> np.ndarray | None:
-    """The group of duplicates of each image of a table of predictions, int64 (N,): its column, or, in a run folder of an
-    older version, that of the prepared set. None if neither knows it."""
+    """The group of duplicates of each image of a table of predictions, int64 (N,): its column or, in run folders of
+    older versions, that of the prepared set. None if neither knows it."""
     if "group" in table:
         return table["group"].to_numpy(np.int64)
     try:
@@ -94,9 +94,9 @@ def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_
         if missing:
             total = len(reference_paths)
             parts.append(f"{len(missing):,} of the other's {total:,} images are not in its (first {missing[0]})")
-        if settings := _split_settings(run, reference):
+        if settings := _settings(run, reference):
             parts.append(settings)
-        fix = "train both on one prepared set, with the same data.* settings"
+        fix = "train both on one prepared set, with the same data.* settings and train.folds"
         raise UserError(f"{run.root}: validated on other images than {reference.root}: {'; '.join(parts)}; {fix}")
     labels = table.set_index("path")["label"].loc[reference_paths].to_numpy()
     differing = np.flatnonzero(labels != reference_table["label"].to_numpy())
@@ -109,9 +109,9 @@ def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_
         )
 
 
-def _split_settings(run: Run, reference: Run) -> str:
-    """The data settings in which two runs differ, if both are runs of a model."""
+def _settings(run: Run, reference: Run) -> str:
+    """The settings of images and folds in which two runs differ, if both are runs of a model."""
     if not (run.exists() and reference.exists()):
         return ""
     differences = configuration.differences(reference.config(), run.config())
-    return ", ".join(line for line in differences if line.startswith("data."))
+    return ", ".join(line for line in differences if line.startswith(("data.", "train.folds")))

@@ -28,6 +28,8 @@ class Classifier(nn.Module):
     """Whether the base takes images (N, 3, H, W) of any shape and gives features of one size."""
     keep_shape = False
     """The images are canvases (utils/canvas.py): compute on each image's own shape."""
+    temperature = 1.0
+    """Divides the logits, so that confidence agrees with accuracy; 1 in training."""
     mean: torch.Tensor
     scale: torch.Tensor
 
@@ -73,7 +75,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float32 (N, classes) of RGB images (N, S, S, 3), uint8 or float in 0..255."""
-        return self.head(self.features(images))
+        logits = self.head(self.features(images))
+        return logits if self.temperature == 1 else logits / self.temperature
 
     def train(self, mode: bool = True) -> Classifier:
         """Training mode, except for frozen layers: their BatchNorm statistics, dropout and stochastic depth stay in

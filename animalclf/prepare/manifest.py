@@ -105,6 +105,7 @@ def describe(
         "inputs": inputs,
         "config": configuration.to_dict(config),
         "source": source.root,
+        "given_splits": sorted(set(source.files["split"]) - {""}),
         "images": len(manifest),
         "ok": len(ok),
         "counts": {name: {label: int(counts.get((name, label), 0)) for label in classes} for name in SPLITS},

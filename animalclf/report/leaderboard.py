@@ -135,6 +135,7 @@ def _model_row(
         device_seconds_to_best=float(np.mean(device_seconds)),
         parameters=count_parameters(model),
         trainable=count_parameters(model, trainable_only=True),
+        measured=_joined([result.measured for result in results]),
     )
 
 
@@ -152,7 +153,12 @@ def _ensemble_row(result: EnsembleResult, validated: ValidationPredictions, posi
         device_seconds_to_best=sum(member.device_seconds_to_best for member in members),
         parameters=sum(member.parameters for member in members),
         trainable=sum(member.trainable for member in members),
+        measured=f"{_joined([member.measured for member in members])}; cross-fitted",
     )
+
+
+def _joined(texts: Sequence[str | None]) -> str:
+    return " or ".join(text for text in dict.fromkeys(texts) if text)
 
 
 def _seconds_to_best(run: Run, result: TrainingResult) -> float:

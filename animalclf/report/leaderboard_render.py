@@ -21,9 +21,11 @@ MAX_METRICS = 6  # columns of the terminal's table
 def table(board: Leaderboard) -> Table:
     """The rows of a leaderboard for 100 columns: mean and standard deviation over seeds, below them the 95 %
     interval. Metrics beyond the first MAX_METRICS are in the files and the report only."""
-    title = f"leaderboard on {board.images:,} validation images"
-    board_table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
-    board_table.caption = "mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"
+    title = f"leaderboard on {board.images:,} images"
+    board_table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0, caption_justify="left")
+    caption = ["mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"]
+    caption += [f"{measured}: {', '.join(recipes)}" for measured, recipes in _measured(board).items()]
+    board_table.caption = Text("\n".join(caption))
     board_table.add_column("recipe", overflow="fold")
     primary, others = METRICS.get(PRIMARY), _other_metrics()[: MAX_METRICS - 1]
     headings = [metric.heading or metric.title.replace(" ", "\n") for metric in (primary, *others)]
@@ -63,7 +65,7 @@ def to_json(board: Leaderboard) -> str:
 
 def to_csv(board: Leaderboard) -> str:
     """One line per row. Mean, std, low and high of each metric are separate columns, empty for None."""
-    texts = ("recipe", "kind")
+    texts = ("recipe", "kind", "measured")
     numbers = ("images_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
     spreads, parts = [*(metric.key for metric in headline_metrics()), "best_epoch"], ("mean", "std", "low", "high")
     sink = io.StringIO()
@@ -79,13 +81,14 @@ def to_csv(board: Leaderboard) -> str:
 def to_markdown(board: Leaderboard) -> str:
     """The rows as a table, and the pairwise differences as another."""
     primary, others = METRICS.get(PRIMARY), _other_metrics()
-    titles = ["recipe", "seeds", f"{primary.title} (95 %)", *(metric.title for metric in others)]
+    titles = ["recipe", "measured on", "seeds", f"{primary.title} (95 %)", *(metric.title for metric in others)]
     titles += ["best epoch", "images/s", "time to best", "parameters"]
-    lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1)]
+    lines = [f"| {' | '.join(titles)} |", "|---|---|" + "---:|" * (len(titles) - 2)]
     for row in board.rows:
         score = row[PRIMARY]
         cells = [
             _cell(row.recipe),
+            row.measured or "",
             _seeds(row),
             f"**{primary.short_text(score.mean)}**{_spread(score)} ({_interval(score)})",
         ]
@@ -112,6 +115,15 @@ def write(board: Leaderboard, out: str) -> dict[str, str]:
 def _other_metrics() -> list[Metric]:
     """The headline metrics except the primary one."""
     return [metric for metric in headline_metrics() if metric.key != PRIMARY]
+
+
+def _measured(board: Leaderboard) -> dict[str, list[str]]:
+    """The recipes by how they were measured."""
+    recipes: dict[str, list[str]] = {}
+    for row in board.rows:
+        if row.measured:
+            recipes.setdefault(row.measured, []).append(row.recipe)
+    return recipes
 
 
 def _seeds(row: LeaderboardRow) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from animalclf.rows.base import METRIC_TITLES, Row, html_table, rounded
+from animalclf.rows.base import METRIC_TITLES, OMIT_NONE, Row, html_table, rounded
 from animalclf.rows.prediction import EnsembleResult
 
 
@@ -42,6 +42,9 @@ class LeaderboardRow(Row):
     """`seconds_to_best` times the workers."""
     parameters: int
     trainable: int
+    measured: str | None = field(default=None, metadata=OMIT_NONE)
+    """The images and the way in which the metrics were measured; see TrainingResult.measured. None: of an older
+    version."""
 
     def __getitem__(self, metric: str) -> Spread:
         return self.metrics[metric]

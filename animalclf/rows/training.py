@@ -78,6 +78,18 @@ class TimeSpent(Row):
 
 
 @dataclass(frozen=True)
+class FoldRow(Row):
+    """A fold of a cross-validation: `row.metrics["accuracy"]` is of its images, by the model that was trained without
+    them."""
+
+    fold: int
+    """Counted from 1."""
+    rows: int
+    """Images."""
+    metrics: dict[str, float] = field(default_factory=dict, metadata={"prefix": ""})
+
+
+@dataclass(frozen=True)
 class TrainingResult(Row):
     """The content of result.json: the best epoch, its metrics on validation and test, and the time of the whole
     training."""
@@ -105,6 +117,17 @@ class TrainingResult(Row):
     """Fraction of the training passes spent waiting for data."""
     heads: list[HeadRow] | None = field(default=None, metadata={"row": HeadRow, **OMIT_NONE})
     """The fitted heads of a run that has some. In such a run the validation images choose nothing."""
+    temperature: float | None = field(default=None, metadata=OMIT_NONE)
+    """Divides the logits of the model when it predicts (None, of an older version: 1). The probabilities of `val` are
+    cross-fitted: each fold has the temperature of the others."""
+    selected_on: str | None = field(default=None, metadata=OMIT_NONE)
+    """`val` if the epoch was selected on the validation images, whose metrics are then optimistic; else empty. None: of
+    an older version."""
+    folds: list[FoldRow] | None = field(default=None, metadata={"row": FoldRow, **OMIT_NONE})
+    """Of a training with `train.folds`: `val` is then out of fold, of all training and validation images, and the model
+    is trained on all of them."""
+    calibration_error: float | None = field(default=None, metadata=OMIT_NONE)
+    """Of `val`, whose temperature is cross-fitted."""
     val: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
     """Evaluation of the best epoch on the validation split; None without one."""
     test: Evaluation | None = field(default=None, metadata={"row": Evaluation, **OMIT_NONE})
@@ -114,6 +137,20 @@ class TrainingResult(Row):
     """Of the images; in the result of the command, not in the file."""
     metrics: dict[str, float] = field(default_factory=dict, metadata={"prefix": ""})
     """The main metrics of the validation split (without one: of the test split) by name."""
+
+    @property
+    def selected(self) -> bool:
+        """Whether the metrics of `val` are of images on which the epoch was selected."""
+        if self.selected_on is None:  # older versions select if there is a choice
+            return bool(self.val and self.epochs > 1 and not self.heads)
+        return self.selected_on == "val"
+
+    @property
+    def measured(self) -> str:
+        """The images and the way in which the metrics of `val` were measured, for tables."""
+        if self.folds:
+            return f"out of fold, {len(self.folds)} folds"
+        return "validation, which selected the epoch" if self.selected else "validation"
 
 
 @dataclass(frozen=True)
@@ -153,6 +190,8 @@ class PhaseProgress(Row):
     epoch: int | None = field(default=None, metadata=OMIT_NONE)
     """Counted from 1."""
     epochs: int | None = field(default=None, metadata=OMIT_NONE)
+    part: str | None = field(default=None, metadata=OMIT_NONE)
+    """Of a training with folds: `fold 2 of 4`, `all images`."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +208,8 @@ class EpochEnd(Row):
     """An epoch whose row and checkpoint are written, so that a resume continues after it."""
 
     row: EpochRow = field(metadata={"row": EpochRow})
+    part: str | None = field(default=None, metadata=OMIT_NONE)
+    """As of PhaseProgress."""
 
 
 ProgressEvent = PhaseProgress | StartupEvent | EpochEnd

@@ -162,21 +162,30 @@ class ModelInfo:
     """Counted from 1."""
     prior: list[float]
     """The class priors that it was trained under."""
+    temperature: float = 1.0
+    """Of its probabilities."""
 
 
 def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier, ModelInfo]:
-    """The best model of a run folder (or of a checkpoint file) in evaluation mode on `device`, and its description.
+    """The best model of a run folder (or of a checkpoint file) in evaluation mode on `device`, and its description. The
+    model of a finished run has the temperature of its result.json; a checkpoint file alone is not calibrated.
 
     Raises UserError if the weights do not fit the architecture that the configuration names.
     """
-    url = run if run.endswith(".pt") else Run(storage.absolute(run)).checkpoint("best")
+    folder = None if run.endswith(".pt") else Run(storage.absolute(run))
+    url = folder.checkpoint("best") if folder else run
     content: BestCheckpoint = load(url, device)
     info = ModelInfo(
-        configuration.from_dict(content["config"]), list(content["classes"]), content["epoch"], content["prior"]
+        config=configuration.from_dict(content["config"]),
+        classes=list(content["classes"]),
+        epoch=content["epoch"],
+        prior=content["prior"],
+        temperature=(folder.result().temperature if folder and folder.finished() else None) or 1.0,
     )
     keep_shape = info.config.keeps_shape
     model = build(info.config.model, len(info.classes), load_weights=False, keep_shape=keep_shape)
     if info.config.train.heads:
         model.head = fitted_heads.module_from(content["model"])
     load_state(model, content["model"], url)
+    model.temperature = info.temperature
     return model.to(device).eval(), info

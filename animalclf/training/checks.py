@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from animalclf import config as configuration
 from animalclf.config import Config
+from animalclf.data.folds import check_folds, image_folds
 from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES
@@ -89,12 +90,14 @@ def config_changes(stored: Config, config: Config) -> list[str]:
 def can_extend(run: Run, config: Config) -> bool:
     """Whether `config` extends the run: only `train.epochs`, `train.patience` and execution keys differ.
 
+    A run with folds cannot be extended: the checkpoints of the folds are gone.
+
     Raises UserError if the finished epochs do not fit the new length: with it they would have been computed
     differently, or training would have ended before the last of them.
     """
     stored, epochs, history = run.config(), config.train.epochs, run.metrics()
     extension_keys = {"train.epochs", "train.patience", *(f"train.{name}" for name in EXECUTION_KEYS)}
-    if not configuration.changed_keys(stored, config).keys() <= extension_keys:
+    if not configuration.changed_keys(stored, config).keys() <= extension_keys or stored.train.folds:
         return False
     from animalclf.training.train_state import out_of_patience
 
@@ -124,14 +127,26 @@ def open_or_prepare(
     its data settings. If Ray has to be started for that, it has room for `workers` training workers.
 
     Raises UserError if a prepared set contradicts the recipe: images stored too small, or another value of a
-    `data.` key in `explicit_keys`.
+    `data.` key in `explicit_keys`; and for images that cannot be dealt to `train.folds`.
     """
+    prepared, config = _open_or_prepare(data, config, prepared_dir, explicit_keys, workers)
+    if config.train.folds:
+        image_folds(prepared, config)
+    return prepared, config
+
+
+def _open_or_prepare(
+    data: str, config: Config, prepared_dir: str, explicit_keys: Collection[str], workers: int
+) -> tuple[Prepared, Config]:
     if not is_prepared(data):
         if not is_prepared(prepared_dir):
             from animalclf.prepare import sources
             from animalclf.prepare.job import prepare
 
             source = sources.find(data, config.data)
+            if config.train.folds:
+                counts = {str(name): count for name, count in source.files["label"].value_counts().items()}
+                check_folds(data, config.train.folds, counts, set(source.files["split"]))
             name = f"{sources.inputs_hash(source, config.data)[:12]}-{FORMAT}"
             return prepare(source, storage.join(prepared_dir, name), config.data, workers=workers), config
         _check_same_images(prepared_dir, data)

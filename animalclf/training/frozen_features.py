@@ -4,6 +4,7 @@ the epochs train the head on its features."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,12 @@ class FeatureLoader:
         self.on_device: tuple[torch.Tensor, torch.Tensor] | None = None
         if ranks.device.type == "cuda" and features.nbytes * 8 < torch.cuda.mem_get_info(ranks.device)[0]:
             self.on_device = torch.from_numpy(features).to(ranks.device), torch.tensor(plan.labels, device=ranks.device)
+
+    def with_plan(self, plan: SamplingPlan) -> FeatureLoader:
+        """A loader of the same features in the batches of another plan."""
+        loader = copy.copy(self)
+        loader.plan = plan
+        return loader
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """This rank's batches of one pass."""

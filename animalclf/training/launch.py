@@ -44,6 +44,7 @@ def start_training(
     the cluster has no room for.
     """
     images = len(sampling_plan(prepared, config).rows["train"])
+    images -= images // config.train.folds if config.train.folds else 0
     if images < workers.maximum:
         raise UserError(f"--workers {workers}: more workers than training images ({images}); request fewer workers")
     with ThreadPoolExecutor(1) as background:  # the check imports PyTorch for seconds, while Ray's start mostly waits
@@ -102,8 +103,10 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
     rows = sampling_plan(prepared, config).rows
     train, val = len(rows["train"]), len(rows["val"])
     finished, epochs = len(run.metrics()), config.train.epochs
-    data = f"{train:,} training and {val:,} validation images, {len(prepared.classes)} classes"
+    split = f"images in {config.train.folds} folds" if config.train.folds else f"training and {val:,} validation images"
+    data = f"{train:,} {split}, {len(prepared.classes)} classes"
     length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    length += " for each fold and for all images" if config.train.folds else ""
     if finished:
         length = f"epochs {finished + 1} to {epochs}" if finished < epochs else f"{length}, all finished,"
     return f"{config.name}: {data}, {length} {placement.text}; run folder {run.root}"

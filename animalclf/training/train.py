@@ -19,10 +19,11 @@ from animalclf.data.loader import Loader, LoaderFactory
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import Phase, sampling_plan
 from animalclf.metrics import from_confusion
-from animalclf.rows import EpochRow, PhaseProgress, ProgressEvent, StartupEvent, TrainingResult
+from animalclf.rows import EpochRow, ProgressEvent, StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, step_graphs
-from animalclf.training.context import TrainContext
+from animalclf.training.context import PassProgress, TrainContext
+from animalclf.training.cross_validation import cross_validate
 from animalclf.training.distributed import RankContext, average_statistics, on_all_ranks
 from animalclf.training.final_eval import finish
 from animalclf.training.fine_tuning import average_with, gradient_hooks, initial_weights
@@ -35,9 +36,6 @@ from animalclf.training.profiler import trace_steps
 from animalclf.training.progress import Report
 from animalclf.training.step_graphs import StepGraphs
 from animalclf.training.train_state import TrainState, create_or_resume, is_done, out_of_patience, save
-from animalclf.utils.throttle import Throttle
-
-PROGRESS_SECONDS = 0.5  # between two progress events of a pass
 
 
 def ignore(event: ProgressEvent | EpochRow) -> None:
@@ -65,13 +63,25 @@ def train(
     augment_on_device = torch_form.on_device(config.augment.on, ranks.device) and not is_identity(config.augment)
     plan = sampling_plan(prepared, config, augment_on_device=augment_on_device)
     context = TrainContext(config, prepared, plan, run, ranks, make_loader, report)
-    state = on_all_ranks(lambda: create_or_resume(config, run, len(prepared.classes), ranks))
-    features = None
-    if is_done(state.history, config):  # a crash may have lost the metrics.jsonl that the last checkpoint repeats
-        on_all_ranks(lambda: None if ranks.rank else run.write_metrics(state.history))
-    else:
-        features = train_epochs(context, state, on_epoch)
-    return finish(context, state.history, time.time() - started, features)
+    train_once = partial(_train_once, on_epoch=on_epoch)
+    if config.train.folds:
+        return cross_validate(context, train_once)
+    history, features = train_once(context, None)
+    return finish(context, history, time.time() - started, features)
+
+
+def _train_once(
+    context: TrainContext, features: FeatureLoader | None, on_epoch: Callable[[EpochRow], None]
+) -> tuple[list[EpochRow], FeatureLoader | None]:
+    """Train the remaining epochs of the run folder. `features` of a frozen base, if they are known. Returns the history
+    and the features, if they were used."""
+    config, run, ranks = context.config, context.run, context.ranks
+    state = on_all_ranks(lambda: create_or_resume(config, run, len(context.classes), ranks))
+    if not is_done(state.history, config):
+        return state.history, train_epochs(context, state, on_epoch, features)
+    # A crash may have lost the metrics.jsonl that the last checkpoint repeats.
+    on_all_ranks(lambda: None if ranks.rank else run.write_metrics(state.history))
+    return state.history, features.with_plan(context.plan) if features else None
 
 
 # -------------------------------------------------------------------------------------------------------------- epochs
@@ -92,12 +102,16 @@ class TrainedPart:
 
 
 def train_epochs(
-    context: TrainContext, state: TrainState, on_epoch: Callable[[EpochRow], None]
+    context: TrainContext,
+    state: TrainState,
+    on_epoch: Callable[[EpochRow], None],
+    features: FeatureLoader | None = None,
 ) -> FeatureLoader | None:
-    """Train and save the remaining epochs. Returns the features of a frozen base, if they were computed."""
+    """Train and save the remaining epochs. `features` of a frozen base are computed if none are given. Returns those
+    that were used."""
     config, run, ranks = context.config, context.run, context.ranks
     prepare_fine_tuning(context, state)
-    part = _trained_part(context, state)
+    part = _trained_part(context, state, features)
     features_seconds, checkpoint_seconds = part.features_seconds, 0.0
     profile = config.train.profile and ranks.rank == 0
     profiling = trace_steps(run, ranks.device) if profile else contextlib.nullcontext(lambda: None)
@@ -136,17 +150,21 @@ def prepare_fine_tuning(context: TrainContext, state: TrainState) -> None:
         state.start = initial_weights(state.model)
 
 
-def _trained_part(context: TrainContext, state: TrainState) -> TrainedPart:
+def _trained_part(context: TrainContext, state: TrainState, features: FeatureLoader | None) -> TrainedPart:
     config, ranks, model = context.config, context.ranks, state.model
     weights, graphs = class_weights(context), _step_graphs(config, state.optimizer, ranks)
     started = time.perf_counter()
     if model.frozen_features and is_identity(config.augment):
-        features = feature_loader(context, model)
-        seconds = time.perf_counter() - started
+        seconds = 0.0
+        if features:
+            features = features.with_plan(context.plan)
+        else:
+            features = feature_loader(context, model)
+            seconds = time.perf_counter() - started
         return TrainedPart(
             model.head, _parallel(model.head, False, ranks), features, weights, graphs, features, seconds
         )
-    phases: list[Phase] = ["train", "val"] if len(context.plan.rows["val"]) else ["train"]
+    phases: list[Phase] = ["train", "val"] if context.val_rows else ["train"]
     passes = ((phase, epoch) for epoch in range(len(state.history), config.train.epochs) for phase in phases)
     loader = context.make_loader(context.plan, passes)
     compiled = worth_compiling(config, len(context.plan.rows["train"]), ranks.device)
@@ -198,7 +216,7 @@ def _epoch(
     if state.start and optim.wise_ft:
         average_with(state.model, state.start, optim.wise_ft)
     trained = time.perf_counter()
-    val_rows = len(context.plan.rows["val"])
+    val_rows = context.val_rows
     val = _validate(context, state, part, epoch) if val_rows else {}
     if not np.isfinite(list(val.values())).all():
         raise loop.diverged(optim, epoch, "the validation loss is NaN or infinite")
@@ -280,18 +298,3 @@ def class_weights(context: TrainContext) -> torch.Tensor | None:
     counts = context.class_counts()
     weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return torch.tensor(weights, dtype=torch.float32, device=context.ranks.device)
-
-
-class PassProgress:
-    """Reports the progress of a pass, at most twice a second, and at its end."""
-
-    def __init__(self, context: TrainContext, phase: Phase, epoch: int) -> None:
-        self.context, self.phase, self.epoch = context, phase, epoch
-        self.total = len(context.plan.rows[phase])
-        self.throttle = Throttle(PROGRESS_SECONDS)
-
-    def __call__(self, done: int, seconds: float) -> None:
-        """`done` images over all ranks after `seconds`."""
-        if self.throttle.ready(always=done >= self.total):
-            epoch, epochs, done = self.epoch + 1, self.context.config.train.epochs, min(done, self.total)
-            self.context.report(PhaseProgress(self.phase, done, self.total, seconds, epoch, epochs))

@@ -84,7 +84,10 @@ def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) ->
         return
     history, config = list(state.history), context.config
     writes = {}
-    if best_row(history, config) is history[-1]:
+    is_best = best_row(history, config) is history[-1]
+    if not context.validate:  # the epochs before the last are not used; the first holds the frozen layers of last
+        is_best = len(history) == 1 or is_done(history, config)
+    if is_best:
         writes["best"] = checkpoint.snapshot(_best_checkpoint(context, state), context.ranks.device)
     writes["last"] = checkpoint.snapshot(_last_checkpoint(config, state), context.ranks.device)
 
@@ -131,13 +134,18 @@ def _last_checkpoint(config: Config, state: TrainState) -> LastCheckpoint:
 
 
 def best_row(history: Sequence[EpochRow], config: Config) -> EpochRow:
-    """The epoch that `train.monitor` selects: the first with the best value; without a validation split the last one.
-    `history` is not empty."""
+    """The epoch to use: the first with the best value of `train.monitor`; with `train.select` last, and without a
+    validation split, the last one. `history` is not empty."""
     monitor = config.train.monitor
-    if monitor not in history[-1].val:
+    if config.train.select == "last" or monitor not in history[-1].val:
         return history[-1]
     sign = 1 if METRICS.get(monitor).higher_is_better else -1
     return max(history, key=lambda row: sign * row.val[monitor])
+
+
+def selects_on_validation(config: Config) -> bool:
+    """Whether the validation images select the epoch, if there are any."""
+    return config.train.select == "best" and config.train.epochs > 1 and not config.train.folds
 
 
 def out_of_patience(history: Sequence[EpochRow], config: Config) -> bool:

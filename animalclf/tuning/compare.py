@@ -154,7 +154,8 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
     first, by_root = prepared[0], {each.root: each for each in prepared}
     counts = {split: len(first.rows(split)) for split in ("train", "val", "test")}
     monitor = spec.trials[0].config.train.monitor
-    if not counts["val"]:
+    folds = spec.trials[0].config.train.folds
+    if not counts["val"] and not folds:
         raise UserError(
             f"train.monitor: {monitor} is not computed, because {first.root} has no validation split; set data.val, "
             "for example data.val=0.2"
@@ -167,7 +168,8 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
     for trial, each in zip(spec.trials, prepared, strict=True):
         key = (each.root, trial.config.data.limit)
         if key not in validated:
-            rows = each.manifest.iloc[sampling_plan(each, trial.config).rows["val"]]
+            # With folds every training image is validated.
+            rows = each.manifest.iloc[sampling_plan(each, trial.config).rows["train" if folds else "val"]]
             validated[key] = (each.classes, sorted(zip(rows["path"], rows["label"], strict=True)))
         if validated[key] != next(iter(validated.values())):
             raise UserError(
@@ -219,7 +221,9 @@ def _print_plan(
     trials += ", proposed by Optuna" if spec.searching else ""
     trials += ", stopped early by ASHA if they fall behind" if spec.schedule == "asha" else ""
     rows = sampling_plan(prepared, spec.trials[0].config).rows
-    counts = f"{len(rows['train']):,} training and {len(rows['val']):,} validation images"
+    folds = spec.trials[0].config.train.folds
+    counts = f"{len(rows['train']):,} "
+    counts += f"images in {folds} folds" if folds else f"training and {len(rows['val']):,} validation images"
     images = f"{counts}, {len(prepared.classes)} classes"
     pace = "one at a time" if max_concurrent == 1 else f"{max_concurrent} at a time"
     show_line(f"{trials}: {images}; {pace} on {placement}; comparison folder {out}")

@@ -229,6 +229,8 @@ class TrialTracker:
     def _read_history(self, entry: TrialEntry) -> None:
         history, name = Run(entry.run).metrics(), self.metric.removeprefix("val_")
         values = [row.val[name] for row in history if name in row.val]
+        if not values and entry.state == "finished":  # with folds no epoch is validated
+            values = [value for key, value in Run(entry.run).result().metrics.items() if key == name]
         entry.epochs, entry.best = len(history), (min if self.mode == "min" else max)(values) if values else None
 
     def close(self) -> None:

@@ -50,6 +50,7 @@ class TrialLine:
     phase: str = ""
     fraction: float = 0.0  # of the running epoch that is done
     logged_epoch: int = 0  # in the last plain line
+    part: str | None = None  # of a training with folds
     epoch_lines: Throttle = field(default_factory=lambda: Throttle(EPOCH_LINE_SECONDS))
     progress_lines: Throttle = field(default_factory=lambda: Throttle(LOG_SECONDS))
 
@@ -91,6 +92,7 @@ class LiveTable:
         if not isinstance(event, TrialProgress):
             self._show_state(line, event)
         elif isinstance(event.event, EpochEnd):
+            self._enter_part(line, event.event.part)
             self._show_epoch(line, event.event.row)
         elif isinstance(event.event, PhaseProgress):
             self._show_progress(line, event.event)
@@ -105,6 +107,11 @@ class LiveTable:
             best = "" if line.best is None else f", best {self.monitor} {line.best:.4f}"
             reason = f": {line.reason}" if line.reason else ""
             self._print(f"{_label(line)}: {line.state} after {line.epoch} epochs{best}{reason}")
+
+    def _enter_part(self, line: TrialLine, part: str | None) -> None:
+        """The epochs of each fold begin anew."""
+        if part != line.part:
+            line.part, line.epoch, line.logged_epoch = part, 0, 0
 
     def _show_epoch(self, line: TrialLine, row: EpochRow) -> None:
         """Without a terminal: one line for each epoch of a trial, not again if a failure repeats it."""
@@ -123,13 +130,15 @@ class LiveTable:
         line.progress_lines.reset()
         metric = "" if value is None else f" | val {self.monitor} {value:.4f}, best {line.best:.4f}"
         left = "" if line.left is None else f", {duration(line.left)} left"
-        epoch = f"{_label(line)}: epoch {line.epoch}/{line.epochs}"
+        part = f"{line.part}, " if line.part else ""
+        epoch = f"{_label(line)}: {part}epoch {line.epoch}/{line.epochs}"
         self._print(f"{epoch} | train loss {row.train_loss:.4f}{metric} | {line.speed:,.0f} images/s{left}")
 
     def _show_progress(self, line: TrialLine, event: PhaseProgress) -> None:
         """Without a terminal: a line at the start of a trial, then one line per minute in long epochs."""
+        self._enter_part(line, event.part)
         line.speed = event.done / max(event.seconds, 1e-9)
-        line.phase = PHASES.get(event.phase, "")
+        line.phase = ", ".join(text for text in (event.part, PHASES.get(event.phase)) if text)
         line.fraction = {"train": event.done / max(event.total, 1), "val": 1.0}.get(event.phase, 0.0)
         if not self.live.is_started and line.progress_lines.ready():
             position = f"epoch {line.epoch + 1}/{line.epochs} {line.phase}, {event.done:,} of {event.total:,} images"

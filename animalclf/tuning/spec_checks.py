@@ -63,10 +63,17 @@ def check_trials(spec: ComparisonSpec) -> None:
             raise UserError(
                 f"{names} differ in {changed['train.monitor']}; a comparison needs one metric: use `set` for all"
             )
+        if "train.folds" in changed:
+            raise UserError(
+                f"{names} differ in {changed['train.folds']}; trials are measured on the same images: use `set` for all"
+            )
 
 
 def check_schedule(spec: ComparisonSpec) -> None:
     """Raises UserError for a schedule or a searcher that does not fit the trials."""
+    if spec.trials[0].config.train.folds and (spec.searching or spec.schedule == "asha"):
+        name = "searcher optuna" if spec.searching else "schedule asha"
+        raise UserError(f"{name}: not with train.folds (--folds), whose trainings are not validated in each epoch")
     if spec.schedule == "asha":
         models = sorted({f"{trial.config.model.name} at {trial.config.model.input_size} px" for trial in spec.trials})
         if len(models) > 1:

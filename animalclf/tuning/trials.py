@@ -86,11 +86,12 @@ def run_trial(params: Mapping[str, Any], comparison: ComparisonJob) -> None:
 def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -> None:
     """Train or continue the trial. The last epoch is reported after the final evaluation, because a schedule may stop a
     trial as soon as its last epoch is reported."""
-    config, history = job.trial.config, run.metrics()
+    config = job.trial.config
+    history = [] if config.train.folds else run.metrics()  # with folds there is nothing to report before the end
 
     def on_event(event: ProgressEvent) -> None:
         comparison.mailbox.post.remote(TrialProgress(job.trial.slug, event))
-        if isinstance(event, EpochEnd):
+        if isinstance(event, EpochEnd) and not config.train.folds:
             history.append(event.row)
             if not _is_last(history, config):
                 _report([event.row])
@@ -110,7 +111,7 @@ def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -
         ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, job.cache, switch)
     finally:
         run.unlock()
-    _report(history[-1:])
+    _report(run.metrics()[-1:])
 
 
 def _report(rows: Sequence[EpochRow]) -> None:

@@ -61,8 +61,26 @@ class Config:
             )
         if self.optim.name == "sgd" and not 0 <= self.optim.momentum < 1:
             raise UserError(f"optim.momentum: from 0 to below 1 for sgd, not {self.optim.momentum:g}")
+        _check_folds(self)
+        if self.train.select == "last" and self.train.patience:
+            raise UserError("train.patience: 0 with train.select=last, because it stops by the validation images")
         if self.optim.warmup_epochs > self.train.epochs:
             raise UserError(
                 f"optim.warmup_epochs: from 0 to train.epochs = {self.train.epochs}, not {self.optim.warmup_epochs:g}"
             )
         return self
+
+
+def _check_folds(config: Config) -> None:
+    """Raise UserError for settings that do not fit `train.folds`."""
+    if config.train.folds == 1:
+        raise UserError("train.folds (--folds): 0 for none, or at least 2, not 1")
+    if not config.train.folds:
+        return
+    for key, value, reason in (
+        ("data.limit (--limit)", config.data.limit, "all images are in the folds"),
+        ("data.folds", config.data.folds, "it chooses one fold for validation, train.folds trains all"),
+        ("train.patience", config.train.patience, "the images of a fold must not end its training"),
+    ):
+        if value:
+            raise UserError(f"{key}: not with train.folds (--folds): {reason}; set {key.split()[0]}=0")

@@ -84,6 +84,15 @@ class Train:
     """Validation metric that selects the best checkpoint (the loss by its minimum, accuracies by their maximum).
     balanced_accuracy counts every class alike, however rare."""
 
+    folds: Annotated[Integer, Field(ge=0)] = 0
+    """Number of cross-validation folds over the training and validation images, at least 2 (the flag --folds sets it):
+    each fold is predicted by a training without it, and the metrics are of all images. The model is then trained on all
+    images, to the last epoch. 0 trains once and measures on the validation split."""
+
+    select: Literal["best", "last"] = "best"
+    """Which epoch is the model. best: the one with the best train.monitor on the validation images, whose metrics are
+    then optimistic and labelled so. last: the last one; validation chooses nothing."""
+
     threads: Annotated[Integer, Field(ge=0)] = 0
     """CPU threads of each worker. 0 divides the physical cores of the node among its workers."""
 

@@ -14,4 +14,7 @@ def _shown(data: ReportData) -> bool:
 def metrics(data: ReportData) -> Content:
     record, val = data.validated[0]
     figures = {"leaderboard": plots.draw(plots.leaderboard, data.rows)} if data.rows else {}
-    return Content({"label": record.label, "val": val, "lines": metric_lines(val), "rows": data.rows}, plots=figures)
+    values = {"label": record.label, "val": val, "lines": metric_lines(val), "rows": data.rows}
+    result = record.result
+    values |= {"measured": result.measured if result else "", "optimistic": bool(result and result.selected)}
+    return Content(values, plots=figures)
