@@ -1,9 +1,13 @@
-"""Quality of duplicate detection: recall of each modification, pairs found among unmodified images, and time.
+"""Quality and time of the search for near-duplicates: recall and precision of each kind of change, and pairs of
+different images with the same frame, caption, margins or watermark.
 
-    python -m benchmarks.duplicates --data IMAGES [--sample 300] [--synthetic 30000] [--sheet pairs.png] [--json FILE]
+    python -m benchmarks.duplicates --data IMAGES [--sample 100] [--weak] [--sheet pairs.png] [--json FILE]
+    python -m benchmarks.duplicates                                   the same with 600 drawn images
+    python -m benchmarks.duplicates --scale 10000 30000 100000        time and memory of the search in drawn signatures
 
-Modified images, saved as JPEG of quality 90, are searched among all others. Whether the pairs among the unmodified
-images are false positives is for a person to judge: see the sheet.
+Modified images, saved as JPEG of quality 90, are searched among all others. A pair is wrong if its images are not of
+the same original, or of originals that are themselves a pair. Whether the pairs among the unmodified images are
+duplicates is for a person to judge: see the sheet.
 """
 
 from __future__ import annotations
@@ -12,23 +16,41 @@ import hashlib
 import os
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from animalclf.duplicates import find
+from benchmarks import image_changes
 from benchmarks.common import argument_parser, write_json
 
-Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+DRAWN = 600  # images without --data
+DECOY_DESIGNS = 5  # different frames, captions, ...
 
 
 @dataclass(frozen=True)
-class Synthetic:
+class Kind:
+    """The search for the images that one change modifies, or for decoys."""
+
+    name: str
+    images: int
+    """Modified images."""
+    recall: float
+    """The fraction of them in the group of their original; nan for decoys, whose originals are not searched."""
+    right_pairs: int
+    wrong_pairs: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The search among drawn signatures."""
+
     images: int
     seconds: float
     cpu_seconds: float
@@ -42,167 +64,216 @@ class Synthetic:
 @dataclass(frozen=True)
 class Results:
     images: int
-    modified: int
     seconds: float
-    """Of the unmodified images."""
+    """Of the search among the unmodified images."""
     pairs: list[find.DuplicatePair]
-    """Duplicates among the unmodified images."""
-    recall: dict[str, float]
-    """Per modification."""
-    synthetic: Synthetic | None
+    """Near-duplicates among them."""
+    kinds: list[Kind]
+    decoys: list[Kind]
+    scale: list[Scale]
 
 
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """`image` uint8 (H, W, 3) after a JPEG file of `quality`."""
-    return np.asarray(
-        cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-    )
+@dataclass(frozen=True)
+class Originals:
+    """Images uint8 (H, W, 3), their signatures uint8 (N, 1600), and their groups int64 (N,)."""
+
+    images: Sequence[np.ndarray]
+    signatures: np.ndarray
+    group: np.ndarray
 
 
-def crop(image: np.ndarray, left: float, right: float, top: float, bottom: float) -> np.ndarray:
-    """`image` without these fractions of its width and height."""
-    height, width = image.shape[:2]
-    return image[round(top * height) : round((1 - bottom) * height), round(left * width) : round((1 - right) * width)]
+def search(images: Sequence[np.ndarray], signatures: np.ndarray) -> pd.DataFrame:
+    """`find_duplicates` of different files."""
+    sha256 = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(images))]
+    return find.find_duplicates(sha256, signatures, lambda row: images[row])
 
 
-def crop_anywhere(image: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """`image` without 2 x `fraction` of its width and height, cut at random from both sides."""
-    left, top = rng.uniform(0, 2 * fraction, 2)
-    return crop(image, left, 2 * fraction - left, top, 2 * fraction - top)
+def measure_kinds(originals: Originals, kinds: Sequence[str], sample: int) -> list[Kind]:
+    """Modify `sample` originals for each kind, others each time, and search all results among the originals."""
+    rng = np.random.default_rng(0)
+    chosen = _rows_by_kind(originals, len(kinds), sample)
+    changed = [
+        image_changes.modified(originals.images[row], name, rng)
+        for name, rows in zip(kinds, chosen, strict=True)
+        for row in rows
+    ]
+    images = [*originals.images, *changed]
+    matches = _search_all(images, originals.signatures, changed)
+    return _count(kinds, chosen, matches, originals.group, len(originals.images))
 
 
-def gain(image: np.ndarray, factor: float, offset: float = 0) -> np.ndarray:
-    return np.clip(image * factor + offset, 0, 255).round().astype(np.uint8)
+def measure_decoys(originals: Originals, sample: int) -> list[Kind]:
+    """Put the same DECOY_DESIGNS frames (captions, ...) on `sample` originals for each kind, others each time, and
+    search the results without their originals among the others."""
+    kinds = list(image_changes.DECOYS)
+    chosen = _rows_by_kind(originals, len(kinds), sample)
+    changed = [
+        image
+        for name, rows in zip(kinds, chosen, strict=True)
+        for seed, part in enumerate(np.array_split(rows, DECOY_DESIGNS))
+        for image in image_changes.decoys([originals.images[row] for row in part], name, seed)
+    ]
+    others = np.setdiff1d(np.arange(len(originals.images)), chosen)
+    images = [*(originals.images[row] for row in others), *changed]
+    matches = _search_all(images, originals.signatures[others], changed)
+    rows = _count(kinds, chosen, matches, originals.group, len(others), originals.group[others])
+    return [replace(row, recall=float("nan")) for row in rows]
 
 
-CHANGES: dict[str, Change] = {
-    "mirror": lambda image, rng: image[:, ::-1],
-    "turn 90": lambda image, rng: np.rot90(image, 1),
-    "turn 180": lambda image, rng: np.rot90(image, 2),
-    "turn 270": lambda image, rng: np.rot90(image, 3),
-    "recompress q=30": lambda image, rng: jpeg(image, 30),
-    "resize to 50 %": lambda image, rng: cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
-    "crop 5 % a side": lambda image, rng: crop(image, 0.05, 0.05, 0.05, 0.05),
-    "crop 5 % a side, off centre": lambda image, rng: crop_anywhere(image, 0.05, rng),
-    "crop 10 % a side": lambda image, rng: crop(image, 0.1, 0.1, 0.1, 0.1),
-    "crop 10 % a side, off centre": lambda image, rng: crop_anywhere(image, 0.1, rng),
-    "crop 15 % of the width": lambda image, rng: crop(image, 0.15, 0, 0, 0),
-    "brightness x 0.6": lambda image, rng: gain(image, 0.6),
-    "brightness x 1.4": lambda image, rng: gain(image, 1.4),
-    "contrast x 0.6": lambda image, rng: gain(image, 0.6, 51),
-    "mirror, crop 5 % off centre": lambda image, rng: crop_anywhere(image, 0.05, rng)[:, ::-1],
-    "mirror, darken x 0.6": lambda image, rng: gain(image[:, ::-1], 0.6),
-    "turn 90, brighten x 1.4": lambda image, rng: gain(np.rot90(image), 1.4),
-    "turn 90, crop 5 % a side": lambda image, rng: np.rot90(crop(image, 0.05, 0.05, 0.05, 0.05)),
-    "crop 10 % off centre, darken x 0.6": lambda image, rng: gain(crop_anywhere(image, 0.1, rng), 0.6),
-}
+def _rows_by_kind(originals: Originals, kinds: int, sample: int) -> np.ndarray:
+    """Different rows of `originals` for each kind, int64 (kinds, sample), or fewer if there are not so many."""
+    sample = min(sample, len(originals.images) // kinds)
+    return np.random.default_rng(0).permutation(len(originals.images))[: kinds * sample].reshape(kinds, sample)
 
 
-def modified(image: np.ndarray, change: str, rng: np.random.Generator) -> np.ndarray:
-    """`image` uint8 (H, W, 3) after the change of that name, from a JPEG file."""
-    return jpeg(np.ascontiguousarray(CHANGES[change](image, rng)), 90)
+def _search_all(images: list[np.ndarray], signatures: np.ndarray, changed: list[np.ndarray]) -> pd.DataFrame:
+    """`search` in images of `signatures`, followed by `changed`."""
+    return search(images, np.concatenate([signatures, np.stack([find.signature(image) for image in changed])]))
 
 
-def recall(images: list[np.ndarray], signatures: np.ndarray, sha256: list[str], chosen: np.ndarray) -> dict[str, float]:
-    """Per change, the fraction of the `chosen` images whose modified form gets into the image's group."""
-    recalls = {}
-    for change in CHANGES:
-        rng = np.random.default_rng(0)
-        changed = np.stack([find.signature(modified(images[row], change, rng)) for row in chosen])
-        groups = find.find_duplicates(
-            [*sha256, *(f"{change} {row}" for row in chosen)], np.concatenate([signatures, changed])
-        )["group"].to_numpy()
-        recalls[change] = float((groups[len(images) :] == groups[chosen]).mean())
-    return recalls
+def _count(
+    kinds: Sequence[str],
+    chosen: np.ndarray,
+    matches: pd.DataFrame,
+    groups: np.ndarray,
+    count: int,
+    searched: np.ndarray | None = None,
+) -> list[Kind]:
+    """Recall and pairs of each kind, whose modified originals `chosen` follow after `count` images. `groups`: of all
+    originals, `searched`: of those among the `count`."""
+    source = np.concatenate([groups if searched is None else searched, groups[chosen.ravel()]])
+    group, partner = matches["group"].to_numpy(), matches["partner"].to_numpy()
+    near = np.flatnonzero(matches["kind"] == "near")
+    first, other = np.maximum(near, partner[near]), np.minimum(near, partner[near])
+    right = source[first] == source[other]
+    results = []
+    for number, (name, rows) in enumerate(zip(kinds, chosen, strict=True)):
+        own = np.arange(len(rows)) + count + number * len(rows)
+        of_kind = np.isin(first, own) | np.isin(other, own)
+        hit = group[own] == group[rows] if searched is None else np.zeros(len(rows))
+        wrong = int((of_kind & ~right).sum())
+        results.append(Kind(name, len(rows), float(hit.mean()), int(of_kind.sum()) - wrong, wrong))
+    return results
 
 
-def synthetic(count: int) -> Synthetic:
+def measure_scale(count: int) -> Scale:
     """Time and memory for `count` drawn textures, of which 5 % are mirrored duplicates."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(find.SIDE)[:, None], np.fft.rfftfreq(find.SIDE)).clip(0.5 / find.SIDE)
     signatures = np.empty((count, find.SIDE, find.SIDE), np.uint8)
     for row in range(count):
         texture = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(find.SIDE, find.SIDE))) / frequency**1.2)
-        signatures[row] = gain((texture - texture.mean()) / texture.std(), 45, 128)
+        signatures[row] = image_changes.gain((texture - texture.mean()) / texture.std(), 45, 128)
     planted = count // 20
     signatures[count - planted :] = signatures[:planted, :, ::-1]
     start, start_cpu = time.perf_counter(), time.process_time()
-    groups = find.find_duplicates([str(row) for row in range(count)], signatures.reshape(count, -1))
-    return Synthetic(
+    matches = find.find_duplicates(
+        [str(row) for row in range(count)],
+        signatures.reshape(count, -1),
+        lambda row: cv2.cvtColor(signatures[row], cv2.COLOR_GRAY2RGB),
+    )
+    return Scale(
         images=count,
         seconds=time.perf_counter() - start,
         cpu_seconds=time.process_time() - start_cpu,
         planted=planted,
-        near_duplicates=int((groups["kind"] == "near").sum()),
+        near_duplicates=int((matches["kind"] == "near").sum()),
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
 
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--data", required=True, help="folder of images, with or without subfolders")
-    parser.add_argument("--sample", type=int, default=300, help="images to modify")
-    parser.add_argument("--synthetic", type=int, default=0, help="also time this number of drawn signatures")
-    parser.add_argument("--sheet", help="write the pairs as a PNG")
+    parser.add_argument("--data", help="folder of images, with or without subfolders")
+    parser.add_argument("--sample", type=int, default=100, help="images to modify in each way")
+    parser.add_argument(
+        "--weak", action="store_true", help="also weak changes: cropped by 10 %%, rotated by 90 degrees"
+    )
+    parser.add_argument("--kinds", nargs="*", help="only these changes")
+    parser.add_argument("--scale", type=int, nargs="*", help="only time the search in these numbers of signatures")
+    parser.add_argument("--sheet", help="write the pairs among the unmodified images as a PNG")
     arguments = parser.parse_args()
-    names, contents = read_files(arguments.data)
-    images = [
-        np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))[..., ::-1].copy()
-        for content in contents
-    ]
-    results = measure(names, contents, images, arguments.sample, arguments.synthetic)
+    if arguments.scale:
+        results = Results(0, 0, [], [], [], [measure_scale(count) for count in arguments.scale])
+    else:
+        names, images = read_images(arguments.data) if arguments.data else draw_images(DRAWN)
+        kinds = arguments.kinds or [*image_changes.STRONG, *(image_changes.WEAK if arguments.weak else ())]
+        results = measure(names, images, arguments.sample, kinds)
+        if arguments.sheet:
+            sheet = find.contact_sheet(results.pairs, lambda name: images[names.index(name)])
+            Path(arguments.sheet).write_bytes(sheet)
     show(results)
-    if arguments.sheet:
-        Path(arguments.sheet).write_bytes(find.contact_sheet(results.pairs, lambda name: images[names.index(name)]))
     write_json(arguments.json, results)
 
 
-def read_files(folder: str) -> tuple[list[str], list[bytes]]:
-    """Paths of the image files below `folder`, and their contents."""
+def read_images(folder: str) -> tuple[list[str], list[np.ndarray]]:
+    """Paths of the image files below `folder`, and the images uint8 (H, W, 3)."""
     names = sorted(
         os.path.relpath(os.path.join(parent, name), folder) for parent, _, files in os.walk(folder) for name in files
     )
     names = [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))]
-    return names, [Path(folder, name).read_bytes() for name in names]
-
-
-def measure(
-    names: list[str], contents: list[bytes], images: list[np.ndarray], sample: int, synthetic_count: int
-) -> Results:
-    """`images`: uint8 (H, W, 3) of each file."""
-    sha256 = [hashlib.sha256(content).hexdigest() for content in contents]
-    signatures = np.stack([find.signature(image) for image in images])
-    start = time.perf_counter()
-    groups = find.find_duplicates(sha256, signatures)
-    seconds = time.perf_counter() - start
-    rows = groups.loc[groups["kind"] != "", ["partner", "confidence", "kind"]].itertuples()
-    pairs = [
-        find.DuplicatePair(names[row], names[partner], float(confidence), kind)
-        for row, partner, confidence, kind in rows
+    return names, [
+        cv2.cvtColor(np.asarray(cv2.imread(os.path.join(folder, name))), cv2.COLOR_BGR2RGB) for name in names
     ]
-    chosen = np.random.default_rng(0).permutation(len(names))[:sample]
+
+
+def draw_images(count: int) -> tuple[list[str], list[np.ndarray]]:
+    return [f"drawn {seed}" for seed in range(count)], [image_changes.drawn(seed) for seed in range(count)]
+
+
+def measure(names: list[str], images: list[np.ndarray], sample: int, kinds: Sequence[str]) -> Results:
+    signatures = np.stack([find.signature(image) for image in images])
+    started = time.perf_counter()
+    matches = search(images, signatures)
+    seconds = time.perf_counter() - started
+    rows = matches.loc[matches["kind"] != "", ["partner", "confidence", "kind"]].itertuples()
+    originals = Originals(images, signatures, matches["group"].to_numpy())
     return Results(
         images=len(names),
-        modified=len(chosen),
         seconds=seconds,
-        pairs=pairs,
-        recall=recall(images, signatures, sha256, chosen),
-        synthetic=synthetic(synthetic_count) if synthetic_count else None,
+        pairs=[
+            find.DuplicatePair(names[row], names[partner], float(confidence), kind)
+            for row, partner, confidence, kind in rows
+        ],
+        kinds=measure_kinds(originals, kinds, sample),
+        decoys=measure_decoys(originals, sample),
+        scale=[],
     )
 
 
 def show(results: Results) -> None:
-    title = f"{results.modified} of {results.images:,} images modified"
-    table = Table("modification", "recall", title=title)
-    for change, fraction in results.recall.items():
-        table.add_row(change, f"{fraction:.3f}")
-    console = Console()
-    console.print(table)
-    console.print(f"{len(results.pairs)} pairs among {results.images:,} unmodified images, in {results.seconds:.2f} s")
-    for pair in results.pairs:
-        console.print(f"  {pair.kind} {pair.confidence:.3f}  {pair.path}  {pair.partner}", markup=False)
-    if results.synthetic:
-        console.print(f"synthetic: {results.synthetic}", markup=False)
+    console = Console(width=110)
+    if results.kinds:
+        table = Table(title=f"near-duplicates among {results.images:,} images", title_justify="left")
+        for heading in ("", "images", "recall", "pairs", "wrong", "precision"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for kind in results.kinds:
+            table.add_row(kind.name, *_cells(kind))
+        for kind in results.decoys:
+            table.add_row(f"different images, same {kind.name}", *_cells(kind))
+        right, wrong = (sum(getattr(kind, name) for kind in results.kinds) for name in ("right_pairs", "wrong_pairs"))
+        recall = np.mean([kind.recall for kind in results.kinds])
+        table.add_row(
+            "all changes", "", f"{recall:.3f}", f"{right + wrong}", f"{wrong}", f"{right / max(1, right + wrong):.3f}"
+        )
+        console.print(table)
+        console.print(f"{len(results.pairs)} pairs among the unmodified images, in {results.seconds:.2f} s")
+        for pair in results.pairs:
+            console.print(f"  {pair.kind} {pair.confidence:.3f}  {pair.path}  {pair.partner}", markup=False)
+    for scale in results.scale:
+        console.print(scale, markup=False)
+    if len(results.scale) > 1:
+        size, seconds = (
+            np.log([getattr(scale, name) for scale in results.scale]) for name in ("images", "cpu_seconds")
+        )
+        console.print(f"CPU time grows with the number of images to the power of {np.polyfit(size, seconds, 1)[0]:.2f}")
+
+
+def _cells(kind: Kind) -> list[str]:
+    pairs = kind.right_pairs + kind.wrong_pairs
+    recall = "" if np.isnan(kind.recall) else f"{kind.recall:.3f}"
+    precision = f"{kind.right_pairs / pairs:.3f}" if pairs else ""
+    return [f"{kind.images}", recall, f"{pairs}", f"{kind.wrong_pairs}", precision]
 
 
 if __name__ == "__main__":

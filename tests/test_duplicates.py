@@ -1,4 +1,4 @@
-"""Duplicates: each modification is found, different images are not, and the result depends on content only."""
+"""Duplicates: each change is found, different images are not, and the result depends on content only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import glob
 import hashlib
 import io
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -13,28 +15,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from animalclf.duplicates import candidates, find
-from benchmarks.duplicates import CHANGES, gain, modified
+from animalclf.duplicates import candidates, find, neighbours, regions, verification
+from benchmarks.image_changes import DECOYS, STRONG, WEAK, decoys, drawn, gain, modified
 
-
-def texture(seed: int, height: int = 150, width: int = 200) -> np.ndarray:
-    """An image uint8 (H, W, 3) with structure at all scales, as photographs have."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)).clip(1 / width)[..., None]
-    noise = np.fft.irfft2(
-        np.fft.rfft2(rng.normal(size=(height, width, 3)), axes=(0, 1)) / frequency**1.3, s=(height, width), axes=(0, 1)
-    )
-    return gain((noise - noise.mean()) / noise.std(), 40, 120)
+HARD = ("print", "crop to 60 %", "margins", "aspect ratio, cropped", "crop to 80 %, margins, dark")
 
 
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
-    return [texture(seed) for seed in range(40)]
-
-
-@pytest.fixture(scope="module")
-def signatures(images: list[np.ndarray]) -> np.ndarray:
-    return np.stack([find.signature(image) for image in images])
+    return [drawn(seed, 150, 200) for seed in range(40)]
 
 
 def names(count: int) -> list[str]:
@@ -42,21 +31,44 @@ def names(count: int) -> list[str]:
     return [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_modified_images_are_found(change: str, images: list[np.ndarray], signatures: np.ndarray) -> None:
-    rng = np.random.default_rng(0)
-    changed = np.stack([find.signature(modified(image, change, rng)) for image in images[:20]])
-    matches = find.find_duplicates(names(60), np.concatenate([signatures, changed]))
-    hit = matches["representative"].to_numpy()[40:] == np.arange(20)
+def search(images: Sequence[np.ndarray], sha256: list[str] | None = None) -> pd.DataFrame:
+    signatures = np.stack([find.signature(image) for image in images])
+    return find.find_duplicates(sha256 or names(len(images)), signatures, lambda row: images[row])
+
+
+def test_modified_images_are_found(images: list[np.ndarray]) -> None:
+    """Three images in every change, of which the hard ones may be missed in part."""
+    rng, changes = np.random.default_rng(0), [*WEAK, *STRONG]
+    changed = [modified(image, change, rng) for change in changes for image in images[:3]]
+    matches = search([*images[:20], *changed])
+    source = np.concatenate([np.arange(20), np.tile(np.arange(3), len(changes))])
+    hit = (matches["group"] == matches["group"].to_numpy()[source])[20:].to_numpy().reshape(-1, 3)
+    missed = {change: hits.mean() for change, hits in zip(changes, hit, strict=True) if change not in HARD}
+    assert all(recall >= 0.6 for recall in missed.values()), missed
     assert hit.mean() >= 0.9
-    assert (matches["kind"][40:][hit] == "near").all()
-    assert matches["confidence"][40:][hit].between(0.5, 1).all()
-    assert (matches["partner"][40:][hit] == np.arange(20)[hit]).all()
-    assert matches["group"].nunique() == 60 - hit.sum()  # nothing else was grouped
+    near = matches[matches["kind"] == "near"]
+    assert near["confidence"].between(0.5, 1).all()
+    assert (source[near["partner"]] == source[near.index]).all()
+    for _, rows in matches.groupby("group"):
+        assert len(set(source[rows.index])) == 1  # nothing else was grouped
 
 
-def test_unrelated_images_are_not_grouped(signatures: np.ndarray) -> None:
-    matches = find.find_duplicates(names(40), signatures)
+@pytest.mark.parametrize("kind", DECOYS)
+def test_a_common_border_or_watermark_groups_no_images(kind: str, images: list[np.ndarray]) -> None:
+    matches = search(decoys(images[:20], kind, seed=0))
+    assert (matches["kind"] == "").all()
+
+
+@pytest.mark.parametrize("kind", DECOYS)
+def test_only_the_content_of_images_with_the_same_border_counts(kind: str, images: list[np.ndarray]) -> None:
+    """Verification alone: the border matches exactly, so a homography is always found."""
+    first, second = (verification.features(image) for image in decoys(images[:2], kind, seed=0))
+    assert verification.matching_content(first, second) < verification.MIN_CONTENT / 2
+    assert verification.matching_content(first, first) > 0.95
+
+
+def test_unrelated_images_are_not_grouped(images: list[np.ndarray]) -> None:
+    matches = search(images)
     assert (matches["group"] == np.arange(40)).all()
     assert (matches["representative"] == np.arange(40)).all()
     assert (matches["kind"] == "").all()
@@ -64,11 +76,9 @@ def test_unrelated_images_are_not_grouped(signatures: np.ndarray) -> None:
     assert (matches["partner"] == -1).all()
 
 
-def test_identical_files_are_duplicates_in_any_case(signatures: np.ndarray) -> None:
-    flat = np.full((1, find.SIDE**2), 255, np.uint8)
-    matches = find.find_duplicates(
-        ["a", "b", "a", "c", "b"], np.concatenate([signatures[:1], flat, signatures[:1], signatures[1:2], flat])
-    )
+def test_identical_files_are_duplicates_in_any_case(images: list[np.ndarray]) -> None:
+    flat = np.full((40, 40, 3), 255, np.uint8)
+    matches = search([images[0], flat, images[0], images[1], flat], ["a", "b", "a", "c", "b"])
     assert matches["group"].tolist() == [0, 1, 0, 2, 1]
     assert matches["kind"].tolist() == ["", "", "identical", "", "identical"]
     assert matches["confidence"].tolist()[2::2] == [1.0, 1.0]
@@ -80,21 +90,18 @@ def test_almost_uniform_images_are_not_near_duplicates() -> None:
     ramp = np.linspace(100, 140, 90)[:, None, None] * np.ones((90, 120, 3))
     plain = [np.full((90, 120, 3), 30 * level) for level in range(9)] + [ramp, ramp + 20, ramp[::-1], 2 * ramp - 50]
     noisy = [image + rng.normal(0, 2, image.shape) for image in plain]
-    signatures = np.stack([find.signature(gain(image, 1)) for image in plain + noisy])
-    assert (find.find_duplicates(names(len(signatures)), signatures)["kind"] == "").all()
+    assert (search([gain(image, 1) for image in plain + noisy])["kind"] == "").all()
 
 
-def test_any_order_of_rows_gives_the_same_groups(images: list[np.ndarray], signatures: np.ndarray) -> None:
+def test_any_order_of_rows_gives_the_same_groups(images: list[np.ndarray]) -> None:
     rng = np.random.default_rng(0)
-    changed = [
-        find.signature(modified(image, change, rng)) for image, change in zip(images, list(CHANGES) * 2, strict=False)
-    ]
-    everything, sha256 = np.concatenate([signatures, changed]), np.array(names(40 + len(changed)))
-    matches = find.find_duplicates(sha256.tolist(), everything)
-    assert matches.equals(find.find_duplicates(sha256.tolist(), everything))
+    changed = [modified(image, change, rng) for image, change in zip(images[:8], STRONG, strict=False)]
+    everything, sha256 = [*images[:10], *changed], np.array(names(10 + len(changed)))
+    matches = search(everything, sha256.tolist())
+    assert matches.equals(search(everything, sha256.tolist()))
 
     order = rng.permutation(len(sha256))
-    shuffled = find.find_duplicates(sha256[order].tolist(), everything[order])
+    shuffled = search([everything[row] for row in order], sha256[order].tolist())
     sets, shuffled_sets = (
         {frozenset(rows) for rows in frame.groupby("group").groups.values()}
         for frame in (matches, shuffled.set_index(order))
@@ -105,38 +112,66 @@ def test_any_order_of_rows_gives_the_same_groups(images: list[np.ndarray], signa
     ).all()
 
 
-def test_no_image_and_one_image(signatures: np.ndarray) -> None:
-    assert find.find_duplicates([], signatures[:0]).empty
-    assert find.find_duplicates(["a"], signatures[:1])["group"].tolist() == [0]
+def test_no_image_and_one_image(images: list[np.ndarray]) -> None:
+    none = find.find_duplicates([], np.empty((0, find.SIDE**2), np.uint8), lambda row: images[row])
+    assert none.empty
+    assert search(images[:1])["group"].tolist() == [0]
 
 
 def test_cells_find_what_an_exhaustive_comparison_finds(monkeypatch) -> None:
-    """1,500 images, 100 of them also mirrored or without 10 % of their width."""
-    rng = np.random.default_rng(0)
-    count = 2 * candidates.TILE + 476
-    images = [texture(seed, 40, 40) for seed in range(count)]
-    chosen = rng.permutation(count)[:100]
-    changed = [images[row][:, ::-1] if number % 2 else images[row][:, 4:] for number, row in enumerate(chosen)]
-    signatures = np.stack([find.signature(np.ascontiguousarray(image)) for image in [*images, *changed]])
-    exact = find.find_duplicates(names(count + 100), signatures)
-    monkeypatch.setattr(candidates, "MAX_EXHAUSTIVE", 0)
-    spectra = candidates.whole_spectra(signatures)
-    cells = candidates.Cells.cluster(spectra)
-    assert len(cells.centres) == 4 * 40 and np.diff(cells.edges).sum() == count + 100
-    assert 0 < len(cells.probes(spectra)[0]) < 0.1 * len(spectra) * len(cells.centres)  # few cells are searched
-    matches = find.find_duplicates(names(count + 100), signatures)
-    pd.testing.assert_frame_equal(matches, exact)  # equal up to rounding: pairs are verified in another order
-    assert (matches["representative"][count:] == chosen).mean() > 0.95 and (matches["kind"][:count] == "").all()
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(3000, 36)).astype(np.float32)
+    vectors[1500:] = vectors[:1500] + 0.35 * generator.normal(size=(1500, 36))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+    def pairs() -> set[tuple[int, int]]:
+        with ThreadPoolExecutor(1) as pool:
+            rows, others, similarity = neighbours.similar_pairs(
+                vectors, np.arange(3000) % 2999, (0.8, 4), pool, lambda fraction: None
+            )
+        assert (similarity > 0.8).all() and (rows % 2999 != others % 2999).all()
+        return set(zip(rows.tolist(), others.tolist(), strict=True))
+
+    exact = pairs()
+    monkeypatch.setattr(neighbours, "MAX_EXHAUSTIVE", 0)
+    assert len(exact) > 2900
+    assert len(exact & pairs()) > 0.8 * len(exact)
 
 
-def test_cells_of_a_large_set_of_similar_images(monkeypatch) -> None:
-    """As of a fixed camera: no cell is closer to an image than the others, and its duplicates are found all the
-    same."""
-    rng, scene = np.random.default_rng(0), texture(0, 40, 40)
-    images = [np.clip(scene + rng.normal(0, 4, scene.shape), 0, 255).astype(np.uint8) for _ in range(150)]
-    signatures = np.stack([find.signature(image) for image in images])
-    monkeypatch.setattr(candidates, "MAX_EXHAUSTIVE", 0)
-    assert (find.find_duplicates(names(150), signatures)["group"] == 0).all()
+def test_a_large_set_of_similar_images_is_one_group_and_few_are_read() -> None:
+    """As of a fixed camera: every region is like those of all others."""
+    rng, scene = np.random.default_rng(0), drawn(0, 60, 80)
+    images = [np.clip(scene + rng.normal(0, 4, scene.shape), 0, 255).astype(np.uint8) for _ in range(40)]
+    signatures, reads = np.stack([find.signature(image) for image in images]), []
+
+    def read(row: int) -> np.ndarray:
+        reads.append(row)
+        return images[row]
+
+    assert (find.find_duplicates(names(40), signatures, read)["group"] == 0).all()
+    assert len(reads) < 2 * 40
+
+
+def test_regions_of_a_mirrored_image_are_placed_onto_it(images: list[np.ndarray]) -> None:
+    """A symmetry, and a match, give the place of one image in another."""
+    upright = find.signature(images[0]).reshape(40, 40)
+    views = [upright, upright[:, ::-1], upright[::-1], np.rot90(upright), upright[::-1].T]
+    signatures = np.stack([np.ascontiguousarray(view).reshape(-1) for view in views])
+    found = regions.find_regions(signatures)
+    with ThreadPoolExecutor(1) as pool:
+        a, b, _ = neighbours.similar_pairs(found.descriptor, found.image, (0.9, 9), pool, lambda fraction: None)
+    places = candidates.placements(found, a, b)
+    best = places.take(np.flatnonzero((places.first == 0) & (places.support >= 6)))
+    assert sorted(best.second) == [1, 2, 3, 4]
+    assert np.allclose([best.x, best.y], 0.5, atol=0.02) and np.allclose(best.scale, 1, atol=0.02)
+    assert best.mirrored().tolist() == [{1: True, 2: True, 3: False, 4: False}[row] for row in best.second]
+
+
+def test_features_of_the_mirrored_image(images: list[np.ndarray]) -> None:
+    """`mirror` gives what the detector finds in the mirrored image."""
+    changed = verification.features(np.ascontiguousarray(images[0][:, ::-1]))
+    assert verification.matching_content(verification.mirror(verification.features(images[0])), changed) > 0.9
+    assert verification.matching_content(verification.features(images[0]), changed) == 0
 
 
 def test_a_chain_of_pairs_of_low_confidence_is_not_one_large_group() -> None:
@@ -148,11 +183,13 @@ def test_a_chain_of_pairs_of_low_confidence_is_not_one_large_group() -> None:
     assert (find._group(61, chain, np.full(60, 0.99)) == 0).all()  # nor a large one of confident pairs
 
 
-def test_signature_of_any_size_and_hash() -> None:
-    image = texture(1)
+def test_signature_of_any_size_and_hash(images: list[np.ndarray]) -> None:
+    image = images[1]
     for height, width in ((1, 1), (7, 900), (3000, 2000)):
-        assert find.signature(cv2.resize(image, (width, height))).shape == (1600,)
-    hashes = find.phashes(np.stack([find.signature(view) for view in (image, gain(image, 0.6), texture(2))]))
+        resized = cv2.resize(image, (width, height))
+        assert find.signature(resized).shape == (1600,)
+        verification.features(resized)
+    hashes = find.phashes(np.stack([find.signature(view) for view in (image, gain(image, 0.6), images[2])]))
     distance = [bin(int(hashes[0], 16) ^ int(digits, 16)).count("1") for digits in hashes]
     assert [len(digits) for digits in hashes] == [16] * 3
     assert distance[1] <= 4 and distance[2] >= 12
@@ -175,27 +212,15 @@ def test_contact_sheet_shows_every_pair() -> None:
 
 @pytest.mark.sample
 def test_real_photographs(sample_data: str) -> None:
-    """All 6 pairs found in species20 were inspected: each is two shots or versions of one motif. More would be false
-    positives."""
-    paths = sorted(glob.glob(os.path.join(sample_data, "species20", "*", "*")))
+    paths = sorted(glob.glob(os.path.join(sample_data, "species20", "*", "*")))[::6]
     images = [cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths]
-    signatures = np.stack([find.signature(image) for image in images])
-    matches = find.find_duplicates(names(len(paths)), signatures)
-    assert len(paths) == 1020
-    assert 5 <= (matches["kind"] == "near").sum() <= 8
-
+    assert len(images) == 170
+    chosen = np.random.default_rng(0).permutation(len(images))[:60]
+    min_recall = {"mirror": 0.95, "frame": 0.9, "caption": 0.9, "print": 0.7, "crop to 70 %": 0.75}
     rng = np.random.default_rng(0)
-    min_recall = {
-        "mirror": 0.98,
-        "crop 10 % a side, off centre": 0.92,
-        "mirror, darken x 0.6": 0.97,
-        "brightness x 1.4": 0.95,
-    }
-    chosen = rng.permutation(len(paths))[:120]
-    changed = [find.signature(modified(images[row], change, rng)) for change in min_recall for row in chosen]
-    groups = find.find_duplicates(names(len(paths) + len(changed)), np.concatenate([signatures, changed]))[
-        "group"
-    ].to_numpy()
-    hit = (groups[len(paths) :] == np.tile(groups[chosen], len(min_recall))).reshape(len(min_recall), -1).mean(1)
+    changed = [modified(images[row], change, rng) for change, row in zip(list(min_recall) * 12, chosen, strict=True)]
+    framed = decoys([images[row] for row in range(0, 170, 4)], "frame", seed=0)
+    groups = search([*images, *changed, *framed])["group"].to_numpy()
+    hit = (groups[170:230] == groups[chosen]).reshape(12, -1).mean(0)
     assert (hit >= list(min_recall.values())).all(), dict(zip(min_recall, hit, strict=True))
-    assert len(np.unique(groups[: len(paths)])) >= len(paths) - 8  # modified images connect no other images
+    assert len(np.unique(groups[:170])) >= 169  # modified and framed images connect no other images

@@ -1,11 +1,10 @@
-"""Duplicates and near-duplicates: images that are the same up to recompression, resizing, cropping, brightness,
-mirroring or rotation.
+"""Duplicates and near-duplicates: images that show the same up to recompression, resizing, cropping, brightness,
+mirroring, rotation, a frame, a caption, margins or perspective.
 
-An image's signature is a small grey thumbnail. Signatures are compared in two stages. `candidates` finds by low
-frequencies which parts of images may show the same. `verification` moves such a part until it fits best and correlates
-the fine detail, without the low frequencies that unrelated images have in common. Brightness and contrast cancel out,
-and colour is ignored. Files with the same sha256 are duplicates in any case. The constants of the three modules were
-chosen with `python -m benchmarks.duplicates`.
+An image's signature is a small grey thumbnail. `candidates` finds pairs of signatures with similar regions in the same
+arrangement, `alignment` checks them by the thumbnails' detail, and `verification` compares the images themselves.
+Brightness and contrast cancel out, and colour is ignored. Files with the same sha256 are duplicates in any case. The
+constants of these modules were chosen with `python -m benchmarks.duplicates`.
 """
 
 from __future__ import annotations
@@ -23,15 +22,31 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from animalclf.data.resize import resize
-from animalclf.duplicates.candidates import SIDE, TILE, Cells, candidate_pairs, whole_spectra
-from animalclf.duplicates.verification import MIN_CORRELATION, STEPS, correlations, shrink
+from animalclf.duplicates import alignment
+from animalclf.duplicates.candidates import (
+    MIN_SIMILARITY,
+    MIN_SUPPORT,
+    NEIGHBOURS,
+    overlap_edges,
+    placements,
+)
+from animalclf.duplicates.neighbours import similar_pairs
+from animalclf.duplicates.phash import phashes
+from animalclf.duplicates.regions import SIDE, concatenate, find_regions
+from animalclf.duplicates.verification import MIN_CONTENT, Verifier
 
-# A pair counts from confidence 0.5, which is at MIN_CORRELATION; at SLOPE above it, the confidence is 0.73.
-SLOPE = 0.03
+__all__ = ["SIDE", "DuplicatePair", "contact_sheet", "find_duplicates", "identical_files", "phashes", "signature"]
+
+# A pair counts from confidence 0.5, which is at MIN_CONTENT; at SLOPE above it, the confidence is 0.73.
+SLOPE = 0.1
 # A group of more than MAX_GROUP different files must be connected by pairs of at least GROUP_CONFIDENCE.
 MAX_GROUP, GROUP_CONFIDENCE = 20, 0.9
-BATCH = 512  # pairs verified at a time
+TILE = 1024  # images whose regions one thread finds at a time
+BATCH = 512  # pairs aligned at a time
 MAX_THREADS = 8
+
+ReadImage = Callable[[int], np.ndarray]  # the image uint8 (H, W, 3) RGB of a row
+Progress = Callable[[float], None]  # called with the fraction that is done
 
 
 class DuplicatePair(NamedTuple):
@@ -49,31 +64,26 @@ def signature(image: np.ndarray) -> np.ndarray:
     return resize(grey, SIDE).ravel()
 
 
-def phashes(signatures: np.ndarray) -> list[str]:
-    """Perceptual hashes of signatures uint8 (N, 1600), 16 hex digits each: which of the 64 lowest frequencies are above
-    their median."""
-    spectra = whole_spectra(signatures)
-    return [bits.tobytes().hex() for bits in np.packbits(spectra > np.median(spectra, axis=1, keepdims=True), axis=1)]
-
-
 def find_duplicates(
-    sha256: Sequence[str], signatures: np.ndarray, progress: Callable[[float], None] = lambda fraction: None
+    sha256: Sequence[str],
+    signatures: np.ndarray,
+    read_image: ReadImage,
+    progress: Progress = lambda fraction: None,
 ) -> pd.DataFrame:
     """Groups of images that are duplicates of one another. The groups do not depend on the order of the rows.
 
-    `sha256` identifies the content of each file; `signatures` uint8 (N, 1600) are from `signature`. Returns one row per
-    image: `group` int64, numbered by first row; `representative` int64, the first row of the group; `kind`: "" for a
-    representative, "identical" if the file equals the representative's byte for byte, else "near"; `confidence`
-    float32 that the row is a duplicate (1 if identical, NaN for a representative); `partner` int64, the row it matched
-    with that confidence (-1 for a representative).
+    `sha256` identifies the content of each file; `signatures` uint8 (N, 1600) are from `signature`; `read_image` reads
+    the image of a row, and is called for candidates only, from several threads. Returns one row per image: `group`
+    int64, numbered by first row; `representative` int64, the first row of the group; `kind`: "" for a representative,
+    "identical" if the file equals the representative's byte for byte, else "near"; `confidence` float32 that the row is
+    a duplicate (1 if identical, NaN for a representative); `partner` int64, the row it matched with that confidence (-1
+    for a representative).
 
-    Time grows with N^1.5 at first and with N^2 above about ten thousand images: a fortieth of all pairs is
-    compared and photographs that are alike are verified (python -m benchmarks.duplicates). Up to 8 threads share the
-    work. `progress` is called with the fraction that is done.
+    Up to 8 threads share the work.
     """
     content, first, inverse = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)
-    pairs, correlation = _near_pairs(signatures[first], progress)
-    confidence = 1 / (1 + np.exp((MIN_CORRELATION - correlation) / SLOPE))
+    pairs, matched = _near_pairs(signatures[first], lambda row: read_image(int(first[row])), progress)
+    confidence = 1 / (1 + np.exp((MIN_CONTENT - matched) / SLOPE))
     component = _group(len(content), pairs, confidence)
 
     inside = component[pairs[:, 0]] == component[pairs[:, 1]]
@@ -146,30 +156,89 @@ def contact_sheet(
     return png.getvalue()
 
 
-def _near_pairs(signatures: np.ndarray, progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
-    """Verified pairs of rows int64 (P, 2), lower row first, and the correlation of their detail float64 (P,)."""
+def _near_pairs(signatures: np.ndarray, read_image: ReadImage, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """Verified pairs of rows int64 (P, 2), lower row first, that connect all images of each group, and the fraction of
+    their content that matches float64 (P,)."""
     if len(signatures) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
-    cells = Cells.cluster(whole_spectra(signatures))
-    coarse = shrink(signatures.reshape(-1, SIDE, SIDE), STEPS[0].shrink)
-
-    def verified(start: int) -> pd.DataFrame:
-        pairs = candidate_pairs(signatures, start, cells)
-        batches = [pairs[first : first + BATCH] for first in range(0, len(pairs), BATCH)]
-        correlation = np.concatenate([np.empty(0), *(correlations(signatures, coarse, batch) for batch in batches)])
-        table = pd.DataFrame({"a": pairs[:, :2].min(1), "b": pairs[:, :2].max(1), "correlation": correlation})
-        return table[correlation > MIN_CORRELATION]
-
-    starts = range(0, len(signatures), TILE)
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     # One BLAS thread each: OpenBLAS's own threads would compete with these for the cores.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        tables = []
-        for number, table in enumerate(pool.map(verified, starts), 1):
-            tables.append(table)
-            progress(number / len(starts))
-    best = pd.concat(tables).groupby(["a", "b"], as_index=False)["correlation"].max()
-    return best[["a", "b"]].to_numpy(np.int64), best["correlation"].to_numpy(np.float64)
+        table = _candidates(signatures, pool, progress)
+        verifier = Verifier(read_image)
+        return _verified(len(signatures), table, lambda pairs: list(pool.map(verifier.content, *pairs)), progress)
+
+
+def _candidates(signatures: np.ndarray, pool: ThreadPoolExecutor, progress: Progress) -> pd.DataFrame:
+    """Pairs to verify, the most similar first: rows `a` < `b`, and `mirrored`."""
+    tiles = range(0, len(signatures), TILE)
+    regions = concatenate(list(pool.map(lambda start: find_regions(signatures[start : start + TILE], start), tiles)))
+    progress(0.3)
+    a, b, _ = similar_pairs(
+        regions.descriptor,
+        regions.image,
+        (MIN_SIMILARITY, NEIGHBOURS),
+        pool,
+        lambda part: progress(0.3 + 0.4 * part),
+    )
+    places = placements(regions, a, b)
+    first, second, overlapping = overlap_edges(places)
+    places, first, second = places.take(overlapping), first[overlapping], second[overlapping]
+    pairs, weak = np.stack([places.first, places.second], 1), np.flatnonzero(places.support < MIN_SUPPORT)
+
+    def correlate(start: int) -> np.ndarray:
+        part = weak[start : start + BATCH]
+        return alignment.correlations(signatures, pairs[part], places.symmetry[part], first[part], second[part])
+
+    correlation = np.concatenate([np.empty(0), *pool.map(correlate, range(0, len(weak), BATCH))])
+    progress(0.8)
+    rank = places.support.astype(np.float64)
+    rank[weak] += correlation - 1
+    table = pd.DataFrame({"a": pairs[:, 0], "b": pairs[:, 1], "mirrored": places.mirrored(), "rank": rank})
+    table = table.drop(weak[correlation <= alignment.MIN_CORRELATION])
+    table = table.sort_values(["rank", "a", "b"], ascending=[False, True, True])
+    return table.drop_duplicates(["a", "b", "mirrored"], ignore_index=True)
+
+
+def _verified(
+    count: int,
+    table: pd.DataFrame,
+    content: Callable[[tuple[list[int], list[int], list[bool]]], list[float]],
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_near_pairs`. A pair is verified only if its images are not connected yet: in each round, the pairs of
+    `table` that would connect all images (a spanning forest), so that a group of K images takes about K comparisons."""
+    pairs, matched = np.empty((0, 2), np.int64), np.empty(0)
+    left, total = table, max(1, len(table))
+    while len(left):
+        component = _components(count, pairs)
+        left = left[component[left["a"]] != component[left["b"]]]
+        forest = left.loc[_forest(component[left["a"]], component[left["b"]])]
+        values = np.array(content((forest["a"].tolist(), forest["b"].tolist(), forest["mirrored"].tolist())))
+        connects = values > MIN_CONTENT
+        pairs = np.concatenate([pairs, forest.loc[connects, ["a", "b"]].to_numpy(np.int64)])
+        matched = np.concatenate([matched, values[connects]])
+        left = left.drop(forest.index)
+        progress(1 - 0.2 * len(left) / total)
+    return pairs, matched
+
+
+def _forest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Which edges from `a` to `b` int64 (E,), taken in order, connect what earlier ones do not: bool (E,)."""
+    parent: dict[int, int] = {}
+
+    def root(node: int) -> int:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = parent[above]
+            node = above
+        return node
+
+    chosen = []
+    for one, other in zip(a.tolist(), b.tolist(), strict=True):
+        low, high = root(one), root(other)
+        parent[low] = high
+        chosen.append(low != high)
+    return np.array(chosen, bool)
 
 
 def _group(count: int, pairs: np.ndarray, confidence: np.ndarray) -> np.ndarray:

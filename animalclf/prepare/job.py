@@ -161,11 +161,14 @@ def _build(
         sync = background.submit(storage.sync_files, [storage.join(out, name) for name in names.values()])
         phase = "finding duplicates"
         progress(phase, 0)
-        pairs = add_groups(manifest, signatures, lambda fraction: progress(phase, max(1, round(fraction * len(files)))))
+        read = partial(read_image, source.root, config.max_pixels)
+        pairs = add_groups(
+            manifest, signatures, read, lambda fraction: progress(phase, max(1, round(fraction * len(files))))
+        )
         manifest["split"] = split(manifest, config)
         if pairs:
             progress("drawing near-duplicates", len(files))
-            sheet = find.contact_sheet(pairs, partial(read_image, source.root, config.max_pixels))
+            sheet = find.contact_sheet(pairs, read)
             storage.write_bytes(storage.join(out, output_dir.SHEET), sheet)
         sync.result()
     return manifest, names

@@ -56,7 +56,10 @@ def check_readable(manifest: pd.DataFrame, max_unreadable: float) -> None:
 
 
 def add_groups(
-    manifest: pd.DataFrame, signatures: np.ndarray | None, progress: Callable[[float], None] = lambda fraction: None
+    manifest: pd.DataFrame,
+    signatures: np.ndarray | None,
+    read_image: Callable[[str], np.ndarray],
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> list[find.DuplicatePair]:
     """Add the columns group, duplicate_of, duplicate_kind and duplicate_confidence. `signatures`: uint8 (rows, 1600);
     None groups identical files only.
@@ -69,7 +72,7 @@ def add_groups(
     if signatures is None:
         matches = find.identical_files(digests)
     else:
-        matches = find.find_duplicates(list(digests), signatures[ok], progress)
+        matches = find.find_duplicates(list(digests), signatures[ok], lambda row: read_image(path[ok[row]]), progress)
     duplicate = (matches["kind"] != "").to_numpy()
     group = np.arange(len(manifest), dtype=np.int64)  # an unreadable file is alone in its group
     group[ok] = ok[matches["representative"]]

@@ -59,7 +59,7 @@ def split_of(manifest: pd.DataFrame, **settings: Any) -> list[str]:
 def duplicates_of(digests: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, list[Any]]:
     """Duplicate groups of images uint8 (H, W, 3) whose files have these hashes: one value per image."""
     signatures = np.stack([find.signature(image) for image in images])
-    matches = find.find_duplicates(digests, signatures)
+    matches = find.find_duplicates(digests, signatures, lambda row: images[row])
     return {
         "group": matches["group"].tolist(),
         "representative": matches["representative"].tolist(),

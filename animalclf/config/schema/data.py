@@ -50,8 +50,9 @@ class Data:
     """Random seed of the split, independent of `seed`: runs with different seeds are validated on the same images."""
 
     near_duplicates: Flag = True
-    """Look for near-duplicates (recompressed, resized, cropped, darkened, mirrored or rotated images) besides identical
-    files. Duplicates always stay in the same split. False saves time on large sets that are known to have none."""
+    """Look for near-duplicates (recompressed, resized, cropped, darkened, mirrored, rotated or framed images, prints)
+    besides identical files. Candidates are read a second time. Duplicates always stay in the same split. False saves
+    time on large sets that are known to have none."""
 
     max_unreadable: Annotated[Number, Field(ge=0, le=1)] = 0.05
     """Largest fraction of unreadable files. `prepare` refuses a set with more, which usually means a broken
