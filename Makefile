@@ -1,6 +1,7 @@
 # make demo: everything on drawn demo images, in minutes.  make test: the tests.  make test-cluster: the tests on
 # three hosts made of network namespaces (root on Linux).  make check: formatter, linter, types, documentation.
 # make test-long: the property tests with 10,000 examples each.  make fuzz: damaged files for the readers.
+# make test-kill: commands killed, and full disks, at random instants.
 # make test-ray VERSION=2.58.1: the tests that start Ray, with that Ray.
 # make lock: the lock files with hashes.  make audit: known holes in the pinned packages.  make wheel: the wheel and its
 # SBOM in dist/.  make wheel-test: the wheel in a fresh environment outside of the checkout.
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-long test-cluster test-ray fuzz check lock audit wheel wheel-test clean
+.PHONY: demo test test-long test-cluster test-kill test-ray fuzz check lock audit wheel wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/animalclf demo
@@ -29,6 +30,10 @@ test-long: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m fuzz images --count $(or $(COUNT),1000000) --seed $(or $(SEED),0)
 	PYTHONPATH=tests $(BIN)/python -m fuzz files --count $(or $(FILES),100000) --seed $(or $(SEED),0)
+
+# Ten minutes on 2 cores: make test-kill COUNT=100 SEED=0; with KILLS_ON_RAY=10 also the real commands on Ray, a minute a kill.
+test-kill: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -m kills --count $(or $(COUNT),100) --ray $(or $(KILLS_ON_RAY),0) --seed $(or $(SEED),0)
 
 test-cluster: $(VENV)/.installed
 	ANIMALCLF_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster

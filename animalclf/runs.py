@@ -22,6 +22,7 @@ from animalclf.errors import UserError
 from animalclf.rows import EnsembleResult, Environment, EpochRow, Row, TrainingResult
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
+from animalclf.utils.leftovers import remove_leftovers
 
 SAME_PROCESS_SECONDS = 5.0  # tolerance of a process's start time: the machine's clock may be corrected in between
 STALE_SECONDS = 120  # without renewal, after which another machine's lock counts as left over from a crash
@@ -134,14 +135,16 @@ class Run:
         storage.write_table(self.url("predictions", f"{name}.parquet"), table)
 
     def lock(self) -> None:
-        """Lock the folder for this process; call again at intervals to renew the lock. Raises UserError if another
-        running process holds it."""
+        """Lock the folder for this process, and remove what a killed one left half-written; call again at intervals to
+        renew the lock. Raises UserError if another running process holds it."""
         holder = self._holder()
         if holder and not holder.is_this_process and holder.is_alive:
             raise UserError(
                 f"{self.root}: in use by process {holder.pid} on {holder.host}; "
                 "wait for it, stop it, or choose another --out"
             )
+        if not holder or not holder.is_this_process:
+            remove_leftovers(self.root)
         own = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time())
         storage.write_json(self.url("running.json"), own.to_dict())
 

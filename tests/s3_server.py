@@ -1,5 +1,5 @@
-"""A real S3 server for tests: moto, with an error switch. In this process (`Server`), or in another one:
-python tests/s3_server.py HOST PORT
+"""A real S3 server for tests: moto, with an error switch and faults at random. In this process (`Server`), or in
+another one: python tests/s3_server.py HOST PORT
 
 `GET /fail?seconds=20&status=503&code=SlowDown&times=3` makes it answer with an error for these seconds or this
 number of requests; `GET /fail` ends that. Both return the number of refused requests.
@@ -8,17 +8,42 @@ number of requests; `GET /fail` ends that. Both return the number of refused req
 from __future__ import annotations
 
 import contextlib
+import random
+import socket
+import struct
 import sys
 import threading
 import time
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
+
+FAULTS = ("500", "503", "reset before", "reset after", "slow", "stalls", "short", "silence")
+STALL_SECONDS = 1.5
+
+
+def reset(environ: dict[str, Any]) -> None:
+    """End the connection by a reset."""
+    connection = environ["werkzeug.socket"]
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.shutdown(socket.SHUT_RDWR)
+    raise ConnectionResetError("requested by the test")
+
+
+def in_pieces(environ: dict[str, Any], body: bytes, fault: str) -> Iterator[bytes]:
+    """A body that comes slowly, stops for STALL_SECONDS, or ends early."""
+    half = len(body) // 2
+    yield body[:half]
+    if fault == "short":
+        reset(environ)
+    time.sleep(STALL_SECONDS if fault == "stalls" else 0.05)
+    yield body[half:]
 
 
 class FailingS3:
@@ -27,6 +52,7 @@ class FailingS3:
     def __init__(self) -> None:
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.until, self.times, self.status, self.code, self.requests, self.refused = 0.0, 0, 503, "", 0, 0
+        self.chaos, self.fault_rate, self.faults = random.Random(0), 0.0, Counter[str]()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/fail":
@@ -50,7 +76,31 @@ class FailingS3:
                 f"{self.status} error", [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))]
             )
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [text]
+        if self.chaos.random() < self.fault_rate:
+            return self._faulty(environ, start_response)
         return self.moto(environ, start_response)
+
+    def _faulty(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """The answer with one of FAULTS. A reset may come after the request has had its effect."""
+        fault = FAULTS[self.faults.total() % len(FAULTS)]
+        self.faults[fault] += 1
+        if fault in ("500", "503", "reset before"):
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            if fault == "reset before":
+                reset(environ)
+            start_response(f"{fault} error", [("Content-Length", "0")])
+            return []
+        answer: list[Any] = []
+        body = b"".join(self.moto(environ, lambda *started: answer.extend(started)))
+        if fault == "silence":  # the connection stays open
+            raise ConnectionResetError("requested by the test")
+        if fault == "reset after" or (fault == "short" and not body):
+            reset(environ)
+        if fault == "stalls" and not body:
+            time.sleep(STALL_SECONDS)
+        status, headers = answer[:2]
+        start_response(status, headers)
+        return in_pieces(environ, body, fault)
 
 
 class Handler(MotoRequestHandler):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import s3_server
 import s3fs
@@ -160,3 +161,49 @@ def test_a_long_listing_takes_few_requests(server, monkeypatch):
     assert sorted(path for path, _, _ in files) == sorted([*names, "sample.csv"])
     assert server.app.requests - before <= 20 + 3 and all(stamp for _, _, stamp in files)
     assert remote_listing.list_files("s3://bucket/nothing") == []
+
+
+def test_right_bytes_or_a_named_error_whatever_the_server_does(server, monkeypatch, tmp_path):
+    """A third of the requests fail: errors, resets before and after their effect, slow, stalled and short answers."""
+    monkeypatch.setattr(s3_errors, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(s3_errors, "WRITE_SECONDS", 2.0)
+    monkeypatch.setattr(s3_errors, "RETRY_SECONDS", 20.0)
+    monkeypatch.setattr(s3_server, "STALL_SECONDS", 0.8)
+    s3fs.S3FileSystem.clear_instance_cache()
+    generator = np.random.default_rng(0)
+    storage.write_bytes("s3://bucket/first", b"")  # a server that never answered is not retried
+    server.app.fault_rate = 1 / 3
+    for number in range(4):
+        content = generator.bytes(int(generator.integers(1, 300_000)))
+        name = f"s3://bucket/{number % 2}/{number}"
+        storage.write_bytes(name, content)
+        assert storage.read_bytes(name) == content and storage.size(name) == len(content)
+        assert storage.read_heads("s3://bucket", [f"{number % 2}/{number}"], 100) == [content[:100]]
+        assert task.read_files("s3://bucket", [f"{number % 2}/{number}", "missing"]) == [content, "file not found"]
+        assert not storage.exists(f"{name}-") and storage.exists(name)
+    assert len(remote_listing.list_files("s3://bucket")) == 5
+    storage.remove("s3://bucket/0")
+    assert sorted(path for path, _, _ in remote_listing.list_files("s3://bucket")) == ["1/1", "1/3", "first"]
+    assert set(server.app.faults) == set(s3_server.FAULTS)
+
+
+@pytest.mark.parametrize("fault", ["stalls", "short", "reset before", "silence"])
+def test_a_server_that_never_answers_in_full_ends_in_a_named_error(server, monkeypatch, fault):
+    storage.write_bytes("s3://bucket/x", bytes(1000))
+    for name, value in {"READ_SECONDS": 0.2, "WRITE_SECONDS": 0.5, "RETRY_SECONDS": 0.5, "MAX_PAUSE": 0.1}.items():
+        monkeypatch.setattr(s3_errors, name, value)
+    monkeypatch.setattr(task, "RETRIES", 0)
+    monkeypatch.setattr(s3_server, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.app.fault_rate = 1.0
+    monkeypatch.setattr(s3_server, "FAULTS", (fault,))
+    for operation in (
+        lambda: storage.read_bytes("s3://bucket/x"),
+        lambda: storage.write_bytes("s3://bucket/x", b"1"),
+        lambda: remote_listing.list_files("s3://bucket/"),
+        lambda: task.read_files("s3://bucket", ["x"]),
+        lambda: prepared_set.open_prepared("s3://bucket/set"),
+    ):
+        with pytest.raises(UserError, match=r"s3://bucket/.*(cannot be reached|still fails)"):
+            operation()

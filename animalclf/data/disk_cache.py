@@ -6,6 +6,7 @@ node into a folder named by the set's fingerprint; later runs reuse that folder.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
@@ -47,6 +48,8 @@ class LocalShards:
             os.makedirs(self.folder, exist_ok=True)
             with FileLock(f"{path}.lock"):
                 if not os.path.exists(path):  # another task of this node may have written it
+                    for leftover in glob.glob(f"{glob.escape(path)}.*.tmp"):  # of killed tasks
+                        os.remove(leftover)
                     images, index = read_shard(url, self.size)
                     if shutil.disk_usage(self.folder).free < images.nbytes + 2**28:
                         raise UserError(

@@ -16,6 +16,7 @@ from animalclf.rows import PredictionResult
 from animalclf.training import checkpoint
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
+from animalclf.utils.leftovers import remove_leftovers
 
 
 def predict(
@@ -55,6 +56,7 @@ def predict(
         prior_shift.check_transport(prior)
     out = storage.absolute(out)
     storage.check_writable(out)
+    remove_leftovers(out)
     for note in source.warnings if settings.progress else ():
         show_line(note)
     probabilities, status = classify(model, config, source.root, paths, settings)

@@ -16,6 +16,7 @@ from animalclf.report.thumbnails import thumbnails
 from animalclf.rows import EnsembleResult, Leaderboard, ReportResult, TrialEntry
 from animalclf.runs import Run
 from animalclf.utils import storage
+from animalclf.utils.leftovers import remove_leftovers
 
 
 def write_report(
@@ -41,6 +42,8 @@ def write_report(
     pngs = {f"{name}.png": plots.png(figure) for _, content in parts for name, figure in content.plots.items()}
     html = _page(title, data, parts).encode()
     url = storage.join(out, "report.html")
+    for pattern in ("report.html.*.tmp", "report/*.tmp"):
+        remove_leftovers(out, pattern)
     storage.write_bytes(url, html)
     for name, png in pngs.items():
         storage.write_bytes(storage.join(out, "report", name), png)

@@ -6,8 +6,8 @@ follows the training, and an epoch that is repeated after a failure replaces its
 
 from __future__ import annotations
 
-import os
-import tempfile
+import struct
+import time
 
 from animalclf.rows import EpochRow
 from animalclf.runs import Run
@@ -32,15 +32,20 @@ def scalars(row: EpochRow) -> dict[str, float]:
 
 def write_events(run: Run, row: EpochRow) -> None:
     """Write the event file of an epoch. The step is the epoch, from 1."""
-    from tensorboardX import SummaryWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
 
-    with tempfile.TemporaryDirectory() as folder:
-        writer = SummaryWriter(folder)
-        for tag, value in scalars(row).items():
-            writer.add_scalar(tag, value, row.epoch)
-        writer.close()
-        (name,) = os.listdir(folder)
-        with open(os.path.join(folder, name), "rb") as file:
-            content = file.read()
+    now = time.time()
+    events = [Event(wall_time=now, file_version="brain.Event:2")]
+    events += [Event(wall_time=now, step=row.epoch, summary=scalar(tag, value)) for tag, value in scalars(row).items()]
+    content = b"".join(_record(event.SerializeToString()) for event in events)
     # TensorBoard reads the files of a folder in the order of their names.
     storage.write_bytes(run.url("events", f"events.out.tfevents.{row.epoch:010d}"), content)
+
+
+def _record(data: bytes) -> bytes:
+    """A record of an event file: length, checksum, data, checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))

@@ -13,6 +13,8 @@ from animalclf.errors import UserError
 T = TypeVar("T")
 RETRY_SECONDS = 120.0
 MAX_PAUSE = 8.0  # seconds between two attempts
+WRITE_SECONDS, WRITE_SPEED = 60.0, 250e3  # of a write, and the slowest upload in bytes/s that counts as one
+CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0  # without an answer or a part of it, after which an attempt has failed
 TRANSIENT_CODES = {
     "SlowDown",
     "Throttling",
@@ -51,9 +53,10 @@ def options() -> dict[str, object]:
         raise UserError(
             f"AWS_ENDPOINT_URL: {endpoint!r} is no address; write it with its scheme, such as http://minio.example:9000"
         )
-    if "AWS_MAX_ATTEMPTS" in os.environ or "AWS_RETRY_MODE" in os.environ:
-        return {}
-    return {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}
+    settings: dict[str, object] = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+    if "AWS_MAX_ATTEMPTS" not in os.environ and "AWS_RETRY_MODE" not in os.environ:
+        settings["retries"] = {"mode": "standard", "total_max_attempts": 3}
+    return {"config_kwargs": settings}
 
 
 def with_retries(url: str, action: Callable[[], T]) -> T:
@@ -82,6 +85,12 @@ def with_retries(url: str, action: Callable[[], T]) -> T:
                 warned = True
         time.sleep(pause * random.uniform(0.5, 1.0))  # jitter: many processes see the same outage
         pause = min(pause * 2, MAX_PAUSE)
+
+
+def write_seconds(size: int) -> float:
+    """Seconds after which a write of `size` bytes has failed. aiohttp waits without a limit for a server that never
+    answers `Expect: 100-continue`."""
+    return WRITE_SECONDS + size / WRITE_SPEED
 
 
 def is_transient(error: BaseException) -> bool:
@@ -191,8 +200,12 @@ def _code(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     """The first line of the server's or the library's message, with the error code."""
     details = _response(error).get("Error") or {}
-    text = str(details.get("Message") or error or type(error).__name__).splitlines()[0]
+    text = str(details.get("Message") or str(error).strip() or _name(error)).splitlines()[0]
     return f"{details['Code']}: {text}" if details.get("Code") and details["Code"] not in text else text
+
+
+def _name(error: BaseException) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def _error_with_body(url: str) -> BaseException | None:

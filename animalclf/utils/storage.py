@@ -150,7 +150,7 @@ def atomic_write(url: str, *, sync: bool = True) -> Iterator[BinaryIO]:
         else:
             sink = io.BytesIO()
             yield sink
-            with_retries(url, lambda: fs.pipe_file(path, sink.getvalue()))
+            _put(url, sink.getvalue())
 
 
 def sync_files(urls: Sequence[str]) -> None:
@@ -165,12 +165,17 @@ def sync_files(urls: Sequence[str]) -> None:
 def write_bytes(url: str, content: bytes | memoryview) -> None:
     """Write a file whole or not at all, as `atomic_write`."""
     if is_remote(url):
-        fs, path = filesystem(url)
         with _write_errors(url):
-            with_retries(url, lambda: fs.pipe_file(path, bytes(content)))
+            _put(url, bytes(content))
         return
     with atomic_write(url) as file:
         file.write(content)
+
+
+def _put(url: str, content: bytes) -> None:
+    """Write a remote file."""
+    fs, path = filesystem(url)
+    with_retries(url, lambda: fs.pipe_file(path, content, timeout=s3_errors.write_seconds(len(content))))
 
 
 def check_writable(folder: str) -> None:

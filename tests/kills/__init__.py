@@ -1,0 +1,1 @@
+"""Kills and full disks at random instants: `make test-kill`, and a few in the test suite."""
