@@ -16,7 +16,7 @@ from helpers import tiny_prepared, without_times
 from PIL import Image
 from torch import nn
 
-from animalclf.data import prepared_set
+from animalclf.data import prepared_set, shards
 from animalclf.models import MODELS
 from animalclf.models.classifier import Classifier
 from animalclf.prepare import job
@@ -128,13 +128,13 @@ class Prepare(Scenario):
     def facts(self, out: Path) -> Facts:
         prepared = prepared_set.open_prepared(str(out / "set"))
         info = {key: value for key, value in prepared.info.items() if key not in ("seconds", "created")}
-        shards = [prepared_set.read_shard(path, 40) for path in prepared.shard_paths()]
+        shards = [shards.read_shard(path, 40) for path in prepared.shard_paths()]
         stored = [(images.tobytes(), index.tolist()) for images, index in shards]
         return info, prepared.manifest.to_csv(), stored, (out / "set" / "near_duplicates.png").read_bytes()
 
     def check(self, out: Path, expected: Facts) -> Any:
         for path in out.glob("set/shard-*.parquet"):
-            prepared_set.read_shard(str(path), 40)
+            shards.read_shard(str(path), 40)
         if prepared_set.is_prepared(str(out / "set")):
             assert self.facts(out) == expected, "a set that looks complete differs"
 
