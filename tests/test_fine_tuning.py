@@ -20,8 +20,8 @@ def prepared(tmp_path_factory):
 
 def config(epochs=1, **sets):
     plain = {"augment__flip": False, "augment__rotation": 0, "augment__shift": 0, "augment__zoom": [1, 1]}
-    network = {"model__name": "vgg16_pooled", "model__input_size": 32, "data__stored_size": 40}
-    trainable = {"model__trainable": ["block4", "block5", "head"], "model__dropout": 0.0, "optim__lr": 1e-3}
+    network = {"model__name": "squeezenet1_1", "model__input_size": 32, "data__stored_size": 40}
+    trainable = {"model__trainable": ["features.11", "features.12", "head"], "model__dropout": 0.0, "optim__lr": 1e-3}
     return tiny_config(epochs, **plain | network | trainable | sets)
 
 
@@ -82,8 +82,8 @@ def test_l2_sp_keeps_a_training_near_its_start(tmp_path, prepared):
             prepared,
         )
         torch.manual_seed(0)
-        start = build(config().model, 3).state_dict()["base.block5_conv3.weight"]
-        distance.append(float((weights_of(run)["base.block5_conv3.weight"] - start).norm()))
+        start = build(config().model, 3).state_dict()["base.features.12.squeeze.weight"]
+        distance.append(float((weights_of(run)["base.features.12.squeeze.weight"] - start).norm()))
     assert distance[1] < 0.5 * distance[0]
 
 
@@ -91,8 +91,11 @@ def test_the_fitted_head_is_where_tuning_starts(tmp_path, prepared):
     frozen = {"model__trainable": ["head"], "train__heads": ["logistic"]}
     fitted = train_into(tmp_path / "fitted", config(**frozen), prepared)
     tuned = train_into(tmp_path / "tuned", config(optim__lr=1e-12, train__head_start="fitted"), prepared)
-    columns = [table.filter(like="p_").to_numpy() for table in (fitted.predictions("val"), tuned.predictions("val"))]
-    assert np.abs(columns[0] - columns[1]).max() < 0.02 and columns[0].max() > 0.8
+    logs = [
+        np.log(table.filter(like="p_")).to_numpy() for table in (fitted.predictions("val"), tuned.predictions("val"))
+    ]
+    logits = [each - each.mean(1, keepdims=True) for each in logs]
+    assert np.corrcoef(*(each.ravel() for each in logits))[0, 1] > 0.99  # up to a temperature, and images held out for it
     best = tuned.metrics()[0].val["loss"]
     assert best < train_into(tmp_path / "random", config(optim__lr=1e-12), prepared).metrics()[0].val["loss"] / 2
 
@@ -100,24 +103,26 @@ def test_the_fitted_head_is_where_tuning_starts(tmp_path, prepared):
 def test_the_saved_model_is_between_the_initial_and_the_tuned_weights(tmp_path, prepared):
     run = train_into(tmp_path / "run", config(train__head_start="fitted", optim__wise_ft=0.25), prepared)
     start, tuned, saved = checkpoint.load(run.checkpoint("last"))["start"], weights_of(run), weights_of(run, "best")
-    assert {"base.block5_conv3.weight", "head.logits.weight"} < set(start)
+    assert {"base.features.12.squeeze.weight", "head.logits.weight"} < set(start)
     for name, initial in start.items():
         assert not torch.equal(initial, tuned[name])
         torch.testing.assert_close(saved[name], 0.25 * initial + 0.75 * tuned[name])
 
 
-@pytest.mark.parametrize("epochs, changed", [(1, {"head"}), (2, {"head", "block5"}), (3, {"head", "block5", "block4"})])
-def test_blocks_unfreeze_from_the_last_one_down(tmp_path, prepared, epochs, changed):
+@pytest.mark.parametrize(
+    "epochs, trained",
+    [
+        (1, {"head.logits"}),
+        (2, {"head.logits", "base.features.12"}),
+        (3, {"head.logits", "base.features.12", "base.features.11"}),
+    ],
+)
+def test_blocks_unfreeze_from_the_last_one_down(tmp_path, prepared, epochs, trained):
     torch.manual_seed(0)
-    start = build(config().model, 3)
+    start = dict(build(config().model, 3).named_parameters())
     run = train_into(tmp_path / "run", config(epochs, train__unfreeze_every=1), prepared)
-    trained = weights_of(run)
-    moved = {
-        name.removeprefix("base.").split(".")[0].split("_")[0]
-        for name, weight in start.named_parameters()
-        if name in trained and not torch.equal(weight, trained[name])
-    }
-    assert moved == changed
+    moved = [name for name, weight in weights_of(run).items() if not torch.equal(weight, start[name])]
+    assert {".".join(name.split(".")[: 3 if name.startswith("base") else 2]) for name in moved} == trained
 
 
 def test_a_resumed_fine_tuning_equals_an_uninterrupted_one(tmp_path, prepared):

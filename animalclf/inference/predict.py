@@ -79,7 +79,7 @@ def predict(
         ignored=source.ignored,
         unreadable=unreadable(paths, status),
         prior=prior,
-        views=settings.views,
+        views=None if settings.views == "none" else settings.views,
         transported=transported,
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
         predicted=predicted_counts(table, classes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from animalclf.rows.base import Row
+from animalclf.rows.base import OMIT_NONE, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +63,10 @@ class EvaluationResult(Evaluation):
     split: str
     """Empty if all images of a folder or table are evaluated."""
     prior: str
-    views: str = "none"
-    """What the probabilities are averaged over: none, flip or multi."""
-    transport: bool = False
-    """Whether the probabilities were transported to the class priors; the notes have the effect."""
+    views: str | None = field(default=None, metadata=OMIT_NONE)
+    """What the probabilities are averaged over, if over several views: flip or multi."""
+    transport: bool | None = field(default=None, metadata=OMIT_NONE)
+    """True if the probabilities were transported to the class priors; the notes have the effect."""
     class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
     epoch: int
     images: int = field(metadata={"old_keys": ["pictures"]})

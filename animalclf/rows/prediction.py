@@ -21,8 +21,8 @@ class PredictionResult(Row):
     unreadable: list[Unreadable] = field(metadata={"row": Unreadable})
     """They have the class priors as their probabilities."""
     prior: str
-    views: str = field(default="none", metadata=OMIT_NONE)
-    """What the probabilities are averaged over: none, flip or multi."""
+    views: str | None = field(default=None, metadata=OMIT_NONE)
+    """What the probabilities are averaged over, if over several views: flip or multi."""
     transported: int | None = field(default=None, metadata=OMIT_NONE)
     """Images whose class the transport to the class priors changed, if it was asked for."""
     class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
