@@ -95,7 +95,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
 
 def test_pickled_objects_in_parquet_are_not_unpickled(tmp_path: Path, ran: Path) -> None:
     pytest.importorskip("ray.data")  # registers the type
-    from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
+    from ray.data.extensions import ArrowPythonObjectArray
 
     column = ArrowPythonObjectArray.from_objects([Payload(ran)])
     assert type(column.type).__module__.startswith("ray.")
