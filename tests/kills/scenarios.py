@@ -128,8 +128,8 @@ class Prepare(Scenario):
     def facts(self, out: Path) -> Facts:
         prepared = prepared_set.open_prepared(str(out / "set"))
         info = {key: value for key, value in prepared.info.items() if key not in ("seconds", "created")}
-        shards = [shards.read_shard(path, 40) for path in prepared.shard_paths()]
-        stored = [(images.tobytes(), index.tolist()) for images, index in shards]
+        parts = [shards.read_shard(path, 40) for path in prepared.shard_paths()]
+        stored = [(images.tobytes(), index.tolist()) for images, index in parts]
         return info, prepared.manifest.to_csv(), stored, (out / "set" / "near_duplicates.png").read_bytes()
 
     def check(self, out: Path, expected: Facts) -> Any:
