@@ -237,7 +237,7 @@ def train_with_an_interrupt(data, out):
     threading.Thread(target=interrupt).start()
     settings = SMALL | {"optim.schedule": "constant"}
     with pytest.raises(KeyboardInterrupt):
-        animalclf.train(data, recipe="demo", out=out, set=settings | {"train.epochs": 1000})
+        animalclf.train(data, recipe="demo", out=out, set=settings | {"train.epochs": 100})
     assert ray.is_initialized() and not remaining(train_workers)
     assert not (out / "result.json").exists() and not (out / "running.json").exists()
     epochs = len(Run(str(out)).metrics()) + 1

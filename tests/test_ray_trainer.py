@@ -150,15 +150,15 @@ def test_the_command_ctrl_c_and_resume(tmp_path, prepared):
     def command(epochs, *flags):
         return train_command(prepared, tmp_path / "run", epochs, "--local", "--json", *flags)
 
-    process = after_its_first_epoch(command(1000), tmp_path / "run")
+    process = after_its_first_epoch(command(100), tmp_path / "run")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "--resume" in err and out == ""
     run = Run(str(tmp_path / "run"))
     finished = len(run.metrics())
-    assert 1 <= finished < 1000 and not run.finished()
-    repeated = subprocess.run(command(1000), capture_output=True, text=True)
+    assert 1 <= finished < 100 and not run.finished()
+    repeated = subprocess.run(command(100), capture_output=True, text=True)
     assert repeated.returncode == 2 and "--resume" in repeated.stderr
     resumed = subprocess.run(command(finished + 2, "--resume"), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
