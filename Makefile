@@ -21,7 +21,8 @@ demo: $(VENV)/.installed
 	$(BIN)/animalclf demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not ray" --numprocesses 2
+	$(BIN)/python -m pytest -m ray
 
 test-long: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py

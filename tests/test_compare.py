@@ -137,7 +137,10 @@ def test_failing_trials_then_an_added_seed_then_ctrl_c_then_resume(tmp_path, com
     resumed = compare(two_seeds, prepared.root, out, resume=True, show=show)
     assert resumed.runs == [good.root, added.root] and good.result() == good_result
     assert [trial.state for trial in resumed.trials] == ["failed", "finished", "finished"]
-    assert epochs_of(events["big_cnn-s1"]) == epochs[len(history) :], "finished epochs are not repeated"
+    # The worker may have ended between the checkpoint of an epoch and its line of the history.
+    first, *_ = repeated = epochs_of(events["big_cnn-s1"])
+    assert first - 1 in (len(history), len(history) + 1), "finished epochs are not repeated"
+    assert repeated == epochs[first - 1 :]
     assert added.metrics()[: len(history)] == history
 
 
