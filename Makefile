@@ -48,7 +48,7 @@ test-ray:
 # version, for any Python from 3.11 to 3.13. No file names a server.
 LOCK = $(TOOLS)/bin/uv pip compile pyproject.toml --constraint constraints.txt --generate-hashes --quiet \
 	--python-version 3.11.5 --python-platform x86_64-unknown-linux-gnu --no-python-downloads \
-	--no-annotate --no-header --no-emit-index-url --no-emit-find-links
+	--no-annotate --no-header
 lock: $(TOOLS)/.installed
 	$(LOCK) --extra embedded --output-file requirements/runtime.lock
 	$(LOCK) --extra dev --output-file requirements/dev.lock
