@@ -121,7 +121,7 @@ def measure_decoys(originals: Originals, sample: int) -> list[Kind]:
 
 
 def _rows_by_kind(originals: Originals, kinds: int, sample: int) -> np.ndarray:
-    """Different rows of `originals` for each kind, int64 (kinds, sample), or fewer if there are not so many."""
+    """Different rows of `originals` for each kind, int64 (kinds, sample), or as many as there are."""
     sample = min(sample, len(originals.images) // kinds)
     return np.random.default_rng(0).permutation(len(originals.images))[: kinds * sample].reshape(kinds, sample)
 

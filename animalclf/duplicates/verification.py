@@ -28,7 +28,7 @@ MIN_BLOCKS = 8  # compared
 MIN_AREA = 0.15  # of both images must be in the other one
 INSIDE = 0.2  # of the overlap's sides, at each edge, are not its inside
 MIN_CONTENT = 0.6  # of the blocks inside must match
-CACHED_IMAGES = 512  # features of so many images take about 150 MB
+CACHED_IMAGES = 512  # whose features are in memory: about 150 MB
 
 # The elements of a SIFT descriptor (4 x 4 cells of 8 directions) in the order of the mirrored image's.
 _MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, [0, 7, 6, 5, 4, 3, 2, 1]].ravel()

@@ -21,7 +21,7 @@ class GlobalPool(nn.Module):
         self.kind = kind
 
     def width(self, channels: int) -> int:
-        """The features that it makes of so many maps."""
+        """The number of features that it makes of this number of maps."""
         return 2 * channels if self.kind == "mean_max" else channels
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ class Features:
     values: np.ndarray
 
     def position(self, rows: int) -> np.ndarray:
-        """The index in `values` of each of so many manifest rows, int64 (rows,); -1 for rows without features."""
+        """The index in `values` of each of `rows` manifest rows, int64 (rows,); -1 for rows without features."""
         position = np.full(rows, -1, np.int64)
         position[self.index] = np.arange(len(self.index))
         return position

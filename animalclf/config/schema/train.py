@@ -38,8 +38,8 @@ class Train:
     random: the network's own."""
 
     unfreeze_every: Annotated[Integer, Field(ge=0)] = 0
-    """Gradual unfreezing (Howard, Ruder 2018): the head trains alone for this many epochs, then one more block of the
-    base joins every so many, from the last one down. 0 trains all trainable layers from the start."""
+    """Gradual unfreezing (Howard, Ruder 2018): the head trains alone for this many epochs, then another block of the
+    base joins each time they have passed, from the last one down. 0 trains all trainable layers from the start."""
 
     balance: Annotated[Literal["none", "class_weights", "sampling"], BeforeValidator(as_text)] = "none"
     """What to do about unequal classes. class_weights: weights the loss by n / (classes x n_class). sampling: draws
