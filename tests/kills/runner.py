@@ -140,7 +140,9 @@ def _command(scenario: Scenario, out: Path, fault: Fault | None, kill_after: flo
         in_process.replace_ray()
         operations = Operations(str(out), fault)
         code = main(arguments)
-        counted.write_text(json.dumps([operations.count, list(sys.modules)]))
+        part = counted.with_suffix(".part")  # this process may be killed here too
+        part.write_text(json.dumps([operations.count, list(sys.modules)]))
+        part.replace(counted)
         return code
 
     counted.unlink(missing_ok=True)
