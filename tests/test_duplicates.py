@@ -6,8 +6,11 @@ import glob
 import hashlib
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -110,6 +113,28 @@ def test_any_order_of_rows_gives_the_same_groups(images: list[np.ndarray]) -> No
     assert (
         shuffled["representative"] == shuffled.groupby("group")["group"].transform(lambda rows: rows.index.min())
     ).all()
+
+
+FORK_AFTER_SEARCH = """
+import os, signal
+import cv2, numpy as np
+from animalclf.duplicates import find
+from benchmarks.image_changes import drawn
+images = [drawn(seed // 2, 300, 400)[: 300 - seed % 2] for seed in range(8)]
+signatures = np.stack([find.signature(image) for image in images])
+found = find.find_duplicates(list("abcdefgh"), signatures, images.__getitem__)
+assert found["group"].nunique() == 4, "images were compared"
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    cv2.setNumThreads(1)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0, "a forked process hangs in OpenCV"
+"""
+
+
+def test_a_process_that_is_forked_after_a_search_can_use_opencv() -> None:
+    subprocess.run([sys.executable, "-c", FORK_AFTER_SEARCH], check=True, cwd=Path(__file__).parent.parent)
 
 
 def test_no_image_and_one_image(images: list[np.ndarray]) -> None:

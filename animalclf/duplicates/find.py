@@ -12,8 +12,9 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import cv2
@@ -156,14 +157,26 @@ def contact_sheet(
     return png.getvalue()
 
 
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """OpenCV starts no threads of its own in the block. With them, a process that is forked later (by torch's
+    DataLoader, for example) would hang in OpenCV."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def _near_pairs(signatures: np.ndarray, read_image: ReadImage, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     """Verified pairs of rows int64 (P, 2), lower row first, that connect all images of each group, and the fraction of
     their content that matches float64 (P,)."""
     if len(signatures) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
     threads = min(MAX_THREADS, os.cpu_count() or 1)
-    # One BLAS thread each: OpenBLAS's own threads would compete with these for the cores.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    # One thread of BLAS and OpenCV each: the libraries' own threads would compete with these for the cores.
+    with threadpool_limits(1, "blas"), _one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
         table = _candidates(signatures, pool, progress)
         verifier = Verifier(read_image)
         return _verified(len(signatures), table, lambda pairs: list(pool.map(verifier.content, *pairs)), progress)
