@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a local Ray, and the real images if the environment names them."""
+"""Fixtures shared by all tests: a local Ray, the real images if the environment names them, and a tiny run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from helpers import tiny_prepared
 from hypothesis import HealthCheck, settings
+from run_folders import untrained_run_folder
+
+from animalclf.data.prepared_set import Prepared
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a test must not write a token into the user's home
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads for tiny networks mostly wait for each other
@@ -37,3 +41,16 @@ def sample_data() -> str:
     if not os.path.isdir(folder):
         pytest.skip("ANIMALCLF_SAMPLE_DATA does not name the folder of real images")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A prepared set of 24 images of three classes, stored at 80 px."""
+    return tiny_prepared(tmp_path_factory.mktemp("tiny_set"), (12, 8, 4), size=80)
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory: pytest.TempPathFactory, tiny_set: Prepared) -> str:
+    """The folder of a run on `tiny_set`, with an untrained model."""
+    root = tmp_path_factory.mktemp("untrained_run")
+    return untrained_run_folder(root, prepared=tiny_set.root, data_fingerprint=tiny_set.fingerprint)

@@ -1,4 +1,5 @@
-"""Finished run folders written by code, with the validation probabilities of a test: for leaderboards and ensembles."""
+"""Run folders written by code: finished ones with validation probabilities, for leaderboards and ensembles, and those
+of untrained models, for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -7,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from helpers import tiny_config
 
 from animalclf import config as configuration
+from animalclf.config import Config
 from animalclf.metrics import from_probabilities, main_metrics
+from animalclf.models import build
 from animalclf.predictions import predictions_table
 from animalclf.rows import CrossFitting, EnsembleResult, EpochRow, Evaluation
 from animalclf.runs import Run
+from animalclf.training import checkpoint
+from animalclf.utils import storage
 
 CLASSES = ["ape", "bee", "cow"]
+TINY_CLASSES = ["class0", "class1", "class2"]  # of tiny_prepared
+PRIOR = [0.5, 0.3, 0.2]
+CONFIG = tiny_config(model__input_size=76, data__stored_size=80)
 
 
 def finished_run(
@@ -81,3 +91,29 @@ def guesses(
     probabilities = np.full((len(labels), classes), (1 - confidence) / (classes - 1), np.float32)
     probabilities[np.arange(len(labels)), predicted] = confidence
     return probabilities
+
+
+def untrained_run_folder(
+    root: Path,
+    classes: Sequence[str] = TINY_CLASSES,
+    config: Config = CONFIG,
+    saved: Config | None = None,
+    **fields: Any,
+) -> str:
+    """The root of a run folder as training writes it, with an untrained model.
+    `saved`: the configuration in the checkpoint; `fields`: of environment.json."""
+    torch.manual_seed(0)
+    run, model = Run(str(root)), build(config.model, len(classes), load_weights=False)
+    with torch.no_grad():
+        list(model.head.parameters())[-2].mul_(100)  # else all probabilities are nearly equal
+    run.write_config(config)
+    run.write_environment(**fields)
+    about = {
+        "config": configuration.to_dict(saved or config),
+        "classes": list(classes),
+        "prior": PRIOR,
+        "epoch": 3,
+        "metrics": {},
+    }
+    storage.write_bytes(run.checkpoint("best"), checkpoint.serialize({**about, "model": model.state_dict()}))
+    return run.root

@@ -4,8 +4,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_prepared
-from test_inference import make_run
 
 from animalclf.data.loader import load_images
 from animalclf.errors import UserError
@@ -14,16 +12,6 @@ from animalclf.inference.evaluate import evaluate
 from animalclf.inference.views import VIEWS, check_views
 from animalclf.runs import Run
 from animalclf.training import checkpoint
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return tiny_prepared(tmp_path_factory.mktemp("prepared"), (12, 8, 4), size=80)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, prepared):
-    return make_run(tmp_path_factory.mktemp("run"), prepared=prepared.root, data_fingerprint=prepared.fingerprint)
 
 
 def test_transport_scales_rows_and_columns_until_the_counts_fit():
@@ -44,15 +32,15 @@ def test_transport_survives_a_class_that_cannot_occur_and_certain_images():
 
 
 @pytest.mark.parametrize("views", ["none", "flip", "multi"])
-def test_the_probabilities_are_the_mean_over_the_views(run, prepared, tmp_path, views):
-    result = evaluate(run, views=views, out=str(tmp_path))
+def test_the_probabilities_are_the_mean_over_the_views(untrained_run, tiny_set, tmp_path, views):
+    result = evaluate(untrained_run, views=views, out=str(tmp_path))
     assert (result.views or "none") == views and result.predictions.endswith(
         "val.parquet" if views == "none" else f"val-{views}.parquet"
     )
-    model, _ = checkpoint.load_model(run)
-    rows = prepared.rows("val")
+    model, _ = checkpoint.load_model(untrained_run)
+    rows = tiny_set.rows("val")
     plain = np.stack(
-        [cv2.resize(view, (76, 76), interpolation=cv2.INTER_AREA) for view in load_images(prepared).views(rows)]
+        [cv2.resize(view, (76, 76), interpolation=cv2.INTER_AREA) for view in load_images(tiny_set).views(rows)]
     )
     middle = np.stack([cv2.resize(view[5:71, 5:71], (76, 76), interpolation=cv2.INTER_AREA) for view in plain])
     batches = {"none": [plain], "flip": [plain, plain[:, :, ::-1]]}
@@ -65,18 +53,20 @@ def test_the_probabilities_are_the_mean_over_the_views(run, prepared, tmp_path, 
     np.testing.assert_allclose(stored.filter(like="p_").to_numpy(), expected, atol=1e-5)
 
 
-def test_the_effect_of_the_transport_stands_apart(run, tmp_path):
-    plain, moved = (evaluate(run, prior="uniform", transport=each, out=str(tmp_path)) for each in (False, True))
+def test_the_effect_of_the_transport_stands_apart(untrained_run, tmp_path):
+    plain, moved = (
+        evaluate(untrained_run, prior="uniform", transport=each, out=str(tmp_path)) for each in (False, True)
+    )
     (note,) = moved.notes
     accuracies = (
         f"balanced accuracy from {plain.metrics['balanced_accuracy']:.3f} to {moved.metrics['balanced_accuracy']:.3f}"
     )
     assert accuracies in note and "of 6 predicted classes" in note and not plain.notes
     assert moved.transport and not plain.transport and moved.predictions != plain.predictions
-    assert Run(run).exists()
+    assert Run(untrained_run).exists()
     for prior in ("train", "estimate"):
         with pytest.raises(UserError, match=f"--transport: needs the known class fractions .* not --prior {prior}"):
-            evaluate(run, prior=prior, transport=True)
+            evaluate(untrained_run, prior=prior, transport=True)
 
 
 def test_views_that_do_not_fit_are_refused():

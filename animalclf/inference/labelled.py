@@ -21,6 +21,7 @@ from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
 from animalclf.utils.progress import ProgressLine
+from animalclf.utils.text import name_difference
 
 BATCH = 64
 
@@ -141,8 +142,4 @@ def _with_progress(batches: Iterator[Batch], line: ProgressLine, total: int) -> 
 
 
 def _class_difference(model_classes: Sequence[str], classes: Sequence[str]) -> str:
-    unknown = [name for name in classes if name not in model_classes]
-    absent = [name for name in model_classes if name not in classes]
-    parts = [f"unknown to the model: {', '.join(unknown)}"] if unknown else []
-    parts += [f"known to the model only: {', '.join(absent)}"] if absent else []
-    return "; ".join(parts) or "the same names in another order"
+    return name_difference(classes, model_classes, "unknown to the model", "known to the model only")

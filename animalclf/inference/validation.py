@@ -13,6 +13,7 @@ from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.predictions import class_probabilities
 from animalclf.runs import Run
+from animalclf.utils.text import name_difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
                 f"{run.root}: trained without a validation split; train it with data.val above 0 to compare it"
             )
         if result.classes != results[0].classes:
-            difference = _class_difference(result.classes, results[0].classes)
+            difference = name_difference(result.classes, results[0].classes, "only here", "only there")
             raise UserError(
                 f"{run.root}: other classes than {runs[0].root}: {difference}; compare runs of the same classes"
             )
@@ -72,14 +73,6 @@ def _duplicate_groups(run: Run, table: pd.DataFrame) -> np.ndarray | None:
     if "group" not in manifest or not set(table["path"]) <= set(manifest["path"]):
         return None
     return manifest.set_index("path")["group"].loc[table["path"]].to_numpy(np.int64)
-
-
-def _class_difference(classes: Sequence[str], reference: Sequence[str]) -> str:
-    extra = [name for name in classes if name not in reference]
-    missing = [name for name in reference if name not in classes]
-    parts = [f"only here: {', '.join(extra)}"] if extra else []
-    parts += [f"only there: {', '.join(missing)}"] if missing else []
-    return "; ".join(parts) or "the same names in another order"
 
 
 def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_table: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -79,3 +80,11 @@ def parse_list(text: str) -> list[Any]:
         return list(parse_yaml(f"[{text}]"))
     except (ValueError, TypeError) as error:
         raise UserError(f"{cut(text)}: not a list of values separated by commas: {reason(error)}") from error
+
+
+def name_difference(names: Sequence[str], others: Sequence[str], only_names: str, only_others: str) -> str:
+    """How two unequal lists of names differ, such as "only here: dog; only there: cow"; `only_names` and `only_others`
+    precede the names that only one of them has."""
+    extra, missing = ([name for name in a if name not in b] for a, b in ((names, others), (others, names)))
+    parts = [f"{label}: {', '.join(part)}" for label, part in ((only_names, extra), (only_others, missing)) if part]
+    return "; ".join(parts) or "the same names in another order"
