@@ -1,5 +1,8 @@
 import io
+import os
+import re
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -150,6 +153,40 @@ def test_decompression_bombs_are_refused_before_decoding():
     assert len(data) < 50_000
     with pytest.raises(UnreadableImage, match=r"9000 x 9000 pixels \(limit 1,000,000"):
         decode(data, max_pixels=1_000_000)
+
+
+def _peak(data: bytes) -> int:
+    """Bytes of memory that decoding takes at most."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes the current size
+    before = _peak_size()
+    decode(data)
+    return _peak_size() - before
+
+
+def _peak_size() -> int:
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of the memory is Linux's")
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "P"])
+def test_a_large_image_takes_little_more_memory_than_its_pixels(mode):
+    sink = io.BytesIO()
+    row = np.arange(4000) // 16
+    image = Image.fromarray(np.tile(row, (3000, 1)).astype(np.uint16 if mode == "I;16" else np.uint8))
+    (image if mode == "I;16" else image.convert(mode)).save(sink, "PNG", compress_level=1)
+    decode(sink.getvalue())  # what the libraries keep
+    assert _peak(sink.getvalue()) < 12 * 4000 * 3000
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000"])
+def test_a_small_file_of_many_pixels_is_refused_before_decoding(kind, monkeypatch):
+    sink = io.BytesIO()
+    Image.new("RGB", (1200, 1000)).save(sink, kind)
+    decode(sink.getvalue())
+    monkeypatch.setattr("animalclf.data.decode.MAX_BYTES", 2**24)
+    monkeypatch.setattr("animalclf.data.decode.MAX_PIXELS_PER_BYTE", 1_190_000 // len(sink.getvalue()))
+    with pytest.raises(UnreadableImage, match=r"^too large: 1200 x 1000 pixels in [\d,]+ bytes, a decompression bomb"):
+        decode(sink.getvalue())
 
 
 def test_resize_stretches_to_a_square_and_preserves_the_mean():

@@ -23,6 +23,9 @@ from animalclf.data.formats import UnreadableImage
 from animalclf.data.rgb import EXIF_ORIENTATION, TIFF_BITS, converted, eight_bits, orientation_of, upright
 
 MAX_PIXELS = 100_000_000
+# A file with more pixels than that for each of its bytes may take at most this memory (photographs have 1 to 20).
+MAX_PIXELS_PER_BYTE, MAX_BYTES = 1000, 2**30
+_BYTES_PER_PIXEL = {"JPEG2000": 25, "WEBP": 17, "AVIF": 13}  # of memory while Pillow decodes; at most 9 for others
 SINGLE_COLOUR = "single colour"  # the note of an image whose pixels are all equal
 _EXTENSIONS = {
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "JPEG"),
@@ -171,6 +174,7 @@ def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[
         Image.open(io.BytesIO(data), formats=formats.pillow_formats()) as file,
     ):
         _check_size(file.width, file.height, max_pixels)
+        _check_ratio(file, len(data))
         _check_complete(file, data)
         image, notes = converted(file)
         format_name = "JPEG" if file.format == "MPO" else file.format or "unknown"
@@ -209,6 +213,15 @@ def _pixel_tags(data: bytes) -> set[int]:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise UnreadableImage(f"too large: {width} x {height} pixels (limit {max_pixels:,}; data.max_pixels)")
+
+
+def _check_ratio(file: Image.Image, size: int) -> None:
+    """Raise UnreadableImage if a small file would take much memory: a bomb, or damaged in its header."""
+    pixels = file.width * file.height
+    if pixels * _BYTES_PER_PIXEL.get(file.format or "", 9) > MAX_BYTES and pixels > MAX_PIXELS_PER_BYTE * size:
+        raise UnreadableImage(
+            f"too large: {file.width} x {file.height} pixels in {size:,} bytes, a decompression bomb or damaged"
+        )
 
 
 def _is_animated(file: Image.Image) -> bool:
