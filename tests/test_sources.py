@@ -14,6 +14,7 @@ from animalclf.config import Data
 from animalclf.errors import UserError
 from animalclf.prepare import sources
 from animalclf.prepare.sources import SOURCES, Location, Source, SourceReader
+from animalclf.prepare.task import read_files
 from animalclf.utils import storage
 
 
@@ -84,7 +85,7 @@ def test_files_that_are_not_images_are_counted_and_images_that_cannot_be_read_ar
     unreadable = ["cane/half.heic", "cane/unnamed", "cane/x.NEF", "gatto/y.jxl", "gatto/z.svg"]
     assert list(source.files["path"]) == sorted(["cane/1.jpg", "gatto/2.jpg", *unreadable])
     others = sorted([*text, "gatto/table.bin", "gatto/clip.MP4", "gatto/empty"])
-    assert source.ignored == [*others, "cane/.DS_Store", "cane/Icon\\r"]
+    assert source.ignored == [*others, "cane/.DS_Store", "cane/Icon\\x0d"]
     assert [text for text in source.warnings if "1 videos are not used, such as gatto/clip.MP4" in text]
 
 
@@ -121,12 +122,31 @@ def test_a_link_to_a_parent_folder_ends(tmp_path):
     assert list(find(tmp_path).files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
 
 
-def test_a_name_that_is_not_text_is_refused(tmp_path):
-    tree(tmp_path, "a/1.jpg", "b/2.jpg")
+def test_names_that_are_not_text_are_used_with_escapes(tmp_path):
+    folder = os.fsencode(tmp_path)
+    for path in (b"/caf\xe9/1.jpg", b"/b/\xff.jpg", b"/b/a\nb.jpg", b"/b/\\xff", b"/b/c/\xff/2.jpg"):
+        os.makedirs(os.path.dirname(folder + path), exist_ok=True)
+        with open(folder + path, "wb") as file:
+            file.write(jpeg())
+    source = find(tmp_path)
+    escaped = [r"b/\xff", r"b/\xff.jpg", r"b/a\x0ab.jpg", r"b/c/\xff/2.jpg", r"caf\xe9/1.jpg"]
+    assert list(source.files["path"]) == escaped and set(source.files["label"]) == {"b", r"caf\xe9"}
+    assert read_files(str(tmp_path), escaped) == [jpeg()] * 5
+    assert source.warnings[-1].startswith("4 names are not UTF-8 text") and source.warnings[-1].endswith("escapes")
+
+
+def test_a_name_that_equals_the_escaped_name_of_another_file_is_used(tmp_path):
+    tree(tmp_path, "a/1.jpg", r"b/\xff.jpg", content=jpeg())
     with open(os.fsencode(tmp_path / "b") + b"/\xff.jpg", "wb") as file:
-        file.write(jpeg())
-    with pytest.raises(UserError, match=r"not printable text.*rename"):
-        find(tmp_path)
+        file.write(b"another")
+    source = find(tmp_path)
+    assert list(source.files["path"]) == ["a/1.jpg", r"b/\xff.jpg"] and source.ignored == [r"b/\xff.jpg"]
+    assert read_files(str(tmp_path), [r"b/\xff.jpg"]) == [jpeg()]
+
+
+def test_a_folder_whose_path_is_not_utf_8_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"/\\xff: the path is not UTF-8 text; rename"):
+        find(tmp_path / os.fsdecode(b"\xff"))
 
 
 def test_split_folders(tmp_path):
@@ -251,6 +271,7 @@ def test_reading_a_parquet_table_leaves_no_thread_behind():
     """An Arrow thread that outlives the command can abort it after its work is done."""
     code = """
 import io, os, pandas as pd
+from animalclf.prepare.task import read_files
 from animalclf.utils import storage
 file = io.BytesIO()
 pd.DataFrame({"label": ["cat", "dog"] * 500}).to_parquet(file)

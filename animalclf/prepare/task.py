@@ -24,6 +24,7 @@ from animalclf.data.shards import write_shard
 from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.utils import s3_errors, storage
+from animalclf.utils.file_names import real_path
 from animalclf.utils.malloc import keep_freed_memory
 
 # One read: as many files as requests run at the same time against S3, and at most this many bytes. Two reads are in
@@ -172,7 +173,9 @@ def _advise(folder: str, paths: Sequence[str]) -> None:
     """Tell the operating system which local files are read next, so that the disk reads them in parallel."""
     for path in paths if hasattr(os, "posix_fadvise") else ():
         with suppress(OSError):  # read_files reports it
-            file = os.open(storage.join(folder, path), os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not block
+            file = os.open(
+                real_path(storage.join(folder, path)), os.O_RDONLY | os.O_NONBLOCK
+            )  # a named pipe must not block
             try:
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
             finally:
@@ -190,6 +193,7 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
 
 
 def _read_local(path: str) -> bytes | str:
+    path = real_path(path)
     try:
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             status = os.fstat(file.fileno())

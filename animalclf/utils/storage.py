@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from animalclf.errors import UserError
 from animalclf.utils import s3_errors
+from animalclf.utils.file_names import check_utf8, real_path
 from animalclf.utils.redact import has_credentials, redact
 from animalclf.utils.text import reason
 
@@ -38,7 +39,9 @@ def is_remote(url: str) -> bool:
 
 
 def absolute(url: str) -> str:
-    """`url` without a slash at the end; a local path becomes absolute, because Ray workers change their directory."""
+    """`url` without a slash at the end; a local path becomes absolute, because Ray workers change their directory.
+    Raises UserError for a path that is not UTF-8."""
+    check_utf8(url)
     if is_remote(url):
         return url.rstrip("/")
     return os.path.abspath(os.path.expanduser(url.removeprefix("file://")))
@@ -48,7 +51,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `url` and the path within it. Credentials and endpoint: AWS_* variables, ~/.aws."""
     path = absolute(url)
     if not is_remote(url):
-        return LocalFileSystem(), path
+        return LocalFileSystem(), real_path(path)
     if has_credentials(url):
         raise UserError(
             f"{redact(url)}: has a password, a token or a signature, which run folders and logs would show; download "
@@ -111,6 +114,7 @@ def read_heads(url: str, paths: Sequence[str], size: int) -> list[bytes | None]:
 
 
 def _local_head(path: str, size: int) -> bytes | None:
+    path = real_path(path)
     if not os.path.isfile(path):  # a pipe would never end
         return None
     try:

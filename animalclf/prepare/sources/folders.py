@@ -11,6 +11,7 @@ from animalclf.prepare.sources.layout import MAX_SHOWN, deeper_root, read_layout
 from animalclf.prepare.sources.listing import Listing, is_hidden
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.utils import storage
+from animalclf.utils.file_names import as_text
 
 
 @SOURCES.register("folders")
@@ -52,7 +53,7 @@ def read_folders(url: str, data: str, listing: Listing, *, splits: bool = True, 
 def _refuse_empty_folders(url: str, classes: set[str], data: str) -> None:
     if storage.is_remote(url):
         return
-    folders = sorted(entry.name for entry in os.scandir(url) if entry.is_dir() and not is_hidden(entry.name))
+    folders = sorted(as_text(entry.name) for entry in os.scandir(url) if entry.is_dir() and not is_hidden(entry.name))
     empty = [name for name in folders if name not in classes]
     if empty:
         raise UserError(f"{data}: class folders without images: {', '.join(empty[:5])}; add images or remove them")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import pandas as pd
 from animalclf.data.formats import HEAD_BYTES, RAW_SUFFIXES, image_format
 from animalclf.errors import UserError
 from animalclf.utils import remote_listing, storage
+from animalclf.utils.file_names import as_text, is_text
 
 COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 IMAGE_SUFFIXES = (
@@ -91,11 +91,12 @@ class ListedFile(NamedTuple):
 class Listing:
     """`images`: one row per image file, sorted by path: path (relative), bytes (int64), stamp. `ignored`: paths of the
     other files, sorted, the hidden ones last; a hidden folder is one path. `links`: the links that lead out of the
-    folder, with their targets."""
+    folder, with their targets. `escaped`: the files and folders whose names have escapes."""
 
     images: pd.DataFrame
     ignored: list[str]
     links: list[tuple[str, str]] = field(default_factory=list)
+    escaped: list[str] = field(default_factory=list)
 
     @property
     def top_folders(self) -> pd.Series:
@@ -104,8 +105,8 @@ class Listing:
 
 
 def list_images(url: str) -> Listing:
-    """All images below a folder, without hidden files. Raises UserError for a folder or a name that cannot be read."""
-    files, hidden, links = list_files(url)
+    """All images below a folder, without hidden files. Raises UserError for a folder that cannot be read."""
+    files, hidden, links, escaped = list_files(url)
     unknown = [file for file in files if file.bytes and not file.path.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES)]
     heads = storage.read_heads(url, [file.path for file in unknown], HEAD_BYTES)
     # A file that cannot be read may be an image: it is listed, so that it is reported as unreadable.
@@ -119,7 +120,8 @@ def list_images(url: str) -> Listing:
         else:
             ignored.append(file.path)
     table = pd.DataFrame(images, columns=list(ListedFile._fields))
-    return Listing(table.astype({"path": str, "bytes": "int64", "stamp": str}), ignored + sorted(hidden), sorted(links))
+    table = table.astype({"path": str, "bytes": "int64", "stamp": str})
+    return Listing(table, ignored + sorted(hidden), sorted(links), sorted(escaped))
 
 
 def video_warning(ignored: Sequence[str]) -> list[str]:
@@ -132,11 +134,12 @@ def video_warning(ignored: Sequence[str]) -> list[str]:
 
 class Files(NamedTuple):
     """All files below a folder or prefix, without hidden ones; the paths of the hidden files and folders; the links
-    that lead out of the folder, with their targets."""
+    that lead out of the folder, with their targets; the files and folders whose names have escapes (see as_text)."""
 
     files: list[ListedFile]
     hidden: list[str]
     links: list[tuple[str, str]]
+    escaped: list[str]
 
 
 def link_warning(links: Sequence[tuple[str, str]]) -> list[str]:
@@ -147,8 +150,16 @@ def link_warning(links: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{count} out of the folder, such as {links[0][0]} to {links[0][1]}; what they lead to is used"]
 
 
+def name_warning(escaped: Sequence[str]) -> list[str]:
+    """A warning if names are not text."""
+    if not escaped:
+        return []
+    count = "1 name is" if len(escaped) == 1 else f"{len(escaped):,} names are"
+    return [f"{count} not UTF-8 text without control characters, such as {escaped[0]}: used with these escapes"]
+
+
 def list_files(url: str) -> Files:
-    """The files below a folder or prefix. Raises UserError for a folder or a name that cannot be read."""
+    """The files below a folder or prefix. Raises UserError for a folder that cannot be read."""
     return _list_remote(url) if storage.is_remote(url) else _list_local(url)
 
 
@@ -156,15 +167,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name has no control characters, no line breaks and no bytes that are not UTF-8."""
-    return name.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
-
-
 def _list_local(root: str) -> Files:
     files: list[ListedFile] = []
     hidden: list[str] = []
     links: list[tuple[str, str]] = []
+    escaped: list[str] = []
     inside = f"{os.path.realpath(root)}/"
     pending, visited = [(root, "")], set()
     while pending:
@@ -179,17 +186,21 @@ def _list_local(root: str) -> Files:
             raise UserError(f"{folder}: permission denied; allow reading it, or move the images") from error
         for entry in entries:
             if is_hidden(entry.name):
-                hidden.append(f"{prefix}{ascii(entry.name)[1:-1] if not _is_text(entry.name) else entry.name}")
+                hidden.append(f"{prefix}{as_text(entry.name)}")
                 continue
-            if not _is_text(entry.name):
-                raise UserError(f"{folder}: has a file whose name is not printable text, {entry.name!r}; rename it")
+            path = f"{prefix}{as_text(entry.name)}"
+            if not is_text(entry.name):
+                if os.path.lexists(os.path.join(folder, as_text(entry.name))):  # a file that has this name already
+                    hidden.append(path)
+                    continue
+                escaped.append(path)
             if entry.is_symlink() and not (target := os.path.realpath(entry.path)).startswith(inside):
-                links.append((f"{prefix}{entry.name}", target))
+                links.append((path, as_text(target)))
             if _is_folder(entry):
-                pending.append((entry.path, f"{prefix}{entry.name}/"))
+                pending.append((entry.path, f"{path}/"))
             else:
-                files.append(ListedFile(f"{prefix}{entry.name}", *_size_and_stamp(entry)))
-    return Files(files, hidden, links)
+                files.append(ListedFile(path, *_size_and_stamp(entry)))
+    return Files(files, hidden, links, escaped)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -218,4 +229,4 @@ def _list_remote(root: str) -> Files:
             files.append(file)
         else:
             hidden.add("/".join(parts[: depth + 1]))
-    return Files(files, list(hidden), [])
+    return Files(files, list(hidden), [], [])

@@ -15,7 +15,14 @@ from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.errors import UserError
 from animalclf.prepare.sources.class_names import check_class_names
-from animalclf.prepare.sources.listing import COMMON_SUFFIXES, Listing, link_warning, list_images, video_warning
+from animalclf.prepare.sources.listing import (
+    COMMON_SUFFIXES,
+    Listing,
+    link_warning,
+    list_images,
+    name_warning,
+    video_warning,
+)
 from animalclf.utils import storage
 from animalclf.utils.registry import Registry
 
@@ -109,7 +116,7 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
     check_class_names(source.files["label"].unique(), data)
     warnings = video_warning(source.ignored)
     if "listing" in vars(location):  # a kind that lists the folder
-        warnings += link_warning(location.listing.links)
+        warnings += link_warning(location.listing.links) + name_warning(location.listing.escaped)
     return replace(source, warnings=[*source.warnings, *warnings])
 
 
