@@ -10,7 +10,7 @@ from animalclf.config import Model
 from animalclf.errors import UserError
 from animalclf.models import build, embedded, weights
 from animalclf.models.classifier import Classifier, layer_names
-from animalclf.models.efficientnet_lite import renamed
+from animalclf.models.efficientnet_lite import rename_tensors
 
 SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}  # that they were trained at
 PARAMETERS = {"efficientnet_lite0": 3_371_008, "efficientnet_lite1": 4_135_680, "efficientnet_lite2": 4_811_072}
@@ -30,7 +30,7 @@ def test_logits_equal_those_of_the_package(name):
     architecture = name.replace("_", "-")
     reference = package.EfficientNet.from_pretrained(architecture, weights_path=str(embedded.find(name))).eval()
     images = noise(2, SIZES[name], SIZES[name])
-    state = renamed(weights.fetch(name, "embedded"), name)
+    state = rename_tensors(weights.fetch(name, "embedded"), name)
     model = lite(name, SIZES[name]).eval()
     with torch.no_grad():
         expected = reference((images.permute(0, 3, 1, 2).float() - 127) / 128)

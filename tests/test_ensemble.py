@@ -13,7 +13,7 @@ from run_folders import CLASSES, finished_run, guesses
 from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
-from animalclf.features.temperature import apply_temperature, cross_calibrated, fit_temperature, logits_of
+from animalclf.features.temperature import apply_temperature, cross_calibrate, fit_temperature, logits_of
 from animalclf.inference import mixing
 from animalclf.inference import prior_shift as priors
 from animalclf.inference.ensemble import ensemble
@@ -182,11 +182,11 @@ def test_a_weighted_mean_is_never_worse_out_of_fold_than_the_plain_one():
         assert losses[0] <= losses[1]
 
 
-def test_cross_calibrated_probabilities_are_those_of_the_other_folds():
+def test_cross_calibrate_probabilities_are_those_of_the_other_folds():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, 300)
     sharp, fold = apply_temperature(calibrated(labels, generator), 0.3), np.arange(300) % 3
-    result = cross_calibrated(sharp, labels, fold)
+    result = cross_calibrate(sharp, labels, fold)
     for number in range(3):
         temperature = fit_temperature(logits_of(sharp[fold != number]), labels[fold != number])
         np.testing.assert_allclose(result[fold == number], apply_temperature(sharp[fold == number], temperature))

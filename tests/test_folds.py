@@ -16,7 +16,7 @@ from animalclf.data.folds import folded_rows, image_folds
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.prepared_set import open_prepared
 from animalclf.errors import UserError
-from animalclf.features.temperature import apply_temperature, cross_calibrated, fit_temperature, logits_of
+from animalclf.features.temperature import apply_temperature, cross_calibrate, fit_temperature, logits_of
 from animalclf.inference.evaluate import evaluate
 from animalclf.metrics import from_probabilities
 from animalclf.models import build
@@ -98,7 +98,7 @@ def test_every_image_is_predicted_once_by_a_model_without_its_fold(folded, prepa
         assert part.metrics()[0].train_rows == (fold != number).sum()
         assert not part.has_checkpoint("best") and not part.has_checkpoint("last")
     labels = prepared.labels[rows]
-    expected = cross_calibrated(raw, labels, fold)
+    expected = cross_calibrate(raw, labels, fold)
     np.testing.assert_allclose(class_probabilities(predictions, prepared.classes), expected, atol=1e-6)
     evaluation = from_probabilities(expected.astype(np.float32), labels, prepared.classes, prepared.groups[rows])
     assert result.val.metrics == pytest.approx(evaluation.metrics) and result.val.intervals == evaluation.intervals

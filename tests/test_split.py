@@ -12,7 +12,7 @@ import pytest
 
 from animalclf.config import Data
 from animalclf.errors import UserError
-from animalclf.prepare.split import split, straddling
+from animalclf.prepare.split import split, straddling_groups
 
 
 def manifest(labels: list[str], group: list[int] | None = None, given_split: list[str] | None = None) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def test_groups_stay_whole_and_fractions_hold_within_one_group() -> None:
         config = Data(val=0.25, test=0.15, split_seed=seed)
         table["split"] = ""
         table["split"] = split(table, config)
-        assert (table.groupby("group")["split"].nunique() == 1).all() and len(straddling(table)) == 0
+        assert (table.groupby("group")["split"].nunique() == 1).all() and len(straddling_groups(table)) == 0
         for name, fraction in (("val", 0.25), ("test", 0.15)):
             assert abs((table["split"] == name).sum() - fraction * len(table)) <= 5
 
@@ -138,11 +138,11 @@ def test_a_duplicate_follows_a_given_split_and_groups_across_splits_are_found() 
     )
     table["split"] = split(table, Data(val=0.3))
     assert list(table["split"][:4]) == ["test", "test", "train", "test"]
-    assert straddling(table).tolist() == [1]
+    assert straddling_groups(table).tolist() == [1]
     table["split"] = ["test", "", "train", "test", *[""] * 8]
     dropped = split(table, Data(val=0.3, given_split_duplicates="drop"))
     assert list(dropped[:4]) == ["test", "test", "", "test"] and "" not in dropped[4:]
-    assert not len(straddling(table.assign(split=dropped)))
+    assert not len(straddling_groups(table.assign(split=dropped)))
 
 
 @pytest.mark.parametrize(

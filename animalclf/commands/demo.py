@@ -25,8 +25,8 @@ EXAMPLES = """\
 
 SIZE = 84  # of the stored images, pixels
 QUICK = "efficientnet_lite0"
-# Without these weights the demo goes on.
-INSTEAD = {
+# What the demo does without these weights.
+FALLBACKS = {
     "imagenet": "VGG16 runs without its ImageNet weights, far below its usual accuracy",
     "embedded": "the recipe quick is left out",
 }
@@ -71,11 +71,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.utils import storage
 
     images = {"images": arguments.images, "test_images": arguments.test_images}
-    drawn = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)
-    counts = f"{drawn['images']:,} training and {drawn['test_images']:,} test images"
-    show_line(f"{counts} of {len(drawn['classes'])} animals in {drawn['root']}")
+    demo_set = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)
+    counts = f"{demo_set['images']:,} training and {demo_set['test_images']:,} test images"
+    show_line(f"{counts} of {len(demo_set['classes'])} animals in {demo_set['root']}")
     if arguments.only_data:
-        return Answer(drawn)
+        return Answer(demo_set)
     result = api.compare(
         arguments.data,
         **comparison(arguments),
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     answer = compare.show(result)
     best = max(result.ensembles, key=lambda ensemble: ensemble.metrics[PRIMARY])
     accuracy = score(str(best.submission), storage.join(arguments.data, "answers.csv"))["accuracy"]
-    chance = f"chance: {1 / len(drawn['classes']):.2f}"
+    chance = f"chance: {1 / len(demo_set['classes']):.2f}"
     show_line(f"submission of the {best.name} scored against the answer key: accuracy {accuracy:.4f} ({chance})")
     return replace(answer, content={**answer.content, "submission": best.submission, "test_accuracy": accuracy})
 
@@ -122,8 +122,8 @@ def _available(model: str, weights: str) -> bool:
     try:
         check(model, weights)
     except UserError as error:
-        if weights not in INSTEAD:
+        if weights not in FALLBACKS:
             raise
-        show_line(f"{INSTEAD[weights]}: {error}")
+        show_line(f"{FALLBACKS[weights]}: {error}")
         return False
     return True

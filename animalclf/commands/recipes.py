@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _cells(key: reference.RecipeKey) -> tuple[Text, Text, Text]:
-    value = Text(reference.shown(key.value), "bold" if key.changed else "")
+    value = Text(reference.yaml_text(key.value), "bold" if key.changed else "")
     if key.changed:
-        value.append(f" (default {reference.shown(key.default)})", "not bold dim")
+        value.append(f" (default {reference.yaml_text(key.default)})", "not bold dim")
     return Text(key.key), value, Text.assemble(f"{key.doc}\n", (key.kind, "dim"))
 
 

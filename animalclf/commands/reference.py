@@ -37,11 +37,11 @@ def write() -> None:
 
 def _section(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     yield f"## animalclf {name}\n"
-    yield f"{_wrapped(parser.description or '')}\n"
+    yield f"{_wrap(parser.description or '')}\n"
     yield f"```text\n{(parser.epilog or '').partition(chr(10))[2]}\n```\n"
     for action in parser._actions:
         if action.help != argparse.SUPPRESS and "--help" not in action.option_strings:
-            yield _wrapped(f"- `{_usage(action)}`: {_help(action, parser)}", indent="  ")
+            yield _wrap(f"- `{_usage(action)}`: {_help(action, parser)}", indent="  ")
     yield ""
 
 
@@ -62,7 +62,7 @@ def _help(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
     return required + text.replace("<", r"\<")  # "<time>" is no HTML
 
 
-def _wrapped(text: str, indent: str = "") -> str:
+def _wrap(text: str, indent: str = "") -> str:
     return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 

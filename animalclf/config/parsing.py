@@ -72,13 +72,13 @@ def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None)
 def from_dict(tree: Tree) -> Config:
     """A validated Config from plain data (a parsed recipe, or the result of `to_dict`); missing keys get their
     defaults. Raises UserError."""
-    config: Config = _validated(Config, tree, "")
+    config: Config = _validate(Config, tree, "")
     return config
 
 
 def data_from_dict(tree: Tree) -> Data:
     """The Data settings that a prepared set stores. Raises UserError."""
-    data: Data = _validated(Data, tree, "data.")
+    data: Data = _validate(Data, tree, "data.")
     return data
 
 
@@ -103,8 +103,8 @@ def hashed_json(data: Data) -> str:
         "small_classes": "refuse",
     }
     settings = {f"data.{key}": value for key, value in to_dict(data).items() if added.get(key) != value}
-    named = {first_names.get(key, key).removeprefix("data."): value for key, value in settings.items()}
-    return json.dumps(named, sort_keys=True)
+    first_named = {first_names.get(key, key).removeprefix("data."): value for key, value in settings.items()}
+    return json.dumps(first_named, sort_keys=True)
 
 
 def changed_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -188,10 +188,10 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def _validated(cls: Any, tree: Any, prefix: str) -> Any:
+def _validate(cls: Any, tree: Any, prefix: str) -> Any:
     """The dataclass `cls` of a tree, whose keys begin with `prefix`. Raises UserError that names every wrong key,
     unknown ones first."""
-    tree = _currently_named(tree, prefix)
+    tree = _rename_keys(tree, prefix)
     try:
         return _adapter(cls).validate_python(tree)
     except ValidationError as error:
@@ -209,13 +209,13 @@ def _validated(cls: Any, tree: Any, prefix: str) -> Any:
         raise UserError("; ".join(dict.fromkeys(unknown + wrong + more))) from error
 
 
-def _currently_named(tree: Any, prefix: str) -> Any:
+def _rename_keys(tree: Any, prefix: str) -> Any:
     """`tree`, whose keys begin with `prefix`, with the present names of keys that were renamed."""
     if not isinstance(tree, dict):
         return tree
     dotted = {name: f"{prefix}{name}" for name in tree}
     return {
-        RENAMED[key].removeprefix(prefix) if key in RENAMED else name: _currently_named(tree[name], f"{key}.")
+        RENAMED[key].removeprefix(prefix) if key in RENAMED else name: _rename_keys(tree[name], f"{key}.")
         for name, key in dotted.items()
     }
 

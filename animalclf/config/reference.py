@@ -64,7 +64,7 @@ def explain(recipe: str) -> list[RecipeKey]:
     ]
 
 
-def shown(value: object) -> str:
+def yaml_text(value: object) -> str:
     """A value as --set takes it."""
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
 
@@ -74,9 +74,9 @@ def markdown() -> str:
     defaults, parts = flatten(to_dict(Config())), [_INTRODUCTION]
     for group, cls in groups().items():
         members = [key for name, key in keys().items() if name.rpartition(".")[0] == group]
-        parts.append(f"## {group or 'The run'}\n\n{_wrapped(inspect.getdoc(cls) or '')}")
+        parts.append(f"## {group or 'The run'}\n\n{_wrap(inspect.getdoc(cls) or '')}")
         parts += [
-            f"### {key.name}\n\n{key.kind.capitalize()}; default `{shown(defaults[key.name])}`.\n\n{_wrapped(key.doc)}"
+            f"### {key.name}\n\n{key.kind.capitalize()}; default `{yaml_text(defaults[key.name])}`.\n\n{_wrap(key.doc)}"
             for key in members
         ]
     return "\n".join(f"{part.rstrip()}\n" for part in parts)
@@ -107,7 +107,7 @@ def _first_comment(recipe: str) -> str:
     return re.split(r"(?<=\.) ", next(comments, ""), maxsplit=1)[0]
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
@@ -118,12 +118,12 @@ def _tidy(schema: Any) -> Any:
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    named = {
+    renamed = {
         _LIMITS.get(key, key): value for key, value in schema.items() if key != "title" or not isinstance(value, str)
     }
     return {
         key: " ".join(value.split()) if key == "description" and isinstance(value, str) else _tidy(value)
-        for key, value in named.items()
+        for key, value in renamed.items()
     }
 
 

@@ -20,7 +20,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from animalclf.data import formats, jpeg, truncation
 from animalclf.data.formats import UnreadableImage
-from animalclf.data.rgb import EXIF_ORIENTATION, TIFF_BITS, converted, eight_bits, orientation_of, upright
+from animalclf.data.rgb import EXIF_ORIENTATION, TIFF_BITS, eight_bits, orientation_of, to_rgb, upright
 
 MAX_PIXELS = 100_000_000
 # A file with more pixels than that for each of its bytes may take at most this memory (photographs have 1 to 20).
@@ -73,7 +73,7 @@ def from_pil(image: Image.Image) -> np.ndarray:
     """The pixels uint8 (H, W, 3) of a Pillow image, upright, converted as `decode` converts a file's. Raises
     UnreadableImage."""
     with _boundary(), warnings.catch_warnings(action="ignore"):
-        pixels, _ = converted(image)
+        pixels, _ = to_rgb(image)
     if not pixels.size:
         raise UnreadableImage("no pixels")
     return pixels
@@ -159,7 +159,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
                 _pixel_tags(data)
                 pixels, rotation = _opencv_pixels(data, max_pixels)
                 image, note = eight_bits(pixels)
-                return _flattened(image), "TIFF", [*rotation, note] if note else rotation
+                return _flatten(image), "TIFF", [*rotation, note] if note else rotation
     except UnreadableImage:
         raise
     except Exception:  # noqa: BLE001 - see _boundary
@@ -176,12 +176,12 @@ def _decode_pillow(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[
         _check_size(file.width, file.height, max_pixels)
         _check_ratio(file, len(data))
         _check_complete(file, data)
-        image, notes = converted(file)
+        image, notes = to_rgb(file)
         format_name = "JPEG" if file.format == "MPO" else file.format or "unknown"
         if _bits(file, data) > 8 and image.max() < 2**4:
             # Pillow takes the high byte of channels of 16 bits, in which data of 12 bits are black.
             scaled, note = eight_bits(_opencv_pixels(data, max_pixels, orientation_of(file))[0])
-            image, notes = _flattened(scaled), [*notes, note]
+            image, notes = _flatten(scaled), [*notes, note]
         if file.format != "MPO" and _is_animated(file):
             notes.insert(0, "animated, first frame used")
         return image, format_name, notes
@@ -274,7 +274,7 @@ def _opencv_pixels(data: bytes, max_pixels: int, orientation: int = 1) -> tuple[
     return upright(pixels, orientation)
 
 
-def _flattened(image: np.ndarray) -> np.ndarray:
+def _flatten(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W), (H, W, 3), or (H, W, 4) on white, as (H, W, 3)."""
     if image.ndim == 3 and image.shape[2] not in (3, 4):
         raise ValueError(f"{image.shape[2]} channels")

@@ -38,10 +38,10 @@ class LocalShards:
     def __getitem__(self, number: int) -> PixelFile:
         if number not in self.files:
             path = self.paths[number]
-            self.files[number] = PixelFile(path if self.in_place else self._cached(path), self.size)
+            self.files[number] = PixelFile(path if self.in_place else self._cached_path(path), self.size)
         return self.files[number]
 
-    def _cached(self, url: str) -> str:
+    def _cached_path(self, url: str) -> str:
         """The path of the decoded shard in the cache. Raises UserError if the disk is full."""
         path = os.path.join(self.folder, os.path.basename(url))
         if not os.path.exists(path):

@@ -31,7 +31,7 @@ def decode(data: bytes, colorspace: str = "RGB") -> tuple[np.ndarray, str]:
         warning = str(error)
     if _lacks_scans(data):
         raise ValueError(PREMATURE_END)
-    repaired = _repaired(data)
+    repaired = _repair(data)
     try:
         return _strict(repaired, colorspace), f"JPEG repaired: {warning}"
     except ValueError as error:
@@ -96,7 +96,7 @@ def _strict(data: bytes, colorspace: str) -> np.ndarray:
     )
 
 
-def _repaired(data: bytes) -> bytes:
+def _repair(data: bytes) -> bytes:
     parts = list(segments(data))
     frame = next((marker for marker, _ in parts if marker in _SOF), 0)
     components = next((segment[9] for marker, segment in parts if marker in _SOF and len(segment) > 9), 3)

@@ -177,12 +177,12 @@ def _execute(
             object_store_memory=prefetch_bytes
         )
 
-        def work(block: Batch) -> Batch:
+        def load_block(block: Batch) -> Batch:
             return _load_batches(execution[int(block["id"][0])], shared, refs, rank, world_size)
 
         count = len(execution)
         numbers = ray.data.read_datasource(_numbers(count), num_cpus=cache.num_cpus, override_num_blocks=count)
-        dataset = numbers.map_batches(work, batch_size=None, num_cpus=cache.num_cpus)
+        dataset = numbers.map_batches(load_block, batch_size=None, num_cpus=cache.num_cpus)
         blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1))
         return chain([next(blocks)], blocks)  # `next` starts the execution
 
@@ -190,12 +190,12 @@ def _execute(
         current = list(islice(tasks, EXECUTION_TASKS))
         execution = background.submit(start, current)
         while current:
-            blocks, following = execution.result(), list(islice(tasks, EXECUTION_TASKS))
+            blocks, next_tasks = execution.result(), list(islice(tasks, EXECUTION_TASKS))
             for number in range(len(current)):
-                if number == max(0, len(current) - NEXT_EXECUTION_AT) and following:
-                    execution = background.submit(start, following)
+                if number == max(0, len(current) - NEXT_EXECUTION_AT) and next_tasks:
+                    execution = background.submit(start, next_tasks)
                 yield next(blocks)
-            current = following
+            current = next_tasks
 
 
 def _numbers(count: int) -> Any:

@@ -15,17 +15,17 @@ def stored_image(image: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
         return resize(image, size)
     height, width = sides_on_canvas(image.shape[0], image.shape[1], size)
     canvas = np.full((size, size, 3), PADDING, np.uint8)
-    canvas[:height, :width] = _stretched(image, height, width)
+    canvas[:height, :width] = _stretch(image, height, width)
     return canvas
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, 3) to uint8 (size, size, 3), or grey (H, W) to (size, size). Both sides are stretched to the square,
     as by Keras's target_size; area averaging if the image shrinks, cubic interpolation if it grows."""
-    return _stretched(image, size, size)
+    return _stretch(image, size, size)
 
 
-def _stretched(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def _stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
     old_height, old_width = image.shape[:2]
     if (old_height, old_width) == (height, width):
         return np.ascontiguousarray(image)

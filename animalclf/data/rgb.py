@@ -19,7 +19,7 @@ _MAX_FLOAT = 1e30  # floats beyond are missing pixels too
 _BAND_PIXELS = 2**20
 
 
-def converted(file: Image.Image) -> tuple[np.ndarray, list[str]]:
+def to_rgb(file: Image.Image) -> tuple[np.ndarray, list[str]]:
     """Pixels uint8 (H, W, 3) of an image in any mode, upright, and notes."""
     file.load()
     image, notes = _rgb(file)

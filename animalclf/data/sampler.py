@@ -73,9 +73,9 @@ def sampling_plan(prepared: Prepared, config: Config, augment_on_device: bool = 
         rows = {
             # split_seed, so that all training seeds use the same images
             split: stratified_sample(
-                every, prepared.labels[every], round(limit * len(every) / total), config.data.split_seed
+                split_rows, prepared.labels[split_rows], round(limit * len(split_rows) / total), config.data.split_seed
             )
-            for split, every in rows.items()
+            for split, split_rows in rows.items()
         }
     train, size = config.train, config.view_size
     return SamplingPlan(
@@ -93,13 +93,13 @@ def epoch_order(rows: np.ndarray, labels: np.ndarray, balance: str, seed: int, e
     generator = np.random.default_rng([seed, epoch, 0x706C616E])
     if balance != "sampling":
         return generator.permutation(rows)
-    present = np.unique(labels)
-    count, remainder = divmod(len(rows), len(present))
-    with_extra = set(generator.permutation(present)[:remainder].tolist())
+    classes = np.unique(labels)
+    count, remainder = divmod(len(rows), len(classes))
+    extra_classes = set(generator.permutation(classes)[:remainder].tolist())
     parts = []
-    for label in present:
+    for label in classes:
         class_rows = rows[labels == label]
-        draws = count + (label in with_extra)
+        draws = count + (label in extra_classes)
         rounds = -(-draws // len(class_rows))
         if draws:
             parts.append(np.concatenate([generator.permutation(class_rows) for _ in range(rounds)])[:draws])

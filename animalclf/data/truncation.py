@@ -38,12 +38,12 @@ def tiff_tags(data: bytes) -> dict[int, bool]:
     count_format, entry_format = (f"{order}Q", f"{order}HHQQ") if big else (f"{order}H", f"{order}HHII")
     count = struct.unpack_from(count_format, data, offset)[0]
     offset += struct.calcsize(count_format)
-    within = {}
+    is_complete = {}
     for position in range(offset, offset + count * struct.calcsize(entry_format), struct.calcsize(entry_format)):
         tag, kind, values, start = struct.unpack_from(entry_format, data, position)
         size = values * _TIFF_TYPE_BYTES.get(kind, 1)
-        within[tag] = size <= (8 if big else 4) or start + size <= len(data)
-    return within
+        is_complete[tag] = size <= (8 if big else 4) or start + size <= len(data)
+    return is_complete
 
 
 def is_cut_pcx(data: bytes) -> bool:

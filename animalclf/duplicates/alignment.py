@@ -84,9 +84,9 @@ def _move_edges(moving: np.ndarray, fixed: np.ndarray, edges: np.ndarray) -> np.
     normal = products[:, :-1, :-1] * (1 + 1e-4 * np.eye(6)) + 1e-3 * np.eye(6)
     solution = np.linalg.solve(normal, products[:, :-1, -1:])[..., 0]
     step = (solution[:, 2:] / solution[:, :1].clip(0.1)).clip(-0.06, 0.06)
-    moved = (edges + step).clip(-0.1, 1.1)
-    too_small = (moved[:, 1::2] - moved[:, ::2] < 0.2).any(1)
-    return np.where(too_small[:, None], edges, moved).astype(np.float32)
+    new_edges = (edges + step).clip(-0.1, 1.1)
+    too_small = (new_edges[:, 1::2] - new_edges[:, ::2] < 0.2).any(1)
+    return np.where(too_small[:, None], edges, new_edges).astype(np.float32)
 
 
 def _detail(thumbs: np.ndarray) -> np.ndarray:

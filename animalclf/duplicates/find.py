@@ -83,8 +83,8 @@ def find_duplicates(
     Up to 8 threads share the work.
     """
     content, first, inverse = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)
-    pairs, matched = _near_pairs(signatures[first], lambda row: read_image(int(first[row])), progress)
-    confidence = 1 / (1 + np.exp((MIN_CONTENT - matched) / SLOPE))
+    pairs, matching_fraction = _near_pairs(signatures[first], lambda row: read_image(int(first[row])), progress)
+    confidence = 1 / (1 + np.exp((MIN_CONTENT - matching_fraction) / SLOPE))
     component = _group(len(content), pairs, confidence)
 
     inside = component[pairs[:, 0]] == component[pairs[:, 1]]
@@ -179,7 +179,7 @@ def _near_pairs(signatures: np.ndarray, read_image: ReadImage, progress: Progres
     with threadpool_limits(1, "blas"), _one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
         table = _candidates(signatures, pool, progress)
         verifier = Verifier(read_image)
-        return _verified(len(signatures), table, lambda pairs: list(pool.map(verifier.content, *pairs)), progress)
+        return _verify(len(signatures), table, lambda pairs: list(pool.map(verifier.content, *pairs)), progress)
 
 
 def _candidates(signatures: np.ndarray, pool: ThreadPoolExecutor, progress: Progress) -> pd.DataFrame:
@@ -213,7 +213,7 @@ def _candidates(signatures: np.ndarray, pool: ThreadPoolExecutor, progress: Prog
     return table.drop_duplicates(["a", "b", "mirrored"], ignore_index=True)
 
 
-def _verified(
+def _verify(
     count: int,
     table: pd.DataFrame,
     content: Callable[[tuple[list[int], list[int], list[bool]]], list[float]],
@@ -221,7 +221,7 @@ def _verified(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `_near_pairs`. A pair is verified only if its images are not connected yet: in each round, the pairs of
     `table` that would connect all images (a spanning forest), so that a group of K images takes about K comparisons."""
-    pairs, matched = np.empty((0, 2), np.int64), np.empty(0)
+    pairs, matching_fraction = np.empty((0, 2), np.int64), np.empty(0)
     left, total = table, max(1, len(table))
     while len(left):
         component = _components(count, pairs)
@@ -230,10 +230,10 @@ def _verified(
         values = np.array(content((forest["a"].tolist(), forest["b"].tolist(), forest["mirrored"].tolist())))
         connects = values > MIN_CONTENT
         pairs = np.concatenate([pairs, forest.loc[connects, ["a", "b"]].to_numpy(np.int64)])
-        matched = np.concatenate([matched, values[connects]])
+        matching_fraction = np.concatenate([matching_fraction, values[connects]])
         left = left.drop(forest.index)
         progress(1 - 0.2 * len(left) / total)
-    return pairs, matched
+    return pairs, matching_fraction
 
 
 def _forest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -246,12 +246,12 @@ def _forest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             node = above
         return node
 
-    chosen = []
+    connects = []
     for one, other in zip(a.tolist(), b.tolist(), strict=True):
         low, high = root(one), root(other)
         parent[low] = high
-        chosen.append(low != high)
-    return np.array(chosen, bool)
+        connects.append(low != high)
+    return np.array(connects, bool)
 
 
 def _group(count: int, pairs: np.ndarray, confidence: np.ndarray) -> np.ndarray:

@@ -27,8 +27,8 @@ def similar_pairs(
     progress: Callable[[float], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The most similar `vectors` float16 (M, D) of each of them, of other owners (`owner`: int (M,)): rows int64 (P,),
-    rows of the neighbours int64 (P,), and their cosine similarity float32 (P,). `limits`: the least similarity, and the
-    most neighbours of a vector in each of PROBES cells."""
+    rows of the neighbours int64 (P,), and their cosine similarity float32 (P,). `limits`: the minimum similarity,
+    and the maximum number of neighbours of a vector in each of PROBES cells."""
     if not len(vectors):
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
     cells = 1 if len(vectors) <= MAX_EXHAUSTIVE else round(CELLS * len(vectors) ** 0.5)
@@ -58,15 +58,15 @@ def similar_pairs(
 def _centres(vectors: np.ndarray, count: int) -> np.ndarray:
     """Centres of `count` cells, unit vectors float32 (count, D): spherical k-means of a sample."""
     sample = np.random.default_rng(0).permutation(len(vectors))[: SAMPLE * count]
-    chosen = vectors[np.sort(sample)].astype(np.float32)
-    centres = chosen[:: max(1, len(chosen) // count)][:count].copy()
+    sample_vectors = vectors[np.sort(sample)].astype(np.float32)
+    centres = sample_vectors[:: max(1, len(sample_vectors) // count)][:count].copy()
     for _ in range(ROUNDS if count > 1 else 0):
         cell = np.concatenate(
-            [_nearest(part, centres)[:, 0] for part in np.array_split(chosen, -(-len(chosen) // BLOCK))]
+            [_nearest(part, centres)[:, 0] for part in np.array_split(sample_vectors, -(-len(sample_vectors) // BLOCK))]
         )
         order = np.argsort(cell, kind="stable")
         edges = np.searchsorted(cell[order], np.arange(count + 1))
-        sorted_vectors = chosen[order]
+        sorted_vectors = sample_vectors[order]
         for number, (begin, end) in enumerate(pairwise(edges)):
             centres[number] = sorted_vectors[begin:end].sum(0) if begin < end else centres[number]
         centres /= np.linalg.norm(centres, axis=1, keepdims=True) + 1e-9
@@ -98,9 +98,9 @@ def _compare(
             row, column = np.divmod(np.flatnonzero(similarity > min_similarity), similarity.shape[1])
             if len(row) > 8 * count * len(query):  # similar scenes: a sort of all would take most of the time
                 similarity[owner[query][:, None] == cell_owner[part]] = -1
-                kept = min(count, similarity.shape[1])
-                column = np.argpartition(-similarity, kept - 1, axis=1)[:, :kept].ravel()
-                row = np.repeat(np.arange(len(query)), kept)
+                limit = min(count, similarity.shape[1])
+                column = np.argpartition(-similarity, limit - 1, axis=1)[:, :limit].ravel()
+                row = np.repeat(np.arange(len(query)), limit)
             value = similarity[row, column]
             valid = (owner[query][row] != cell_owner[part][column]) & (value > min_similarity)
             row, column, value = row[valid], column[valid], value[valid]

@@ -15,12 +15,12 @@ def deal_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) ->
     group, label, size = _classes_of_groups(labels, groups)
     shuffled = np.random.default_rng([seed, 0x666F6C64]).permutation(len(size))
     order = shuffled[np.argsort(-size[shuffled], kind="stable")]
-    of_class = np.zeros((int(labels.max(initial=0)) + 1, folds), np.int64)
+    class_counts = np.zeros((int(labels.max(initial=0)) + 1, folds), np.int64)
     fold = np.empty(len(size), np.int64)
     for member in order:
-        totals = of_class.sum(0)
-        fold[member] = np.lexsort((totals, of_class[label[member]]))[0]
-        of_class[label[member], fold[member]] += size[member]
+        totals = class_counts.sum(0)
+        fold[member] = np.lexsort((totals, class_counts[label[member]]))[0]
+        class_counts[label[member], fold[member]] += size[member]
     return fold[group]
 
 

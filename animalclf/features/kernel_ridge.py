@@ -24,7 +24,7 @@ class KernelRidge:
         return images <= MAX_IMAGES
 
     def logits(self, training: TrainingSet, features: np.ndarray) -> np.ndarray:
-        distances, median = squared_distances(features - training.mean, _centred(training)), _median_distance(training)
+        distances, median = squared_distances(features - training.mean, _centre(training)), _median_distance(training)
         logits = []
         for width, coefficients in _solutions(training, self.candidates):
             kernel = np.exp(-width / median * distances)
@@ -34,14 +34,14 @@ class KernelRidge:
     def fit(self, training: TrainingSet, settings: Settings) -> Tensors:
         _, (coefficients,) = next(_solutions(training, [settings]))
         gamma = settings["width"] / _median_distance(training)
-        tensors = {"mean": training.mean, "support": _centred(training), "gamma": np.array(gamma)}
+        tensors = {"mean": training.mean, "support": _centre(training), "gamma": np.array(gamma)}
         tensors |= {"weight": LOGIT_SCALE * coefficients.T, "bias": LOGIT_SCALE * training.priors}
         return {name: value.astype(np.float32) for name, value in tensors.items()}
 
 
 def _solutions(training: TrainingSet, candidates: Sequence[Settings]) -> Iterator[tuple[float, list[np.ndarray]]]:
     """Each width, with the coefficients (N, C) of the candidates that have it, in their order."""
-    distances, median = squared_distances(_centred(training), _centred(training)), _median_distance(training)
+    distances, median = squared_distances(_centre(training), _centre(training)), _median_distance(training)
     roots = np.sqrt(training.weights)[:, None]
     targets = roots * (training.one_hot - training.priors)
     for width in dict.fromkeys(settings["width"] for settings in candidates):
@@ -52,14 +52,14 @@ def _solutions(training: TrainingSet, candidates: Sequence[Settings]) -> Iterato
         yield width, [roots * (vectors @ (rotated / (values + ridge)[:, None])) for ridge in ridges]
 
 
-def _centred(training: TrainingSet) -> np.ndarray:
+def _centre(training: TrainingSet) -> np.ndarray:
     """Features minus their mean, (N, F): distances are the same, and better in float32."""
     return training.features - training.mean
 
 
 def _median_distance(training: TrainingSet) -> float:
     """Median squared distance between two images."""
-    distances = squared_distances(_centred(training), _centred(training))
+    distances = squared_distances(_centre(training), _centre(training))
     between = distances[~np.eye(len(distances), dtype=bool)]
     return float(np.median(between)) or 1.0 if len(between) else 1.0
 

@@ -41,7 +41,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
 
 
-def cross_calibrated(probabilities: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def cross_calibrate(probabilities: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Probabilities float64 (N, C), those of each fold (`fold` int64 (N,)) at the temperature that is fitted on other
     folds: metrics of them are not optimistic."""
     logits, calibrated = logits_of(probabilities), np.empty(probabilities.shape, np.float64)

@@ -19,7 +19,7 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared, is_prepared, open_prepared
 from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
-from animalclf.features.temperature import cross_calibrated
+from animalclf.features.temperature import cross_calibrate
 from animalclf.inference import prior_shift
 from animalclf.inference.labelled import LabelledPredictions, predict_images, predict_prepared
 from animalclf.inference.views import check_views
@@ -142,7 +142,7 @@ def _predict_own_validation(
     if info.temperature != 1:
         labels = predictions.class_numbers(info.classes)
         folds = validation_folds(labels, predictions.groups)
-        predictions.probabilities = cross_calibrated(predictions.probabilities, labels, folds).astype(np.float32)
+        predictions.probabilities = cross_calibrate(predictions.probabilities, labels, folds).astype(np.float32)
     if folder.finished() and folder.result().selected:
         predictions.notes.append("the epoch was selected on these images: their metrics are optimistic")
     return predictions

@@ -66,7 +66,7 @@ class Mixture:
 def fit(method: str, probabilities: np.ndarray, labels: np.ndarray, pull: float = PULLS[-1]) -> Mixture:
     """Fit a mixture to the models' probabilities (M, N, C) and `labels` int64 (N,). Models are ranked by balanced
     accuracy; equal models stay in their order. `pull`: of the weights, see `fit_weights`."""
-    return _weigh(_calibrated(method, probabilities, labels), probabilities, labels, pull)
+    return _weigh(_fit_temperatures(method, probabilities, labels), probabilities, labels, pull)
 
 
 def fit_out_of_fold(
@@ -74,12 +74,12 @@ def fit_out_of_fold(
 ) -> tuple[Mixture, np.ndarray]:
     """A mixture fitted on all images, and out-of-fold probabilities float64 (N, C): each fold (`fold` int64 (N,)) by a
     mixture fitted on the others. Of PULLS it has the one with the lowest log loss out of fold."""
-    others = [fold != number for number in np.unique(fold)]
-    unweighted = [_calibrated(method, probabilities[:, rows], labels[rows]) for rows in others]
+    fit_rows = [fold != number for number in np.unique(fold)]
+    unweighted = [_fit_temperatures(method, probabilities[:, rows], labels[rows]) for rows in fit_rows]
     best_pull, best, lowest = EQUAL, np.empty(probabilities.shape[1:]), math.inf
     for pull in PULLS if method == "weighted" else (EQUAL,):
         mixed = np.empty(probabilities.shape[1:], np.float64)
-        for rows, mixture in zip(others, unweighted, strict=True):
+        for rows, mixture in zip(fit_rows, unweighted, strict=True):
             fitted = _weigh(mixture, probabilities[:, rows], labels[rows], pull)
             mixed[~rows] = fitted.combine(probabilities[:, ~rows])
         loss = -float(np.log(np.maximum(mixed[np.arange(len(labels)), labels], MIN_PROBABILITY)).mean())
@@ -88,7 +88,7 @@ def fit_out_of_fold(
     return fit(method, probabilities, labels, best_pull), best
 
 
-def _calibrated(method: str, probabilities: np.ndarray, labels: np.ndarray) -> Mixture:
+def _fit_temperatures(method: str, probabilities: np.ndarray, labels: np.ndarray) -> Mixture:
     """A mixture with fitted temperatures and ranking, and equal weights."""
     temperatures = np.array([fit_temperature(logits_of(member), labels) for member in probabilities])
     scores = [

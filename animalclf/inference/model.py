@@ -79,10 +79,10 @@ class Model:
         numbered = enumerate(_as_iterable(images))
         while batch := list(islice(numbered, BATCH_SIZE)):
             index = np.array([number for number, _ in batch], np.int64)
-            stored = np.stack([self._stored(image, number) for number, image in batch])
+            stored = np.stack([self._stored_image(image, number) for number, image in batch])
             yield {"image": evaluation_view(stored, self.config.view_size), "label": index, "index": index}
 
-    def _stored(self, image: Any, number: int) -> np.ndarray:
+    def _stored_image(self, image: Any, number: int) -> np.ndarray:
         data = self.config.data
         return stored_image(_pixels(image, number, self.config), data.stored_size, data.resize)
 

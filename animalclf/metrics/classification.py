@@ -49,9 +49,9 @@ def per_class(counts: Counts) -> PerClass:
     recall = counts.hits / np.maximum(counts.support, 1)
     precision = counts.hits / np.maximum(counts.predicted, 1)
     return PerClass(
-        precision=_defined(precision, counts.predicted),
-        recall=_defined(recall, counts.support),
-        f1=_defined(_f1(counts), counts.support),
+        precision=_none_without_images(precision, counts.predicted),
+        recall=_none_without_images(recall, counts.support),
+        f1=_none_without_images(_f1(counts), counts.support),
         support=counts.support.tolist(),
     )
 
@@ -69,5 +69,5 @@ def _rank(predictions: Predictions) -> np.ndarray:
     return ((probabilities > likelihood) | ((probabilities == likelihood) & earlier)).sum(1)
 
 
-def _defined(values: np.ndarray, counts: np.ndarray) -> list[float | None]:
+def _none_without_images(values: np.ndarray, counts: np.ndarray) -> list[float | None]:
     return [float(value) if count else None for value, count in zip(values, counts, strict=True)]

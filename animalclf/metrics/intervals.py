@@ -83,17 +83,17 @@ def bootstrap(predictions: Predictions, cluster: np.ndarray) -> Counts:
     wrong is the same in all resamples.
     """
     confusion, generator = predictions.confusion, np.random.default_rng(0)
-    alone = len(np.unique(cluster)) == len(cluster)
-    support, predicted = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)), np.int64 if alone else np.float64)
+    all_alone = len(np.unique(cluster)) == len(cluster)
+    support, predicted = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)), np.int64 if all_alone else np.float64)
     hits = np.zeros_like(predicted)
     for number in np.flatnonzero(support):  # class by class: a thousand classes at once take gigabytes
-        if alone:
-            drawn = generator.multinomial(support[number], confusion[number] / support[number], RESAMPLES)
+        if all_alone:
+            draws = generator.multinomial(support[number], confusion[number] / support[number], RESAMPLES)
             columns = np.arange(len(confusion))
         else:
-            columns, drawn = _draw_clusters(predictions, cluster, int(number), generator)
-        hits[:, number] = drawn[:, columns == number].sum(1)
-        predicted[:, columns] += drawn
+            columns, draws = _draw_clusters(predictions, cluster, int(number), generator)
+        hits[:, number] = draws[:, columns == number].sum(1)
+        predicted[:, columns] += draws
     return Counts(support, predicted, hits)
 
 
@@ -108,5 +108,5 @@ def _draw_clusters(
     counts = np.zeros((number.max() + 1, len(columns)), np.int64)
     np.add.at(counts, (number, column), 1)
     patterns, frequency = np.unique(counts, axis=0, return_counts=True)  # clusters with the same predictions are alike
-    drawn = generator.multinomial(len(counts), frequency / len(counts), RESAMPLES) @ patterns.astype(np.float64)
-    return columns, drawn * (rows.sum() / drawn.sum(1, keepdims=True))
+    draws = generator.multinomial(len(counts), frequency / len(counts), RESAMPLES) @ patterns.astype(np.float64)
+    return columns, draws * (rows.sum() / draws.sum(1, keepdims=True))

@@ -27,8 +27,7 @@ PRIMARY = "balanced_accuracy"  # ranks recipes, runs and ensemble members; leade
 class Counts:
     """Counts of a confusion matrix: `support` int64 (C,), the rows of each class; `predicted` and `hits` int64
     (..., C), how often each class is predicted, and correctly. Leading axes are resamples, in which the support of each
-    class is the same. Resamples of duplicates have fractional
-    counts."""
+    class is the same; resamples of duplicates have fractional counts."""
 
     support: np.ndarray
     predicted: np.ndarray

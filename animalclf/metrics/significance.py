@@ -34,8 +34,7 @@ def interval(values: np.ndarray, resampled: np.ndarray, images: int) -> tuple[fl
     """The 95 % interval of the mean over seeds of a metric with `values` float (S,).
 
     `resampled`: float (B, S), the metric of the same trainings on B resamples of the `images` (or groups of
-    duplicates). With one seed the
-    interval is the range of the resamples, without the variance between seeds.
+    duplicates). With one seed the interval is the range of the resamples, without the variance between seeds.
     """
     if len(values) == 1:
         low, high = np.quantile(resampled[:, 0], [0.025, 0.975])

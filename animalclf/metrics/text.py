@@ -32,6 +32,11 @@ def metric_lines(evaluation: Evaluation, headline: bool = False) -> list[MetricL
     return lines
 
 
+def p_value(value: float) -> str:
+    """A p value with three decimals, or < 0.001."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def epoch_text(values: Mapping[str, float]) -> str:
     """`accuracy 0.9012 loss 0.4321 ...`: the validation metrics of an epoch by key, in one line."""
     present = [(metric, values[key]) for key, metric in METRICS.entries().items() if key in values]

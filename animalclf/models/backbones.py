@@ -40,7 +40,7 @@ def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Cla
     network = _network(spec.name, spec.input_size)
     top, width = _top(network)
     if load_weights and spec.weights != "none":
-        state = _adapted(weights.fetch(spec.name, spec.weights), spec)
+        state = _adapt_state(weights.fetch(spec.name, spec.weights), spec)
         # The layer of the ImageNet classes is not used, so it may be missing in the file.
         unused = {key: value for key, value in network.state_dict().items() if key.startswith(f"{top}.")}
         weights.load_pretrained(network, {**state, **unused}, spec.weights)
@@ -48,7 +48,7 @@ def backbone(spec: config.Model, classes: int, load_weights: bool = True) -> Cla
         dense = isinstance(network.get_submodule(top), nn.Linear)
         network.set_submodule(top, nn.Identity() if dense else nn.AdaptiveAvgPool2d(1))
     else:
-        network = _pooled(network, spec)
+        network = _with_pool(network, spec)
         width = feature_width(network, spec.input_size)
     for module in network.modules():
         if isinstance(module, nn.Dropout):
@@ -120,7 +120,7 @@ def _top(network: nn.Module) -> tuple[str, int]:
     return "classifier", convolutions[0].in_channels
 
 
-def _adapted(state: dict[str, torch.Tensor], spec: config.Model) -> dict[str, torch.Tensor]:
+def _adapt_state(state: dict[str, torch.Tensor], spec: config.Model) -> dict[str, torch.Tensor]:
     """The tensors of a file in the present names, without auxiliary classifiers, and a ViT's table of positions
     interpolated to the input size (Dosovitskiy et al. 2021, section 3.2)."""
     adapted = {}
@@ -138,7 +138,7 @@ def _adapted(state: dict[str, torch.Tensor], spec: config.Model) -> dict[str, to
     return adapted
 
 
-def _pooled(network: nn.Module, spec: config.Model) -> nn.Module:
+def _with_pool(network: nn.Module, spec: config.Model) -> nn.Module:
     """`network` up to its last feature map, pooled as `spec.pool`. Raises UserError for a network without one."""
     top = next(name for name in ("fc", "classifier", "head", "heads") if hasattr(network, name))
     if top == "heads":

@@ -70,8 +70,10 @@ def efficientnet_lite(spec: config.Model, classes: int, load_weights: bool = Tru
     base.add_module("pooling", pooling)
     if load_weights and spec.weights != "none":
         state = weights.fetch(spec.name, spec.weights)
-        own = {name: value for name, value in renamed(state, spec.name).items() if not name.startswith("classes.")}
-        weights.load_pretrained(base, own, spec.weights)
+        base_state = {
+            name: value for name, value in rename_tensors(state, spec.name).items() if not name.startswith("classes.")
+        }
+        weights.load_pretrained(base, base_state, spec.weights)
     logits = nn.Linear(pooling.width(LAST), classes)
     nn.init.zeros_(logits.weight)
     nn.init.zeros_(logits.bias)
@@ -87,7 +89,7 @@ def network(name: str) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=ConvNorm(3, STEM, 3, stride=2))
     channels = STEM
     for number, (stage, depth) in enumerate(zip(STAGES, _depths(name), strict=True), start=1):
-        width = _rounded(stage.width * SCALES[name].width)
+        width = _round_width(stage.width * SCALES[name].width)
         blocks = []
         for position in range(depth):
             stride = stage.stride if position == 0 else 1
@@ -160,7 +162,7 @@ def same_padding(maps: torch.Tensor, kernel: int, stride: int = 2) -> tuple[int,
     return pads[0], pads[1], pads[2], pads[3]
 
 
-def renamed(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+def rename_tensors(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Tensors in the names of the package `efficientnet-lite-pytorch` under the names of `network`; its dense layer
     as `classes.`, other names unchanged."""
     prefixes = {"_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "last.conv", "_bn1": "last.norm"}
@@ -172,10 +174,10 @@ def renamed(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor
         for layer, (conv, norm) in layers.items():
             prefixes[f"_blocks.{number}.{conv}"] = f"{block}.layers.{layer}.conv"
             prefixes[f"_blocks.{number}.{norm}"] = f"{block}.layers.{layer}.norm"
-    return {_renamed(key, prefixes): value for key, value in state.items()}
+    return {_rename(key, prefixes): value for key, value in state.items()}
 
 
-def _renamed(key: str, prefixes: dict[str, str]) -> str:
+def _rename(key: str, prefixes: dict[str, str]) -> str:
     prefix, _, tensor = key.rpartition(".")
     return f"{prefixes.get(prefix, prefix)}.{tensor}" if prefix else key
 
@@ -186,7 +188,7 @@ def _depths(name: str) -> list[int]:
     return [STAGES[0].blocks, *inner, STAGES[-1].blocks]
 
 
-def _rounded(width: float) -> int:
+def _round_width(width: float) -> int:
     """To a multiple of 8, reduced by a tenth at most."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded

@@ -31,9 +31,13 @@ def timm_network(spec: config.Model, classes: int, load_weights: bool = True) ->
     network = architectures.timm_network(name, pretrained=from_hub, **settings)
     if load_weights and spec.weights_file:
         state, classifier = weights.fetch(spec.name, spec.weights), facts.classifier or ()
-        top = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        own = {key: value for key, value in state.items() if not key.startswith(tuple(f"{part}." for part in top))}
-        weights.load_pretrained(network, own, spec.weights)
+        classifier_layers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        base_state = {
+            key: value
+            for key, value in state.items()
+            if not key.startswith(tuple(f"{part}." for part in classifier_layers))
+        }
+        weights.load_pretrained(network, base_state, spec.weights)
     try:
         width = feature_width(network, spec.input_size)
     except (RuntimeError, AssertionError, ValueError) as error:

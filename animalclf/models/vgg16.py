@@ -117,10 +117,10 @@ def _initialise(model: Classifier, spec: config.Model, load_weights: bool) -> Cl
             for number, (name, layer) in enumerate(model.base.named_children())
             if isinstance(layer, nn.Conv2d)
         }
-        renamed = {}
+        base_state = {}
         for key, value in state.items():
             number, dot, part = key.removeprefix("features.").partition(".")
             if number != "classifier":
-                renamed[f"{names.get(number, number)}{dot}{part}"] = value
-        weights.load_pretrained(model.base, renamed, spec.weights)
+                base_state[f"{names.get(number, number)}{dot}{part}"] = value
+        weights.load_pretrained(model.base, base_state, spec.weights)
     return model

@@ -63,7 +63,7 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
         raise UserError(f"model.weights: {file}: not a readable file of weights ({cause}); {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(
-            f"model.weights: {file}: not a state dict (names to tensors); it holds {_described(state)}. "
+            f"model.weights: {file}: not a state dict (names to tensors); it holds {_describe(state)}. "
             f"Save the state dict alone: {SAVE_STATE}"
         )
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
@@ -89,7 +89,7 @@ def check_uncompressed(archive: zipfile.ZipFile) -> None:
         raise ValueError("it is compressed")
 
 
-def _described(content: object) -> str:
+def _describe(content: object) -> str:
     """What a file that is no state dict holds: `a dict with the keys epoch, state_dict (a state dict)`."""
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
@@ -107,9 +107,11 @@ def _content(architecture: str, source: str) -> tuple[str, bytes]:
     """The name and the content of the file of `source`."""
     if source == "embedded":
         return str(embedded.find(architecture)), embedded.content(architecture)
-    named = source == "imagenet" or architectures.ENTRY.fullmatch(source)
-    file = str(_downloaded(architecture, source)) if named else source
-    return file, _cached(file) if storage.is_remote(file) else _explained(file, lambda: storage.read_bytes(file))
+    is_name = source == "imagenet" or architectures.ENTRY.fullmatch(source)
+    file = str(_download(architecture, source)) if is_name else source
+    return file, _fetch_remote(file) if storage.is_remote(file) else _read_source(
+        file, lambda: storage.read_bytes(file)
+    )
 
 
 def check(architecture: str, source: str) -> None:
@@ -120,11 +122,11 @@ def check(architecture: str, source: str) -> None:
     elif architecture.startswith(architectures.TIMM) and source == "imagenet":
         architectures.download_timm(architecture)
     elif source == "imagenet" or architectures.ENTRY.fullmatch(source):
-        _downloaded(architecture, source)
+        _download(architecture, source)
     else:
         if not architecture.startswith(("vgg16", *embedded.FILES, architectures.TIMM)):
             _pretrained(architecture, source)  # raises for a model that takes no pretrained weights
-        _explained(source, lambda: _version(source))
+        _read_source(source, lambda: _version(source))
 
 
 def torchvision_file(architecture: str, source: str = "imagenet") -> Path:
@@ -174,7 +176,7 @@ def _folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _downloaded(architecture: str, source: str) -> Path:
+def _download(architecture: str, source: str) -> Path:
     """The file of an architecture's weights of torchvision. An existing file needs neither a network nor a writable
     folder. A licence that restricts their use is printed before a download."""
     path, pretrained = torchvision_file(architecture, source), _pretrained(architecture, source)
@@ -198,14 +200,14 @@ def _downloaded(architecture: str, source: str) -> Path:
     return path
 
 
-def _cached(url: str) -> bytes:
+def _fetch_remote(url: str) -> bytes:
     """The content of a remote file, fetched once per node for each version of the file."""
-    version = _explained(url, lambda: _version(url))
+    version = _read_source(url, lambda: _version(url))
     path = _folder() / f"{version[:16]}-{posixpath.basename(url)}"
     try:
         with _lock(path):
             if not path.exists():
-                storage.write_bytes(str(path), _explained(url, lambda: storage.read_bytes(url)))
+                storage.write_bytes(str(path), _read_source(url, lambda: storage.read_bytes(url)))
             return path.read_bytes()
     except OSError as error:
         raise UserError(
@@ -224,7 +226,7 @@ def _version(source: str) -> str:
     return str(fs.ukey(path))
 
 
-def _explained(source: str, action: Callable[[], T]) -> T:
+def _read_source(source: str, action: Callable[[], T]) -> T:
     """The result of `action`, which reads `source`. Raises UserError if it cannot be read."""
     try:
         return storage.with_retries(source, action)

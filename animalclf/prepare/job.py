@@ -76,7 +76,7 @@ def prepare(
     output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
     with output_dir.cleared_on_failure(out):
         if progress:
-            show_line(_plan(files, source, out, config) + _enlarged(files, source.root, config))
+            show_line(_plan(files, source, out, config) + _enlargement(files, source.root, config))
             for warning in source.warnings:
                 show_line(f"warning: {warning}")
         with ProgressLine(interval=LOG_SECONDS, enabled=progress) as line:
@@ -94,7 +94,7 @@ def _plan(files: pd.DataFrame, source: sources.Source, out: str, config: Data) -
     return f"preparing {images} from {source.root} ({source.kind}), stored at {config.stored_size} px in {out}"
 
 
-def _enlarged(files: pd.DataFrame, root: str, config: Data) -> str:
+def _enlargement(files: pd.DataFrame, root: str, config: Data) -> str:
     """A remark for the plan line if the median of a few images is smaller than the stored size; their headers are read
     before any image is stored."""
     small = files[files["bytes"] <= MAX_HEADER_BYTES]
@@ -228,9 +228,9 @@ def _measure_all(
     order = np.argsort(columns.pop("index"))
     if len(order) != len(files):
         raise RuntimeError(f"the tasks returned {len(order)} of {len(files)} images: this is a bug, please report it")
-    listed = files[["path", "label", "split"]].reset_index(drop=True)
-    measured = pd.DataFrame({name: column[order] for name, column in columns.items()})
-    return pd.concat([listed, measured], axis=1), signatures
+    given_columns = files[["path", "label", "split"]].reset_index(drop=True)
+    measured_columns = pd.DataFrame({name: column[order] for name, column in columns.items()})
+    return pd.concat([given_columns, measured_columns], axis=1), signatures
 
 
 def _chunks(files: pd.DataFrame, config: Data, cpus: int) -> list[pd.DataFrame]:

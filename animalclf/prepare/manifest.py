@@ -19,7 +19,7 @@ from animalclf.data.prepared_set import FORMAT, DatasetInfo, DuplicateCounts, Pr
 from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.prepare.sources import Source
-from animalclf.prepare.split import SPLITS, straddling
+from animalclf.prepare.split import SPLITS, straddling_groups
 
 SHEET_PAIRS = 24
 MAX_LISTED = 20  # unreadable files and the like, in dataset.json and the summary
@@ -142,7 +142,7 @@ def _count_duplicates(manifest: pd.DataFrame) -> DuplicateCounts:
         "near": int(kinds.get("near", 0)),
         "groups": int(manifest.loc[manifest["duplicate_kind"] != "", "group"].nunique()),
         "contradictory": len(contradictory_groups(manifest)),
-        "across_splits": len(straddling(manifest)),
+        "across_splits": len(straddling_groups(manifest)),
     }
 
 

@@ -11,7 +11,7 @@ from animalclf.data.decode import SINGLE_COLOUR
 from animalclf.data.prepared_set import INFO, MANIFEST, Prepared
 from animalclf.prepare.manifest import MAX_LISTED, contradictory_groups, suffix_counts
 from animalclf.prepare.sources.class_names import similar_names
-from animalclf.prepare.split import straddling
+from animalclf.prepare.split import straddling_groups
 from animalclf.rows import DataProblems, Unreadable
 from animalclf.utils import storage
 from animalclf.utils.console import console
@@ -23,11 +23,11 @@ def find_problems(prepared: Prepared) -> DataProblems:
     """The problems of the images of a prepared set, from its manifest and dataset.json."""
     manifest, info = prepared.manifest, prepared.info
     ok = manifest[manifest["status"] == "ok"]
-    divided = ok[ok["group"].isin(straddling(manifest))].groupby("group") if "group" in ok else ()
+    divided = ok[ok["group"].isin(straddling_groups(manifest))].groupby("group") if "group" in ok else ()
     contradictory = contradictory_groups(manifest) if "group" in ok else ()
     return DataProblems(
         unreadable=[Unreadable(path=file["path"], reason=file["reason"]) for file in info.get("unreadable", ())],
-        skipped=_skipped(prepared),
+        skipped=_skipped_counts(prepared),
         contradictory=[_by_path(rows, "label") for rows in contradictory],
         across_splits=[_by_path(rows, "split") for _, rows in divided],
         single_colour=ok.loc[ok["note"].str.contains(SINGLE_COLOUR), "path"].tolist() if "note" in ok else [],
@@ -75,7 +75,7 @@ def problem_lines(problems: DataProblems, prepared: Prepared) -> list[Text]:
     ]
 
 
-def _skipped(prepared: Prepared) -> dict[str, int]:
+def _skipped_counts(prepared: Prepared) -> dict[str, int]:
     """The number of skipped files by extension, the most frequent first."""
     ignored = prepared.info.get("ignored")
     if not ignored:

@@ -32,9 +32,8 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     - A group counts for the label that most of its images carry (the first by name in a tie), and stays whole.
     - A given val or test is not changed. A split that no row is given is filled from the rows that are given train or
       nothing; a split that some row is given gets no others, except that rows given nothing follow a duplicate that is
-      given val or test. Duplicates that are given different splits stay in them, which
-      `straddling` finds; with `config.given_split_duplicates` = drop those that are given train are in no split.
-
+      given val or test. Duplicates that are given different splits stay in them, and
+      `straddling_groups` finds them; with `config.given_split_duplicates` = drop those given train are in no split.
     - With `config.small_classes` "train" all groups of a class that has too few of them train.
 
     Raises UserError for a class without an image to train on, a class of one group if validation images are wanted,
@@ -61,9 +60,11 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
     for name in ("val", "test"):  # test overrides val: an image without a given split must not leak from the test split
         group_split[group[given_split == name]] = name
     label, classes = _majority(group, rows["label"])
-    free = np.flatnonzero(group_split == "")
-    free = free[np.lexsort((_hashes(group, rows["sha256"], config.split_seed)[free], label[free]))]
-    class_groups = np.split(free, np.searchsorted(label[free], np.arange(1, len(classes))))
+    free_groups = np.flatnonzero(group_split == "")
+    free_groups = free_groups[
+        np.lexsort((_hashes(group, rows["sha256"], config.split_seed)[free_groups], label[free_groups]))
+    ]
+    class_groups = np.split(free_groups, np.searchsorted(label[free_groups], np.arange(1, len(classes))))
     _refuse_small_classes(classes, class_groups, sizes, config, fractions[1] > 0)
     for number, groups in enumerate(class_groups):
         if len(groups) < _min_groups(config, fractions[1] > 0):
@@ -75,14 +76,14 @@ def split(manifest: pd.DataFrame, config: Data) -> np.ndarray:
 
     result = np.full(len(manifest), "", dtype=object)
     result[ok] = np.where(
-        (given_split == "") | (given_split == "train") & np.isin(group, free), group_split[group], given_split
+        (given_split == "") | (given_split == "train") & np.isin(group, free_groups), group_split[group], given_split
     )
     if config.given_split_duplicates == "drop":  # every class keeps images: `_refuse_small_classes` counts free groups
         result[ok] = np.where((result[ok] == "train") & (group_split[group] != "train"), "", result[ok])
     return result
 
 
-def straddling(manifest: pd.DataFrame) -> np.ndarray:
+def straddling_groups(manifest: pd.DataFrame) -> np.ndarray:
     """The groups (int64, ascending) with images in more than one split, which only a given split can cause."""
     rows = manifest[(manifest["status"] == "ok") & (manifest["split"] != "")]
     group = rows.drop_duplicates(["group", "split"])["group"].to_numpy(np.int64)

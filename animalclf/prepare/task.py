@@ -195,7 +195,7 @@ def read_files(root: str, paths: Sequence[str]) -> list[bytes | str]:
 def _read_local(path: str) -> bytes | str:
     path = real_path(path)
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        with open(path, "rb", buffering=0, opener=_open_nonblocking) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return "not a file, but a pipe, a socket or a device"
@@ -208,7 +208,7 @@ def _read_local(path: str) -> bytes | str:
         return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     """An opener that does not wait for the writer of a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 

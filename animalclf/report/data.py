@@ -101,12 +101,12 @@ class ReportData:
     def references(self) -> dict[str, ReferenceResults]:
         """The reference results to show, by recipe: of the recipes of `runs` that have some, if the run's classes
         are the reference's or with `all_references`."""
-        shown = {}
+        references = {}
         for record in self.runs:
             results = reference_results(record.config.name)
             if results and (self.all_references or set(self._classes(record)) == set(results.classes)):
-                shown[record.config.name] = results
-        return shown
+                references[record.config.name] = results
+        return references
 
     def _classes(self, record: RunRecord) -> list[str]:
         """The classes of a run; empty if the run is unfinished and the prepared set cannot be opened."""

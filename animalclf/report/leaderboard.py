@@ -100,14 +100,14 @@ def _recipes(runs: Sequence[Run], configs: Sequence[Config]) -> dict[str, list[i
                 f"{runs[position].root}: the same configuration and seed as {runs[repeated[0]].root}; leave one out"
             )
         group.append(position)
-    named = {}
+    positions_of = {}
     for group in groups:
         first = flat[group[0]]
         namesakes = [flat[members[0]] for members in groups if flat[members[0]]["name"] == first["name"]]
         differing = [key for key in first if key != "seed" and any(keys[key] != first[key] for keys in namesakes)]
         name = " ".join([str(first["name"]), *(f"{key}={_value_text(first[key])}" for key in differing)])
-        named[name] = sorted(group, key=lambda position: flat[position]["seed"])
-    return named
+        positions_of[name] = sorted(group, key=lambda position: flat[position]["seed"])
+    return positions_of
 
 
 def _value_text(value: object) -> str:
@@ -135,7 +135,7 @@ def _model_row(
         device_seconds_to_best=float(np.mean(device_seconds)),
         parameters=count_parameters(model),
         trainable=count_parameters(model, trainable_only=True),
-        measured=_joined([result.measured for result in results]),
+        measured=_join([result.measured for result in results]),
     )
 
 
@@ -153,11 +153,11 @@ def _ensemble_row(result: EnsembleResult, validated: ValidationPredictions, posi
         device_seconds_to_best=sum(member.device_seconds_to_best for member in members),
         parameters=sum(member.parameters for member in members),
         trainable=sum(member.trainable for member in members),
-        measured=f"{_joined([member.measured for member in members])}; cross-fitted",
+        measured=f"{_join([member.measured for member in members])}; cross-fitted",
     )
 
 
-def _joined(texts: Sequence[str | None]) -> str:
+def _join(texts: Sequence[str | None]) -> str:
     return " or ".join(text for text in dict.fromkeys(texts) if text)
 
 
@@ -212,10 +212,10 @@ def _resample(predictions: Predictions, metrics: Sequence[Metric], cluster: np.n
     prediction_metrics = [metric for metric in metrics if metric.of_predictions]
     counts, values = [], []
     for _ in range(RESAMPLES):
-        drawn = order[start + (generator.random(len(labels)) * size).astype(np.int64)]
+        rows = order[start + (generator.random(len(labels)) * size).astype(np.int64)]
         # The members of each drawn cluster, one cluster after the other.
-        offset = np.arange(images[drawn].sum()) - np.repeat(images[drawn].cumsum() - images[drawn], images[drawn])
-        resample = predictions.take(members[np.repeat(first[drawn], images[drawn]) + offset])
+        offset = np.arange(images[rows].sum()) - np.repeat(images[rows].cumsum() - images[rows], images[rows])
+        resample = predictions.take(members[np.repeat(first[rows], images[rows]) + offset])
         confusion = resample.confusion
         scale = support / np.maximum(confusion.sum(1), 1)  # clusters differ in size
         counts.append(Counts(support, scale @ confusion, scale * confusion.diagonal()))

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from animalclf.metrics import METRICS, PRIMARY, Metric, headline_metrics
+from animalclf.metrics.text import p_value
 from animalclf.rows import Leaderboard, LeaderboardPair, LeaderboardRow, Spread
 from animalclf.utils import storage
 from animalclf.utils.console import duration
@@ -24,7 +25,7 @@ def table(board: Leaderboard) -> Table:
     title = f"leaderboard on {board.images:,} images"
     board_table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0, caption_justify="left")
     caption = ["mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"]
-    caption += [f"{measured}: {', '.join(recipes)}" for measured, recipes in _measured(board).items()]
+    caption += [f"{measured}: {', '.join(recipes)}" for measured, recipes in _recipes_by_measurement(board).items()]
     board_table.caption = Text("\n".join(caption))
     board_table.add_column("recipe", overflow="fold")
     primary, others = METRICS.get(PRIMARY), _other_metrics()[: MAX_METRICS - 1]
@@ -54,7 +55,7 @@ def pairs_table(board: Leaderboard) -> Table:
     for name in ("by", "95 % interval", "p", "significant"):
         table.add_column(name, justify="right", no_wrap=True)
     for pair in board.pairs:
-        numbers = (f"{pair.difference:.3f}", _interval(pair), _p(pair), _significant(pair))
+        numbers = (f"{pair.difference:.3f}", _interval(pair), p_value(pair.p), _significance(pair))
         table.add_row(Text(pair.better), Text(pair.worse), *numbers)
     return table
 
@@ -99,7 +100,9 @@ def to_markdown(board: Leaderboard) -> str:
         lines += ["", "| better | than | by (95 %) | p | significant |", "|---|---|---:|---:|---|"]
     for pair in board.pairs:
         by = f"{pair.difference:.3f} ({_interval(pair)})"
-        lines.append(f"| {_cell(pair.better)} | {_cell(pair.worse)} | {by} | {_p(pair)} | {_significant(pair)} |")
+        lines.append(
+            f"| {_cell(pair.better)} | {_cell(pair.worse)} | {by} | {p_value(pair.p)} | {_significance(pair)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -117,7 +120,7 @@ def _other_metrics() -> list[Metric]:
     return [metric for metric in headline_metrics() if metric.key != PRIMARY]
 
 
-def _measured(board: Leaderboard) -> dict[str, list[str]]:
+def _recipes_by_measurement(board: Leaderboard) -> dict[str, list[str]]:
     """The recipes by how they were measured."""
     recipes: dict[str, list[str]] = {}
     for row in board.rows:
@@ -146,11 +149,7 @@ def _speed(row: LeaderboardRow) -> str:
     return "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"
 
 
-def _p(pair: LeaderboardPair) -> str:
-    return f"{pair.p:.3f}" if pair.p >= 0.001 else "< 0.001"
-
-
-def _significant(pair: LeaderboardPair) -> str:
+def _significance(pair: LeaderboardPair) -> str:
     return "yes" if pair.significant else "no"
 
 

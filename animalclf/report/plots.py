@@ -39,7 +39,7 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-WHOLE_LINE_EPOCHS = 30  # from this many epochs on, a curve has no mark at each epoch
+UNMARKED_EPOCHS = 30  # from this many epochs on, a curve has no mark at each epoch
 
 
 def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
@@ -77,7 +77,7 @@ def learning_curves(
             training = [row.train_accuracy if name == "accuracy" else row.train_loss for row in history]
             axes.plot(epochs, training, "--", color=colour, linewidth=1, alpha=0.7)
             if name in history[-1].val:
-                marker = "." if len(history) < WHOLE_LINE_EPOCHS else ""
+                marker = "." if len(history) < UNMARKED_EPOCHS else ""
                 axes.plot(epochs, [row.val[name] for row in history], color=colour, linewidth=1.6, marker=marker)
         for recipe, rows in crosses.items():
             values = [row.val[name] for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jinja2
 
 from animalclf.errors import UserError
+from animalclf.metrics.text import p_value
 from animalclf.utils.console import duration
 
 NONE = "–"
@@ -22,10 +23,6 @@ def thousands(value: float | None) -> str:
 
 def percent(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}%}"
-
-
-def p_value(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def seconds(value: float | None) -> str:

@@ -53,9 +53,9 @@ class Row:
         for item in items:
             row = item.metadata.get("row")
             if "prefix" in item.metadata:
-                values[item.name] = _prefixed(content, item.metadata["prefix"], all_keys, row, source)
+                values[item.name] = _values_with_prefix(content, item.metadata["prefix"], all_keys, row, source)
             elif key := next((key for key in keys[item.name] if key in content), ""):
-                values[item.name] = _nested(row, content[key], source)
+                values[item.name] = _rows_of(row, content[key], source)
             elif item.default is item.default_factory is MISSING:
                 missing.append(item.name)
         if missing:
@@ -80,9 +80,9 @@ class Row:
 
     def _repr_html_(self) -> str:
         """For notebooks: the fields that hold one number or text, and the metrics with their intervals, as a table."""
-        lines = [(name, rounded(value)) for name, value in self._scalars()]
+        lines = [(name, value_text(value)) for name, value in self._scalars()]
         metrics = [
-            (METRIC_TITLES.get(name, name), rounded(value, interval)) for name, value, interval in self._metrics()
+            (METRIC_TITLES.get(name, name), value_text(value, interval)) for name, value, interval in self._metrics()
         ]
         return html_table((), [*lines, *metrics])
 
@@ -111,7 +111,7 @@ def html_table(headings: Sequence[str], lines: Sequence[Sequence[object]]) -> st
     return str(Markup("<table>{}</table>").format(Markup().join(Markup("<tr>{}</tr>").format(row) for row in rows)))
 
 
-def rounded(value: object, interval: Sequence[float] | None = None) -> str:
+def value_text(value: object, interval: Sequence[float] | None = None) -> str:
     """A value as text, a float with 4 decimals, with its interval [low, high] if it has one."""
     if not isinstance(value, float):
         return str(value)
@@ -135,14 +135,14 @@ def _error(row: type[Row], source: str, text: str) -> str:
     return f"{source}: {text} ({row.__name__}); restore the file, or run the command that writes it again"
 
 
-def _prefixed(
+def _values_with_prefix(
     content: Mapping[str, Any], prefix: str, keys: Collection[str], row: type[Row] | None, source: str
 ) -> dict[str, object]:
     """The numbers of `content` (with `row`: the rows) under keys that begin with `prefix` and are not among the row's
     own `keys`, by the rest of their key."""
     kind = dict if row else int | float
     return {
-        key.removeprefix(prefix): _nested(row, value, source)
+        key.removeprefix(prefix): _rows_of(row, value, source)
         for key, value in content.items()
         if key.startswith(prefix) and key not in keys and isinstance(value, kind)
     }
@@ -156,7 +156,7 @@ def _plain(value: Any) -> Any:
     return {name: _plain(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
-def _nested(row: type[Row] | None, value: Any, source: str) -> Any:
+def _rows_of(row: type[Row] | None, value: Any, source: str) -> Any:
     if row is None or value is None:
         return value
     return [row.from_dict(item, source) for item in value] if isinstance(value, list) else row.from_dict(value, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from animalclf.rows.base import METRIC_TITLES, OMIT_NONE, Row, html_table, rounded
+from animalclf.rows.base import METRIC_TITLES, OMIT_NONE, Row, html_table, value_text
 from animalclf.rows.prediction import EnsembleResult
 
 
@@ -88,7 +88,7 @@ class Leaderboard(Row):
         headings = ("recipe", "seeds", *(METRIC_TITLES.get(key, key) for key in keys))
         lines = []
         for row in self.rows:
-            cells = [rounded(spread.mean, (spread.low, spread.high)) for spread in row.metrics.values()]
+            cells = [value_text(spread.mean, (spread.low, spread.high)) for spread in row.metrics.values()]
             lines.append((row.recipe, len(row.seeds) or "", *cells))
         return html_table(headings, lines)
 

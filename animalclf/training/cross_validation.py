@@ -1,7 +1,7 @@
-"""Cross-validation (`train.folds`): one training for each fold, without its images, then the model to keep, on all.
+"""Cross-validation (`train.folds`): one training for each fold, without its images, then the final one, on all images.
 
 Each fold is a run in its own folder, folds/<number>, so that a resume continues in the fold that was interrupted. No
-image of a fold is seen before its last epoch has ended: every fold, and the model to keep, uses its last epoch.
+image of a fold is seen before its last epoch has ended: every fold, and the final model, uses its last epoch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import on_all_ranks
-from animalclf.training.final_eval import OutOfFold, Scored, evaluate_scored, finish, score
+from animalclf.training.final_eval import OutOfFold, ScoredRows, evaluate_scored, finish, score
 from animalclf.training.frozen_features import FeatureLoader
 from animalclf.utils import storage
 
@@ -40,7 +40,7 @@ def cross_validate(context: TrainContext, train_once: TrainOnce) -> TrainingResu
             context.plan, rows={"train": rows[fold != number], "val": rows[fold == number], "test": rows[:0]}
         )
         run = fold_run(context.run, number)
-        part = _named(replace(context, plan=plan, run=run, validate=False), f"fold {number + 1} of {folds}")
+        part = _with_part(replace(context, plan=plan, run=run, validate=False), f"fold {number + 1} of {folds}")
         stored = on_all_ranks(partial(_read_scored, part))
         if stored:
             histories += run.metrics()
@@ -49,12 +49,12 @@ def cross_validate(context: TrainContext, train_once: TrainOnce) -> TrainingResu
             stored = _score_and_store(part, features)
             histories += history
         scored.append(stored)
-    history, features = train_once(_named(context, "all images"), features)
+    history, features = train_once(_with_part(context, "all images"), features)
     index, probabilities = (
-        np.concatenate([getattr(each, name) for each in scored]) for name in ("index", "probabilities")
+        np.concatenate([getattr(part_scores, name) for part_scores in scored]) for name in ("index", "probabilities")
     )
     order = np.argsort(index)
-    out_of_fold = OutOfFold(Scored(index[order], probabilities[order]), fold)
+    out_of_fold = OutOfFold(ScoredRows(index[order], probabilities[order]), fold)
     return finish(context, [*histories, *history], time.time() - started, features, out_of_fold)
 
 
@@ -63,7 +63,7 @@ def fold_run(run: Run, number: int) -> Run:
     return Run(run.url("folds", str(number)))
 
 
-def _named(context: TrainContext, part: str) -> TrainContext:
+def _with_part(context: TrainContext, part: str) -> TrainContext:
     """A context whose progress events name the part of the training."""
 
     def report(event: ProgressEvent) -> None:
@@ -72,8 +72,8 @@ def _named(context: TrainContext, part: str) -> TrainContext:
     return replace(context, report=report)
 
 
-def _score_and_store(context: TrainContext, features: FeatureLoader | None) -> Scored:
-    """The probabilities of a trained fold's images, which rank 0 writes; the checkpoints are then of no more use."""
+def _score_and_store(context: TrainContext, features: FeatureLoader | None) -> ScoredRows:
+    """The probabilities of a trained fold's images, which rank 0 writes; then it removes the fold's checkpoints."""
     run, ranks = context.run, context.ranks
     model, _ = on_all_ranks(lambda: checkpoint.load_model(run.checkpoint("best"), ranks.device))
     scored = score(context, model, "val", features)
@@ -88,10 +88,10 @@ def _score_and_store(context: TrainContext, features: FeatureLoader | None) -> S
     return scored
 
 
-def _read_scored(context: TrainContext) -> Scored | None:
+def _read_scored(context: TrainContext) -> ScoredRows | None:
     """The probabilities of a fold that has ended; else None."""
     if not storage.exists(context.run.url("predictions", "val.parquet")):
         return None
     index = context.plan.rows["val"]
     table = context.run.predictions("val").set_index("path").loc[context.prepared.manifest["path"].iloc[index]]
-    return Scored(index, class_probabilities(table, context.classes))
+    return ScoredRows(index, class_probabilities(table, context.classes))

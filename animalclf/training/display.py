@@ -110,7 +110,7 @@ def startup_text(startup: dict[str, float]) -> str:
     return f"{duration(startup['total'])} ({', '.join(parts)})"
 
 
-def _measured(result: TrainingResult) -> str:
+def _measurement(result: TrainingResult) -> str:
     """`validation, which selected the epoch: optimistic`; `out of fold, 4 folds: balanced accuracy 0.93 to 1.00`."""
     if result.folds:
         values, metric = [row.metrics[PRIMARY] for row in result.folds], METRICS.get(PRIMARY)
@@ -128,10 +128,10 @@ def results_table(result: TrainingResult) -> Table:
             table.add_row(f"{split} {line.title}", line.text)
     for head in result.heads or ():
         settings = ", ".join(f"{name} {value:g}" for name, value in head.settings.items())
-        chosen = "chosen within the training images"
-        table.add_row(head.kind.replace("_", " "), f"{settings}, temperature {head.temperature:.2f}: {chosen}")
+        origin = "chosen within the training images"
+        table.add_row(head.kind.replace("_", " "), f"{settings}, temperature {head.temperature:.2f}: {origin}")
     if result.val:
-        table.add_row("measured on", _measured(result))
+        table.add_row("measured on", _measurement(result))
     if not result.heads:
         table.add_row("best epoch" if result.selected else "epoch", f"{result.best_epoch} of {result.epochs}")
     table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
@@ -139,8 +139,8 @@ def results_table(result: TrainingResult) -> Table:
     table.add_row("all epochs", f"{duration(result.seconds)}, {speed}")
     if result.time:
         seconds = {part: getattr(result.time, part) for part in TIME_PARTS}
-        shown = [part for part in TIME_PARTS if seconds[part] >= 0.5 or part in ("step", "wait")]
-        spent = ", ".join(f"{duration(seconds[part])} {TIME_PARTS[part]}" for part in shown)
+        parts = [part for part in TIME_PARTS if seconds[part] >= 0.5 or part in ("step", "wait")]
+        spent = ", ".join(f"{duration(seconds[part])} {TIME_PARTS[part]}" for part in parts)
         input_tasks = f"{duration(result.time.read)} reading, {duration(result.time.augment)} augmenting"
         table.add_row("spent", f"{spent}; in parallel, by input tasks: {input_tasks}")
     if result.startup:

@@ -45,7 +45,7 @@ class Features:
         position[self.index] = np.arange(len(self.index))
         return position
 
-    def joined(self, others: Features) -> Features:
+    def concatenate(self, others: Features) -> Features:
         """These and the features of other rows."""
         index, values = (np.concatenate(pair) for pair in ((self.index, others.index), (self.values, others.values)))
         return Features(index, values)

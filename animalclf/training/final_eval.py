@@ -14,7 +14,7 @@ from torch import nn
 from animalclf.data.loader import Batch, Phase
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
-from animalclf.features.temperature import apply_temperature, cross_calibrated, fit_temperature, logits_of
+from animalclf.features.temperature import apply_temperature, cross_calibrate, fit_temperature, logits_of
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK, predictions_table
@@ -29,7 +29,7 @@ CALIBRATION_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredRows:
     """Class probabilities float (N, C) of the manifest rows `index` int64 (N,), ascending."""
 
     index: np.ndarray
@@ -40,7 +40,7 @@ class Scored:
 class OutOfFold:
     """Probabilities of all folded images, each by a model that was trained without its `fold` int64 (N,)."""
 
-    scored: Scored
+    scored: ScoredRows
     fold: np.ndarray
 
 
@@ -73,8 +73,8 @@ def finish(
         temperature = _calibrate(scored, context.plan.labels, fold)
     evaluations: dict[str, Evaluation] = {}
     tables: dict[str, pd.DataFrame] = {}
-    for split, each in scored.items():
-        evaluations[split], tables[split] = evaluate_scored(context, each)
+    for split, split_rows in scored.items():
+        evaluations[split], tables[split] = evaluate_scored(context, split_rows)
     result = replace(
         _result(context, history, seconds, info.epoch, evaluations),
         temperature=temperature,
@@ -91,7 +91,7 @@ def finish(
     return result
 
 
-def _fold_rows(context: TrainContext, out_of_fold: OutOfFold, scored: Scored) -> list[FoldRow]:
+def _fold_rows(context: TrainContext, out_of_fold: OutOfFold, scored: ScoredRows) -> list[FoldRow]:
     """The metrics of each fold's images."""
     labels, rows = context.plan.labels[scored.index], []
     for number in np.unique(out_of_fold.fold):
@@ -107,14 +107,16 @@ def validation_folds(labels: np.ndarray, groups: np.ndarray | None) -> np.ndarra
     return deal_folds(labels, np.arange(len(labels)) if groups is None else groups, CALIBRATION_FOLDS, seed=0)
 
 
-def _calibrate(scored: dict[str, Scored], labels: np.ndarray, fold: np.ndarray) -> float:
+def _calibrate(scored: dict[str, ScoredRows], labels: np.ndarray, fold: np.ndarray) -> float:
     """Calibrate the probabilities in `scored`, in place: validation by the temperatures of other folds (`fold` int64,
     of its images), test by that of all validation images, which is returned."""
     val = scored["val"]
     temperature = fit_temperature(logits_of(val.probabilities), labels[val.index])
-    scored["val"] = Scored(val.index, cross_calibrated(val.probabilities, labels[val.index], fold).astype(np.float32))
+    scored["val"] = ScoredRows(
+        val.index, cross_calibrate(val.probabilities, labels[val.index], fold).astype(np.float32)
+    )
     if test := scored.get("test"):
-        scored["test"] = Scored(test.index, apply_temperature(test.probabilities, temperature).astype(np.float32))
+        scored["test"] = ScoredRows(test.index, apply_temperature(test.probabilities, temperature).astype(np.float32))
     return temperature
 
 
@@ -155,7 +157,7 @@ def _result(
     )
 
 
-def score(context: TrainContext, model: Classifier, split: Phase, features: FeatureLoader | None) -> Scored:
+def score(context: TrainContext, model: Classifier, split: Phase, features: FeatureLoader | None) -> ScoredRows:
     """The probabilities of a split, which all ranks compute together, on every rank. With `features` of a frozen base,
     validation evaluates its head on them."""
     network: nn.Module = model
@@ -174,10 +176,10 @@ def score(context: TrainContext, model: Classifier, split: Phase, features: Feat
             f"{split}: the probabilities of the best epoch are NaN or infinite: the training diverged; lower optim.lr "
             f"(now {context.config.optim.lr:g}), and start a new run"
         )
-    return Scored(index, probabilities)
+    return ScoredRows(index, probabilities)
 
 
-def evaluate_scored(context: TrainContext, scored: Scored) -> tuple[Evaluation, pd.DataFrame]:
+def evaluate_scored(context: TrainContext, scored: ScoredRows) -> tuple[Evaluation, pd.DataFrame]:
     """The metrics of a split and its table of predictions."""
     classes, index, rows = context.classes, scored.index, context.prepared.manifest.iloc[scored.index]
     groups = None if context.prepared.groups is None else context.prepared.groups[index]

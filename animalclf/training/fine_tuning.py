@@ -1,5 +1,5 @@
 """Fine-tuning of a pretrained base: learning rates by depth, a fitted head to start from, L2-SP, gradual unfreezing,
-and the average of tuned and initial weights. Each is off by default; `config/schema.py` names its paper."""
+and the average of tuned and initial weights. Each is off by default; the keys in config/schema/ name its paper."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def initial_weights(model: Classifier) -> Weights:
 
 
 def gradient_hooks(model: Classifier, config: Config, start: Weights | None, epoch: int) -> list[Callable[[], None]]:
-    """What changes the gradients of an epoch's steps before the optimizer reads them."""
+    """The hooks that change the gradients of an epoch's steps before the optimizer reads them."""
     strength, every = config.optim.l2_sp, config.train.unfreeze_every
     hooks = [l2_sp(model, start, strength)] if strength and start else []
     return hooks + ([hold_blocks(model, epoch, every)] if every else [])
 
 
 def l2_sp(model: Classifier, start: Weights, strength: float) -> Callable[[], None]:
-    """What adds the gradient of strength / 2 |w - start|^2 over the base's weights, after the backward pass."""
+    """A hook that adds the gradient of strength / 2 |w - start|^2 over the base's weights, after the backward pass."""
     weights = [(weight, start[name]) for name, weight in model.named_parameters() if name in start and _in_base(name)]
 
     @torch.no_grad()
@@ -64,8 +64,8 @@ def l2_sp(model: Classifier, start: Weights, strength: float) -> Callable[[], No
 
 
 def hold_blocks(model: Classifier, epoch: int, every: int) -> Callable[[], None]:
-    """What drops the gradients of the blocks that are not unfrozen yet: in epoch e, from 0, the head trains and the
-    last e // every blocks."""
+    """A hook that drops the gradients of the blocks that are not unfrozen yet: in epoch e, from 0, the head and the
+    last e // every blocks train."""
     depth = blocks(model)
     held = [weight for name, weight in model.named_parameters() if depth.get(name, -1) >= epoch // every]
 
@@ -95,10 +95,11 @@ def check(config: Config, model: Classifier) -> None:
         "optim.wise_ft": optim.wise_ft > 0,
         "train.head_start=fitted": train.head_start == "fitted",
     }
-    used = [key for key, is_used in tuning.items() if is_used]
-    if used and model.frozen_features:
+    active_keys = [key for key, is_active in tuning.items() if is_active]
+    if active_keys and model.frozen_features:
         raise UserError(
-            f"{', '.join(used)}: no layer of the base trains; name layers with model.trainable, or leave these keys out"
+            f"{', '.join(active_keys)}: no layer of the base trains; name layers with model.trainable, or leave these "
+            "keys out"
         )
     if optim.wise_ft and train.head_start != "fitted":
         raise UserError("optim.wise_ft: needs an initial head to average with; set train.head_start=fitted")

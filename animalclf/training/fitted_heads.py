@@ -48,9 +48,9 @@ def check_frozen_base(config: Config, model: Classifier) -> None:
         )
     if not config.train.heads:
         return
-    for key, value, needed in (("train.epochs", config.train.epochs, 1), ("optim.ema", config.optim.ema, 0)):
-        if value != needed:
-            raise UserError(f"train.heads: heads are fitted once, not in steps; set {key}={needed}, not {value:g}")
+    for key, value, required in (("train.epochs", config.train.epochs, 1), ("optim.ema", config.optim.ema, 0)):
+        if value != required:
+            raise UserError(f"train.heads: heads are fitted once, not in steps; set {key}={required}, not {value:g}")
 
 
 def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader) -> Fitting:
@@ -67,8 +67,8 @@ def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader)
         accuracy=float((log_probabilities.argmax(1) == labels).mean()),
         rows=len(rows),
     )
-    listed = [HeadRow(head.kind, dict(head.settings), head.temperature, head.log_loss) for head in heads]
-    return Fitting(metrics, Clock(total=time.perf_counter() - started, images=len(rows)), listed)
+    head_rows = [HeadRow(head.kind, dict(head.settings), head.temperature, head.log_loss) for head in heads]
+    return Fitting(metrics, Clock(total=time.perf_counter() - started, images=len(rows)), head_rows)
 
 
 @torch.no_grad()

@@ -73,13 +73,13 @@ def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
     plan, ranks = context.plan, context.ranks
     rows = np.concatenate([plan.rows["train"], plan.rows["val"]])
     if context.config.train.cache_features:
-        features = _cached(context, model, rows)
+        features = _features_from_cache(context, model, rows)
     else:
         features = _compute(context, model, rows)
     return FeatureLoader(plan, features.values, features.position(len(plan.labels)), ranks)
 
 
-def _cached(context: TrainContext, model: Classifier, rows: np.ndarray) -> Features:
+def _features_from_cache(context: TrainContext, model: Classifier, rows: np.ndarray) -> Features:
     """At least the manifest rows `rows`, int64 (N,), from the cache or computed and stored there."""
     cache, is_first = cache_of(context, model), not context.ranks.rank
     with cache.lock() if is_first else contextlib.nullcontext():
@@ -89,7 +89,7 @@ def _cached(context: TrainContext, model: Classifier, rows: np.ndarray) -> Featu
             return cached
         features = _compute(context, model, missing)
         if cached:
-            features = cached.joined(features)
+            features = cached.concatenate(features)
         if is_first:
             cache.write(features)
     return features

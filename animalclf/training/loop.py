@@ -85,15 +85,15 @@ def on_device(
         clock.copy += time.perf_counter() - received
         return image, label
 
-    following = fetch()
-    while following is not None:
-        current = following
+    next_batch = fetch()
+    while next_batch is not None:
+        current = next_batch
         if device.type == "cuda":  # the copy of the next batch overlaps the step that the caller is about to queue
-            following = fetch()
+            next_batch = fetch()
             yield current
         else:
             yield current
-            following = fetch()
+            next_batch = fetch()
 
 
 def to_tensor(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -184,12 +184,12 @@ def train_epoch(
     all_reduce(totals)
     total_loss, correct, rows = totals.tolist()
     if not np.isfinite(total_loss):
-        raise diverged(optim, settings.epoch, "the training loss is NaN or infinite")
+        raise divergence_error(optim, settings.epoch, "the training loss is NaN or infinite")
     clock.total = time.perf_counter() - started
     return TrainMetrics(total_loss / rows, correct / rows, int(rows)), clock
 
 
-def diverged(optim: Optim, epoch: int, reason: str) -> UserError:
+def divergence_error(optim: Optim, epoch: int, reason: str) -> UserError:
     """The error of a training that diverged. `epoch` is counted from 0."""
     clip = "" if optim.clip_norm else " or set optim.clip_norm=1"
     return UserError(

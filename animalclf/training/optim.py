@@ -45,9 +45,9 @@ def make_optimizer(
     groups: ParameterGroups = []
     factor_of = {parameter: (factors or {}).get(parameter, 1.0) for parameter in trainable}
     for factor in sorted(set(factor_of.values()), reverse=True):
-        alike = [parameter for parameter in trainable if factor_of[parameter] == factor]
-        matrices = [parameter for parameter in alike if parameter.ndim > 1]
-        vectors = [parameter for parameter in alike if parameter.ndim <= 1]
+        members = [parameter for parameter in trainable if factor_of[parameter] == factor]
+        matrices = [parameter for parameter in members if parameter.ndim > 1]
+        vectors = [parameter for parameter in members if parameter.ndim <= 1]
         groups.append({"params": matrices, "weight_decay": spec.weight_decay, "lr_factor": factor})
         groups.append({"params": vectors, "weight_decay": 0.0, "lr_factor": factor})
     return OPTIMIZERS.get(spec.name)([group for group in groups if group["params"]], spec)

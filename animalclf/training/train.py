@@ -210,7 +210,7 @@ def _epoch(
     average_statistics(state.model)
     optim = context.config.optim
     if loop.weights_diverged(state.model):  # on every rank: all have the same weights
-        raise loop.diverged(optim, epoch, f"weights are NaN or beyond {loop.MAX_WEIGHT:g}")
+        raise loop.divergence_error(optim, epoch, f"weights are NaN or beyond {loop.MAX_WEIGHT:g}")
     if state.average:
         state.average.apply(state.model)
     if state.start and optim.wise_ft:
@@ -219,7 +219,7 @@ def _epoch(
     val_rows = context.val_rows
     val = _validate(context, state, part, epoch) if val_rows else {}
     if not np.isfinite(list(val.values())).all():
-        raise loop.diverged(optim, epoch, "the validation loss is NaN or infinite")
+        raise loop.divergence_error(optim, epoch, "the validation loss is NaN or infinite")
     ended = time.perf_counter()
     steps = context.plan.steps("train")
     return EpochRow(

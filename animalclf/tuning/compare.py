@@ -76,10 +76,14 @@ def compare(
         ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
         _check_models(spec, prepared[0], ended)
         weights = {trial.config.model.weights_file for trial in spec.trials} - {""}
-        resources = preflight(trial_workers, [out, *(each.root for each in prepared), *weights])
+        resources = preflight(trial_workers, [out, *(prepared_set.root for prepared_set in prepared), *weights])
         max_concurrent = concurrency(workers, trial_workers.use_gpu, max_concurrent)
         caches, cache_text = _cache(
-            [(trial, each) for trial, each, done in zip(spec.trials, prepared, ended, strict=True) if not done]
+            [
+                (trial, prepared_set)
+                for trial, prepared_set, done in zip(spec.trials, prepared, ended, strict=True)
+                if not done
+            ]
         )
         placement = f"{trial_workers.text} each ({resources}){cache_text}"
         _print_plan(spec, prepared[0], sum(ended), max_concurrent, placement, out)
@@ -107,9 +111,13 @@ def _jobs(
     learns from their history and sees them first."""
     jobs = [
         TrialJob(
-            trial, folder if spec.searching else storage.join(folder, trial.slug), each, caches.get(each.root), done
+            trial,
+            folder if spec.searching else storage.join(folder, trial.slug),
+            prepared_set,
+            caches.get(prepared_set.root),
+            done,
         )
-        for trial, each, done in zip(spec.trials, prepared, ended, strict=True)
+        for trial, prepared_set, done in zip(spec.trials, prepared, ended, strict=True)
     ]
     if spec.schedule == "none" and not spec.searching:
         jobs = [job for job in jobs if not job.ended]
@@ -172,7 +180,7 @@ def _check_models(spec: ComparisonSpec, prepared: Prepared, ended: Sequence[bool
 def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: int) -> ComparedData:
     """The images that the trials are compared on. Raises UserError if the trials would be validated on different
     images, or not at all."""
-    first, by_root = prepared[0], {each.root: each for each in prepared}
+    first, by_root = prepared[0], {prepared_set.root: prepared_set for prepared_set in prepared}
     counts = {split: len(first.rows(split)) for split in ("train", "val", "test")}
     monitor = spec.trials[0].config.train.monitor
     folds = spec.trials[0].config.train.folds
@@ -186,16 +194,18 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
             f"--workers {workers}: more workers than training images ({counts['train']}); request fewer workers"
         )
     validated = {}
-    for trial, each in zip(spec.trials, prepared, strict=True):
-        key = (each.root, trial.config.data.limit)
+    for trial, prepared_set in zip(spec.trials, prepared, strict=True):
+        key = (prepared_set.root, trial.config.data.limit)
         if key not in validated:
             # With folds every training image is validated.
-            rows = each.manifest.iloc[sampling_plan(each, trial.config).rows["train" if folds else "val"]]
-            validated[key] = (each.classes, sorted(zip(rows["path"], rows["label"], strict=True)))
+            rows = prepared_set.manifest.iloc[
+                sampling_plan(prepared_set, trial.config).rows["train" if folds else "val"]
+            ]
+            validated[key] = (prepared_set.classes, sorted(zip(rows["path"], rows["label"], strict=True)))
         if validated[key] != next(iter(validated.values())):
             raise UserError(
                 f"{spec.trials[0].name} and {trial.name} would be validated on different images ({first.root}, "
-                f"{each.root}); prepare them with the same data and split settings"
+                f"{prepared_set.root}); prepare them with the same data and split settings"
             )
     columns = [name for name in ("path", "label", "split", "status", "sha256") if name in first.manifest]
     listing = first.manifest[columns].sort_values("path").to_csv(index=False)
@@ -205,7 +215,8 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
         **counts,
         listing_hash=hashlib.sha256(listing.encode()).hexdigest(),
         prepared={
-            f"{each.stored_size} px": {"root": each.root, "fingerprint": each.fingerprint} for each in by_root.values()
+            f"{prepared_set.stored_size} px": {"root": prepared_set.root, "fingerprint": prepared_set.fingerprint}
+            for prepared_set in by_root.values()
         },
     )
 

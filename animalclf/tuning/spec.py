@@ -45,11 +45,11 @@ class ComparisonSpec:
 
     def trial(self, values: Mapping[str, Any]) -> Trial:
         """The trial of a search with these `values` (key -> value)."""
-        rounded = {}
+        rounded_values = {}
         for search_range in self.search:
             value = values[search_range.key]
-            rounded[search_range.key] = value if search_range.choices else search_range.rounded(value)
-        return vary(self.trials[0], rounded)
+            rounded_values[search_range.key] = value if search_range.choices else search_range.rounded(value)
+        return vary(self.trials[0], rounded_values)
 
 
 def vary(base: Trial, values: Mapping[str, Any]) -> Trial:

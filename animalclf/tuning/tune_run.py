@@ -199,9 +199,13 @@ def _searcher(spec: ComparisonSpec, tracker: TrialTracker) -> Any:
                 search_range.low, search_range.high
             )
     metric, mode = monitored_metric(spec.trials[0].config)
-    tried = [entry.values for entry in tracker.entries.values() if entry.values]
+    tried_values = [entry.values for entry in tracker.entries.values() if entry.values]
     return OptunaSearch(
-        space, metric=metric, mode=mode, points_to_evaluate=tried or None, seed=spec.trials[0].config.seed + len(tried)
+        space,
+        metric=metric,
+        mode=mode,
+        points_to_evaluate=tried_values or None,
+        seed=spec.trials[0].config.seed + len(tried_values),
     )
 
 

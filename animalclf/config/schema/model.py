@@ -50,5 +50,5 @@ class Model:
     @property
     def weights_file(self) -> str:
         """The path or URL in `weights`; empty if it is a name."""
-        named = self.weights in ("none", "imagenet", "embedded") or ENTRY.fullmatch(self.weights)
-        return "" if named else self.weights
+        is_name = self.weights in ("none", "imagenet", "embedded") or ENTRY.fullmatch(self.weights)
+        return "" if is_name else self.weights

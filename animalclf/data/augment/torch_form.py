@@ -118,18 +118,18 @@ class Staging:
     def __init__(self, device: torch.device) -> None:
         self.device, self.number = device, 0
         self.memory = torch.empty(self.SLOTS, self.BYTES, dtype=torch.uint8, pin_memory=True)
-        self.copied: list[torch.cuda.Event | None] = [None] * self.SLOTS
+        self.copy_events: list[torch.cuda.Event | None] = [None] * self.SLOTS
 
     def upload(self, values: np.ndarray) -> torch.Tensor:
         """`values` on the device, for work that is queued on the current stream from now on."""
         slot, self.number = self.number % self.SLOTS, self.number + 1
-        if event := self.copied[slot]:
+        if event := self.copy_events[slot]:
             event.synchronize()
         source = torch.from_numpy(np.ascontiguousarray(values))
-        staged = self.memory[slot, : source.nbytes].view(source.dtype).view(source.shape)
-        staged.copy_(source)
-        target = staged.to(self.device, non_blocking=True)
-        self.copied[slot] = event = torch.cuda.Event()
+        pinned = self.memory[slot, : source.nbytes].view(source.dtype).view(source.shape)
+        pinned.copy_(source)
+        target = pinned.to(self.device, non_blocking=True)
+        self.copy_events[slot] = event = torch.cuda.Event()
         event.record()
         return target
 

@@ -45,9 +45,11 @@ def read_layout(images: pd.DataFrame, data: str, *, splits: bool = True) -> Layo
     roles = _split_roles(folders)
     if roles:
         return _split_first(images, top[0], roles, data)
-    named = [folder for folder in folders if role_of(folder)]
-    if named and len(folders) > 1:
-        raise _misfit(images, data, f"{_listed(named)} has the name of a split, the other folders have not")
+    split_folders = [folder for folder in folders if role_of(folder)]
+    if split_folders and len(folders) > 1:
+        raise _layout_error(
+            images, data, f"{_list_folders(split_folders)} has the name of a split, the other folders have not"
+        )
     return _class_first(images, top, data) or class_folders
 
 
@@ -83,7 +85,7 @@ def _split_roles(folders: Sequence[str]) -> dict[str, Role | None]:
     for role, rest in names.values():
         if role and role != "predict":
             roles[rest].add(role)
-    rests = {rest for rest, found in roles.items() if len(found) > 1}
+    rests = {rest for rest, split_roles in roles.items() if len(split_roles) > 1}
     if not rests:
         return {}
     return {folder: name.role if name.rest in rests or not name.rest else None for folder, name in names.items()}
@@ -93,7 +95,7 @@ def _split_first(images: pd.DataFrame, top: pd.Series, roles: Mapping[str, Role 
     """<split>/<class>/image. The test folder and a folder of images to predict may have no class folders."""
     others = [folder for folder, role in roles.items() if role is None]
     if others:
-        raise _misfit(images, data, f"{_listed(others)} is not a split, the other folders are")
+        raise _layout_error(images, data, f"{_list_folders(others)} is not a split, the other folders are")
     label = pd.Series("", index=images.index, dtype=object)
     unlabelled = []
     for folder, role in roles.items():
@@ -104,15 +106,19 @@ def _split_first(images: pd.DataFrame, top: pd.Series, roles: Mapping[str, Role 
         if flat.all() and role in ("test", "predict"):
             unlabelled.append(prefix)
         elif flat.any():
-            raise _misfit(images, data, f"{prefix}/ has images outside any class folder, such as {inner[flat].iloc[0]}")
+            raise _layout_error(
+                images, data, f"{prefix}/ has images outside any class folder, such as {inner[flat].iloc[0]}"
+            )
         else:
             label[rows] = first[0]
     if len(unlabelled) > 1:
-        raise _misfit(images, data, f"{_listed(unlabelled)} have no class folders; at most one folder may have none")
+        raise _layout_error(
+            images, data, f"{_list_folders(unlabelled)} have no class folders; at most one folder may have none"
+        )
     labelled = images.assign(label=label, split=top.map(dict(roles)))
     labelled = labelled[(label != "") & (labelled["split"] != "predict")].reset_index(drop=True)
     if not (labelled["split"] == "train").any():
-        raise _misfit(images, data, "there is no training split")
+        raise _layout_error(images, data, "there is no training split")
     return Layout("split folders", labelled, unlabelled[0] if unlabelled else None)
 
 
@@ -140,26 +146,26 @@ def _class_first(images: pd.DataFrame, top: pd.DataFrame, data: str) -> Layout |
         return None
     others = images["path"][split.isna() | (split == "predict")]
     if len(others):
-        raise _misfit(images, data, f"some classes have folders of splits, but {others.iloc[0]} is in none")
+        raise _layout_error(images, data, f"some classes have folders of splits, but {others.iloc[0]} is in none")
     return Layout("split folders", images.assign(label=top[0], split=split))
 
 
-def _misfit(images: pd.DataFrame, data: str, problem: str) -> UserError:
+def _layout_error(images: pd.DataFrame, data: str, problem: str) -> UserError:
     """The error for an unknown layout: what was found, what is expected, and how to read all folders as classes."""
     top = images["path"].str.partition("/")
     second = top[2].str.partition("/")
     inner = second[0].where(second[1] == "/").groupby(top[0]).nunique()
     counts = zip(inner.index, top[0].value_counts().loc[inner.index], inner, strict=True)
-    shown = [
+    folder_texts = [
         f"{folder}/ ({count:,} images{f' in {folders:,} folders' if folders else ''})"
         for folder, count, folders in counts
     ]
-    more = f" and {len(shown) - MAX_SHOWN:,} more" if len(shown) > MAX_SHOWN else ""
+    more = f" and {len(folder_texts) - MAX_SHOWN:,} more" if len(folder_texts) > MAX_SHOWN else ""
     return UserError(
-        f"{data}: {problem}. Found {', '.join(shown[:MAX_SHOWN])}{more}; expected {KNOWN}. "
+        f"{data}: {problem}. Found {', '.join(folder_texts[:MAX_SHOWN])}{more}; expected {KNOWN}. "
         "Move or rename folders, or read every top folder as a class with --set data.splits=none"
     )
 
 
-def _listed(folders: Sequence[str]) -> str:
+def _list_folders(folders: Sequence[str]) -> str:
     return ", ".join(f"{folder}/" for folder in folders[:MAX_SHOWN])

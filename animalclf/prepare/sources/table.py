@@ -37,7 +37,7 @@ class Table(SourceReader):
         table = read_table(url, location.config)
         paths, labels, splits = _columns(url, table, location.config, labelled)
         folder = posixpath.dirname(url)
-        urls, files = _find_files(url, paths.map(lambda path: _located(path, folder)))
+        urls, files = _find_files(url, paths.map(lambda path: _locate(path, folder)))
         _refuse_rows(url, urls.duplicated(keep="first"), "name the same image as an earlier row", "remove them")
         root = folder if urls.str.startswith(f"{folder}/").all() else _common_folder(urls)
         rows = pd.DataFrame(
@@ -58,12 +58,12 @@ class Table(SourceReader):
         return Source(root, rows, "table", whole_folder=False)
 
 
-def _located(path: str, folder: str) -> str:
+def _locate(path: str, folder: str) -> str:
     """The absolute path or URL of a row's `path`; a local one without `..`, so that no name leads out of its root."""
     if storage.is_remote(path) or storage.is_remote(folder):
         return path if storage.is_remote(path) else storage.join(folder, path)
-    located = storage.join(folder, path)
-    return os.path.normpath(located) if ".." in located.split("/") else located
+    path_in_folder = storage.join(folder, path)
+    return os.path.normpath(path_in_folder) if ".." in path_in_folder.split("/") else path_in_folder
 
 
 def _common_folder(urls: pd.Series) -> str:
@@ -143,14 +143,14 @@ def _look_up(url: str, urls: pd.Series, folder: str) -> tuple[pd.Series, dict[st
             folded[key].append(name)
     ids = urls.map(posixpath.basename)
     matches = ids.map(lambda key: images.get(key) or folded.get(key.casefold(), []))
-    for name, found in zip(urls, matches, strict=True):
-        if len(found) > 1:
+    for name, candidates in zip(urls, matches, strict=True):
+        if len(candidates) > 1:
             raise UserError(
-                f"{url}: {posixpath.basename(name)} names several images, such as {found[0]} and {found[1]}; "
+                f"{url}: {posixpath.basename(name)} names several images, such as {candidates[0]} and {candidates[1]}; "
                 "write their paths into the table"
             )
     return pd.Series(
-        [found[0] if found else name for name, found in zip(urls, matches, strict=True)], urls.index
+        [candidates[0] if candidates else name for name, candidates in zip(urls, matches, strict=True)], urls.index
     ), files
 
 

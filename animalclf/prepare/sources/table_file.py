@@ -32,7 +32,7 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
         raise UserError(f"{url}: no such table") from error
     try:
         if url.lower().endswith(".parquet"):
-            return _named(storage.parse_parquet(content), config)
+            return _rename_columns(storage.parse_parquet(content), config)
         if content.startswith(WORKBOOKS):
             raise UserError(f"{url}: is a workbook or an archive, not a CSV file; save the sheet as CSV")
         text = content.decode(
@@ -41,35 +41,37 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
         separator = _separator(text, "\t" if url.lower().endswith(".tsv") else ",", config)
         if text.startswith(SEPARATOR_LINE):
             text = text.partition("\n")[2]
-        return _named(pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False), config)
+        return _rename_columns(
+            pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False), config
+        )
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except (ValueError, OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{url}: cannot be read as a table: {reason(error)}") from error
 
 
-def _separator(text: str, usual: str, config: Data) -> str:
-    """The separator of the columns: the one that the file states, else the usual one of the file's suffix, unless
-    another one gives the path column's name, or only another one occurs in the header."""
+def _separator(text: str, default: str, config: Data) -> str:
+    """The separator of the columns: the one that the file states, else `default`, unless another one gives the path
+    column's name, or only another one occurs in the header."""
     header = next(iter(text[:MAX_HEADER].splitlines()), "")
     if header.startswith(SEPARATOR_LINE) and len(header) == len(SEPARATOR_LINE) + 1:
         return header[-1]
     columns = {separator: next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS}
-    order = [usual, *(separator for separator in SEPARATORS if separator != usual)]
+    order = [default, *(separator for separator in SEPARATORS if separator != default)]
     by_name = [
         separator for separator in order if config.path_column in columns[separator] and len(columns[separator]) > 1
     ]
     present = [separator for separator in order if len(columns[separator]) > 1]
-    return next(iter(by_name + present), usual)
+    return next(iter(by_name + present), default)
 
 
-def _named(table: pd.DataFrame, config: Data) -> pd.DataFrame:
+def _rename_columns(table: pd.DataFrame, config: Data) -> pd.DataFrame:
     """`table` with the configured names of the columns that differ from them in case or blanks only."""
     names = {}
     for name in (config.path_column, config.label_column, config.split_column):
-        alike = [column for column in table.columns if str(column).strip().casefold() == name.casefold()]
-        if name not in table.columns and len(alike) == 1:
-            names[alike[0]] = name
+        similar = [column for column in table.columns if str(column).strip().casefold() == name.casefold()]
+        if name not in table.columns and len(similar) == 1:
+            names[similar[0]] = name
     return table.rename(columns=names)
 
 
@@ -83,14 +85,14 @@ def check_columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -
         classes = _class_columns(table) if key == "data.label_column" else []
         if classes and (column in classes or column not in header):
             raise UserError(
-                f"{url}: has one column per class ({_listed(classes)}); add a column with the class of each row, "
+                f"{url}: has one column per class ({_list_names(classes)}); add a column with the class of each row, "
                 f"and name it with --set {key}=..."
             )
         if column not in header:
             headless = any(name.lower().endswith(IMAGE_SUFFIXES) for name in header)
             remedy = f"add a first line with the names of the columns: {config.path_column},{config.label_column}"
             raise UserError(
-                f"{url}: has no column {column!r}, only {_listed(header)}{configuration.nearest(column, header)}; "
+                f"{url}: has no column {column!r}, only {_list_names(header)}{configuration.nearest(column, header)}; "
                 f"{remedy if headless else f'name it with --set {key}=...'}"
             )
 
@@ -103,6 +105,6 @@ def _class_columns(table: pd.DataFrame) -> list[str]:
     return list(columns) if len(columns) > 1 and (ones == 1).all() else []
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     return ", ".join(repr(cut(name)) for name in names[:MAX_NAMES]) + more

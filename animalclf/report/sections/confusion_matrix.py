@@ -38,13 +38,13 @@ def confusion_matrix(data: ReportData) -> Content:
         plot = f"confusion-{number}-{_slug(record.label)}"
         pairs = confused_pairs(val.confusion, val.classes)
         is_complete = len(val.classes) <= MAX_TABLE_CLASSES
-        shown = list(range(len(val.classes))) if is_complete else most_confused_classes(val, pairs)
+        numbers = list(range(len(val.classes))) if is_complete else most_confused_classes(val, pairs)
         counts = np.array(val.confusion)
-        names = [val.classes[number] for number in shown]
-        matrix_counts, support = counts[np.ix_(shown, shown)], counts.sum(1)[shown]
+        names = [val.classes[number] for number in numbers]
+        matrix_counts, support = counts[np.ix_(numbers, numbers)], counts.sum(1)[numbers]
         figures[plot] = plots.draw(plots.confusion, record.label, names, matrix_counts, support)
         rows = list(zip(val.classes, val.confusion, strict=True)) if is_complete else []
-        matrices.append(Matrix(record.label, val.classes, rows, pairs[:MAX_PAIRS], len(shown), plot))
+        matrices.append(Matrix(record.label, val.classes, rows, pairs[:MAX_PAIRS], len(numbers), plot))
     return Content({"matrices": matrices}, plots=figures)
 
 

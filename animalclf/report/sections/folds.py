@@ -19,13 +19,13 @@ class FoldLine(NamedTuple):
     values: list[str]
 
 
-def _folded(data: ReportData) -> list[RunRecord]:
+def _cross_validated_runs(data: ReportData) -> list[RunRecord]:
     return [record for record in data.best if record.result and record.result.folds]
 
 
-@register("folds", title="Folds", order=20, when=lambda data: bool(_folded(data)))
+@register("folds", title="Folds", order=20, when=lambda data: bool(_cross_validated_runs(data)))
 def folds(data: ReportData) -> Content:
-    tables = [{"label": record.label, "lines": _lines(record)} for record in _folded(data)]
+    tables = [{"label": record.label, "lines": _lines(record)} for record in _cross_validated_runs(data)]
     return Content({"tables": tables, "titles": [metric.title for metric in headline_metrics()]})
 
 

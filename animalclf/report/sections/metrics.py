@@ -6,11 +6,11 @@ from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 
 
-def _shown(data: ReportData) -> bool:
+def _applies(data: ReportData) -> bool:
     return bool(data.validated) and (len(data.runs) == 1 or not data.rows)
 
 
-@register("metrics", title="Metrics", order=10, when=_shown)
+@register("metrics", title="Metrics", order=10, when=_applies)
 def metrics(data: ReportData) -> Content:
     record, val = data.validated[0]
     figures = {"leaderboard": plots.draw(plots.leaderboard, data.rows)} if data.rows else {}

@@ -23,6 +23,6 @@ def per_class_metrics(data: ReportData) -> Content:
 
 
 def _rows(val: Evaluation) -> list[ClassMetrics]:
-    each = val.per_class
-    columns = zip(val.classes, each.support, each.recall, each.precision, each.f1, strict=True)
+    per_class = val.per_class
+    columns = zip(val.classes, per_class.support, per_class.recall, per_class.precision, per_class.f1, strict=True)
     return sorted((ClassMetrics(*column) for column in columns), key=lambda row: (row.f1 is None, row.f1 or 0))
