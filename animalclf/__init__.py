@@ -8,10 +8,34 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from animalclf.api import UserError, compare, ensemble, evaluate, leave_ray, load, predict, prepare, report, train
+    from animalclf.api import (
+        UserError,
+        compare,
+        ensemble,
+        evaluate,
+        export,
+        leave_ray,
+        load,
+        predict,
+        prepare,
+        report,
+        train,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "compare", "ensemble", "evaluate", "leave_ray", "load", "predict", "prepare", "report", "train"]
+__all__ = [
+    "UserError",
+    "compare",
+    "ensemble",
+    "evaluate",
+    "export",
+    "leave_ray",
+    "load",
+    "predict",
+    "prepare",
+    "report",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

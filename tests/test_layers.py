@@ -10,7 +10,7 @@ LAYERS = (  # from low to high: a module imports from its own layer and from low
     "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
     "features",
     "models", "raycompat", "cluster", "data", "duplicates", "prepare",
-    "training", "inference", "report", "tuning", "demo", "api", "submit", "commands", "cli",
+    "training", "inference", "export", "report", "tuning", "demo", "api", "submit", "commands", "cli",
 )  # fmt: skip
 RAY = (
     "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",

@@ -7,9 +7,21 @@ it ends with the process, at `leave_ray()`, or when a call is interrupted. Raise
 fix, before any long work.
 """
 
-from animalclf.api.inference import ensemble, evaluate, load, predict, report
+from animalclf.api.inference import ensemble, evaluate, export, load, predict, report
 from animalclf.api.training import compare, prepare, train
 from animalclf.cluster import leave_ray
 from animalclf.errors import UserError
 
-__all__ = ["UserError", "compare", "ensemble", "evaluate", "leave_ray", "load", "predict", "prepare", "report", "train"]
+__all__ = [
+    "UserError",
+    "compare",
+    "ensemble",
+    "evaluate",
+    "export",
+    "leave_ray",
+    "load",
+    "predict",
+    "prepare",
+    "report",
+    "train",
+]

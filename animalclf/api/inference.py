@@ -1,4 +1,4 @@
-"""From a trained model to predictions: evaluate, predict, ensemble, report, load."""
+"""What is done with a trained model: evaluate, predict, ensemble, report, export, load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from animalclf.api.calls import PathLike, output_folder, path_text, public
 
 if TYPE_CHECKING:
     from animalclf.inference.model import Model
-    from animalclf.rows import EnsemblesResult, EvaluationResult, PredictionResult, ReportResult, VoteResult
+    from animalclf.rows import (
+        EnsemblesResult,
+        EvaluationResult,
+        ExportResult,
+        PredictionResult,
+        ReportResult,
+        VoteResult,
+    )
 
 
 @public
@@ -147,6 +154,21 @@ def report(
     from animalclf.tuning.conclusion import report_folders
 
     return report_folders(list(map(str, folders)), path_text(out), reference=reference)  # type: ignore[arg-type]
+
+
+@public
+def export(
+    run: PathLike, *, to: str | Sequence[str] = "onnx", out: PathLike | None = None, check: int = 0
+) -> ExportResult:
+    """Write the best model of the finished run folder `run` for use without animalclf.
+
+    `to`: "onnx" (pixels uint8 of any size to calibrated probabilities), "onnx-int8" (the same with weights of 8 bits)
+    and "safetensors" (the weights), one or several. `out`: the folder (default: RUN/export). `check`: compare the ONNX
+    files with `predict` on this many validation images first.
+    """
+    from animalclf.export.export import export as write
+
+    return write(str(run), list(to), path_text(out), check)
 
 
 @public

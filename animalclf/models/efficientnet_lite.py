@@ -153,11 +153,12 @@ class InvertedResidual(nn.Module):
         return maps + self.layers(maps) if self.residual else self.layers(maps)
 
 
-def same_padding(maps: torch.Tensor, kernel: int, stride: int = 2) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) as TensorFlow's SAME pads maps (N, C, H, W): the odd pixel comes last."""
+def same_padding(maps: torch.Tensor, kernel: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) as TensorFlow's SAME pads maps (N, C, H, W) for a convolution of stride 2: the odd
+    pixel comes last."""
     pads = []
     for side in (maps.shape[3], maps.shape[2]):
-        total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+        total = kernel - 2 + side % 2
         pads += [total // 2, total - total // 2]
     return pads[0], pads[1], pads[2], pads[3]
 

@@ -12,6 +12,7 @@ from animalclf.rows.comparison import (
 )
 from animalclf.rows.data_problems import DataProblems
 from animalclf.rows.evaluation import CalibrationBin, Evaluation, EvaluationResult, PerClass, Unreadable
+from animalclf.rows.export import ExportCheck, ExportResult
 from animalclf.rows.leaderboard import (
     EnsemblesResult,
     Leaderboard,
@@ -48,6 +49,8 @@ __all__ = [
     "EpochRow",
     "Evaluation",
     "EvaluationResult",
+    "ExportCheck",
+    "ExportResult",
     "FoldRow",
     "HeadRow",
     "Leaderboard",

@@ -1,0 +1,83 @@
+"""The model card of an exported model: Markdown with the front matter of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata, resources
+from typing import NamedTuple
+
+import jinja2
+
+from animalclf import architectures, config
+from animalclf.metrics.text import metric_lines
+from animalclf.models import embedded
+from animalclf.runs import Run
+from animalclf.training.checkpoint import ModelInfo
+
+MAIN_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "loss")
+MAX_CLASSES = 50  # whose priors are listed
+
+
+class Licence(NamedTuple):
+    """`tag` as the Hugging Face Hub names licences, and a sentence."""
+
+    tag: str
+    text: str
+
+
+def licence(model: config.Model) -> Licence:
+    """Of the pretrained weights; that of the training images is for the user to know."""
+    yours = "Check also the licence of the training images."
+    if model.weights == "none":
+        return Licence("other", f"Trained from scratch: no weights of others. {yours}")
+    if model.weights == "embedded" and model.name in embedded.FILES:
+        package = embedded.FILES[model.name].package
+        return Licence("apache-2.0", f"The pretrained weights ({package}) are under the Apache License 2.0. {yours}")
+    if model.name.startswith(architectures.TIMM) and model.weights == "imagenet":
+        name = architectures.timm_config(model.name.removeprefix(architectures.TIMM)).license or "unknown"
+        return Licence(name if name != "unknown" else "other", f"Licence of timm's pretrained weights: {name}. {yours}")
+    if model.weights == "imagenet" or architectures.ENTRY.fullmatch(model.weights):
+        restriction = architectures.pretrained(model.name, model.weights).licence
+        if restriction:
+            return Licence("cc-by-nc-4.0", f"{restriction}. {yours}")
+        return Licence("other", f"Pretrained weights of torchvision, trained on ImageNet: see its licence. {yours}")
+    return Licence("other", f"Pretrained weights of the file {model.weights}: see where it comes from. {yours}")
+
+
+def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
+    """Markdown for the finished run; `files`: names and sizes of the files beside the card."""
+    environment, result = run.environment(), run.result()
+    measured = result.val or result.test
+    priors = dict(zip(info.classes, info.prior, strict=True))
+    shown = ", ".join(f"{name} {prior:.3f}" for name, prior in list(priors.items())[:MAX_CLASSES])
+    more = f" and {len(priors) - MAX_CLASSES} more" if len(priors) > MAX_CLASSES else ""
+    spec = info.config.model
+    return _template().render(
+        name=info.config.name,
+        title=f"{info.config.name}, {len(info.classes)} classes",
+        network=spec.name,
+        weights="trained from scratch" if spec.weights == "none" else f"pretrained weights: {spec.weights}",
+        classes=info.classes,
+        licence=licence(spec),
+        files=files,
+        metrics={key: measured[key] for key in MAIN_METRICS if key in measured.metrics} if measured else {},
+        lines=metric_lines(measured) if measured else [],
+        images=f"{measured.rows:,}" if measured else "No",
+        measured=result.measured if result.val else "test",
+        temperature=info.temperature,
+        data=environment.data,
+        rows=", ".join(f"{count:,} {split}" for split, count in result.rows.items()),
+        fingerprint=environment.data_fingerprint,
+        priors=shown + more,
+        command=environment.command,
+        version=metadata.version("animalclf"),
+        torch=environment.versions.get("torch", "unknown"),
+        seed=result.seed,
+        commit=f", git commit {environment.git_commit}" if environment.git_commit else "",
+    )
+
+
+def _template() -> jinja2.Template:
+    text = (resources.files("animalclf.export") / "templates" / "model_card.md").read_text()
+    # Markdown, not HTML: names are escaped where YAML needs it.
+    return jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined).from_string(text)

@@ -1,0 +1,114 @@
+"""A finished run as a folder for use elsewhere: the model in one or more formats, labels, a script and a model card."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from animalclf.errors import UserError
+from animalclf.export.card import model_card
+from animalclf.export.formats import FORMATS, Exporting, Format
+from animalclf.rows import ExportCheck, ExportResult
+from animalclf.runs import open_run
+from animalclf.training import checkpoint
+from animalclf.utils import storage
+
+LABELS, SCRIPT, CARD = "labels.json", "predict_onnx.py", "README.md"
+
+
+def export(run: str, formats: Sequence[str], out: str | None = None, check: int = 0) -> ExportResult:
+    """Write the best model of the finished run folder in the `formats` (names of FORMATS) to `out` (default:
+    RUN/export). With `check` images, compare the ONNX files with `predict` first.
+
+    Raises UserError for an unknown format, a package that is not installed, a training that has not finished, a network
+    that cannot be exported, and an ONNX file whose probabilities differ.
+    """
+    started = time.perf_counter()
+    chosen = {name: FORMATS.get(name) for name in formats}
+    _check_installed(chosen, bool(check))
+    folder = open_run(run)
+    if not folder.finished():
+        raise UserError(
+            f"{folder.root}: the training has not finished, so its model is not calibrated; continue it with --resume"
+        )
+    target = storage.absolute(out) if out else folder.url("export")
+    storage.check_writable(target)
+    model, info = checkpoint.load_model(folder.root)
+    exporting = Exporting(model, info)
+    contents = {form.file: form.write(exporting) for form in chosen.values()}
+    contents[LABELS] = json.dumps(info.classes, ensure_ascii=False, indent=1).encode()
+    onnx_files = [name for name in contents if name.endswith(".onnx")]
+    if onnx_files:
+        script = resources.files("animalclf.export") / "templates" / SCRIPT
+        contents[SCRIPT] = script.read_text().replace('"model.onnx"', f'"{onnx_files[0]}"').encode()
+    checks = _checked(run, contents, onnx_files, check) if check and onnx_files else None
+    sizes = {name: _size(len(content)) for name, content in contents.items()}
+    contents[CARD] = model_card(folder, info, sizes).encode()
+    for name, content in contents.items():
+        storage.write_bytes(storage.join(target, name), content)
+    return ExportResult(
+        run=folder.root,
+        folder=target,
+        files={name: len(content) for name, content in contents.items()},
+        checks=checks,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_installed(chosen: dict[str, Format], check: bool) -> None:
+    for name, form in chosen.items():
+        packages = form.packages + (("onnxruntime",) if check and form.file.endswith(".onnx") else ())
+        missing = [package for package in packages if not importlib.util.find_spec(package)]
+        if missing:
+            raise UserError(
+                f"--to {name}: {', '.join(missing)} is not installed; install it with: pip install 'animalclf[export]'"
+            )
+
+
+def _checked(run: str, contents: dict[str, bytes], onnx_files: Sequence[str], count: int) -> list[ExportCheck]:
+    """The checks of the ONNX files. Raises UserError if a file that should be exact is not."""
+    from animalclf.export.check import TOLERANCE, check
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, content in contents.items():
+            Path(temporary, name).write_bytes(content)
+        checks = check(open_run(run), Path(temporary), onnx_files, count)
+    for row in checks:
+        if row.file == FORMATS.get("onnx").file and row.largest_difference > TOLERANCE:
+            raise UserError(
+                f"{row.file}: probabilities differ from those of predict by up to {row.largest_difference:.4f} on "
+                f"{row.images:,} images (limit {TOLERANCE:g}); nothing was written. Please report it with the recipe"
+            )
+    return checks
+
+
+def table(result: ExportResult) -> list[RenderableType]:
+    """An export for people: its files, and the checks."""
+    files = Table(title=Text(result.folder), title_justify="left", show_header=False)
+    files.add_column()
+    files.add_column(justify="right")
+    for name, size in result.files.items():
+        files.add_row(Text(name), _size(size))
+    renderables: list[RenderableType] = [files]
+    for row in result.checks or ():
+        renderables.append(
+            Text(
+                f"{row.file} against predict: the same class for {row.same_class:,} of {row.images:,} files of many "
+                f"sizes and modes, probabilities differ by at most {row.largest_difference:.1e}; accuracy on the "
+                f"stored images {row.accuracy:.3f}, of predict {row.accuracy_of_predict:.3f}"
+            )
+        )
+    return renderables
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} KB"

@@ -1,0 +1,34 @@
+"""Results of `export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from animalclf.rows.base import OMIT_NONE, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCheck(Row):
+    """An exported file against `predict`, on validation images."""
+
+    file: str
+    images: int
+    same_class: int
+    """Images that get the same class, as files of many sizes and modes."""
+    largest_difference: float
+    """Of a probability, on these files."""
+    accuracy: float
+    """On the stored images."""
+    accuracy_of_predict: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult(Row):
+    """What `export` returns."""
+
+    run: str
+    folder: str
+    files: dict[str, int]
+    """Bytes by name."""
+    checks: list[ExportCheck] | None = field(default=None, metadata={"row": ExportCheck, **OMIT_NONE})
+    seconds: float
