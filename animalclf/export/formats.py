@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,10 +64,24 @@ def _onnx_int8(exporting: Exporting) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "network.onnx"), Path(folder, "int8.onnx")
         onnx.save(exporting.network, str(source))
-        # The weights of the resizing in front of the network are no weights of a layer.
-        exact = [node.name for node in exporting.network.graph.node if "areas" in "".join(node.input)]
-        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QUInt8, nodes_to_exclude=exact)
+        # Neither the weights of the resizing in front of the network nor distances to training images bear 8 bits.
+        names = ("areas", "model.head.") if exporting.info.config.train.heads else ("areas",)
+        exact = [
+            node.name for node in exporting.network.graph.node if any(name in " ".join(node.input) for name in names)
+        ]
+        with _no_warnings():
+            quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QUInt8, nodes_to_exclude=exact)
         return _serialized(exporting, onnx.load(str(target)))
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without the advice that onnxruntime's quantisation logs."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _safetensors(exporting: Exporting) -> bytes:

@@ -1,0 +1,203 @@
+"""Exported models: the same probabilities as `predict`, from the pixels of files of any size and mode."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import LITE, tiny_prepared
+
+from animalclf import config as configuration
+from animalclf.data.augment import evaluation_view
+from animalclf.data.resize import stored_image
+from animalclf.errors import UserError
+from animalclf.models import build
+from animalclf.runs import Run
+from animalclf.utils.canvas import sides_on_canvas
+
+pytest.importorskip("onnx", reason="the extra export is not installed")
+ort = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+
+from animalclf.export.check import save_varied  # noqa: E402
+from animalclf.export.network import area_weights, network_graph, whole_graph  # noqa: E402
+from animalclf.export.preprocessing import preprocessing  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    """The folder of a finished run of one epoch."""
+    import animalclf
+
+    root = tmp_path_factory.mktemp("export")
+    prepared = tiny_prepared(root / "set", (16, 16, 12))
+    settings = LITE | {"train.epochs": 1, "train.precision": "fp32"}
+    return animalclf.train(prepared.root, recipe="big_cnn", out=root / "run", set=settings, local=True).run
+
+
+def session(model):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options)
+
+
+def photo(seed, height, width):
+    """Soft noise in a colour of its own."""
+    generator = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(generator.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 1.5)
+    return (noise * generator.uniform(0.2, 1, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("resize, size", [("squash", 144), ("keep", 96)])
+def test_the_graph_resizes_as_prepare_does(resize, size):
+    run = session(preprocessing(size, resize)).run
+    random, off, pixels = np.random.default_rng(0), 0, 0
+    sides = [(size, size), (size, 2 * size), (2 * size, 2 * size), (3, 400), (1, 1), *random.integers(5, 500, (40, 2))]
+    for seed, (height, width) in enumerate(sides):
+        image = photo(seed, height, width)
+        expected = stored_image(image, size, resize)
+        if resize == "keep":
+            rows, columns = sides_on_canvas(height, width, size)
+            expected = expected[:rows, :columns]
+        (resized,) = run(None, {"images": image[None]})[0]
+        assert resized.shape == expected.shape, (height, width)
+        difference = np.abs(resized.astype(int) - expected)
+        assert difference.max() <= 1
+        off, pixels = off + np.count_nonzero(difference), pixels + difference.size
+    assert off / pixels < 1e-3
+
+
+@pytest.mark.parametrize("old, new", [(144, 128), (252, 224), (96, 96), (128, 64)])
+def test_the_views_weights_are_those_of_opencv(old, new):
+    image, weights = photo(0, old, old), area_weights(old, new)
+    means = np.einsum("ys,stc,xt->yxc", weights, image.astype(np.float32), weights, optimize=True).round()
+    difference = np.abs(means - evaluation_view(image[None], new)[0])
+    assert difference.max() <= 1 and np.mean(difference > 0) < 0.3
+
+
+def make_images_differ(model, views):
+    """Give a network of random weights activations of usual size, and logits that differ by 2 between images."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        list(model.head.parameters())[-2].normal_(std=1)
+        torch.nn.Module.train(model)
+        model(views)
+        model.eval()
+        model.temperature = np.ptp(model(views).numpy(), 0).max() / 2
+
+
+@pytest.mark.parametrize(
+    "recipe, settings",
+    [
+        ("big_cnn", {"data.stored_size": 84, "model.input_size": 76}),
+        ("vgg16_pooled", {"data.stored_size": 72, "model.input_size": 64, "model.weights": "none"}),
+        ("resnet18", {"data.stored_size": 72, "model.input_size": 64, "model.weights": "none"}),
+        ("quick", {"data.stored_size": 96, "model.input_size": 72, "model.name": "efficientnet_lite0"}),
+    ],
+)
+def test_each_architecture_gives_the_probabilities_of_its_model(recipe, settings):
+    config = configuration.load(recipe, settings)
+    torch.manual_seed(0)
+    model = build(config.model, 3, load_weights=False, keep_shape=config.keeps_shape).eval()
+    photos = [photo(seed, height, width) for seed, (height, width) in enumerate([(50, 90), (300, 200), (81, 80)])]
+    stored = [stored_image(image, config.data.stored_size, config.data.resize) for image in photos]
+    views = torch.from_numpy(evaluation_view(np.stack(stored), config.view_size))
+    make_images_differ(model, views)
+    with torch.inference_mode():
+        expected = model(views).softmax(1).numpy()
+    run = session(whole_graph(network_graph(model, config), config, ["a", "b", "c"])).run
+    probabilities = np.concatenate([run(None, {"images": image[None]})[0] for image in photos])
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    several = run(None, {"images": np.stack([photos[0], photos[0][:, ::-1]])})[0]
+    np.testing.assert_allclose(several[0], probabilities[0], atol=1e-6)
+
+
+def test_a_run_is_exported_checked_and_used_without_animalclf(trained_run, tmp_path):
+    import animalclf
+
+    result = animalclf.export(trained_run, to=["onnx", "onnx-int8", "safetensors"], out=tmp_path / "out", check=33)
+    files = {"model.onnx", "model-int8.onnx", "model.safetensors", "labels.json", "predict_onnx.py", "README.md"}
+    assert set(result.files) == files == {path.name for path in (tmp_path / "out").iterdir()}
+    exact, small = result.checks
+    assert exact.same_class == exact.images and exact.largest_difference < 1e-3
+    assert exact.accuracy == exact.accuracy_of_predict and small.file == "model-int8.onnx"
+    model = animalclf.load(trained_run)
+    paths = [save_varied(photo(seed, 60, 80), seed, tmp_path) for seed in range(11)]  # one of each kind of file
+    code = "import sys; sys.modules.update(animalclf=None, torch=None, cv2=None); import runpy; sys.argv.pop(0); "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    script = str(tmp_path / "out" / "predict_onnx.py")
+    printed = subprocess.run(
+        [sys.executable, "-c", code, script, *paths], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    rows = [line.split("\t") for line in printed.splitlines()]
+    assert [row[0] for row in rows] == paths and [row[1] for row in rows] == model.predict(paths)
+    confidence = [float(row[2]) for row in rows]
+    np.testing.assert_allclose(confidence, model.predict_proba(paths).max(1), atol=1e-3)
+    assert json.loads((tmp_path / "out" / "labels.json").read_text()) == model.classes
+
+
+def test_safetensors_have_the_weights_and_what_else_a_model_needs(trained_run, tmp_path):
+    from safetensors import safe_open
+
+    import animalclf
+
+    animalclf.export(trained_run, to="safetensors", out=tmp_path)
+    model = animalclf.load(trained_run)._classifier
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+        assert {name: file.get_tensor(name).tolist() for name in file.keys()} == {  # noqa: SIM118 - not a mapping
+            name: tensor.tolist() for name, tensor in model.state_dict().items()
+        }
+    assert float(metadata["temperature"]) == model.temperature
+    configuration.from_dict(json.loads(metadata["config"]))
+
+
+def test_the_card_has_the_metrics_and_the_licence_of_the_weights(trained_run, tmp_path):
+    import animalclf
+
+    animalclf.export(trained_run, to="safetensors", out=tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    head = yaml.safe_load(text.split("---")[1])
+    metrics = {row["type"]: row["value"] for row in head["model-index"][0]["results"][0]["metrics"]}
+    assert metrics["balanced_accuracy"] == pytest.approx(Run(trained_run).result()["balanced_accuracy"], abs=1e-4)
+    assert head["license"] == "other" and "no weights of others" in text and "predict_onnx" not in text
+
+
+@pytest.mark.parametrize(
+    "name, weights, tag",
+    [
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", "cc-by-nc-4.0"),
+        ("resnet18", "imagenet", "other"),
+        ("efficientnet_lite0", "embedded", "apache-2.0"),
+        ("resnet18", "mine.pth", "other"),
+    ],
+)
+def test_licences(name, weights, tag):
+    from animalclf.config import Model
+    from animalclf.export.card import licence
+
+    found = licence(Model(name=name, weights=weights))
+    assert found.tag == tag and found.text.endswith(".")
+
+
+def test_refused(trained_run, tmp_path, monkeypatch):
+    import shutil
+
+    import animalclf
+    from animalclf.export import export
+
+    with pytest.raises(UserError, match=r"onx.*did you mean 'onnx'"):
+        animalclf.export(trained_run, to="onx")
+    unfinished = shutil.copytree(trained_run, tmp_path / "unfinished")
+    (unfinished / "result.json").unlink()
+    with pytest.raises(UserError, match=r"not finished.*resume"):
+        animalclf.export(unfinished)
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"onnx, onnxscript is not installed.*animalclf\[export\]"):
+        animalclf.export(trained_run, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
