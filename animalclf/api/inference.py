@@ -158,7 +158,7 @@ def report(
 
 @public
 def export(
-    run: PathLike, *, to: str | Sequence[str] = "onnx", out: PathLike | None = None, check: int = 0
+    run: PathLike, *, to: str | Sequence[str] = ("onnx",), out: PathLike | None = None, check: int = 0
 ) -> ExportResult:
     """Write the best model of the finished run folder `run` for use without animalclf.
 

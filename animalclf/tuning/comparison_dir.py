@@ -234,8 +234,8 @@ class TrialTracker:
         entry.epochs, entry.best = len(history), (min if self.mode == "min" else max)(values) if values else None
 
     def close(self) -> None:
-        """Called when the processes of all trials have ended: trials that did not finish are interrupted, and those that
-        were stopped may have ended further epochs meanwhile."""
+        """Called when the processes of all trials have ended: trials that did not finish are interrupted, and those
+        that were stopped may have ended further epochs meanwhile."""
         for entry in self.entries.values():
             if entry.state in ("stopped", "running", "waiting"):
                 self._read_history(entry)
