@@ -75,6 +75,20 @@ def test_two_workers_fit_the_heads_that_one_process_fits(tmp_path, ray_local):
     assert two.workers == 2 and two.val["loss"] == pytest.approx(one.val["loss"], abs=1e-3)
 
 
+def test_two_workers_cross_validate_as_one_process(tmp_path, ray_local):
+    """The probabilities of a fold are of both ranks' images, and every rank goes on to the next fold."""
+    prepared = tiny_prepared(tmp_path / "prepared", (12, 9, 7))
+    small = {**LITE, "model.weights": "none", "data.resize": "squash", "train.precision": "fp32", "train.folds": 2}
+    config = configuration.load("quick", small)
+    one = launch.train_local(config, prepared, Run(str(tmp_path / "one")), lambda event: None)
+    run, two = on_ray(tmp_path / "two", config, prepared, 2)
+    assert two.workers == 2 and two.val.rows == 28 and two.rows == {"train": 28, "val": 0, "test": 0}
+    assert [fold.rows for fold in two.folds] == [fold.rows for fold in one.folds]
+    assert two.val["loss"] == pytest.approx(one.val["loss"], abs=1e-3)
+    assert two.temperature == pytest.approx(one.temperature, rel=1e-2)
+    assert not run.predictions("val")["path"].duplicated().any()
+
+
 def test_two_workers_share_the_features_of_a_frozen_base(tmp_path, ray_local):
     small = tiny_prepared(tmp_path / "prepared", (21, 16, 8))
     small_model = {"model.weights": "none", "model.input_size": 32, "data.stored_size": 40}
