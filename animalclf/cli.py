@@ -91,13 +91,13 @@ def build_parser() -> argparse.ArgumentParser:
         description="Labelled images to trained, evaluated and compared classifiers, on one machine or a Ray cluster.",
         epilog="""examples:
   animalclf demo                                            everything on drawn images, in minutes
-  animalclf recipes                                         what can be trained; `recipes vgg16` explains one
+  animalclf recipes                                         the recipes; `recipes vgg16` explains one
   animalclf prepare --data photos/ --out prepared/          check, de-duplicate and split your images
-  animalclf train --data photos/ --recipe vgg16_pooled      train; prepares first if needed
+  animalclf train --data photos/ --out runs/a               train the recipe quick; prepares first if needed
   animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3     leaderboard with significance tests
-  animalclf evaluate runs/vgg16_pooled-...                  accuracy with intervals, per class, confusion, calibration
-  animalclf predict runs/vgg16_pooled-... --data new/       probabilities and submission.csv
-  animalclf report runs/vgg16_pooled-...                    one HTML page
+  animalclf evaluate runs/a                                 accuracy with intervals, per class, confusion, calibration
+  animalclf predict runs/a --data new/                      probabilities and submission.csv
+  animalclf report runs/a                                   one HTML page
 on a cluster:
   animalclf submit train --data s3://bucket/photos --out s3://bucket/runs/a""",
         formatter_class=argparse.RawDescriptionHelpFormatter,

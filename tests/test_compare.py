@@ -232,6 +232,8 @@ def test_trials_at_a_time(ray_local, monkeypatch):
 
 
 def test_the_reason_of_a_failure_is_one_line():
+    import ray
+
     from animalclf.tuning.trials import failure_reason
 
     assert failure_reason(UserError("optim.lr: too high")) == "optim.lr: too high"
@@ -239,6 +241,8 @@ def test_the_reason_of_a_failure_is_one_line():
     nested = RuntimeError("Training failed")
     nested.worker_failures = {0: RuntimeError("Traceback ...\n  File x\nValueError: wrong shape\n")}
     assert failure_reason(nested) == "ValueError: wrong shape"
+    nested.worker_failures = {0: ray.exceptions.OutOfMemoryError("low on memory\nSee the documentation")}
+    assert failure_reason(nested).startswith("out of memory on its node")
 
 
 def test_console_output_is_a_line_an_epoch_or_a_live_table():

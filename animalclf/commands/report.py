@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 ORDER = 80
 EXAMPLES = """\
-  animalclf report runs/vgg16_pooled-...             (report.html in the run folder)
-  animalclf report runs/compare-...                  (of a comparison, rewritten)
+  animalclf report runs/a                            (report.html in the run folder)
+  animalclf report runs/c                            (of a comparison, rewritten)
   animalclf report runs/a runs/b --out both/         (side by side; validated on the same images)"""
 
 
