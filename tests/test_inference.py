@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from animalclf.inference import prior_shift as priors
 from animalclf.inference.evaluate import confused_pairs, evaluate, table
 from animalclf.metrics import from_probabilities
 from animalclf.rows import Unreadable
+from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils.progress import ProgressLine
 
@@ -220,6 +222,14 @@ def test_the_tables_fit_a_terminal_of_80_columns(untrained_run):
     ):
         assert expected in text
     assert "…" not in text
+
+
+@pytest.mark.parametrize("precision, differs", [("bf16", True), ("fp32", False)])
+def test_an_evaluation_names_the_other_precision_of_the_training(untrained_run, tmp_path, precision, differs):
+    run = Run(str(shutil.copytree(untrained_run, tmp_path / "run")))
+    run.write_result({"run": run.root, "precision": precision, "best_epoch": 3})
+    notes = evaluate(run.root).notes
+    assert any("computed in fp32" in note for note in notes) == differs
 
 
 def test_progress_and_a_short_title(untrained_run, tiny_set, monkeypatch):

@@ -22,6 +22,7 @@ from animalclf.errors import UserError
 from animalclf.features.temperature import cross_calibrate
 from animalclf.inference import prior_shift
 from animalclf.inference.labelled import LabelledPredictions, predict_images, predict_prepared
+from animalclf.inference.probabilities import uses_bf16
 from animalclf.inference.views import check_views
 from animalclf.metrics import from_probabilities
 from animalclf.metrics.text import metric_lines
@@ -143,8 +144,13 @@ def _predict_own_validation(
         labels = predictions.class_numbers(info.classes)
         folds = validation_folds(labels, predictions.groups)
         predictions.probabilities = cross_calibrate(predictions.probabilities, labels, folds).astype(np.float32)
-    if folder.finished() and folder.result().selected:
+    result = folder.result() if folder.finished() else None
+    if result and result.selected:
         predictions.notes.append("the epoch was selected on these images: their metrics are optimistic")
+    if result and result.precision == "bf16" and not uses_bf16(info.config, next(model.parameters()).device):
+        predictions.notes.append(
+            "computed in fp32, as predict does on a CPU; the training validated in bf16, so its metrics differ a little"
+        )
     return predictions
 
 

@@ -51,7 +51,8 @@ class Train:
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward and backward pass. bf16 takes half the memory and is faster on hardware that
-    computes it natively; auto uses it there and fp32 elsewhere. Weights are always fp32."""
+    computes it natively; auto uses it there and fp32 elsewhere. Weights are always fp32. On a CPU, evaluation and
+    prediction compute in fp32 unless this is bf16, so that a model gives the same on every machine."""
 
     channels_last: Flag = True
     """Compute convolutions in NHWC memory order, which is faster on most hardware. False computes in NCHW order, after
