@@ -139,6 +139,17 @@ def test_a_layout_that_fits_nothing_is_refused_with_what_was_found(paths: Sequen
     assert "--set data.splits=none" in text and "<split>/<class>/image.jpg" in text
 
 
+def test_splits_ignore_splits_anew_what_folders_or_a_table_give(tmp_path: Path) -> None:
+    root = write(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png", "test/5.png")
+    source = find(root, splits="ignore")
+    assert list(source.files["label"]) == ["a", "b", "a", "b"] and set(source.files["split"]) == {""}
+    assert source.test == f"{root}/test"
+    table = "path,label,Split\ntrain/a/1.png,a,train\nval/b/4.png,b,val\n"
+    (tmp_path / "t.csv").write_text(table)
+    assert list(find(f"{root}/t.csv").files["split"]) == ["train", "val"]
+    assert list(find(f"{root}/t.csv", splits="ignore").files["split"]) == ["", ""]
+
+
 def test_splits_none_reads_every_top_folder_as_a_class(tmp_path: Path) -> None:
     root = write(tmp_path, "train/1.jpg", "test/2.jpg", "bus/3.jpg")
     with pytest.raises(UserError, match="bus/ is not a split"):

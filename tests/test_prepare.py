@@ -25,14 +25,16 @@ from helpers import tiny_prepared
 from PIL import Image
 from rich.console import Console
 
+from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.data.decode import decode
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.resize import resize
 from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
-from animalclf.prepare import job, output_dir, task
+from animalclf.prepare import job, output_dir, sources, task
 from animalclf.prepare.job import prepare
+from animalclf.prepare.manifest import differences
 from animalclf.prepare.summary import summary
 from animalclf.utils import storage
 
@@ -452,6 +454,18 @@ def test_where_ctrl_c_is_ignored_it_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_changed_split_column_is_named_as_the_difference_of_a_prepared_set(tmp_path: Path) -> None:
+    prepared = tiny_prepared(tmp_path / "set", (4, 4, 4))
+    manifest = prepared.manifest.assign(bytes=1)
+    given = np.where(manifest["split"] == "train", "val", "train")
+    files = manifest.assign(split=given)[["path", "label", "bytes", "split"]]
+    source = sources.Source(str(prepared.info["source"]), files, "table")
+    text = differences(
+        replace(prepared, manifest=manifest), source, configuration.data_from_dict(prepared.info["config"])
+    )
+    assert text == "given splits: none -> train, val; images given another split: 12"
 
 
 def test_the_imbalance_of_equal_classes_is_not_shown(tmp_path: Path) -> None:

@@ -53,6 +53,26 @@ def test_the_submission_has_the_ids_columns_and_order_of_the_sample(tmp_path, id
     assert written(tmp_path, sample) == expected
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_sample_of_any_separator_encoding_and_letter_case(tmp_path, separator, encoding):
+    ids = [Path(name).name.upper() for name in IDS]
+    sample = "Bild,Rasse\n" + "".join(f"{name},cane\n" for name in ids)
+    (tmp_path / "sample.csv").write_text(sample.replace(",", separator), encoding=encoding)
+    form = submission.form_like(str(tmp_path / "sample.csv"), submission.image_ids(IDS), CLASSES)
+    table = predictions_table(IDS, CLASSES, np.array([(0.75, 0.25), (0.125, 0.875), (0.5, 0.5)]), ["ok"] * 3)
+    submission.write_form(str(tmp_path / "submission.csv"), form, table)
+    expected = f"Bild,Rasse\n{ids[0]},cane\n{ids[1]},gatto\n{ids[2]},cane\n".replace(",", separator)
+    assert (tmp_path / "submission.csv").read_text() == expected
+
+
+def test_ids_that_differ_in_case_only_are_not_mixed_up(tmp_path):
+    sample = csv(tmp_path, "sample.csv", "id,category\nA.jpg,x\na.jpg,x\n")
+    assert submission.form_like(sample, ["a.jpg", "A.jpg"]).rows == [1, 0]
+    with pytest.raises(UserError, match="other ids than the images'"):
+        submission.form_like(sample, ["a.jpg", "a.JPG"])
+
+
 def test_without_a_sample_rows_are_in_the_order_of_their_numbers():
     form = submission.form_like(None, ["10.jpeg", "9.jpeg"])
     assert form == submission.Form(["id", "category"], ["9.jpeg", "10.jpeg"], [1, 0])

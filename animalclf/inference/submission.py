@@ -16,6 +16,7 @@ import pandas as pd
 from animalclf.errors import UserError
 from animalclf.metrics import from_confusion
 from animalclf.predictions import class_probabilities
+from animalclf.prepare.sources.table_file import decode_text
 from animalclf.utils import storage
 from animalclf.utils.text import cut, reason
 
@@ -40,12 +41,13 @@ def image_ids(paths: Iterable[str]) -> list[str]:
 class Form:
     """The form of a submission. `ids`: its ids in order, those of the sample or of the images in natural order; `rows`:
     the row of each id in the table of predictions. `classes`: the class of each column after the id if the columns are
-    probabilities, empty if the second column is the predicted class."""
+    probabilities, empty if the second column is the predicted class. `separator`: between the columns."""
 
     columns: list[str]
     ids: list[str]
     rows: list[int]
     classes: list[str] = field(default_factory=list)
+    separator: str = ","
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -67,24 +69,26 @@ def write(url: str, ids: Sequence[str], predicted: Sequence[str], columns: Seque
 
 def read(url: str) -> pd.DataFrame:
     """A CSV of two columns, id and class (of any header), every value as text. Raises UserError for any other file."""
-    table = _read_table(url)
+    table, _ = _read_table(url)
     if table.shape[1] != 2:
         columns = ", ".join(map(str, table.columns))
         raise UserError(f"{url}: a submission has two columns, id and class; this has {columns}")
     return table
 
 
-def _read_table(url: str) -> pd.DataFrame:
-    """A CSV with every value as text. Raises UserError for any other file, and for one of a single column."""
+def _read_table(url: str) -> tuple[pd.DataFrame, str]:
+    """A CSV with every value as text, and its separator. Raises UserError for any other file, and for one of a single
+    column."""
     try:
-        table = pd.read_csv(io.BytesIO(storage.read_bytes(url)), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        text, separator = decode_text(storage.read_bytes(url), url, COLUMNS[0])
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such file") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (ValueError, csv.Error) as error:  # of pandas too
         raise UserError(f"{url}: not a CSV file in UTF-8 ({reason(error)})") from error
     if table.shape[1] < 2:
         raise UserError(f"{url}: a submission has two columns, id and class; this has {', '.join(table.columns)}")
-    return table
+    return table, separator
 
 
 def check_same_ids(ids: Iterable[str], file_ids: Iterable[str], file: str) -> None:
@@ -105,7 +109,8 @@ def check_same_ids(ids: Iterable[str], file_ids: Iterable[str], file: str) -> No
 
 def form_like(sample: str | None, ids: Sequence[str], classes: Sequence[str] | None = None) -> Form:
     """The form of a submission for the images `ids`: that of the file `sample`, or `id,category`. The ids of the sample
-    may be file names without folder or suffix. More than two columns are probabilities, one column per class.
+    may be file names without folder or suffix, in any letter case. More than two columns are probabilities, one column
+    per class.
 
     `classes`: the model's, None if they are not known yet. Raises UserError if the ids are not those of the images, and
     if the columns are not the classes.
@@ -113,7 +118,7 @@ def form_like(sample: str | None, ids: Sequence[str], classes: Sequence[str] | N
     if not sample:
         order = sorted(range(len(ids)), key=lambda row: natural_key(ids[row]))
         return Form(list(COLUMNS), [ids[row] for row in order], order)
-    table = _read_table(sample)
+    table, separator = _read_table(sample)
     columns, sample_ids = list(table.columns), table.iloc[:, 0].tolist()
     names = _ids_as_in(sample_ids, ids)
     check_same_ids(names, sample_ids, sample)
@@ -128,16 +133,23 @@ def form_like(sample: str | None, ids: Sequence[str], classes: Sequence[str] | N
             f"{sample}: a sample submission has an id and a class, or an id and one column per class of the model; "
             f"this has {'; '.join(parts) or 'a class twice'}"
         )
-    return Form(columns, sample_ids, [row_of[name] for name in sample_ids], classes_of_columns)
+    return Form(columns, sample_ids, [row_of[name] for name in sample_ids], classes_of_columns, separator)
 
 
-def _ids_as_in(sample_ids: Iterable[str], ids: Sequence[str]) -> Sequence[str]:
-    """The images' ids in the form of the sample's: as they are, without folder, without suffix, or without both."""
+def _ids_as_in(sample_ids: Sequence[str], ids: Sequence[str]) -> Sequence[str]:
+    """The images' ids in the form of the sample's: as they are, without folder, without suffix, or without both, each
+    in the letter case of the sample if that is unambiguous."""
     listed = set(sample_ids)
     names = [name.rsplit("/", 1)[-1] for name in ids]
     forms = (ids, names, [_stem(name) for name in ids], [_stem(name) for name in names])
     unambiguous = [form for form in forms if len(set(form)) == len(set(ids))]
-    return max(unambiguous, key=lambda form: len(listed.intersection(form)))
+    form = max(unambiguous, key=lambda form: len(listed.intersection(form)))
+    if listed <= set(form):
+        return form
+    in_sample = {name.strip().casefold(): name for name in sample_ids}
+    renamed = [[in_sample.get(name.casefold(), name) for name in form] for form in unambiguous]
+    distinct: list[Sequence[str]] = [form, *(names for names in renamed if len(set(names)) == len(names))]
+    return max(distinct, key=lambda names: len(listed.intersection(names)))
 
 
 def _stem(name: str) -> str:
@@ -154,7 +166,7 @@ def write_form(url: str, form: Form, table: pd.DataFrame) -> None:
     else:
         values = [[name] for name in rows["predicted"]]
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
+    writer = csv.writer(sink, lineterminator="\n", delimiter=form.separator)
     writer.writerow(form.columns)
     writer.writerows([name, *row] for name, row in zip(form.ids, values, strict=True))
     storage.write_bytes(url, sink.getvalue().encode())

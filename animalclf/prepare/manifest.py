@@ -162,8 +162,11 @@ def differences(prepared: Prepared, source: Source, config: Data) -> str:
     changes = [f"data.{key}: {stored[key]} -> {current[key]}" for key in current if stored[key] != current[key]]
     if prepared.info["source"] != source.root:
         changes.append(f"image folder: {prepared.info['source']} -> {source.root}")
+    splits_before, splits = prepared.info.get("given_splits", []), sorted(set(source.files["split"]) - {""})
+    if splits_before != splits:
+        changes.append(f"given splits: {', '.join(splits_before) or 'none'} -> {', '.join(splits) or 'none'}")
     if not (stored["limit"] or config.limit):
-        merged = prepared.manifest[["path", "label", "bytes"]].merge(
+        merged = prepared.manifest[["path", "label", "bytes", "split"]].merge(
             source.files, on="path", how="outer", suffixes=("_old", ""), indicator="where"
         )
         common = merged[merged["where"] == "both"]
@@ -173,8 +176,10 @@ def differences(prepared: Prepared, source: Source, config: Data) -> str:
             "changed": (common["bytes"] != common["bytes_old"]).sum(),
             "relabelled": (common["label"] != common["label_old"]).sum(),
         }
+        moved = common[(common["split"] != "") & (common["split_old"] != "") & (common["split"] != common["split_old"])]
+        counts["given another split"] = len(moved)
         changes += [f"images {change}: {count:,}" for change, count in counts.items() if count]
-    return "; ".join(changes) or "the modification time or the given split of some images"
+    return "; ".join(changes) or "the modification time of some images"
 
 
 def contradictory_groups(manifest: pd.DataFrame) -> list[pd.DataFrame]:

@@ -65,9 +65,10 @@ class Data:
     limit: Annotated[Integer, Field(ge=0)] = 0
     """Use only this many images, spread over the classes: for a smoke run (the flag --limit sets it). 0 uses all."""
 
-    splits: Literal["auto", "none"] = "auto"
+    splits: Literal["auto", "none", "ignore"] = "auto"
     """Meaning of folders with the name of a split (train, Test, val_images, seg_train, ...). auto: they are the splits
-    of the images in them. none: they are classes, like all other folders."""
+    of the images in them. none: they are classes, like all other folders. ignore: as auto, but all labelled images
+    are split anew by data.val and data.test; so are those of a table with splits."""
 
     given_split_duplicates: Literal["keep", "drop"] = "keep"
     """Training images that are duplicates of validation or test images, if the data gives the splits. keep: they

@@ -3,6 +3,7 @@ more in one of the same name."""
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 
 from animalclf.errors import UserError
@@ -10,6 +11,7 @@ from animalclf.prepare.sources.folders import read_folders
 from animalclf.prepare.sources.listing import Listing
 from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
+from animalclf.prepare.sources.table_file import decode_text
 from animalclf.utils import storage
 
 TRAIN, TEST = "train_images", "test_images"
@@ -49,13 +51,16 @@ def _subfolder(location: Location, name: str) -> tuple[str, Listing]:
 
 
 def _sample_submission(location: Location) -> str | None:
-    """The URL of the CSV file with the columns id and category, if there is exactly one."""
-    tables = [name for name in location.listing.ignored if name.lower().endswith(".csv")]
+    """The URL of the table with the columns id and category, if there is exactly one."""
+    tables = [name for name in location.listing.ignored if name.lower().endswith((".csv", ".tsv"))]
     samples = [name for name in tables if _header(storage.join(location.url, name)) == ["id", "category"]]
     samples = [name for name in samples if "answer" not in name.lower()]
     return storage.join(location.url, samples[0]) if len(samples) == 1 else None
 
 
 def _header(url: str) -> list[str]:
-    first = storage.read_bytes(url).splitlines()[:1]
-    return first[0].decode("utf-8-sig", "replace").strip().split(",") if first else []
+    try:
+        text, separator = decode_text(storage.read_bytes(url), url, "id")
+    except UnicodeDecodeError:
+        return []
+    return [name.strip().casefold() for name in next(csv.reader(text.splitlines()[:1], delimiter=separator), [])]

@@ -114,6 +114,8 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
     readers = sorted((reader() for reader in SOURCES.entries().values()), key=lambda reader: -reader.priority)
     source = next(reader for reader in readers if reader.matches(location)).read(location)
     check_class_names(source.files["label"].unique(), data)
+    if config.splits == "ignore":
+        source = replace(source, files=source.files.assign(split=""))
     warnings = video_warning(source.ignored)
     if "listing" in vars(location):  # a kind that lists the folder
         warnings += link_warning(location.listing.links) + name_warning(location.listing.escaped)

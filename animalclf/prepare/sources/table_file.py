@@ -35,12 +35,7 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
             return _rename_columns(storage.parse_parquet(content), config)
         if content.startswith(WORKBOOKS):
             raise UserError(f"{url}: is a workbook or an archive, not a CSV file; save the sheet as CSV")
-        text = content.decode(
-            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-        )
-        separator = _separator(text, "\t" if url.lower().endswith(".tsv") else ",", config)
-        if text.startswith(SEPARATOR_LINE):
-            text = text.partition("\n")[2]
+        text, separator = decode_text(content, url, config.path_column)
         return _rename_columns(
             pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False), config
         )
@@ -50,17 +45,23 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
         raise UserError(f"{url}: cannot be read as a table: {reason(error)}") from error
 
 
-def _separator(text: str, default: str, config: Data) -> str:
-    """The separator of the columns: the one that the file states, else `default`, unless another one gives the path
-    column's name, or only another one occurs in the header."""
+def decode_text(content: bytes, url: str, column: str) -> tuple[str, str]:
+    """The text of a table, UTF-8 or UTF-16, from its header, and the separator of its columns, one of which is probably
+    `column`. Raises UnicodeDecodeError."""
+    text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    separator = _separator(text, "\t" if url.lower().endswith(".tsv") else ",", column)
+    return text.partition("\n")[2] if text.startswith(SEPARATOR_LINE) else text, separator
+
+
+def _separator(text: str, default: str, column: str) -> str:
+    """The separator of the columns: the one that the file states, else `default`, unless
+    another one gives the name `column`, or only another one occurs in the header."""
     header = next(iter(text[:MAX_HEADER].splitlines()), "")
     if header.startswith(SEPARATOR_LINE) and len(header) == len(SEPARATOR_LINE) + 1:
         return header[-1]
     columns = {separator: next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS}
     order = [default, *(separator for separator in SEPARATORS if separator != default)]
-    by_name = [
-        separator for separator in order if config.path_column in columns[separator] and len(columns[separator]) > 1
-    ]
+    by_name = [separator for separator in order if column in columns[separator] and len(columns[separator]) > 1]
     present = [separator for separator in order if len(columns[separator]) > 1]
     return next(iter(by_name + present), default)
 
