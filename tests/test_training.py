@@ -429,6 +429,19 @@ def test_mixing_combines_images_and_labels_in_the_same_fraction(spec):
     assert len(dtypes) == len(spec)
 
 
+def test_some_steps_and_the_last_epochs_do_not_mix(monkeypatch, prepared, tmp_path):
+    image, label = torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.arange(4)
+    augment = replace(Augment(), mixup=0.2, cutmix=1.0, mix_fraction=0.7)
+    steps = [mix_batch(image, label, step, augment=augment, seed=0, epoch=0) for step in range(1000)]
+    assert 0.65 < np.mean([mixed.partner_label is not None for mixed in steps]) < 0.75
+    epochs = set()
+    monkeypatch.setattr(
+        "animalclf.training.train.mix_batch", lambda *batch, epoch, **named: epochs.add(epoch) or MixedBatch(*batch[:2])
+    )
+    train_into(tmp_path / "run", quick(3, augment__cutmix=1.0, augment__mix_off_epochs=1), prepared)
+    assert epochs == {0, 1}
+
+
 def test_the_loss_of_a_mixture_is_the_mixture_of_the_losses():
     logits, label = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
     fixed = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))

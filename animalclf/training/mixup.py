@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from animalclf.config import Augment
+from animalclf.config import Augment, Config
 
 DRAW = 0x6D6978  # sets these random numbers apart from others of the same seed and epoch
 
@@ -31,15 +31,24 @@ class MixedBatch:
             yield MixedBatch(image, label, partner_label, self.fraction)
 
 
+def mixes(config: Config, epoch: int) -> bool:
+    """Whether the steps of `epoch`, counted from 0, mix their images."""
+    augment = config.augment
+    return bool(augment.mixup or augment.cutmix) and epoch < config.train.epochs - augment.mix_off_epochs
+
+
 def mix_batch(
     image: torch.Tensor, label: torch.Tensor, step: int, *, augment: Augment, seed: int, epoch: int
 ) -> MixedBatch:
-    """mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019); if both are set, one of them at random in each step.
+    """mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019), in `augment.mix_fraction` of the steps; if both are set,
+    one of them at random in each step.
 
     All ranks draw the same fraction. The pairs are within a rank's batch, so with mixing the result depends on the
     number of workers.
     """
     generator = np.random.default_rng([seed, epoch, step, DRAW])
+    if augment.mix_fraction < 1 and generator.random() >= augment.mix_fraction:
+        return MixedBatch(image, label)
     cut = bool(augment.cutmix and (not augment.mixup or generator.random() < 0.5))
     alpha = augment.cutmix if cut else augment.mixup
     fraction = generator.beta(alpha, alpha)

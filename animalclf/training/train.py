@@ -30,7 +30,7 @@ from animalclf.training.fine_tuning import average_with, gradient_hooks, initial
 from animalclf.training.fitted_heads import fit_heads, start_from_fitted_head
 from animalclf.training.frozen_features import FeatureLoader, feature_loader, one_thread_for_small
 from animalclf.training.loop import Clock, TrainMetrics, TrainPass
-from animalclf.training.mixup import mix_batch
+from animalclf.training.mixup import mix_batch, mixes
 from animalclf.training.optim import WeightAverage, learning_rate
 from animalclf.training.profiler import trace_steps
 from animalclf.training.progress import Report
@@ -262,7 +262,7 @@ def _train(
         ranks=ranks,
         class_weights=part.class_weights,
         augment=augment_batch if plan.augment_on_device else None,
-        mix=mix if augment.mixup or augment.cutmix else None,
+        mix=mix if mixes(config, epoch) else None,
         graphs=part.graphs,
         before_step=gradient_hooks(state.model, config, state.start, epoch),
         after_step=(*update_average, profiler_step),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from animalclf.config.values import STRICT, Factors, Flag, Fractions, Number
+from animalclf.config.values import STRICT, Factors, Flag, Fractions, Integer, Number
 from animalclf.errors import UserError
 
 
@@ -62,6 +62,13 @@ class Augment:
     cutmix: Annotated[Number, Field(ge=0)] = 0.0
     """Alpha of CutMix, which pastes a rectangle of one image into another; 1.0 is usual. With mixup too, each step uses
     one of them at random. 0 turns it off."""
+
+    mix_fraction: Annotated[Number, Field(ge=0, le=1)] = 1.0
+    """Fraction of the steps that mix their images, with mixup or CutMix; the others train on the images as they are."""
+
+    mix_off_epochs: Annotated[Integer, Field(ge=0)] = 0
+    """Number of epochs at the end of the training without mixup and CutMix, so that the model ends on unmixed images.
+    About a tenth of the epochs is usual."""
 
     on: Literal["auto", "data", "device"] = "auto"
     """Where warps and colours are computed. data: in Ray Data tasks on CPUs. device: on the training device. auto: on a
