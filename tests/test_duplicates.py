@@ -147,20 +147,47 @@ def test_cells_find_what_an_exhaustive_comparison_finds(monkeypatch) -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(3000, 36)).astype(np.float32)
     vectors[1500:] = vectors[:1500] + 0.35 * generator.normal(size=(1500, 36))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    vectors = (regions.SCALE * vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).round().astype(np.int8)
+    owner = np.arange(3000, dtype=np.int32) // 2
 
-    def pairs() -> set[tuple[int, int]]:
+    def pairs(size: int = 3000) -> set[tuple[int, int]]:
+        """Of queries in parts of `size` vectors."""
         with ThreadPoolExecutor(1) as pool:
-            rows, others, similarity = neighbours.similar_pairs(
-                vectors, np.arange(3000) % 2999, (0.8, 4), pool, lambda fraction: None
-            )
-        assert (similarity > 0.8).all() and (rows % 2999 != others % 2999).all()
+            index = neighbours.build_index(vectors, owner, pool)
+            parts = [neighbours.neighbours(index, range(at, at + size), 0.8, pool) for at in range(0, 3000, size)]
+        rows, others = (np.concatenate(part).astype(np.int64) for part in zip(*parts, strict=True))
+        similarity = (vectors[rows].astype(np.float64) * vectors[others]).sum(1) / regions.SCALE**2
+        assert (similarity > 0.8).all() and (owner[rows] != owner[others]).all()
         return set(zip(rows.tolist(), others.tolist(), strict=True))
 
     exact = pairs()
     monkeypatch.setattr(neighbours, "MAX_EXHAUSTIVE", 0)
     assert len(exact) > 2900
     assert len(exact & pairs()) > 0.8 * len(exact)
+    assert pairs() == pairs(size=100)
+
+
+def test_placements_need_two_different_matches() -> None:
+    """Among random matches of 600 images, two that agree count; two regions that match in both directions do not."""
+    generator = np.random.default_rng(0)
+    count, places = 3000, np.full(3000, 0.5, np.float32)
+    rows = np.arange(count)
+    scattered = regions.Regions(
+        (rows // 5).astype(np.int32),
+        np.where(rows % 5 == 1, 0.6, places).astype(np.float32),
+        places,
+        (0.1 + 0.02 * (rows % 5)).astype(np.float32),
+        np.zeros(count, np.uint8),
+        np.zeros((count, regions.DIMENSIONS), np.int8),
+    )
+    a, b = generator.integers(0, count, (2, 20_000))
+    several = (a // 5 != b // 5) & (np.minimum(a, b) >= 10)
+    a, b = np.concatenate([a[several], [0, 1, 1005]]), np.concatenate([b[several], [1000, 1001, 5]])
+    a, b = np.concatenate([a, [b[-1]]]), np.concatenate([b, [a[-1]]])
+    found = candidates.placements(scattered, a, b)
+    pairs = set(zip(found.first.tolist(), found.second.tolist(), strict=True))
+    assert (0, 200) in pairs and (1, 201) not in pairs
+    assert (found.support >= 2).all() and len(pairs) < 600
 
 
 def test_a_large_set_of_similar_images_is_one_group_and_few_are_read() -> None:
@@ -184,7 +211,8 @@ def test_regions_of_a_mirrored_image_are_placed_onto_it(images: list[np.ndarray]
     signatures = np.stack([np.ascontiguousarray(view).reshape(-1) for view in views])
     found = regions.find_regions(signatures)
     with ThreadPoolExecutor(1) as pool:
-        a, b, _ = neighbours.similar_pairs(found.descriptor, found.image, (0.9, 9), pool, lambda fraction: None)
+        index = neighbours.build_index(found.descriptor, found.image, pool)
+        a, b = neighbours.neighbours(index, range(len(found.image)), 0.9, pool)
     places = candidates.placements(found, a, b)
     best = places.take(np.flatnonzero((places.first == 0) & (places.support >= 6)))
     assert sorted(best.second) == [1, 2, 3, 4]

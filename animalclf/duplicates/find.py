@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise, starmap
 from typing import NamedTuple
 
 import cv2
@@ -27,14 +28,15 @@ from animalclf.duplicates import alignment
 from animalclf.duplicates.candidates import (
     MIN_SIMILARITY,
     MIN_SUPPORT,
-    NEIGHBOURS,
+    Placements,
     overlap_edges,
     placements,
 )
-from animalclf.duplicates.neighbours import similar_pairs
+from animalclf.duplicates.neighbours import build_index, neighbours
 from animalclf.duplicates.phash import phashes
 from animalclf.duplicates.regions import SIDE, concatenate, find_regions
 from animalclf.duplicates.verification import MIN_CONTENT, Verifier
+from animalclf.utils.malloc import keep_freed_memory
 
 __all__ = ["SIDE", "DuplicatePair", "contact_sheet", "find_duplicates", "identical_files", "phashes", "signature"]
 
@@ -43,6 +45,7 @@ SLOPE = 0.1
 # A group of more than MAX_GROUP different files must be connected by pairs of at least GROUP_CONFIDENCE.
 MAX_GROUP, GROUP_CONFIDENCE = 20, 0.9
 TILE = 1024  # images whose regions one thread finds at a time
+CHUNK = 16_384  # images whose matches are in memory at a time
 BATCH = 512  # pairs aligned at a time
 MAX_THREADS = 8
 
@@ -175,6 +178,7 @@ def _near_pairs(signatures: np.ndarray, read_image: ReadImage, progress: Progres
     if len(signatures) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
     threads = min(MAX_THREADS, os.cpu_count() or 1)
+    keep_freed_memory()  # most steps allocate the same large arrays again and again: half of the CPU time
     # One thread of BLAS and OpenCV each: the libraries' own threads would compete with these for the cores.
     with threadpool_limits(1, "blas"), _one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
         table = _candidates(signatures, pool, progress)
@@ -183,18 +187,26 @@ def _near_pairs(signatures: np.ndarray, read_image: ReadImage, progress: Progres
 
 
 def _candidates(signatures: np.ndarray, pool: ThreadPoolExecutor, progress: Progress) -> pd.DataFrame:
-    """Pairs to verify, the most similar first: rows `a` < `b`, and `mirrored`."""
+    """Pairs to verify, the most similar first: rows `a` < `b`, `mirrored`, and `rank`. The matches of CHUNK images are
+    in memory at a time."""
     tiles = range(0, len(signatures), TILE)
     regions = concatenate(list(pool.map(lambda start: find_regions(signatures[start : start + TILE], start), tiles)))
     progress(0.3)
-    a, b, _ = similar_pairs(
-        regions.descriptor,
-        regions.image,
-        (MIN_SIMILARITY, NEIGHBOURS),
-        pool,
-        lambda part: progress(0.3 + 0.4 * part),
-    )
-    places = placements(regions, a, b)
+    index = build_index(regions.descriptor, regions.image, pool)
+    progress(0.4)
+    edges = np.searchsorted(regions.image, range(0, len(signatures) + CHUNK, CHUNK)).tolist()
+    tables = []
+    for number, rows in enumerate(starmap(range, pairwise(edges)), 1):
+        places = placements(regions, *neighbours(index, rows, MIN_SIMILARITY, pool))
+        tables.append(_align(signatures, places, pool))
+        progress(0.4 + 0.4 * number / (len(edges) - 1))
+    table = pd.concat(tables).sort_values(["rank", "a", "b"], ascending=[False, True, True])
+    return table.drop_duplicates(["a", "b", "mirrored"], ignore_index=True)
+
+
+def _align(signatures: np.ndarray, places: Placements, pool: ThreadPoolExecutor) -> pd.DataFrame:
+    """The pairs of `places` that overlap enough, with the columns of `_candidates`. If the support is weak, the
+    thumbnails' detail has to correlate."""
     first, second, overlapping = overlap_edges(places)
     places, first, second = places.take(overlapping), first[overlapping], second[overlapping]
     pairs, weak = np.stack([places.first, places.second], 1), np.flatnonzero(places.support < MIN_SUPPORT)
@@ -204,13 +216,10 @@ def _candidates(signatures: np.ndarray, pool: ThreadPoolExecutor, progress: Prog
         return alignment.correlations(signatures, pairs[part], places.symmetry[part], first[part], second[part])
 
     correlation = np.concatenate([np.empty(0), *pool.map(correlate, range(0, len(weak), BATCH))])
-    progress(0.8)
     rank = places.support.astype(np.float64)
     rank[weak] += correlation - 1
     table = pd.DataFrame({"a": pairs[:, 0], "b": pairs[:, 1], "mirrored": places.mirrored(), "rank": rank})
-    table = table.drop(weak[correlation <= alignment.MIN_CORRELATION])
-    table = table.sort_values(["rank", "a", "b"], ascending=[False, True, True])
-    return table.drop_duplicates(["a", "b", "mirrored"], ignore_index=True)
+    return table.drop(weak[correlation <= alignment.MIN_CORRELATION])
 
 
 def _verify(

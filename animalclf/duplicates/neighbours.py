@@ -1,58 +1,104 @@
 """Nearest neighbours among unit vectors: an inverted file of cells (Sivic, Zisserman 2003).
 
-The vectors are clustered into cells, about sqrt(M) of them, and each is compared with those of the two closest cells.
-Time grows with M^1.5, at 70 operations each.
+The vectors are clustered into cells, about sqrt(M) of them, and each is compared with those of the three closest cells.
+Time grows with M^1.5, at 70 operations each. Memory does not grow with the number of neighbours: they are returned for
+a range of vectors at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from animalclf.duplicates.regions import SCALE
+
 MAX_EXHAUSTIVE = 4096  # vectors in one cell
 CELLS = 1.0  # cells are this times sqrt(M)
-PROBES = 2  # cells that a vector is compared with
+PROBES = 3  # cells that a vector is compared with
+PARTS = 2  # of a cell, with one neighbour of a vector in each
 SAMPLE, ROUNDS = 32, 4  # vectors a cell, and rounds, of the clustering
 BLOCK = 1024  # vectors of one matrix product, which fits the processor's cache
+MAX_PRODUCT = 2**21  # similarities in memory at a time, in each thread
+CELLS_A_TASK = 16
 
 
-def similar_pairs(
-    vectors: np.ndarray,
-    owner: np.ndarray,
-    limits: tuple[float, int],
-    pool: Executor,
-    progress: Callable[[float], None],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The most similar `vectors` float16 (M, D) of each of them, of other owners (`owner`: int (M,)): rows int64 (P,),
-    rows of the neighbours int64 (P,), and their cosine similarity float32 (P,). `limits`: the minimum similarity,
-    and the maximum number of neighbours of a vector in each of PROBES cells."""
-    if not len(vectors):
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+@dataclass(frozen=True)
+class Index:
+    """M vectors in K cells."""
+
+    vectors: np.ndarray
+    """int8 (M, D): SCALE times the unit vectors."""
+    owner: np.ndarray
+    """int32 (M,), sorted."""
+    nearest: np.ndarray
+    """int32 (M, PROBES): the closest cells of each vector, the closest first."""
+    members: np.ndarray
+    """int32 (M,): the vectors sorted by their closest cell, then by row."""
+    edges: np.ndarray
+    """int64 (K + 1,): those of cell k are members[edges[k] : edges[k + 1]]."""
+
+
+def build_index(vectors: np.ndarray, owner: np.ndarray, pool: Executor) -> Index:
+    """The index of vectors int8 (M, D), SCALE times the unit vectors, of the owners int32 (M,), which are sorted."""
     cells = 1 if len(vectors) <= MAX_EXHAUSTIVE else round(CELLS * len(vectors) ** 0.5)
     centres = _centres(vectors, cells)
-    starts = range(0, len(vectors), BLOCK)
-    nearest = np.concatenate(list(pool.map(lambda start: _nearest(vectors[start : start + BLOCK], centres), starts)))
-    progress(0.3)
-    members = np.argsort(nearest[:, 0], kind="stable")
-    edges = np.searchsorted(nearest[members, 0], np.arange(cells + 1))
-    probes = nearest.ravel()
+    blocks = pool.map(lambda start: _nearest(vectors[start : start + BLOCK], centres), range(0, len(vectors), BLOCK))
+    nearest = np.concatenate([np.empty((0, min(PROBES, cells)), np.int32), *blocks])
+    members = np.argsort(nearest[:, 0], kind="stable").astype(np.int32)
+    return Index(vectors, owner, nearest, members, np.searchsorted(nearest[members, 0], np.arange(cells + 1)))
+
+
+def neighbours(index: Index, rows: range, min_similarity: float, pool: Executor) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of other owners that are the most similar to `rows`, by the cosine, in each of PARTS parts of PROBES
+    cells, if it is at least `min_similarity`: rows int32 (P,), and rows of the neighbours int32 (P,)."""
+    probes = index.nearest[rows.start : rows.stop].ravel()
     visits = np.argsort(probes, kind="stable")
-    visit_edges = np.searchsorted(probes[visits], np.arange(cells + 1))
-    visitors = visits // nearest.shape[1]
+    edges = np.searchsorted(probes[visits], np.arange(len(index.edges)))
+    visitors = (visits // index.nearest.shape[1] + rows.start).astype(np.int32)
 
-    def compare(cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        inside = members[edges[cell] : edges[cell + 1]]
-        return _compare(vectors, owner, visitors[visit_edges[cell] : visit_edges[cell + 1]], inside, limits)
+    def compare(first: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            hit
+            for cell in range(first, min(first + CELLS_A_TASK, len(edges) - 1))
+            for hit in _compare(index, visitors[edges[cell] : edges[cell + 1]], cell, min_similarity)
+        ]
 
-    hits = []
-    for number, hit in enumerate(pool.map(compare, range(cells)), 1):
-        hits.append(hit)
-        progress(0.3 + 0.7 * number / cells)
-    rows, others, similarity = (np.concatenate(part) for part in zip(*hits, strict=True))
-    return rows, others, similarity
+    empty = (np.empty(0, np.int32),) * 2
+    hits = [empty, *(hit for part in pool.map(compare, range(0, len(edges) - 1, CELLS_A_TASK)) for hit in part)]
+    own, others = (np.concatenate(part) for part in zip(*hits, strict=True))
+    return own, others
+
+
+def _compare(
+    index: Index, queries: np.ndarray, cell: int, min_similarity: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `neighbours`, of the rows `queries` in one cell."""
+    inside = index.members[index.edges[cell] : index.edges[cell + 1]]
+    if not len(inside):
+        return
+    width = -(-len(inside) // PARTS)
+    vectors = np.zeros((PARTS * width, index.vectors.shape[1]), np.float32)
+    vectors[: len(inside)] = index.vectors[inside]
+    vectors /= SCALE**2
+    owner = index.owner[inside]
+    size = max(1, min(BLOCK, MAX_PRODUCT // len(vectors)))
+    for start in range(0, len(queries), size):
+        query = queries[start : start + size]
+        similarity = index.vectors[query].astype(np.float32) @ vectors.T
+        own = index.owner[query]
+        low, high = np.searchsorted(owner, own), np.searchsorted(owner, own, side="right")
+        for offset in range((high - low).max()):
+            masked = low + offset < high
+            similarity[masked, (low + offset)[masked]] = -1
+        parts = similarity.reshape(-1, width)
+        column = parts.argmax(1)
+        (hit,) = np.nonzero(parts[np.arange(len(parts)), column] > min_similarity)
+        row, part = np.divmod(hit, PARTS)
+        yield query[row], inside[part * width + column[hit]]
 
 
 def _centres(vectors: np.ndarray, count: int) -> np.ndarray:
@@ -79,37 +125,5 @@ def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
     rows, nearest = np.arange(len(vectors)), []
     for _ in range(min(PROBES, len(centres))):
         nearest.append(similarity.argmax(1))
-        similarity[rows, nearest[-1]] = -2
+        similarity[rows, nearest[-1]] = -np.inf
     return np.stack(nearest, 1).astype(np.int32)
-
-
-def _compare(
-    vectors: np.ndarray, owner: np.ndarray, queries: np.ndarray, inside: np.ndarray, limits: tuple[float, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `similar_pairs`, of the rows `queries` and `inside`."""
-    min_similarity, count = limits
-    cell, cell_owner = vectors[inside].astype(np.float32), owner[inside]
-    rows, others, values = [], [], []
-    for start in range(0, len(queries), BLOCK):
-        query = queries[start : start + BLOCK]
-        for first in range(0, len(inside), 4 * BLOCK):
-            part = slice(first, first + 4 * BLOCK)
-            similarity = vectors[query].astype(np.float32) @ cell[part].T
-            row, column = np.divmod(np.flatnonzero(similarity > min_similarity), similarity.shape[1])
-            if len(row) > 8 * count * len(query):  # similar scenes: a sort of all would take most of the time
-                similarity[owner[query][:, None] == cell_owner[part]] = -1
-                limit = min(count, similarity.shape[1])
-                column = np.argpartition(-similarity, limit - 1, axis=1)[:, :limit].ravel()
-                row = np.repeat(np.arange(len(query)), limit)
-            value = similarity[row, column]
-            valid = (owner[query][row] != cell_owner[part][column]) & (value > min_similarity)
-            row, column, value = row[valid], column[valid], value[valid]
-            order = np.argsort(row - value.astype(np.float64), kind="stable")
-            row, column, value = row[order], column[order], value[order]
-            best = np.arange(len(row)) - np.searchsorted(row, row) < count
-            rows.append(query[row[best]])
-            others.append(inside[part][column[best]])
-            values.append(value[best])
-    if not rows:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-    return np.concatenate(rows), np.concatenate(others), np.concatenate(values)

@@ -22,6 +22,7 @@ OVERHANG = 0.05  # of a region's side may be outside the thumbnail
 SAMPLES = 8  # of a region, per axis
 FREQUENCIES = 6  # of the cosine transform, per axis
 DIMENSIONS = FREQUENCIES**2
+SCALE = 127  # of a descriptor, which is stored as int8
 TILE = 32  # thumbnails at a time, which fit the processor's cache
 
 ACROSS, DOWN, SWAP = 1, 2, 4  # bits of a symmetry: mirrored left-right, upside down, then axes swapped
@@ -41,7 +42,7 @@ class Regions:
     symmetry: np.ndarray
     """uint8 (M,): the symmetry that brings the content into the descriptor's form."""
     descriptor: np.ndarray
-    """float16 (M, DIMENSIONS), of length 1, or less if the content is almost uniform."""
+    """int8 (M, DIMENSIONS), of length SCALE, or less if the content is almost uniform."""
 
 
 def find_regions(signatures: np.ndarray, start: int = 0) -> Regions:
@@ -145,7 +146,7 @@ def _sample(
 
 
 def _describe(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Descriptors float16 (M, DIMENSIONS) of regions float32 (M, SAMPLES * SAMPLES), and their symmetry uint8 (M,): the
+    """Descriptors int8 (M, DIMENSIONS) of regions float32 (M, SAMPLES * SAMPLES), and their symmetry uint8 (M,): the
     lowest frequencies are not negative, and the horizontal one is the larger."""
     spectrum = samples @ _TRANSFORM
     spectrum /= np.sqrt(np.einsum("mi,mi->m", spectrum, spectrum))[:, None] + 1  # + 1: noise of a JPEG file
@@ -156,4 +157,4 @@ def _describe(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     spectrum = spectrum * signs
     spectrum[swapped] = spectrum[swapped].swapaxes(1, 2)
     symmetry = (mirrored * ACROSS + flipped * DOWN + swapped * SWAP).astype(np.uint8)
-    return spectrum.reshape(-1, DIMENSIONS).astype(np.float16), symmetry
+    return (SCALE * spectrum.reshape(-1, DIMENSIONS)).round().astype(np.int8), symmetry
