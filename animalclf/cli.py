@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import psutil
 
-from animalclf import cluster
+from animalclf import __version__, cluster
 from animalclf.commands import command_modules
 from animalclf.commands.common import Answer
 from animalclf.errors import ExitCode, UserError
@@ -26,7 +26,11 @@ from animalclf.utils.redact import redact
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns an ExitCode."""
-    arguments = build_parser().parse_args(argv)
+    parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
+    if not argv:
+        parser.print_help(sys.stderr)
+        return ExitCode.USER_ERROR
+    arguments = parser.parse_args(argv)
     try:
         with caller.set_caller():
             answer: Answer = arguments.handler(arguments)
@@ -103,6 +107,7 @@ on a cluster:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(json=False)
+    parser.add_argument("--version", action="version", version=f"animalclf {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in command_modules():
         command.add(commands)

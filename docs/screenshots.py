@@ -1,7 +1,9 @@
-"""Take the screenshots of the documentation from the report of a comparison, with Chromium:
+"""Take the screenshots of the documentation from the reports of a run and a comparison, with Chromium:
 
+    animalclf train --data animals10_sample --out runs/quick
+    animalclf report runs/quick
     animalclf compare --data animals10_sample --file examples/compare-small.yaml --out runs/c
-    python docs/screenshots.py runs/c
+    python docs/screenshots.py runs/quick runs/c
 
 A screenshot shows the top of one section of the page. The sections with photographs are left out.
 """
@@ -18,7 +20,9 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 IMAGES = Path(__file__).with_name("images")
-SECTIONS = {"leaderboard": 690, "confusion_matrix": 560}  # name -> height of the window in CSS pixels
+# Section -> height of the window in CSS pixels.
+RUN_SECTIONS = {"metrics": 560, "confusion_matrix": 560}
+COMPARISON_SECTIONS = {"leaderboard": 690}
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 WIDTH = 1000  # of the window, in CSS pixels
 MARGIN = 16  # pixels around the content
@@ -58,7 +62,9 @@ def browser() -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    for name, height in SECTIONS.items():
-        take(Path(sys.argv[1], "report.html"), name, height, IMAGES / f"report-{name.replace('_', '-')}.png")
+    for folder in map(Path, sys.argv[1:]):
+        sections = COMPARISON_SECTIONS if (folder / "summary.json").exists() else RUN_SECTIONS
+        for name, height in sections.items():
+            take(folder / "report.html", name, height, IMAGES / f"report-{name.replace('_', '-')}.png")

@@ -19,6 +19,7 @@ import pytest
 from helpers import terminate_all, tiny_prepared
 from rich.console import Console
 
+import animalclf
 from animalclf import cli
 from animalclf.cli import main
 from animalclf.commands import command_names, demo, reference
@@ -118,7 +119,8 @@ def test_the_demo_compares_without_the_weights_that_are_missing(monkeypatch, cap
     missing |= {"imagenet", "embedded"}
     vgg = demo.comparison(arguments)["recipes"][-1]
     assert vgg["set"]["model.weights"] == "none" and "without" in vgg["name"]
-    assert capsys.readouterr().err.count("no weights") == 2
+    output = capsys.readouterr().err
+    assert "--weights FILE" in output and "animalclf[embedded]" in output
     missing.add("mine.pth")
     with pytest.raises(UserError, match=r"mine\.pth"):
         demo.comparison(argparse.Namespace(weights="mine.pth", epochs=1, seed=0))
@@ -294,3 +296,10 @@ def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
         f"epoch 2/3  training: {4 * at}/1,000  4 images/s  {left} left"
         for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))
     ]
+
+
+def test_without_arguments_the_help_is_printed(capsys):
+    assert main([]) == 2 and "examples:" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"animalclf {animalclf.__version__}\n"

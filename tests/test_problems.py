@@ -102,7 +102,7 @@ def test_the_plan_line_and_a_prepared_set_of_the_same_images(
     config = configuration.load("resnet18", configuration.parse_sets(sets) | settings)
     prepared = prepare(str(photos), str(tmp_path / "set"), config.data)
     assert "stored at 200 px" in (output := capsys.readouterr().err)
-    assert "most images are smaller and are enlarged (median 80 x 60 px)" in output
+    assert "most images are smaller and are scaled up (median 80 x 60 px)" in output
     other = configuration.load("resnet18", {"model.input_size": 32, "data.stored_size": 36, "data.limit": 12})
     reused, config = checks.open_or_prepare(str(photos), other, prepared.root)
     assert reused.root == prepared.root and config.data.stored_size == 200 and len(list(tmp_path.iterdir())) == 1

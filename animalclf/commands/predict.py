@@ -25,7 +25,7 @@ EXAMPLES = """\
   animalclf predict runs/a --data new_photos/ --out predictions/
   animalclf predict runs/a --data competition/ --prior uniform         (its test images; a balanced test set)
   animalclf predict runs/a --data new/ --sample-submission sample_submission.csv"""
-MAX_LISTED = 20  # unreadable images
+MAX_LISTED, MAX_CLASSES = 20, 20  # unreadable images, and classes, in the output
 
 
 def add(commands: Commands) -> None:
@@ -64,6 +64,9 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"unreadable: {image.path}: {image.reason}; predicted as the most frequent class")
     done = f"{result.images:,} images in {duration(result.seconds)}"
     show_line(f"{done}: {result.predictions}, {result.submission}")
+    counts = sorted(result.predicted.items(), key=lambda item: -item[1])
+    more = f" and {len(counts) - MAX_CLASSES} more classes" if len(counts) > MAX_CLASSES else ""
+    show_line(f"predicted: {', '.join(f'{name} {count:,}' for name, count in counts[:MAX_CLASSES])}{more}")
     if result.transported is not None:
         show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")
     if result.ignored:

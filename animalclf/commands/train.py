@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from animalclf import api
 from animalclf.commands.common import DATA_HELP, Answer, add_command, call, folds_argument, recipe_arguments
 from animalclf.errors import exit_code
-from animalclf.utils.console import console
+from animalclf.utils.console import console, show_line
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -21,7 +21,7 @@ EXAMPLES = """\
   animalclf train --data photos/ --recipe vgg16_pooled --set model.weights=vgg16_features.pth --set data.val=0.25
   animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
   animalclf train --data photos/ --out runs/a --resume         (after Ctrl-C, a crash or a lost machine)
-  animalclf train --data photos/ --out runs/a --resume --set train.epochs=200            (train a finished run further)
+  animalclf train --data photos/ --out runs/cnn --resume --set train.epochs=200          (train a finished run further)
   animalclf train --data photos/ --recipe big_cnn --local --limit 200 --set train.epochs=1   (breakpoints work)"""
 
 
@@ -64,4 +64,5 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     result = call(api.train, arguments)
     console.print(results_table(result))
+    show_line(f"next: animalclf predict {result.run} --data IMAGES, or animalclf report {result.run}")
     return Answer(result.to_dict(), exit_code(unreadable=bool(result.problems and result.problems.unreadable)))

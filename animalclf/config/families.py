@@ -9,7 +9,8 @@ from animalclf.errors import UserError
 from animalclf.utils.canvas import SHORT_SIDE, STEP
 from animalclf.utils.registry import nearest
 
-FAMILIES = {"features": "quick"}
+DEFAULT_RECIPE = "quick"
+FAMILIES = {"features": DEFAULT_RECIPE}
 """The recipe that each family changes."""
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 TRAINED_ON_CROP = 7 / 8  # a network trained on crops of 224 px sees objects at the size of training at 256

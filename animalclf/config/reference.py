@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from animalclf.config.families import DEFAULT_RECIPE
 from animalclf.config.keys import groups, keys
 from animalclf.config.parsing import flatten, load, recipe_file, recipe_names, to_dict
 from animalclf.config.schema import Config
@@ -50,8 +51,12 @@ class RecipeKey:
 
 
 def recipe_summaries() -> list[dict[str, str]]:
-    """The recipes that come with the package: `recipe` (its name) and `summary` (its first comment)."""
-    return [{"recipe": name, "summary": _first_comment(name)} for name in recipe_names()]
+    """The recipes that come with the package, and the family `features`: `recipe` (its name) and `summary` (its first
+    comment)."""
+    summaries = {name: _first_comment(name) for name in recipe_names()}
+    summaries[DEFAULT_RECIPE] += " The default."
+    summaries["features:BACKBONE"] = f"{DEFAULT_RECIPE} with another backbone, such as features:resnet50."
+    return [{"recipe": name, "summary": summary} for name, summary in summaries.items()]
 
 
 def explain(recipe: str) -> list[RecipeKey]:

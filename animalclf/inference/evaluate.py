@@ -97,6 +97,7 @@ def evaluate(
         **{field.name: getattr(evaluation, field.name) for field in dataclasses.fields(evaluation)},
         run=folder.root,
         data=origin,
+        source=predictions.source,
         split=split,
         prior=prior,
         views=None if views == "none" else views,
@@ -125,9 +126,12 @@ def _predict(
     name = split if data is None else f"{_basename(data)}-{split}"
     own = data is None or _trained_on(folder, info, prepared)
     if own and split == "val":
-        return prepared.root, name, split, _predict_own_validation(folder, model, info, prepared, views)
-    config = info.config if own else _no_limit(info.config)
-    return prepared.root, name, split, predict_prepared(model, info.classes, config, prepared, split, views)
+        predictions = _predict_own_validation(folder, model, info, prepared, views)
+    else:
+        config = info.config if own else _no_limit(info.config)
+        predictions = predict_prepared(model, info.classes, config, prepared, split, views)
+    predictions.source = prepared.info.get("source")
+    return prepared.root, name, split, predictions
 
 
 def _predict_own_validation(
@@ -180,7 +184,7 @@ def _table_of(predictions: LabelledPredictions, classes: Sequence[str]) -> pd.Da
 
 def table(result: EvaluationResult) -> list[RenderableType]:
     """An evaluation for people: the metrics with their intervals, the classes, the most confused pairs, the notes."""
-    name = result.data.rstrip("/").rpartition("/")[2]
+    name = (result.source or result.data).rstrip("/").rpartition("/")[2]
     title = f"{result.rows:,} images of {name}{', ' + result.split if result.split else ''}"
     headline = Table(title=Text(title), title_justify="left", show_header=False)
     headline.add_column(style="bold")

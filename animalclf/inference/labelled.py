@@ -37,6 +37,8 @@ class LabelledPredictions:
     notes: list[str] = field(default_factory=list)
     groups: np.ndarray | None = None
     """Of duplicates, int64 (N,), if they are known."""
+    source: str | None = None
+    """The folder or table that the prepared set was made of."""
 
     def class_numbers(self, classes: Sequence[str]) -> np.ndarray:
         """The labels as positions in `classes`, int64 (N,)."""

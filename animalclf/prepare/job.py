@@ -104,7 +104,7 @@ def _enlargement(files: pd.DataFrame, root: str, config: Data) -> str:
     median = sorted(sizes, key=min)[len(sizes) // 2] if sizes else (config.stored_size,) * 2
     if min(median) >= config.stored_size:
         return ""
-    return f"; most images are smaller and are enlarged (median {median[0]} x {median[1]} px)"
+    return f"; most images are smaller and are scaled up (median {median[0]} x {median[1]} px)"
 
 
 def _size(url: str) -> tuple[int, int] | None:

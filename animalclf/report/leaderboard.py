@@ -153,8 +153,14 @@ def _ensemble_row(result: EnsembleResult, validated: ValidationPredictions, posi
         device_seconds_to_best=sum(member.device_seconds_to_best for member in members),
         parameters=sum(member.parameters for member in members),
         trainable=sum(member.trainable for member in members),
-        measured=f"{_join([member.measured for member in members])}; cross-fitted",
+        measured=_ensemble_measurement([member.measured for member in members if member.measured]),
     )
+
+
+def _ensemble_measurement(members: Sequence[str]) -> str:
+    """How an ensemble is measured, from its members' measurements: its weights are cross-fitted in any case."""
+    texts = list(dict.fromkeys(members))
+    return f"{texts[0]}; cross-fitted" if len(texts) == 1 else f"cross-fitted; members: {' / '.join(texts)}"
 
 
 def _join(texts: Sequence[str | None]) -> str:

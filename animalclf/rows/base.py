@@ -87,9 +87,9 @@ class Row:
         return html_table((), [*lines, *metrics])
 
     def _scalars(self) -> list[tuple[str, str | int | float]]:
-        """Name and value of each field that holds one number or text."""
+        """Name and value of each field that holds one number, or text that is not empty."""
         values = [(item.name, getattr(self, item.name)) for item in fields(self)]  # type: ignore[arg-type]
-        return [(name, value) for name, value in values if isinstance(value, str | int | float)]
+        return [(name, value) for name, value in values if isinstance(value, str | int | float) and value != ""]
 
     def _metrics(self) -> list[tuple[str, float, Sequence[float] | None]]:
         """Name, value and interval of each metric."""

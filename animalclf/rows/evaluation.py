@@ -60,6 +60,8 @@ class EvaluationResult(Evaluation):
 
     run: str
     data: str
+    source: str | None = field(default=None, metadata=OMIT_NONE)
+    """The folder or table that the prepared set `data` was made of."""
     split: str
     """Empty if all images of a folder or table are evaluated."""
     prior: str

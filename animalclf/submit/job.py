@@ -39,7 +39,7 @@ def submit(
     if env:
         runtime_env["env_vars"] = dict(env)
     job_id = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata={"job": f"animalclf {job}"})
-    size = "" if packed is None else f" ({packed / 1e6:.2g} MB of code)"
+    size = "" if packed is None else f" ({packed / 1e6:.2g} MB)"
     show_line(f"job {job_id}{size}: {entrypoint}")
     if not wait:
         show_line(f"follow it with: animalclf submit --follow {job_id}")

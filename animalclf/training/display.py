@@ -94,19 +94,21 @@ class TrainingDisplay:
         parts = [
             *([part] if part else []),
             f"epoch {row.epoch:>3}/{self.epochs}",
-            f"train loss {row.train_loss:.4f} accuracy {row.train_accuracy:.4f}",
+            f"{'inner folds' if row.heads else 'train'} loss {row.train_loss:.4f} accuracy {row.train_accuracy:.4f}",
         ]
         if row.val:
             parts.append(f"val {epoch_text(row.val)}")
         waiting = f", {row.wait_fraction:.0%} waiting for data" if row.wait_fraction >= 0.05 else ""
         left = (self.epochs - row.epoch) * (row.seconds - (row.features_seconds or 0.0))
-        parts.append(f"{row.images_per_s:,.0f} images/s{waiting}, {duration(left)} left")
+        if row.epoch < self.epochs or not row.heads:
+            parts.append(f"{row.images_per_s:,.0f} images/s{waiting}, {duration(left)} left")
         show_line(" | ".join(parts))
 
 
 def startup_text(startup: dict[str, float]) -> str:
     """`13 s (images 1 s, Ray 5 s, workers 4 s, first step 3 s)`."""
-    parts = [f"{text} {duration(startup[phase])}" for phase, text in STARTUP_PHASES.items() if phase in startup]
+    names = STARTUP_PHASES if "ray" in startup else STARTUP_PHASES | {"workers": "imports and model"}  # without Ray
+    parts = [f"{text} {duration(startup[phase])}" for phase, text in names.items() if phase in startup]
     return f"{duration(startup['total'])} ({', '.join(parts)})"
 
 
@@ -127,16 +129,18 @@ def results_table(result: TrainingResult) -> Table:
         for line in metric_lines(evaluation, headline=True) if evaluation else []:
             table.add_row(f"{split} {line.title}", line.text)
     for head in result.heads or ():
-        settings = ", ".join(f"{name} {value:g}" for name, value in head.settings.items())
+        settings = ", ".join(f"{name}={value:g}" for name, value in head.settings.items())
         origin = "chosen within the training images"
-        table.add_row(head.kind.replace("_", " "), f"{settings}, temperature {head.temperature:.2f}: {origin}")
+        table.add_row(f"head {head.kind}", f"{settings}, temperature {head.temperature:.2f} ({origin})")
     if result.val:
         table.add_row("measured on", _measurement(result))
+    if result.temperature not in (None, 1.0):
+        table.add_row("temperature", f"{result.temperature:.2f}; loss and calibration error are those after it")
     if not result.heads:
         table.add_row("best epoch" if result.selected else "epoch", f"{result.best_epoch} of {result.epochs}")
     table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
-    speed = f"{result.images_per_s:,.0f} images/s, {result.wait_fraction:.1%} waiting for data"
-    table.add_row("all epochs", f"{duration(result.seconds)}, {speed}")
+    speed = f", {result.images_per_s:,.0f} images/s, {result.wait_fraction:.1%} waiting for data"
+    table.add_row("training time", f"{duration(result.seconds)}{'' if result.heads else speed}")
     if result.time:
         seconds = {part: getattr(result.time, part) for part in TIME_PARTS}
         parts = [part for part in TIME_PARTS if seconds[part] >= 0.5 or part in ("step", "wait")]

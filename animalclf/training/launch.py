@@ -54,7 +54,7 @@ def start_training(
             placement = Placement(Workers.fixed(1), True, "in this process")
         else:
             placement = _place_on_ray(config, prepared, run, workers, cpu)
-        report(StartupEvent("ray"))
+            report(StartupEvent("ray"))
         check.result()
     workers = placement.workers
     record_run(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)

@@ -106,7 +106,9 @@ class LiveTable:
         if old_state != line.state and line.state in ("finished", "stopped", "failed"):
             best = "" if line.best is None else f", best {self.monitor} {line.best:.4f}"
             reason = f": {line.reason}" if line.reason else ""
-            self._print(f"{_label(line)}: {line.state} after {line.epoch} epochs{best}{reason}")
+            self._print(
+                f"{_label(line)}: {line.state} after {line.epoch} epoch{'' if line.epoch == 1 else 's'}{best}{reason}"
+            )
 
     def _enter_part(self, line: TrialLine, part: str | None) -> None:
         """The epochs of each fold begin anew."""

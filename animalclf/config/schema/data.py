@@ -20,9 +20,9 @@ class Data:
     keeps detail for zooming in, at the price of disk, memory and reading time, which grow with its square."""
 
     resize: Literal["squash", "keep"] = "squash"
-    """How images get their stored size. squash: stretched to the square. keep: with their shape, the longer side at
-    most data.stored_size and the shorter at most three quarters of it, padded to a square; a frozen base without
-    augmentation then computes on each image's own shape, which pretrained networks recognise better."""
+    """How images get their stored size. squash: stretched to the square. keep: with their shape, scaled up or down
+    until the longer side is data.stored_size or the shorter is three quarters of it, padded to a square; a frozen base
+    without augmentation then computes on each image's own shape, which pretrained networks recognise better."""
 
     store: Literal["pixels", "jpeg"] = "pixels"
     """How images are stored. pixels: decoded uint8, the fastest to load. jpeg: quality 95, a fifth of the disk or less,
@@ -36,8 +36,8 @@ class Data:
     """Fraction of each class for a test split, which is evaluated once, after training. 0 makes none."""
 
     folds: Annotated[Integer, Field(ge=0)] = 0
-    """Number of cross-validation folds, at least 2; replaces data.val. Train once with each data.fold. 0 splits by
-    data.val."""
+    """Number of folds of the split, at least 2; replaces data.val: the set of each data.fold is prepared and trained on
+    its own. 0 splits by data.val. train.folds cross-validates in one training instead."""
 
     fold: Annotated[Integer, Field(ge=0)] = 0
     """Which of the data.folds is the validation split, counted from 0."""
@@ -63,7 +63,8 @@ class Data:
     memory."""
 
     limit: Annotated[Integer, Field(ge=0)] = 0
-    """Use only this many images, spread over the classes: for a smoke run (the flag --limit sets it). 0 uses all."""
+    """Use only this many images, spread over the classes: for a smoke run (the flag --limit sets it). 0 uses all.
+    Their split is another one, so a limited run cannot be compared with a full one."""
 
     splits: Literal["auto", "none", "ignore"] = "auto"
     """Meaning of folders with the name of a split (train, Test, val_images, seg_train, ...). auto: they are the splits

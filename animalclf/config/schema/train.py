@@ -88,7 +88,7 @@ class Train:
     folds: Annotated[Integer, Field(ge=0)] = 0
     """Number of cross-validation folds over the training and validation images, at least 2 (the flag --folds sets it):
     each fold is predicted by a training without it, and the metrics are of all images. The model is then trained on all
-    images, to the last epoch. 0 trains once and measures on the validation split."""
+    images, to the last epoch. 0 trains once and measures on the validation split. data.folds only splits the images."""
 
     select: Literal["best", "last"] = "best"
     """Which epoch is the model. best: the one with the best train.monitor on the validation images, whose metrics are

@@ -35,7 +35,7 @@ class Matrix:
 def confusion_matrix(data: ReportData) -> Content:
     matrices, figures = [], {}
     for number, (record, val) in enumerate(data.validated, start=1):
-        plot = f"confusion-{number}-{_slug(record.label)}"
+        plot = f"confusion-{number}-{_slug(record.config.name)}-seed-{record.config.seed}"
         pairs = confused_pairs(val.confusion, val.classes)
         is_complete = len(val.classes) <= MAX_TABLE_CLASSES
         numbers = list(range(len(val.classes))) if is_complete else most_confused_classes(val, pairs)
