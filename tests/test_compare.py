@@ -198,24 +198,6 @@ def test_seeds_share_the_limited_images(tmp_path, monkeypatch):
     assert len(plans) == 1 and data.classes == 3
 
 
-def test_sets_that_are_split_differently_are_stored_alike(tmp_path, monkeypatch, capsys):
-    from animalclf.training import checks
-    from animalclf.tuning import compare
-
-    sets = {size: tiny_prepared(tmp_path / str(size), size=size, val=val) for size, val in ((84, 0.25), (144, 0.2))}
-    monkeypatch.setattr(checks, "resolve_config", lambda config: config)
-    monkeypatch.setattr(checks, "open_or_prepare", lambda data, config, *_: (sets[config.data.stored_size], config))
-    spec, prepared = compare._prepare(spec_of(recipes="demo,big_cnn", overrides={"data.limit": 30}), "photos", "")
-    assert prepared == [sets[144]] * 2 and "stored at 144 px" in capsys.readouterr().err
-    assert [trial.config.data.stored_size for trial in spec.trials] == [144] * 2
-    assert [trial.config.data.limit for trial in spec.trials] == [30] * 2
-    by_size = spec_of(recipes="demo", grid=["data.stored_size=84,144"])
-    with pytest.raises(UserError, match=r"data\.stored_size: .*data\.near_duplicates=false"):
-        compare._prepare(by_size, "photos", "")
-    monkeypatch.setitem(sets, 144, tiny_prepared(tmp_path / "alike", size=144))
-    assert compare._prepare(by_size, "photos", "")[1] == [sets[84], sets[144]]
-
-
 @pytest.mark.ray
 def test_trials_at_a_time(ray_local, monkeypatch):
     import ray

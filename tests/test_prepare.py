@@ -349,6 +349,16 @@ def test_a_file_that_vanishes_or_is_not_permitted_is_unreadable(
     )
 
 
+def test_the_signature_does_not_depend_on_how_the_image_is_stored(photos: Path, tmp_path: Path) -> None:
+    chunk = pd.DataFrame({"index": [0, 1], "path": ["cat/001.jpg", "cat/002.jpg"], "bytes": 10, "shard": 0})
+    jobs = [
+        task.Job(str(photos), str(tmp_path), size, 10**6, resize=mode)
+        for size, mode in ((16, "squash"), (128, "squash"), (96, "keep"))
+    ]
+    first, *others = (np.stack(list(task.measure(chunk, job)["signature"])) for job in jobs)
+    assert all(np.array_equal(first, other) for other in others), "the near-duplicates, and so the splits, would differ"
+
+
 def test_an_io_error_of_the_image_folder_is_not_reported_as_the_shards(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

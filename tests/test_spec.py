@@ -74,6 +74,11 @@ def test_optuna_varies_one_trial_within_its_ranges():
     assert trial.name == "demo lr=0.00123 batch_size=16"
 
 
+def test_recipes_that_store_images_differently_are_comparable():
+    spec = spec_of(recipes="quick,vgg16_pooled")
+    assert [trial.config.data.resize for trial in spec.trials] == ["keep", "squash"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -144,28 +144,7 @@ def _prepare(spec: ComparisonSpec, data: str, prepared_dir: str) -> tuple[Compar
             checks.open_or_prepare(data, config, prepared_dir, spec.data_keys)  # raises the error
         trials.append(Trial(trial.name, replace(config, data=prepared_config.data)))
         prepared_sets.append(by_root.setdefault(prepared.root, prepared))
-    spec = replace(spec, trials=tuple(trials))
-    if len({tuple(prepared.manifest["split"]) for prepared in by_root.values()}) > 1:
-        return _store_alike(spec, max(prepared_sets, key=lambda prepared: prepared.stored_size))
-    return spec, prepared_sets
-
-
-def _store_alike(spec: ComparisonSpec, largest: Prepared) -> tuple[ComparisonSpec, list[Prepared]]:
-    """All trials on the set with the largest images, if the sets are split differently: borderline near-duplicates can
-    be found at one stored size and not at another. Raises UserError if the stored size is what the trials compare."""
-    cause = "the near-duplicates that are found depend on the stored size"
-    if "data.stored_size" in spec.data_keys:
-        raise UserError(
-            f"data.stored_size: the trials would be validated on different images, because {cause}; "
-            "set data.near_duplicates=false, or one data.stored_size"
-        )
-    show_line(f"all trials use the images stored at {largest.stored_size} px, because {cause}")
-    data = configuration.data_from_dict(largest.info["config"])
-    trials = [
-        replace(trial, config=replace(trial.config, data=replace(data, limit=trial.config.data.limit)))
-        for trial in spec.trials
-    ]
-    return replace(spec, trials=tuple(trials)), [largest] * len(trials)
+    return replace(spec, trials=tuple(trials)), prepared_sets
 
 
 def _check_models(spec: ComparisonSpec, prepared: Prepared, ended: Sequence[bool]) -> None:
@@ -205,7 +184,7 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
         if validated[key] != next(iter(validated.values())):
             raise UserError(
                 f"{spec.trials[0].name} and {trial.name} would be validated on different images ({first.root}, "
-                f"{prepared_set.root}); prepare them with the same data and split settings"
+                f"{prepared_set.root}); prepare both with this version (--force) and the same data and split settings"
             )
     columns = [name for name in ("path", "label", "split", "status", "sha256") if name in first.manifest]
     listing = first.manifest[columns].sort_values("path").to_csv(index=False)

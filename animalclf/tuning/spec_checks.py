@@ -10,7 +10,7 @@ from animalclf.errors import UserError
 from animalclf.tuning.search_space import SearchRange
 from animalclf.tuning.spec import ComparisonSpec, Trial
 
-FREE_DATA_KEYS = ("data.stored_size", "data.store")  # the only data settings in which trials may differ
+FREE_DATA_KEYS = ("data.stored_size", "data.store", "data.resize")  # the only data settings in which trials may differ
 
 
 def check_settings(
