@@ -15,6 +15,7 @@ from animalclf import config as configuration
 from animalclf.data.folds import folded_rows, image_folds
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.prepared_set import open_prepared
+from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.features.temperature import apply_temperature, cross_calibrate, fit_temperature, logits_of
 from animalclf.inference.evaluate import evaluate
@@ -28,8 +29,10 @@ from animalclf.rows import EpochEnd
 from animalclf.runs import Run
 from animalclf.training import checkpoint, checks, cross_validation, launch
 from animalclf.training import train as training
+from animalclf.training.context import TrainContext
 from animalclf.training.display import results_table
 from animalclf.training.distributed import RankContext
+from animalclf.training.selection import selection_context
 from animalclf.utils import storage
 
 FROZEN = {"model__trainable": ["head"], "augment__flip": False, "augment__rotation": 0, "augment__shift": 0}
@@ -226,6 +229,35 @@ def test_how_it_was_measured_is_shown_everywhere(folded, prepared, tmp_path):
         leaderboard([folded[0], selected])
 
 
+def test_held_out_training_images_select_the_epoch(prepared, tmp_path):
+    """The labels of the validation images are wrong: an epoch that they select would be another."""
+    config = head_config(4, folds=0, train__select_fraction=0.25, train__patience=3)
+    run = train_into(tmp_path / "run", config, prepared)
+    val = prepared.manifest["split"] == "val"
+    wrong = prepared.manifest["label"].where(
+        ~val, prepared.manifest["label"].map(lambda name: f"class{2 - int(name[-1])}")
+    )
+    other = train_into(tmp_path / "wrong", config, replace(prepared, manifest=prepared.manifest.assign(label=wrong)))
+    result, training_rows = run.result(), len(prepared.rows("train"))
+    rows = run.metrics()
+    assert [row.val for row in rows] == [row.val for row in other.metrics()]
+    assert {row.train_rows + row.val_rows for row in rows} == {training_rows}
+    assert rows[0].val_rows == pytest.approx(training_rows / 4, abs=3)
+    assert result.val.rows == val.sum() and result.selected_on == "" and result.measured == "validation"
+    assert result.best_epoch == other.result().best_epoch and result.val.metrics != other.result().val.metrics
+
+
+def test_no_class_is_held_out_whole_and_duplicates_select_together(prepared):
+    config = head_config(folds=0, train__select_fraction=0.5)
+    manifest = prepared.manifest.assign(group=np.where(prepared.labels == 2, 99, prepared.groups))
+    images = replace(prepared, manifest=manifest)
+    plan = sampling_plan(images, config)
+    plan = selection_context(TrainContext(config, images, plan, None, RankContext(), None, training.ignore)).plan
+    train, held_out = plan.rows["train"], plan.rows["val"]
+    assert set(images.labels[train]) == {0, 1, 2} and not set(images.groups[train]) & set(images.groups[held_out])
+    assert sorted([*train, *held_out]) == images.rows("train").tolist()
+
+
 @pytest.mark.parametrize(
     "sets, message",
     [
@@ -233,6 +265,11 @@ def test_how_it_was_measured_is_shown_everywhere(folded, prepared, tmp_path):
         ({"train__folds": 3, "data__limit": 10}, r"data\.limit \(--limit\): not with train\.folds"),
         ({"train__folds": 3, "data__folds": 3}, r"data\.folds: not with train\.folds"),
         ({"train__folds": 3, "train__patience": 2}, r"train\.patience: not with train\.folds"),
+        ({"train__folds": 3, "train__select_fraction": 0.1}, r"train\.select_fraction: not with train\.folds"),
+        (
+            {"train__select": "last", "train__select_fraction": 0.1},
+            r"train\.select_fraction: 0 with train\.select=last",
+        ),
         ({"train__select": "last", "train__patience": 2}, r"train\.patience: 0 with train\.select=last"),
     ],
 )

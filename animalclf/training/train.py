@@ -34,6 +34,7 @@ from animalclf.training.mixup import mix_batch, mixes
 from animalclf.training.optim import WeightAverage, learning_rate
 from animalclf.training.profiler import trace_steps
 from animalclf.training.progress import Report
+from animalclf.training.selection import selection_context
 from animalclf.training.step_graphs import StepGraphs
 from animalclf.training.train_state import TrainState, create_or_resume, is_done, out_of_patience, save
 
@@ -66,8 +67,9 @@ def train(
     train_once = partial(_train_once, on_epoch=on_epoch)
     if config.train.folds:
         return cross_validate(context, train_once)
-    history, features = train_once(context, None)
-    return finish(context, history, time.time() - started, features)
+    selection = selection_context(context)
+    history, features = train_once(selection, None)
+    return finish(context, history, time.time() - started, features if selection is context else None)
 
 
 def _train_once(
@@ -82,9 +84,6 @@ def _train_once(
     # A crash may have lost the metrics.jsonl that the last checkpoint repeats.
     on_all_ranks(lambda: None if ranks.rank else run.write_metrics(state.history))
     return state.history, features.with_plan(context.plan) if features else None
-
-
-# -------------------------------------------------------------------------------------------------------------- epochs
 
 
 @dataclass(frozen=True, eq=False)

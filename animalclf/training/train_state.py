@@ -145,7 +145,8 @@ def best_row(history: Sequence[EpochRow], config: Config) -> EpochRow:
 
 def selects_on_validation(config: Config) -> bool:
     """Whether the validation images select the epoch, if there are any."""
-    return config.train.select == "best" and config.train.epochs > 1 and not config.train.folds
+    train = config.train
+    return train.select == "best" and train.epochs > 1 and not train.folds and not train.select_fraction
 
 
 def out_of_patience(history: Sequence[EpochRow], config: Config) -> bool:

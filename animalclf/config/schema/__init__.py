@@ -62,6 +62,8 @@ class Config:
         if self.optim.name == "sgd" and not 0 <= self.optim.momentum < 1:
             raise UserError(f"optim.momentum: from 0 to below 1 for sgd, not {self.optim.momentum:g}")
         _check_folds(self)
+        if self.train.select_fraction and (self.train.select == "last" or self.train.heads):
+            raise UserError("train.select_fraction: 0 with train.select=last or train.heads, which select no epoch")
         if self.train.select == "last" and self.train.patience:
             raise UserError("train.patience: 0 with train.select=last, because it stops by the validation images")
         if self.optim.warmup_epochs > self.train.epochs:
@@ -81,6 +83,7 @@ def _check_folds(config: Config) -> None:
         ("data.limit (--limit)", config.data.limit, "all images are in the folds"),
         ("data.folds", config.data.folds, "it chooses one fold for validation, train.folds trains all"),
         ("train.patience", config.train.patience, "the images of a fold must not end its training"),
+        ("train.select_fraction", config.train.select_fraction, "every fold uses its last epoch"),
     ):
         if value:
             raise UserError(f"{key}: not with train.folds (--folds): {reason}; set {key.split()[0]}=0")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from animalclf.config.values import STRICT, Flag, Integer, Registered, Text, TextList, as_text
+from animalclf.config.values import STRICT, Flag, Integer, Number, Registered, Text, TextList, as_text
 from animalclf.metrics import epoch_metrics
 
 
@@ -92,7 +92,13 @@ class Train:
 
     select: Literal["best", "last"] = "best"
     """Which epoch is the model. best: the one with the best train.monitor on the validation images, whose metrics are
-    then optimistic and labelled so. last: the last one; validation chooses nothing."""
+    then optimistic and labelled so, or on those of train.select_fraction. last: the last one; validation chooses
+    nothing."""
+
+    select_fraction: Annotated[Number, Field(ge=0, le=0.5)] = 0.0
+    """Fraction of the training images that does not train and, instead of the validation images, selects the epoch and
+    stops the training (train.patience): validation is then measured once, after training. Rounded to one of a whole
+    number of equal parts. 0 selects on the validation images."""
 
     threads: Annotated[Integer, Field(ge=0)] = 0
     """CPU threads of each worker. 0 divides the physical cores of the node among its workers."""
