@@ -4,14 +4,16 @@
 
 Each recipe is trained by `train --folds 4` for each split seed. Every other method gets the folds of that training:
 scikit-learn's logistic regression (`--sklearn`) the features of its base too; fine-tuning by fastai is in
-benchmarks/finetune_fastai.py, which reads the table of the folds and writes probabilities (`--probabilities`). Methods
-are compared with the first recipe. A finished run in `--out` is not trained again.
+benchmarks/finetune_fastai.py, which reads the table of the folds and writes probabilities (`--probabilities`). Such a
+method is compared with the recipe in its name, a recipe with the first one. A finished run in `--out` is not trained
+again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,7 +53,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Result:
-    """A method on one set: its metrics with each split seed, and its comparison with the first recipe."""
+    """A method on one set: its metrics with each split seed, and its comparison with a recipe."""
 
     data: str
     method: str
@@ -59,8 +61,9 @@ class Result:
     interval: tuple[float, float]
     """95 %, of the mean balanced accuracy, over images and split seeds."""
     gain: float
-    """Mean balanced accuracy minus that of the first recipe."""
+    """Mean balanced accuracy minus that of `reference`."""
     p: float
+    reference: str
 
 
 def main() -> None:
@@ -101,8 +104,16 @@ def measure(data: str, arguments: argparse.Namespace) -> list[Result]:
             table = pd.read_csv(file).set_index("path").loc[fold.table["path"]]
             method = file.stem.removeprefix(f"{name}-{seed}-")
             probabilities.setdefault(method, []).append(table[fold.classes].to_numpy(np.float32))
-    first = correct(probabilities[arguments.recipes[0]], folds[0])
-    return [compare(name, method, each, folds[0], first) for method, each in probabilities.items()]
+    return [
+        compare(name, method, reference_of(method, arguments.recipes), probabilities, folds[0])
+        for method in probabilities
+    ]
+
+
+def reference_of(method: str, recipes: list[str]) -> str:
+    """The recipe that a method is compared with: for a recipe the first one, else the one in its name."""
+    words = re.split("[ ,]+", method)
+    return next((recipe for recipe in recipes if method not in recipes and recipe in words), recipes[0])
 
 
 def train(data: str, name: str, recipe: str, seed: int, arguments: argparse.Namespace) -> Run:
@@ -151,15 +162,16 @@ def correct(probabilities: list[np.ndarray], fold: Fold) -> np.ndarray:
     return np.stack([each.argmax(1) == fold.labels for each in probabilities])
 
 
-def compare(data: str, method: str, probabilities: list[np.ndarray], fold: Fold, first: np.ndarray) -> Result:
-    """The metrics of a method, and its difference to the method that classifies `first` bool (seeds, N) correctly."""
-    evaluations = [from_probabilities(each, fold.labels, fold.classes, fold.groups) for each in probabilities]
+def compare(data: str, method: str, reference: str, probabilities: dict[str, list[np.ndarray]], fold: Fold) -> Result:
+    """The metrics of a method, and its difference to another. `probabilities`: of each method with each split seed."""
+    own = probabilities[method]
+    evaluations = [from_probabilities(each, fold.labels, fold.classes, fold.groups) for each in own]
     metrics = {name: [evaluation[name] for evaluation in evaluations] for name in METRICS}
-    right, cluster = correct(probabilities, fold), clusters(fold.labels, fold.groups)
+    right, cluster = correct(own, fold), clusters(fold.labels, fold.groups)
     values = np.array(metrics["balanced_accuracy"])
     bounds = interval(values, resampled_recall(right, fold.labels, cluster), len(np.unique(cluster)))
-    gain, _, _, p = difference(right, first, fold.labels, fold.groups)
-    return Result(data, method, metrics, bounds, gain, p)
+    gain, _, _, p = difference(right, correct(probabilities[reference], fold), fold.labels, fold.groups)
+    return Result(data, method, metrics, bounds, gain, p, reference)
 
 
 def resampled_recall(right: np.ndarray, labels: np.ndarray, cluster: np.ndarray) -> np.ndarray:
@@ -190,7 +202,7 @@ def show(results: list[Result]) -> None:
             f"{low:.3f} to {high:.3f}",
             f"{loss.mean():.3f}",
             f"{error.mean():.3f}",
-            f"{result.gain:+.3f}, p {result.p:.3f}",
+            f"{result.gain:+.3f} to {result.reference}, p {result.p:.3f}" if result.method != result.reference else "",
         )
     Console(width=160).print(table)
 
