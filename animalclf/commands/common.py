@@ -60,8 +60,8 @@ def add_command(
 
 
 def call(function: Callable[..., T], arguments: argparse.Namespace, **values: Any) -> T:
-    """Call a function of the API with the command's arguments that are named as its parameters; `values` replace
-    them."""
+    """Call a function of the API. Each command-line argument goes to the parameter of the same name, others are left
+    out; `values` replace them."""
     names = inspect.signature(function).parameters
     flag_values = {name: value for name, value in vars(arguments).items() if name in names}
     if "set" in flag_values:

@@ -12,8 +12,9 @@ from animalclf.utils.registry import nearest
 DEFAULT_RECIPE = "quick"
 FAMILIES = {"features": DEFAULT_RECIPE}
 """The recipe that each family changes."""
+# Sides in pixels of the squares that the weights were trained for.
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
-TRAINED_ON_CROP = 7 / 8  # a network trained on crops of 224 px sees objects at the size of training at 256
+CROP_RATIO = 7 / 8  # a network trained on crops of 224 px sees objects at the size of training at 256
 
 
 def split_family(recipe: str) -> tuple[str, str]:
@@ -32,7 +33,7 @@ def backbone_settings(family: str, backbone: str) -> dict[str, object]:
     """What the recipe of `family` sets for `backbone`, by dotted key: images of any shape at 8/7 of the size that its
     weights were trained for, or squares of that size if it needs squares. Raises UserError for an unknown backbone."""
     name = "vgg16_pooled" if backbone == "vgg16" else backbone
-    size, squares = _input(name)
+    size, squares = _trained_input(name)
     settings: dict[str, object] = {
         "name": f"{family}-{backbone.replace(':', '-')}",
         "model.name": name,
@@ -40,22 +41,22 @@ def backbone_settings(family: str, backbone: str) -> dict[str, object]:
     }
     if squares:
         return settings | {"data.resize": "squash", "data.stored_size": size, "model.input_size": size}
-    shorter = max(1, round(size / TRAINED_ON_CROP / STEP)) * STEP
+    shorter = max(1, round(size / CROP_RATIO / STEP)) * STEP
     canvas = math.ceil(shorter / SHORT_SIDE / STEP) * STEP
     return settings | {"data.resize": "keep", "data.stored_size": canvas, "model.input_size": shorter}
 
 
-def _input(name: str) -> tuple[int, bool]:
+def _trained_input(name: str) -> tuple[int, bool]:
     """The side in pixels that a backbone's weights were trained for, and whether it needs squares."""
     if name in LITE_SIZES:
         return LITE_SIZES[name], False
     if name.startswith(architectures.TIMM):
-        facts = architectures.timm_config(name.removeprefix(architectures.TIMM))
-        return facts.input_size[1], bool(facts.fixed_input_size)
+        timm_config = architectures.timm_config(name.removeprefix(architectures.TIMM))
+        return timm_config.input_size[1], bool(timm_config.fixed_input_size)
     names = ["vgg16_pooled", *LITE_SIZES, *architectures.torchvision_names()]
     if name not in names:
         raise UserError(
-            f"recipe: {name!r} is no backbone{nearest(name, names)}; there is every classifier of torchvision, "
+            f"recipe: {name!r} is not a backbone{nearest(name, names)}; there is every classifier of torchvision, "
             f"{', '.join(LITE_SIZES)}, and {architectures.TIMM}NAME for every network of timm"
         )
     return architectures.pretrained(name).input_size, architectures.input_step(name) > 1

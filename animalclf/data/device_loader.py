@@ -16,7 +16,10 @@ CHUNK = 1024  # images in one copy to the device
 
 
 class DeviceLoader:
-    """Holds the plan's images in the training device's memory: images are copied once, at the start."""
+    """Holds the plan's images in the training device's memory: images are copied once, at the start.
+
+    An image has two numbers: its manifest row (`rows`, `index`), and its position in `self.images` (`positions`).
+    """
 
     def __init__(
         self, plan: SamplingPlan, images: StoredImages, device: torch.device, rank: int = 0, world_size: int = 1
@@ -28,10 +31,12 @@ class DeviceLoader:
         shape = images.views(rows[:1])[0].shape if len(rows) else (0, 0, 3)
         self.images = torch.empty(len(rows), *shape, dtype=torch.uint8, device=device)
         for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            self.images[start : start + len(part)].copy_(torch.from_numpy(np.stack(images.views(part))))
+            chunk = rows[start : start + CHUNK]
+            self.images[start : start + len(chunk)].copy_(torch.from_numpy(np.stack(images.views(chunk))))
         self.labels = torch.tensor(plan.labels, device=device)
-        self.views: dict[tuple[Phase, int], torch.Tensor] = {}  # of evaluation batches: the same in every epoch
+        self.evaluation_views: dict[
+            tuple[Phase, int], torch.Tensor
+        ] = {}  # of evaluation batches: the same in every epoch
 
     def batches(self, phase: Phase, epoch: int) -> Iterator[Batch]:
         """As `MemoryLoader.batches`, with "image" and "label" on the device. In training "image" holds the stored
@@ -56,11 +61,13 @@ class DeviceLoader:
         stored_size, size = self.images.shape[1], self.plan.input_size
         if stored_size == size or (phase == "train" and self.plan.augment_on_device):
             return self.images[positions]
-        if phase == "train" or "train" not in self.plan.rows:  # without training rows there is only one pass
+        if (
+            phase == "train" or "train" not in self.plan.rows
+        ):  # a plan of one pass (frozen features) reads each image once
             return evaluation_view(self.images[positions], size)
-        if (phase, number) not in self.views:
-            self.views[phase, number] = evaluation_view(self.images[positions], size)
-        return self.views[phase, number]
+        if (phase, number) not in self.evaluation_views:
+            self.evaluation_views[phase, number] = evaluation_view(self.images[positions], size)
+        return self.evaluation_views[phase, number]
 
 
 class DeviceLoaders:

@@ -1,4 +1,4 @@
-"""Shards on this node's own disk, read one image at a time: for sets that do not fit into memory. Plain Python.
+"""Shards on this node's own disk, read one image at a time: for sets that do not fit into memory.
 
 A local prepared set of decoded images is read in place. Shards in a bucket, and JPEG shards, are decoded once per
 node into a folder named by the set's fingerprint; later runs reuse that folder.
@@ -19,6 +19,7 @@ from animalclf.errors import UserError
 from animalclf.utils import storage
 
 CACHE_VARIABLE = "ANIMALCLF_CACHE"  # environment variable: the cache folder
+FREE_BYTES = 2**28  # of the disk, beside the decoded images
 
 
 def cache_folder() -> str:
@@ -51,7 +52,7 @@ class LocalShards:
                     for leftover in glob.glob(f"{glob.escape(path)}.*.tmp"):  # of killed tasks
                         os.remove(leftover)
                     images, index = read_shard(url, self.size)
-                    if shutil.disk_usage(self.folder).free < images.nbytes + 2**28:
+                    if shutil.disk_usage(self.folder).free < images.nbytes + FREE_BYTES:
                         raise UserError(
                             f"{self.folder}: no room for the decoded images; "
                             f"set the environment variable {CACHE_VARIABLE} to another folder"

@@ -18,8 +18,8 @@ Weights = dict[str, torch.Tensor]  # by the parameter's name in the model
 
 def blocks(model: Classifier) -> dict[str, int]:
     """The number of blocks of the base above each trainable parameter of it, by the parameter's name: 0 in the last
-    block. A block is what shares a name up to its first number (block5, layer4, features.7, encoder_layer_11), or else
-    a layer."""
+    block. A block is all layers whose names begin alike up to the first number (block5, layer4, features.7,
+    encoder_layer_11), or else a layer."""
     block_of = {
         name: _block(name) for name, parameter in model.named_parameters() if parameter.requires_grad and _in_base(name)
     }

@@ -13,9 +13,9 @@ from animalclf.errors import UserError
 
 @dataclass(frozen=True, config=STRICT)
 class Augment:
-    """Random changes to training images; validation is never augmented. The default is the warp of the reference
-    notebook. The changes to an image depend on the random seed, the epoch and the image alone, not on the number of
-    workers."""
+    """Random changes to training images; validation is never augmented. The default is the affine warp (rotation,
+    shift, zoom, flip) of the reference notebook. The changes to an image depend on the random seed, the epoch and the
+    image alone, not on the number of workers."""
 
     rotation: Annotated[Number, Field(ge=0, le=180)] = 25.0
     """Largest rotation in degrees; the angle is uniform between minus and plus this."""
@@ -35,7 +35,8 @@ class Augment:
     does not crop."""
 
     brightness: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    """Strength of the brightness jitter: the factor is uniform in 1 plus or minus this. 0 changes nothing."""
+    """Strength of the brightness jitter: pixels are multiplied by a factor that is uniform in 1 plus or minus this. 0
+    changes nothing."""
 
     contrast: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Strength of the contrast jitter, about mid-grey: the factor is uniform in 1 plus or minus this. 0 changes
@@ -52,8 +53,8 @@ class Augment:
     """Fraction of the images in which a random rectangle is painted grey (random erasing). 0 erases nothing."""
 
     blur: Annotated[Number, Field(ge=0, le=10)] = 0.0
-    """Largest standard deviation of a Gaussian blur, in pixels of the view; uniform between 0 and this. 0 does not
-    blur."""
+    """Largest standard deviation of a Gaussian blur, in pixels of the model's input; uniform between 0 and this. 0
+    does not blur."""
 
     mixup: Annotated[Number, Field(ge=0)] = 0.0
     """Alpha of mixup, which blends pairs of images and of labels on the training device; 0.2 is usual. 0 turns it

@@ -34,7 +34,7 @@ class Optim:
     eps: Annotated[Number, Field(gt=0)] = 1e-7
     """Constant that Adam adds to the denominator. 1e-7 is Keras's, 1e-8 PyTorch's default. sgd does not use it."""
 
-    momentum: Number = 0.9
+    momentum: Number = 0.9  # checked with sgd only (Config): the other optimizers ignore it
     """Momentum of sgd, from 0 to below 1; adam and adamw do not use it."""
 
     schedule: Annotated[Text, Registered(LR_SCHEDULES.names, _schedule_docs)] = "constant"
@@ -46,7 +46,7 @@ class Optim:
 
     clip_norm: Annotated[NumberOrInf, Field(ge=0)] = 0.0
     """Largest norm of the gradient over all parameters; longer gradients are scaled down. Set 1.0 when the loss jumps
-    or becomes NaN. 0 does not clip, nor does .inf."""
+    or becomes NaN. 0 and .inf do not clip."""
 
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Fraction of the target probability that is spread evenly over all classes. 0.1 is usual; it makes the model less
@@ -62,8 +62,8 @@ class Optim:
 
     layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from each block of the base to the one below it (Clark et al. 2020; Bao et al. 2022):
-    0.65 to 0.9 for transformers. A block is what shares a name up to its first number: block5, layer4,
-    encoder_layer_11. 1 is the same rate everywhere."""
+    0.65 to 0.9 for transformers. A block is all layers whose names begin alike up to the first number:
+    block5, layer4, encoder_layer_11. 1 is the same rate everywhere."""
 
     l2_sp: Annotated[Number, Field(ge=0)] = 0.0
     """Strength of L2-SP, half the squared distance of the base's weights from where they started (Li, Grandvalet,
@@ -71,4 +71,4 @@ class Optim:
 
     wise_ft: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Fraction of the initial weights in the model that is evaluated and saved, the rest being the tuned ones (WiSE-FT,
-    Wortsman et al. 2022); 0.5 is usual. Needs train.head_start=fitted. 0 averages nothing."""
+    Wortsman et al. 2022); 0.5 is usual. Needs train.head_start=fitted. 0 takes the tuned weights alone."""

@@ -12,7 +12,7 @@ from animalclf.utils import storage
 
 @SOURCES.register("single file")
 class SingleFile(SourceReader):
-    priority = 55  # below tables
+    priority = 55  # a table that is named for prediction is read as a table
 
     def matches(self, location: Location) -> bool:
         return not location.labelled and storage.is_file(location.url)

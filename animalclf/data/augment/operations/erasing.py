@@ -23,12 +23,12 @@ class Erasing(Operation):
 def erased_boxes(probability: float, draws: np.ndarray, size: int) -> np.ndarray:
     """From uniform random numbers float64 (N, 5): boxes int64 (N, 4) of 2 to 33 % of the area and aspect ratio 1:3 to
     3:1, no larger than the image."""
-    chance, area, shape, x, y = draws.T
-    ratio = np.exp(np.log(3) * (2 * shape - 1))
+    draw, area, log_ratio, x, y = draws.T
+    ratio = np.exp(np.log(3) * (2 * log_ratio - 1))
     area = 0.02 + 0.31 * area
     width, height = np.round(size * np.sqrt(area * ratio)), np.round(size * np.sqrt(area / ratio))
     width, height = np.minimum(width, size), np.minimum(height, size)
     left, top = np.floor(x * (size - width + 1)), np.floor(y * (size - height + 1))
     box = np.stack([left, top, left + width, top + height], 1).astype(np.int64)
-    box[chance >= probability] = 0
+    box[draw >= probability] = 0
     return box

@@ -20,8 +20,9 @@ class ResizedCrop(Operation):
 
     def warp(self, samples: Samples) -> np.ndarray:
         min_area, max_area = samples.augment.crop
-        area, shape, x, y = samples.uniform(self.stream).T
-        fraction, ratio = min_area + (max_area - min_area) * area, np.exp(np.log(4 / 3) * (2 * shape - 1))
+        # All uniform in 0 to 1: x and y are the position of the crop, 0 at the left and top edge, 1 at the others.
+        area, log_ratio, x, y = samples.uniform(self.stream).T
+        fraction, ratio = min_area + (max_area - min_area) * area, np.exp(np.log(4 / 3) * (2 * log_ratio - 1))
         width, height = np.minimum(np.sqrt(fraction * ratio), 1), np.minimum(np.sqrt(fraction / ratio), 1)
         affine = np.zeros((len(samples.index), 2, 3))
         # The pixels of the output cover the crop from edge to edge, as with align_corners=False.
