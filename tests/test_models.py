@@ -1,7 +1,9 @@
 """Models: the reference notebook's tables, freezing, weights, any number of classes."""
 
+import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -317,6 +319,31 @@ WRONG_WEIGHTS = {
     ),
     "truncated": (lambda: torchvision.models.resnet18(weights=None).state_dict(), "not a readable file of weights"),
 }
+
+
+FOREIGN_WEIGHTS = {
+    "empty": (b"", r"\(it is empty\); get it again or remove it"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(64), r"\(it is an HDF5 file, as Keras writes\); save the tensors alone"),
+    "safetensors": (
+        (72).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(72) + bytes(4),
+        r"\(it is a safetensors file\); save the tensors alone: torch\.save",
+    ),
+    "a pickle": (pickle.dumps({"a": Path("x")}), r"\(it holds Python objects\); save the tensors alone: torch\.save"),
+    "a page": (b"<!doctype html><html>", r"not a readable file of weights \(.+\); get it again or remove it"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "get it again or remove it"),
+    "zeros": (bytes(1000), "not a readable file of weights"),
+    "an archive": (b"PK\3\4" + bytes(100), "not a readable file of weights"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_WEIGHTS)
+def test_files_that_are_no_weights_of_pytorch_are_named(tmp_path, name):
+    content, message = FOREIGN_WEIGHTS[name]
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        build(Model(name="vgg16", input_size=32, weights=str(path)), 5)
+    assert str(path) in str(refused.value) and str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("name", WRONG_WEIGHTS)

@@ -20,6 +20,7 @@ from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, StartupEvent
 from animalclf.runs import Run
 from animalclf.training import checks, launch, ray_trainer, resources, worker
+from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, preflight
 
 pytestmark = pytest.mark.ray
@@ -244,3 +245,14 @@ def test_every_error_of_training_or_reporting_is_raised_and_stops_the_workers(
         with pytest.raises(error):
             ray_trainer.train_on_ray(tiny_config(1), prepared, Run(str(tmp_path / "run")), Workers.fixed(1), full_disk)
     assert stopped.is_set()
+
+
+def test_a_mailbox_whose_process_is_killed_is_started_again(ray_local):
+    box = open_mailbox()
+    group = ray.util.placement_group([{"CPU": 1}])
+    assert ray.get(box.enter.remote(group))
+    ray.kill(box, no_restart=False)
+    ray.get(box.post.remote(StartupEvent("workers"), group))  # an event of a worker names its group again
+    assert ray.get(box.take.remote()) == [StartupEvent("workers")]
+    assert ray.get(box.stop.remote()).id == group.id and ray.get(box.stopped.remote())
+    ray.util.remove_placement_group(group)

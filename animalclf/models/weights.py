@@ -77,7 +77,8 @@ def _cause(error: Exception, content: bytes) -> str:
         return KERAS
     if content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content) - 8:
         return SAFETENSORS
-    if isinstance(error, UnpicklingError) and "global" in str(error).lower():
+    is_pickle = content.startswith(b"\x80")  # of any protocol that Python writes, and no archive
+    if isinstance(error, UnpicklingError) and (is_pickle or "global" in str(error).lower()):
         return OBJECTS
     return reason(error).partition(". ")[0]
 

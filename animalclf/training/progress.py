@@ -13,7 +13,8 @@ Report = Callable[[ProgressEvent], None]  # takes the progress events of a train
 
 
 class Mailbox:
-    """An actor: events of workers and trials, and requests to stop a training or a trial."""
+    """An actor: events of workers and trials, and requests to stop a training or a trial. If its process dies, Ray
+    starts it again: events that nobody has taken yet are not shown."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -22,8 +23,10 @@ class Mailbox:
         self.trials_to_stop: set[str] = set()  # slugs
         self.ended_trials: set[str] = set()
 
-    def post(self, event: Event) -> None:
+    def post(self, event: Event, group: Any = None) -> None:
+        """An event, of a worker with its placement group."""
         self.events.append(event)
+        self.group = group or self.group
 
     def take(self) -> list[Event]:
         """The events since the last call."""
@@ -67,4 +70,5 @@ def open_mailbox() -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=this_node)(Mailbox).remote()
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": this_node}
+    return ray.remote(**options)(Mailbox).remote()

@@ -21,6 +21,7 @@ from animalclf.training.progress import Report, open_mailbox
 from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
 from animalclf.training.stop import EndRun, Stopped, Switch
 from animalclf.utils.console import show_line
+from animalclf.utils.leftovers import remove_leftovers
 from animalclf.utils.malloc import MALLOC_VARIABLES
 from animalclf.utils.throttle import Throttle
 
@@ -57,10 +58,12 @@ def train_on_ray(
     switch.begin(mailbox)
     fit.start()
     try:
-        return _follow(fit, mailbox, run, workers, report)
+        result = _follow(fit, mailbox, run, workers, report)
     except BaseException:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run folder
         _stop_workers(switch)
         raise
+    remove_leftovers(run.root, writers_ended=True)  # of a worker that was killed while it wrote
+    return result
 
 
 def _trainer(task: Task, workers: Workers) -> Any:

@@ -68,7 +68,8 @@ def worker(settings: dict[str, Task]) -> TrainingResult | UserError | None:
     """Ray Train's loop function: train on this rank. Returns None if the training is to stop. A UserError, which
     train() raises on all ranks or on none, is returned, because a restart would not help."""
     task = settings["task"]
-    if not ray.get(task.mailbox.enter.remote(ray.util.get_current_placement_group())):
+    group = ray.util.get_current_placement_group()
+    if not ray.get(task.mailbox.enter.remote(group)):
         return None
     context = ray.train.get_context()
     ranks = RankContext(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
@@ -78,7 +79,7 @@ def worker(settings: dict[str, Task]) -> TrainingResult | UserError | None:
 
     def report(event: ProgressEvent) -> None:
         if ranks.rank == 0:
-            task.mailbox.post.remote(event)
+            task.mailbox.post.remote(event, group)
 
     try:
         return train(task.config, prepared, Run(task.run), loaders, ranks, ThrottledReports(), report)

@@ -128,8 +128,10 @@ def _descendants(pid: int) -> set[psutil.Process]:
 
 
 def _is_worker(process: psutil.Process) -> bool:
+    """Not an agent, without which its node is lost."""
     with contextlib.suppress(psutil.Error, IndexError):
-        return process.cmdline()[0].startswith("ray::")
+        name = process.cmdline()[0]
+        return name.startswith("ray::") and "Agent" not in name
     return False
 
 
