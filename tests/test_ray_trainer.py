@@ -250,8 +250,10 @@ def test_every_error_of_training_or_reporting_is_raised_and_stops_the_workers(
 def test_a_mailbox_whose_process_is_killed_is_started_again(ray_local):
     box = open_mailbox()
     group = ray.util.placement_group([{"CPU": 1}])
-    assert ray.get(box.enter.remote(group))
+    ray.get([box.enter.remote(group), box.stop_trials.remote({"a"})])
     ray.kill(box, no_restart=False)
+    while ray.get(box.is_to_stop.remote("a")):  # until it is another process
+        time.sleep(0.05)
     ray.get(box.post.remote(StartupEvent("workers"), group))  # an event of a worker names its group again
     assert ray.get(box.take.remote()) == [StartupEvent("workers")]
     assert ray.get(box.stop.remote()).id == group.id and ray.get(box.stopped.remote())
