@@ -113,6 +113,26 @@ def test_the_interval_of_balanced_accuracy_has_width_where_one_class_takes_every
     assert mean_recall(Counts.from_confusion(np.array([[5, 1], [2, 4]]))) is None  # a bootstrap
 
 
+def test_intervals_have_width_where_whole_classes_are_right_or_wrong():
+    labels = np.repeat([0, 1], 10)
+    perfect = from_probabilities(np.eye(2)[labels], labels, "ab").intervals
+    for name, worst in (("macro_f1", 0.8), ("kappa", 0.6)):
+        low, high = perfect[name]
+        assert worst < low < 0.97 and high == 1
+    paired = from_probabilities(np.eye(2)[labels], labels, "ab", np.arange(20) // 2).intervals
+    assert all(paired[name][0] < perfect[name][0] for name in ("macro_f1", "kappa")), "5 pairs say less than 10 images"
+    one_class = from_probabilities(np.eye(2)[np.zeros(20, int)], labels, "ab")
+    for name in ("macro_f1", "kappa"):
+        low, high = one_class.intervals[name]
+        assert low <= one_class[name] <= high and high - low > 0.05
+    confusion, alone = np.array([[8, 0, 0], [3, 0, 1], [2, 2, 4]]), np.arange(20)
+    probabilities = np.eye(3)[np.repeat([0, 0, 2, 0, 1, 2], [8, 3, 1, 2, 2, 4])]
+    predictions = Predictions.from_probabilities(probabilities, np.repeat([0, 1, 2], confusion.sum(1)))
+    resampled = bootstrap(predictions, alone)
+    assert resampled.predicted.sum(1) == pytest.approx(20) and (resampled.predicted >= resampled.hits - 1e-9).all()
+    assert resampled.hits[:, :2].mean(0) == pytest.approx([8 * 8.5 / 9, 4 * 0.5 / 5], abs=0.1)
+
+
 def test_the_interval_of_balanced_accuracy_covers_the_truth():
     generator, truth, covered, rounds = np.random.default_rng(0), np.linspace(0.8, 1, 5), 0, 200
     for _ in range(rounds):

@@ -67,25 +67,28 @@ def mean_recall(counts: Counts) -> tuple[float, float] | None:
 
 
 def interval(metric: Metric, counts: Counts, resampled: Counts) -> tuple[float, float]:
-    """The interval of a metric of counts: its own, or the quantiles of its values on resamples."""
+    """The interval of a metric of counts: its own, or the quantiles of its values on resamples, up to its value."""
     assert metric.of_counts
     bounds = metric.interval(counts) if metric.interval else None
     if bounds:
         return bounds
     low, high = np.quantile(metric.of_counts(resampled), [0.025, 0.975])
-    return float(low), float(high)
+    value = float(metric.of_counts(counts))
+    return min(float(low), value), max(float(high), value)
 
 
 def bootstrap(predictions: Predictions, cluster: np.ndarray) -> Counts:
     """The counts of RESAMPLES confusion matrices, in which the clusters of each class are drawn with replacement.
 
     The counts of a class are scaled to its images, because clusters differ in size. A class that is entirely right or
-    wrong is the same in all resamples.
+    wrong would be the same in all resamples, so its recall is drawn instead (see `_certain_recalls`); of a class that
+    was right, the wrong images are predicted as each of the other classes equally often.
     """
     confusion, generator = predictions.confusion, np.random.default_rng(0)
     all_alone = len(np.unique(cluster)) == len(cluster)
-    support, predicted = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)), np.int64 if all_alone else np.float64)
-    hits = np.zeros_like(predicted)
+    support, predicted = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)))
+    hits, wrong = np.zeros_like(predicted), np.zeros_like(predicted)
+    recalls = _certain_recalls(confusion, independent_images(predictions.labels, cluster, len(confusion)))
     for number in np.flatnonzero(support):  # class by class: a thousand classes at once take gigabytes
         if all_alone:
             draws = generator.multinomial(support[number], confusion[number] / support[number], RESAMPLES)
@@ -93,8 +96,33 @@ def bootstrap(predictions: Predictions, cluster: np.ndarray) -> Counts:
         else:
             columns, draws = _draw_clusters(predictions, cluster, int(number), generator)
         hits[:, number] = draws[:, columns == number].sum(1)
-        predicted[:, columns] += draws
+        if number in recalls:
+            hits[:, number] = recalls[number] * support[number]
+            predicted[:, number] += hits[:, number]
+            if confusion[number, number]:
+                wrong[:, number] = support[number] - hits[:, number]
+            else:
+                predicted[:, columns] += draws * (1 - recalls[number])[:, None]
+        else:
+            predicted[:, columns] += draws
+    occurring = support > 0
+    if occurring.sum() > 1:
+        others = wrong.sum(1, keepdims=True) - wrong[:, occurring]
+        predicted[:, occurring] += others / (occurring.sum() - 1)
     return Counts(support, predicted, hits)
+
+
+def _certain_recalls(confusion: np.ndarray, independent: np.ndarray) -> dict[int, np.ndarray]:
+    """Recalls float64 (RESAMPLES,) of each class that is entirely right or wrong, drawn from Jeffreys' posterior for
+    its independent images (Brown, Cai and DasGupta 2001, "Interval Estimation for a Binomial Proportion")."""
+    support, right, generator = confusion.sum(1), confusion.diagonal(), np.random.default_rng(1)
+    return {
+        int(number): generator.beta(
+            0.5 + independent[number] * bool(right[number]), 0.5 + independent[number] * (not right[number]), RESAMPLES
+        )
+        for number in np.flatnonzero(support)
+        if right[number] in (0, support[number])
+    }
 
 
 def _draw_clusters(
