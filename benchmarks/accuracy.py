@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,14 +28,14 @@ import animalclf
 from animalclf.data.folds import folded_rows, image_folds
 from animalclf.data.prepared_set import open_prepared
 from animalclf.metrics import from_probabilities
-from animalclf.metrics.intervals import RESAMPLES, clusters
-from animalclf.metrics.significance import difference, interval
+from animalclf.metrics.significance import difference
 from animalclf.predictions import class_probabilities
 from animalclf.runs import Run
 from benchmarks.common import argument_parser, write_json
 from benchmarks.features import all_features
 
 FOLDS = 4
+TITLE = "Out-of-fold metrics: mean over split seeds, ± their standard deviation"
 METRICS = ("balanced_accuracy", "loss", "ece")
 STRENGTHS = np.logspace(-4, 1, 6)  # C of LogisticRegressionCV, on standardised features
 
@@ -43,7 +44,6 @@ STRENGTHS = np.logspace(-4, 1, 6)  # C of LogisticRegressionCV, on standardised 
 class Fold:
     """The images of one split seed, in the order of their paths: labels and groups of duplicates int64 (N,)."""
 
-    seed: int
     table: pd.DataFrame
     """Columns path, label and fold."""
     labels: np.ndarray
@@ -59,7 +59,7 @@ class Result:
     method: str
     metrics: dict[str, list[float]]
     interval: tuple[float, float]
-    """95 %, of the mean balanced accuracy, over images and split seeds."""
+    """95 %, of the balanced accuracy over images: the mean of those of the split seeds."""
     gain: float
     """Mean balanced accuracy minus that of `reference`."""
     p: float
@@ -84,30 +84,33 @@ def main() -> None:
 def measure(data: str, arguments: argparse.Namespace) -> list[Result]:
     """All methods on one set."""
     name = os.path.basename(data.rstrip("/"))
-    probabilities: dict[str, list[np.ndarray]] = {}
+    probabilities: dict[str, list[np.ndarray]] = defaultdict(list)
     folds = []
     for seed in range(arguments.seeds):
         runs = {recipe: train(data, name, recipe, seed, arguments) for recipe in arguments.recipes}
-        fold = folds_of(next(iter(runs.values())), seed)
+        fold = folds_of(next(iter(runs.values())))
         folds.append(fold)
         fold.table.to_csv(os.path.join(arguments.out, f"folds-{name}-{seed}.csv"), index=False)
         for recipe, run in runs.items():
             table = run.predictions("val").set_index("path").loc[fold.table["path"]]
-            probabilities.setdefault(recipe, []).append(class_probabilities(table, fold.classes))
+            probabilities[recipe].append(class_probabilities(table, fold.classes))
         for recipe, run in runs.items():
             if arguments.sklearn and run.config().train.heads:
                 for method, each in logistic_regressions(run, fold):
-                    probabilities.setdefault(f"{method} on the features of {recipe}", []).append(each)
-        for file in (
-            sorted(Path(arguments.probabilities).glob(f"{name}-{seed}-*.csv")) if arguments.probabilities else []
-        ):
-            table = pd.read_csv(file).set_index("path").loc[fold.table["path"]]
-            method = file.stem.removeprefix(f"{name}-{seed}-")
-            probabilities.setdefault(method, []).append(table[fold.classes].to_numpy(np.float32))
+                    probabilities[f"{method} on the features of {recipe}"].append(each)
+        for method, each in stored_probabilities(arguments.probabilities, f"{name}-{seed}-", fold):
+            probabilities[method].append(each)
     return [
         compare(name, method, reference_of(method, arguments.recipes), probabilities, folds[0])
         for method in probabilities
     ]
+
+
+def stored_probabilities(folder: str | None, prefix: str, fold: Fold) -> Iterable[tuple[str, np.ndarray]]:
+    """Name and out-of-fold probabilities float (N, C) of the methods whose tables are in `folder`."""
+    for file in sorted(Path(folder).glob(f"{prefix}*.csv")) if folder else []:
+        table = pd.read_csv(file).set_index("path").loc[fold.table["path"]]
+        yield file.stem.removeprefix(prefix), table[fold.classes].to_numpy(np.float32)
 
 
 def reference_of(method: str, recipes: list[str]) -> str:
@@ -126,14 +129,14 @@ def train(data: str, name: str, recipe: str, seed: int, arguments: argparse.Name
     return run
 
 
-def folds_of(run: Run, seed: int) -> Fold:
+def folds_of(run: Run) -> Fold:
     """The folds of a run, by the paths of the images."""
     prepared = open_prepared(run.environment().prepared)
     rows = folded_rows(prepared)
     manifest = prepared.manifest.iloc[rows].assign(fold=image_folds(prepared, run.config()), row=rows)
     table = manifest.sort_values("path")[["path", "label", "fold", "row"]]
-    groups = rows if prepared.groups is None else prepared.groups
-    return Fold(seed, table.drop(columns="row"), prepared.labels[table["row"]], groups[table["row"]], prepared.classes)
+    groups = np.arange(len(prepared.manifest)) if prepared.groups is None else prepared.groups
+    return Fold(table.drop(columns="row"), prepared.labels[table["row"]], groups[table["row"]], prepared.classes)
 
 
 def logistic_regressions(run: Run, fold: Fold) -> Iterable[tuple[str, np.ndarray]]:
@@ -167,28 +170,14 @@ def compare(data: str, method: str, reference: str, probabilities: dict[str, lis
     own = probabilities[method]
     evaluations = [from_probabilities(each, fold.labels, fold.classes, fold.groups) for each in own]
     metrics = {name: [evaluation[name] for evaluation in evaluations] for name in METRICS}
-    right, cluster = correct(own, fold), clusters(fold.labels, fold.groups)
-    values = np.array(metrics["balanced_accuracy"])
-    bounds = interval(values, resampled_recall(right, fold.labels, cluster), len(np.unique(cluster)))
-    gain, _, _, p = difference(right, correct(probabilities[reference], fold), fold.labels, fold.groups)
-    return Result(data, method, metrics, bounds, gain, p, reference)
-
-
-def resampled_recall(right: np.ndarray, labels: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """The mean recall of each seed, float (RESAMPLES, seeds), on resamples of the clusters of each class."""
-    generator, recalls = np.random.default_rng(0), []
-    for label in np.unique(labels):
-        of_class = labels == label
-        position = np.unique(cluster[of_class], return_inverse=True)[1]
-        hits = np.stack([np.bincount(position, each[of_class]) for each in right], 1)
-        drawn = generator.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), RESAMPLES)
-        recalls.append(drawn @ hits / (drawn @ np.bincount(position))[:, None])
-    return np.asarray(np.mean(recalls, axis=0))
+    low, high = np.mean([evaluation.intervals["balanced_accuracy"] for evaluation in evaluations], axis=0)
+    gain, _, _, p = difference(correct(own, fold), correct(probabilities[reference], fold), fold.labels, fold.groups)
+    return Result(data, method, metrics, (float(low), float(high)), gain, p, reference)
 
 
 def show(results: list[Result]) -> None:
     """Print a table of all methods."""
-    table = Table(title="Out-of-fold metrics: mean ± standard deviation over split seeds", title_justify="left")
+    table = Table(title=TITLE, title_justify="left")
     headings = ("data", "method", "balanced accuracy", "95 % interval", "log loss", "calibration error", "difference")
     for heading in headings:
         table.add_column(heading)

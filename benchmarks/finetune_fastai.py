@@ -89,6 +89,7 @@ def tuned(files: pd.DataFrame, held_out: np.ndarray, config: Config, epochs: int
         batch_tfms=[*fastai.aug_transforms(size=size, min_scale=0.75), stats],
     ).dataloaders(files, bs=BATCH_SIZE, num_workers=0)
     base = nn.Sequential(*[layer for name, layer in model.base.named_children() if name != "pooling"])
+    base.requires_grad_(True)  # the recipe froze it
     channels = fastai.num_features_model(base)
     network = fastai.add_head(base, channels, len(classes))
     learner = fastai.Learner(loaders, network, splitter=fastai.default_split)
