@@ -9,7 +9,7 @@ import numpy as np
 
 from animalclf.duplicates.regions import ACROSS, DOWN, SIDE, SWAP, blur_matrix
 
-MIN_CORRELATION = 0.5  # of the detail of a pair that counts
+MIN_CORRELATION = 0.6  # of the detail of a pair that counts
 
 
 class Step(NamedTuple):

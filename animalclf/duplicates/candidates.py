@@ -19,8 +19,7 @@ MAX_SCALE_RATIO = 0.4  # between matches that agree, in octaves
 MAX_DISTANCE = 0.12  # between the centres that they give, of the larger image's side
 MAX_LAG = 8  # matches of a pair of images in one symmetry that are compared with each other
 MIN_OVERLAP = 0.12  # of each image's area
-# A pair with this number of matches that agree needs no check of its thumbnails' detail. Of unrelated pairs with two,
-# 7 % pass the check; of near-duplicates 75 %.
+# A pair with this number of matches that agree needs no check of its thumbnails' detail.
 MIN_SUPPORT = 3
 HASH_FACTORS = np.array([(2654435761, 2246822519), (3266489917, 668265263)], np.uint32)  # one row for each round
 
