@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
   animalclf recipes                                         the recipes; `recipes vgg16` explains one
   animalclf prepare --data photos/ --out prepared/          check, de-duplicate and split your images
   animalclf train --data photos/ --out runs/a               train the recipe quick; prepares first if needed
-  animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3     leaderboard with significance tests
+  animalclf compare --data photos/ --recipes quick,vgg16_pooled          leaderboard with significance tests
   animalclf evaluate runs/a                                 accuracy with intervals, per class, confusion, calibration
   animalclf predict runs/a --data new/                      probabilities and submission.csv
   animalclf report runs/a                                   one HTML page

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ORDER = 40
 EXAMPLES = """\
+  animalclf compare --data photos/ --recipes quick,vgg16_pooled
   animalclf compare --data photos/ --recipes big_cnn,big_cnn_balanced,vgg16 --seeds 3
   animalclf compare --data photos/ --recipes vgg16_pooled --grid optim.lr=1e-3,3e-3 --grid optim.weight_decay=0,0.1
   animalclf compare --data photos/ --recipes big_cnn --search optim.lr=log:1e-5:1e-2 --samples 12 --schedule asha
