@@ -77,7 +77,8 @@ def test_a_registered_model_and_loss_train_and_are_recorded_in_the_run(tmp_path,
 
 def test_unknown_names_are_refused_before_any_work():
     with pytest.raises(
-        UserError, match=r"train\.loss: 'focl' is unknown \(did you mean 'focal'\?\); there are cross_entropy, focal"
+        UserError,
+        match=r"train\.loss: 'focl' is unknown \(did you mean 'focal'\?\); there are cross_entropy, focal, cosine",
     ):
         checks.resolve_config(tiny_config(1, train__loss="focl"))
     with pytest.raises(UserError, match=r"model\.name: 'vgg_16' is unknown \(did you mean 'vgg16"):
@@ -95,6 +96,12 @@ def test_a_model_that_cannot_be_built_does_not_start_a_run(tmp_path):
 
 def test_the_key_of_optimizers_lists_the_registered_names():
     assert sorted(keys()["optim.name"].choices) == sorted(OPTIMIZERS.names())
+
+
+def test_the_cosine_loss_is_of_the_direction_of_the_logits():
+    config, logits, target = tiny_config(1), torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 2.0]]), torch.tensor([0, 1])
+    plain, cosine = (losses.LOSSES.get(name)(config)(logits, target) for name in ("cross_entropy", "cosine"))
+    assert torch.allclose(cosine, torch.tensor([0.0, 1 - 0.5**0.5]) + 0.1 * plain)
 
 
 def test_focal_loss_weighs_hard_images_more():

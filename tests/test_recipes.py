@@ -16,6 +16,7 @@ from animalclf.models import build
 from animalclf.models.classifier import count_parameters, layer_names
 from animalclf.models.registry import builder
 from animalclf.training.optim import make_optimizer
+from benchmarks import from_scratch
 
 RECIPES = configuration.recipe_names()
 REFERENCE = {"big_cnn", "big_cnn_balanced", "vgg16", "vgg16_notebook"}
@@ -65,6 +66,16 @@ def test_a_recipe_makes_a_step(name, classes):
     assert all(value.requires_grad or torch.equal(value, before[key]) for key, value in after.items())
     assert not torch.equal(after["head.logits.weight"], before["head.logits.weight"])
     assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_big_cnn_modern_is_the_last_step_of_its_benchmark():
+    step = from_scratch.cases()["cosine"] | {"name": "big_cnn_modern", "train.select": "last"}
+    small = {"model.input_size": 76, "data.stored_size": 84}
+    assert configuration.load("big_cnn", step) == configuration.load("big_cnn_modern", small)
+    classic, modern = (
+        count_parameters(build(configuration.load(name).model, 10)) for name in ("big_cnn", "big_cnn_modern")
+    )
+    assert classic == modern
 
 
 def test_the_settings_of_the_reference_notebook():

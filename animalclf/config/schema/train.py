@@ -47,7 +47,8 @@ class Train:
 
     loss: Text = "cross_entropy"
     """Training loss. cross_entropy: with optim.label_smoothing. focal: cross-entropy that weights hard images more (Lin
-    et al. 2017). The validation loss is always the log loss, so that runs compare."""
+    et al. 2017). cosine: the cosine between logits and label (Barz, Denzler 2020), for training from scratch on up to
+    about 200 images of a class. The validation loss is always the log loss, so that runs compare."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward and backward pass. bf16 takes half the memory and is faster on hardware that
