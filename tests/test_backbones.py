@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from animalclf.config import Model
 from animalclf.errors import UserError
 from animalclf.models import build, weights
 from animalclf.models.classifier import layer_names
+from animalclf.training import fine_tuning
 
 NAMES = [name for name in architectures.torchvision_names() if name != "vgg16"]  # which is the reference notebook's
 FAMILIES = (  # one network of each file of torchvision, or two if the file has two kinds
@@ -235,10 +237,16 @@ def test_recipe_families():
     quick, lite = configuration.load("quick"), configuration.load("features:efficientnet_lite2")
     assert configuration.differences(quick, lite) == ["name: quick -> features-efficientnet_lite2"]
     assert configuration.load("features:vgg16", {"model.pool": "gem"}).model.pool == "gem"
+    for name, sizes in (("vit_b_16", (252, 224)), ("efficientnet_lite0", (252, 224)), ("swin_t", (252, 224))):
+        tuned = configuration.load(f"tuned:{name}")
+        assert (tuned.data.stored_size, tuned.model.input_size) == sizes and tuned.train.head_start == "fitted"
+        with torch.device("meta"):
+            fine_tuning.check(tuned, build(replace(tuned.model, weights="none"), 3))
     for recipe, message in (
         ("features:resnet5", "'resnet5' is no backbone.*did you mean 'resnet50'"),
         ("feature:resnet50", "unknown recipe.*did you mean 'features'"),
-        ("features:", "families: features:BACKBONE"),
+        ("features:", "families: features:BACKBONE, tuned:BACKBONE"),
+        ("tuned:resnet5", "'resnet5' is no backbone.*did you mean 'resnet50'"),
     ):
         with pytest.raises(UserError, match=message):
             configuration.load(recipe)

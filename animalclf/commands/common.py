@@ -71,8 +71,9 @@ def call(function: Callable[..., T], arguments: argparse.Namespace, **values: An
 
 def recipe_arguments(parser: argparse.ArgumentParser, default: str = "quick") -> None:
     names = ", ".join(configuration.recipe_names())
+    families = "features:BACKBONE, tuned:BACKBONE"
     parser.add_argument(
-        "--recipe", metavar="NAME", help=f"one of {names}, features:BACKBONE, or a .yaml file (default: {default})"
+        "--recipe", metavar="NAME", help=f"one of {names}, {families}, or a .yaml file (default: {default})"
     )
     set_argument(parser)
     limit_argument(parser)

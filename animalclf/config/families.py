@@ -1,4 +1,5 @@
-"""Recipe families: `features:BACKBONE` is a recipe with another backbone, whose weights and image size it fills in."""
+"""Recipe families: `features:BACKBONE` and `tuned:BACKBONE` are recipes with another backbone, whose weights and image
+size they fill in."""
 
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ from animalclf.utils.canvas import SHORT_SIDE, STEP
 from animalclf.utils.registry import nearest
 
 DEFAULT_RECIPE = "quick"
-FAMILIES = {"features": DEFAULT_RECIPE}
+FAMILIES = {"features": DEFAULT_RECIPE, "tuned": "vgg16_tuned"}
 """The recipe that each family changes."""
 # Sides in pixels of the squares that the weights were trained for.
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 CROP_RATIO = 7 / 8  # a network trained on crops of 224 px sees objects at the size of training at 256
+LAYER_DECAY = 0.75
+STORED_FOR_CROPS = 9 / 8  # as 252 px for 224: detail for zooming in
 
 
 def split_family(recipe: str) -> tuple[str, str]:
@@ -30,8 +33,11 @@ def split_family(recipe: str) -> tuple[str, str]:
 
 
 def backbone_settings(family: str, backbone: str) -> dict[str, object]:
-    """What the recipe of `family` sets for `backbone`, by dotted key: images of any shape at 8/7 of the size that its
-    weights were trained for, or squares of that size if it needs squares. Raises UserError for an unknown backbone."""
+    """What the recipe of `family` sets for `backbone`, by dotted key. Raises UserError for an unknown backbone.
+
+    features: images of any shape at 8/7 of the size that its weights were trained for, or squares of that size if it
+    needs squares. tuned: squares of that size; every layer trains, those near the image the slowest.
+    """
     name = "vgg16_pooled" if backbone == "vgg16" else backbone
     size, squares = _trained_input(name)
     settings: dict[str, object] = {
@@ -39,6 +45,9 @@ def backbone_settings(family: str, backbone: str) -> dict[str, object]:
         "model.name": name,
         "model.weights": "embedded" if name in LITE_SIZES else "imagenet",
     }
+    if family == "tuned":
+        settings |= {"model.trainable": ["all"], "optim.layer_decay": LAYER_DECAY}
+        return settings | {"data.stored_size": math.ceil(size * STORED_FOR_CROPS), "model.input_size": size}
     if squares:
         return settings | {"data.resize": "squash", "data.stored_size": size, "model.input_size": size}
     shorter = max(1, round(size / CROP_RATIO / STEP)) * STEP

@@ -51,13 +51,13 @@ def recipe_file(recipe: str) -> str:
         return str(resources.files("animalclf.recipes").joinpath(f"{recipe}.yaml"))
     if recipe.endswith((".yaml", ".yml")):
         return recipe
-    listed = f"recipes: {', '.join(recipe_names())}, features:BACKBONE, or the path of a .yaml file"
+    listed = f"recipes: {', '.join(recipe_names())}, features:BACKBONE, tuned:BACKBONE, or the path of a .yaml file"
     raise UserError(f"unknown recipe {recipe!r}{nearest(recipe, recipe_names())}; {listed}")
 
 
 def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None) -> Config:
-    """The configuration of `recipe` (a name, `features:BACKBONE`, or the path or s3:// URL of a YAML file) with
-    `overrides` (dotted key -> value) on top.
+    """The configuration of `recipe` (a name, `features:BACKBONE`, `tuned:BACKBONE`, or the path or s3:// URL
+    of a YAML file) with `overrides` (dotted key -> value) on top.
 
     Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
     """
