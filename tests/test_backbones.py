@@ -243,10 +243,10 @@ def test_recipe_families():
         with torch.device("meta"):
             fine_tuning.check(tuned, build(replace(tuned.model, weights="none"), 3))
     for recipe, message in (
-        ("features:resnet5", "'resnet5' is no backbone.*did you mean 'resnet50'"),
+        ("features:resnet5", "'resnet5' is not a backbone.*did you mean 'resnet50'"),
         ("feature:resnet50", "unknown recipe.*did you mean 'features'"),
         ("features:", "families: features:BACKBONE, tuned:BACKBONE"),
-        ("tuned:resnet5", "'resnet5' is no backbone.*did you mean 'resnet50'"),
+        ("tuned:resnet5", "'resnet5' is not a backbone.*did you mean 'resnet50'"),
     ):
         with pytest.raises(UserError, match=message):
             configuration.load(recipe)
