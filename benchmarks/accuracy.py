@@ -152,10 +152,13 @@ def logistic_regressions(run: Run, fold: Fold) -> Iterable[tuple[str, np.ndarray
     features = all_features(config, prepared)[row[fold.table["path"]]]
     number = fold.table["fold"].to_numpy()
     parts = [(np.flatnonzero(number != each), np.flatnonzero(number == each)) for each in range(FOLDS)]
-    chosen = LogisticRegressionCV(
+    classifier = LogisticRegressionCV(
         Cs=STRENGTHS, cv=4, scoring="neg_log_loss", max_iter=1000, l1_ratios=(0,), use_legacy_attributes=False
     )
-    for name, model in (("LogisticRegression", LogisticRegression(max_iter=1000)), ("LogisticRegressionCV", chosen)):
+    for name, model in (
+        ("LogisticRegression", LogisticRegression(max_iter=1000)),
+        ("LogisticRegressionCV", classifier),
+    ):
         pipeline = make_pipeline(StandardScaler(), model)
         yield name, cross_val_predict(pipeline, features, fold.labels, cv=parts, method="predict_proba")
 

@@ -91,32 +91,32 @@ def search(images: Sequence[np.ndarray], signatures: np.ndarray) -> pd.DataFrame
 def measure_kinds(originals: Originals, kinds: Sequence[str], sample: int) -> list[Kind]:
     """Modify `sample` originals for each kind, others each time, and search all results among the originals."""
     rng = np.random.default_rng(0)
-    chosen = _rows_by_kind(originals, len(kinds), sample)
+    sample_rows = _rows_by_kind(originals, len(kinds), sample)
     changed = [
         image_changes.modified(originals.images[row], name, rng)
-        for name, rows in zip(kinds, chosen, strict=True)
+        for name, rows in zip(kinds, sample_rows, strict=True)
         for row in rows
     ]
     images = [*originals.images, *changed]
     matches = _search_all(images, originals.signatures, changed)
-    return _count(kinds, chosen, matches, originals.group, len(originals.images))
+    return _count(kinds, sample_rows, matches, originals.group, len(originals.images))
 
 
 def measure_decoys(originals: Originals, sample: int) -> list[Kind]:
     """Put the same DECOY_DESIGNS frames (captions, ...) on `sample` originals for each kind, others each time, and
     search the results without their originals among the others."""
     kinds = list(image_changes.DECOYS)
-    chosen = _rows_by_kind(originals, len(kinds), sample)
+    sample_rows = _rows_by_kind(originals, len(kinds), sample)
     changed = [
         image
-        for name, rows in zip(kinds, chosen, strict=True)
+        for name, rows in zip(kinds, sample_rows, strict=True)
         for seed, part in enumerate(np.array_split(rows, DECOY_DESIGNS))
         for image in image_changes.decoys([originals.images[row] for row in part], name, seed)
     ]
-    others = np.setdiff1d(np.arange(len(originals.images)), chosen)
+    others = np.setdiff1d(np.arange(len(originals.images)), sample_rows)
     images = [*(originals.images[row] for row in others), *changed]
     matches = _search_all(images, originals.signatures[others], changed)
-    rows = _count(kinds, chosen, matches, originals.group, len(others), originals.group[others])
+    rows = _count(kinds, sample_rows, matches, originals.group, len(others), originals.group[others])
     return [replace(row, recall=float("nan")) for row in rows]
 
 
@@ -133,7 +133,7 @@ def _search_all(images: list[np.ndarray], signatures: np.ndarray, changed: list[
 
 def _count(
     kinds: Sequence[str],
-    chosen: np.ndarray,
+    sample_rows: np.ndarray,
     matches: pd.DataFrame,
     groups: np.ndarray,
     count: int,
@@ -141,13 +141,13 @@ def _count(
 ) -> list[Kind]:
     """Recall and pairs of each kind, whose modified originals `chosen` follow after `count` images. `groups`: of all
     originals, `searched`: of those among the `count`."""
-    source = np.concatenate([groups if searched is None else searched, groups[chosen.ravel()]])
+    source = np.concatenate([groups if searched is None else searched, groups[sample_rows.ravel()]])
     group, partner = matches["group"].to_numpy(), matches["partner"].to_numpy()
     near = np.flatnonzero(matches["kind"] == "near")
     first, other = np.maximum(near, partner[near]), np.minimum(near, partner[near])
     right = source[first] == source[other]
     results = []
-    for number, (name, rows) in enumerate(zip(kinds, chosen, strict=True)):
+    for number, (name, rows) in enumerate(zip(kinds, sample_rows, strict=True)):
         own = np.arange(len(rows)) + count + number * len(rows)
         of_kind = np.isin(first, own) | np.isin(other, own)
         hit = group[own] == group[rows] if searched is None else np.zeros(len(rows))

@@ -133,9 +133,11 @@ def photographed_print(image: np.ndarray, rng: np.random.Generator) -> np.ndarra
     angle = np.deg2rad(rng.uniform(-8, 8))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [width / 2, height / 2]
-    seen = corners @ turn.T + rng.uniform(-0.06, 0.06, (4, 2)) * [width, height] + [out_width / 2, out_height / 2]
+    seen_corners = (
+        corners @ turn.T + rng.uniform(-0.06, 0.06, (4, 2)) * [width, height] + [out_width / 2, out_height / 2]
+    )
     matrix = cv2.getPerspectiveTransform(
-        np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32), seen.astype(np.float32)
+        np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32), seen_corners.astype(np.float32)
     )
     table = material(out_height, out_width, np.random.default_rng(rng.integers(2**32)))
     out = cv2.warpPerspective(image, matrix, (out_width, out_height), flags=cv2.INTER_LINEAR)

@@ -305,6 +305,6 @@ def test_compare_and_ensemble_return_what_the_commands_print(tmp_path, ray_local
         row | {"runs": [url.replace("joined", "again") for url in row["runs"]]}
         for row in joined.leaderboard.to_dict()["rows"]
     ]
-    moved = tmp_path / "moved"
-    out.rename(moved)
-    assert str(moved) in animalclf.report(moved).report
+    new_folder = tmp_path / "moved"
+    out.rename(new_folder)
+    assert str(new_folder) in animalclf.report(new_folder).report

@@ -133,10 +133,10 @@ def test_a_run_on_images_of_their_own_shape(tmp_path, ray_local):
 def test_quick_is_the_default_and_a_resume_takes_the_run_s_own_recipe(tmp_path, monkeypatch):
     from animalclf.training import checks
 
-    asked = []
+    recipes = []
 
     def stop(config):
-        asked.append(config.name)
+        recipes.append(config.name)
         raise UserError("far enough")
 
     monkeypatch.setattr(checks, "resolve_config", stop)
@@ -145,4 +145,4 @@ def test_quick_is_the_default_and_a_resume_takes_the_run_s_own_recipe(tmp_path, 
         with pytest.raises(UserError, match="far enough"):
             animalclf.train(tmp_path, **arguments)
     assert main(["train", "--data", str(tmp_path)]) == 2
-    assert asked == ["quick", "quick", "big_cnn", "quick"]
+    assert recipes == ["quick", "quick", "big_cnn", "quick"]

@@ -70,8 +70,8 @@ def test_a_metric_registered_at_run_time_is_in_every_result(custom_metrics, tmp_
     assert {"error_rate", "brier"} <= row.keys() and row["brier"]["values"][0] == result["val"]["brier"]
     header = (tmp_path / "board" / "leaderboard.csv").read_text().splitlines()[0]
     assert "error_rate_mean" in header and "Brier score" in (tmp_path / "board" / "leaderboard.md").read_text()
-    for name, shown in (("one", runs[:1]), ("both", runs)):
-        write_report(shown, str(tmp_path / name), title="Test", board=leaderboard(shown))
+    for name, folders in (("one", runs[:1]), ("both", runs)):
+        write_report(folders, str(tmp_path / name), title="Test", board=leaderboard(folders))
         html = (tmp_path / name / "report.html").read_text()
         assert "error rate" in html and "Brier score" in html
 

@@ -71,9 +71,9 @@ def test_classes_have_the_competitions_fractions(images: int) -> None:
     labels = demo.train_labels(images)
     total = sum(demo.CLASS_COUNTS.values())
     for name, count in demo.CLASS_COUNTS.items():
-        drawn = labels.count(name)
-        assert drawn >= 3
-        assert images < 100 or abs(drawn - max(3, images * count / total)) <= 2
+        label_count = labels.count(name)
+        assert label_count >= 3
+        assert images < 100 or abs(label_count - max(3, images * count / total)) <= 2
     assert demo.train_labels(images + 500)[:images] == labels
 
 
@@ -154,13 +154,13 @@ def test_a_complete_set_is_not_drawn_again(demo_set: demo.DemoSet, monkeypatch: 
 
 def test_the_result_that_an_older_version_stored_has_the_current_keys(tmp_path: Path) -> None:
     arguments = {"images": 10, "test_images": 0, "size": (48, 36)}
-    drawn = demo.write_demo(str(tmp_path / "set"), **arguments)
+    demo_set = demo.write_demo(str(tmp_path / "set"), **arguments)
     file = tmp_path / "set" / demo.INFO
     info = json.loads(file.read_text())
     for old, current in demo.OLD_KEYS.items():
         info["result"][old] = info["result"].pop(current)
     file.write_text(json.dumps(info))
-    assert {**demo.write_demo(drawn["root"], **arguments), "seconds": 0} == {**drawn, "seconds": 0}
+    assert {**demo.write_demo(demo_set["root"], **arguments), "seconds": 0} == {**demo_set, "seconds": 0}
 
 
 def test_an_interrupted_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,8 +306,8 @@ def test_every_patch_of_ray_has_its_gain_in_the_table():
 def test_the_diagrams_are_current():
     diagrams = script("diagrams")
     for name, draw in diagrams.DIAGRAMS.items():
-        drawn = (diagrams.IMAGES / f"{name}.svg").read_text(encoding="utf-8")
-        assert drawn == draw(), f"{name}.svg is stale: run `python docs/diagrams.py` and commit what it writes"
+        stored_svg = (diagrams.IMAGES / f"{name}.svg").read_text(encoding="utf-8")
+        assert stored_svg == draw(), f"{name}.svg is stale: run `python docs/diagrams.py` and commit what it writes"
 
 
 def test_images_are_small():

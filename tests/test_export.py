@@ -184,8 +184,8 @@ def test_licences(name, weights, tag):
     from animalclf.config import Model
     from animalclf.export.card import licence
 
-    found = licence(Model(name=name, weights=weights))
-    assert found.tag == tag and found.text.endswith(".")
+    model_licence = licence(Model(name=name, weights=weights))
+    assert model_licence.tag == tag and model_licence.text.endswith(".")
 
 
 def test_refused(trained_run, tmp_path, monkeypatch):

@@ -121,8 +121,8 @@ def test_blocks_unfreeze_from_the_last_one_down(tmp_path, prepared, epochs, trai
     torch.manual_seed(0)
     start = dict(build(config().model, 3).named_parameters())
     run = train_into(tmp_path / "run", config(epochs, train__unfreeze_every=1), prepared)
-    moved = [name for name, weight in weights_of(run).items() if not torch.equal(weight, start[name])]
-    assert {".".join(name.split(".")[: 3 if name.startswith("base") else 2]) for name in moved} == trained
+    changed_names = [name for name, weight in weights_of(run).items() if not torch.equal(weight, start[name])]
+    assert {".".join(name.split(".")[: 3 if name.startswith("base") else 2]) for name in changed_names} == trained
 
 
 def test_a_resumed_fine_tuning_equals_an_uninterrupted_one(tmp_path, prepared):

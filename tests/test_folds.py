@@ -51,11 +51,11 @@ def fitted_config(folds=3, **sets):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """48 images of three classes, 4 of them for the test, with pairs of duplicates among the first 12."""
-    made = tiny_prepared(tmp_path_factory.mktemp("prepared"), (20, 16, 12), size=40)
-    manifest = made.manifest.assign(group=np.where(np.arange(48) < 12, np.arange(48) // 2 * 2, np.arange(48)))
+    tiny = tiny_prepared(tmp_path_factory.mktemp("prepared"), (20, 16, 12), size=40)
+    manifest = tiny.manifest.assign(group=np.where(np.arange(48) < 12, np.arange(48) // 2 * 2, np.arange(48)))
     manifest.loc[[18, 19, 35, 47], "split"] = "test"
-    storage.write_table(f"{made.root}/manifest.parquet", manifest)
-    return open_prepared(made.root)
+    storage.write_table(f"{tiny.root}/manifest.parquet", manifest)
+    return open_prepared(tiny.root)
 
 
 def train_into(folder, config, prepared, events=None):
@@ -218,8 +218,8 @@ def test_how_it_was_measured_is_shown_everywhere(folded, prepared, tmp_path):
         console = Console(width=100, file=io.StringIO(), record=True)
         console.print(table(board))
         console.print(results_table(run.result()))
-        shown = console.export_text()
-        assert shown.count(text) >= 2 and ("optimistic" in shown) == (run is selected)
+        output = console.export_text()
+        assert output.count(text) >= 2 and ("optimistic" in output) == (run is selected)
         assert text in to_csv(board) and f"| {text} |" in to_markdown(board)
         page = Path(write_report([run], str(tmp_path / "page"), title="t", board=board).report).read_text()
         assert text in page and ('id="folds"' in page) == (run is folded[0])

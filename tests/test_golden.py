@@ -85,14 +85,14 @@ def manifest() -> pd.DataFrame:
 
 def test_split() -> None:
     table = manifest()
-    given = table.assign(split=np.where(np.arange(len(table)) % 7 == 0, "test", ""))
+    given_splits = table.assign(split=np.where(np.arange(len(table)) % 7 == 0, "test", ""))
     cases: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
         "default": (table, {}),
         "seed": (table, {"split_seed": 7}),
         "val and test": (table, {"val": 0.15, "test": 0.1}),
         "fold 0 of 5": (table, {"folds": 5}),
         "fold 3 of 5 with test": (table, {"folds": 5, "fold": 3, "test": 0.2}),
-        "given test": (given, {"val": 0.25}),
+        "given test": (given_splits, {"val": 0.25}),
     }
     computed = {}
     for name, (rows, settings) in cases.items():

@@ -103,9 +103,9 @@ def test_class_priors_are_estimated_from_the_probabilities():
     generator = np.random.default_rng(0)
     labels = generator.choice(3, 4000, p=[0.1, 0.2, 0.7])
     # Class c adds 2 to measurement c, so that log p(x|c) = 2 x_c + const.
-    seen = generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]
+    logits = generator.normal(size=(4000, 3)) + 2 * np.eye(3)[labels]
     trained = np.array([0.6, 0.3, 0.1])
-    probabilities = np.exp(2 * seen) * trained
+    probabilities = np.exp(2 * logits) * trained
     probabilities /= probabilities.sum(1, keepdims=True)
     assert priors.estimate(probabilities, trained) == pytest.approx([0.1, 0.2, 0.7], abs=0.03)
     corrected, _ = priors.apply(probabilities, trained, "estimate")
@@ -185,11 +185,11 @@ def test_the_prepared_set_is_found_beside_a_moved_run(tmp_path, place, run_folde
     folder.mkdir(parents=True)
     untrained_run_folder(folder, prepared=prepared.root, data_fingerprint=prepared.fingerprint)
     (tmp_path / "old").rename(tmp_path / "new")
-    moved = str(tmp_path / "new" / run_folder)
-    assert evaluate(moved).data == str(tmp_path / "new" / place)
+    new_run = str(tmp_path / "new" / run_folder)
+    assert evaluate(new_run).data == str(tmp_path / "new" / place)
     tiny_prepared(tmp_path / "new" / place, (4, 4, 4), size=80, seed=1)
     with pytest.raises(UserError, match=rf"{prepared.root}: not a prepared set"):
-        evaluate(moved)
+        evaluate(new_run)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, tiny_set):
@@ -338,12 +338,17 @@ def test_one_class_or_an_empty_class_folder_is_scored(untrained_run, tmp_path, r
             (folder / f"{number}.jpg").write_bytes(encoded_image(number))
     (tmp_path / "two" / "class1").mkdir()
     (tmp_path / "one.csv").write_text("path,label\none/class1/0.jpg,class1\none/class1/1.jpg,class1\n")
-    one, two = evaluate(untrained_run, data=str(tmp_path / "one")), evaluate(untrained_run, data=str(tmp_path / "two"))
-    assert one.rows == 5 and one.per_class.support == [0, 5, 0] and one["balanced_accuracy"] == one["accuracy"]
-    assert "no images of class0, class2" in one.notes[0] and all(map(np.isfinite, one.metrics.values()))
+    single, two = (
+        evaluate(untrained_run, data=str(tmp_path / "one")),
+        evaluate(untrained_run, data=str(tmp_path / "two")),
+    )
+    assert (
+        single.rows == 5 and single.per_class.support == [0, 5, 0] and single["balanced_accuracy"] == single["accuracy"]
+    )
+    assert "no images of class0, class2" in single.notes[0] and all(map(np.isfinite, single.metrics.values()))
     assert two.rows == 10 and two.per_class.support == [5, 0, 5] and "no images of class1" in two.notes[0]
     assert evaluate(untrained_run, data=str(tmp_path / "one.csv")).rows == 2
-    json.dumps(one.to_dict(), allow_nan=False)
+    json.dumps(single.to_dict(), allow_nan=False)
     (tmp_path / "one" / "class1").rename(tmp_path / "one" / "wolf")
     with pytest.raises(UserError, match="only one class, 'wolf'"):
         evaluate(untrained_run, data=str(tmp_path / "one"))
@@ -361,9 +366,9 @@ def test_one_file_and_equal_names_in_folders_are_predicted(untrained_run, tmp_pa
     table, lines = pd.read_parquet(several.predictions), Path(several.submission).read_text().splitlines()
     assert table["id"].tolist() == table["path"].tolist() == paths
     assert [line.split(",")[0] for line in lines[1:]] == paths
-    one = predict(untrained_run, str(tmp_path / "cameras" / "b" / "0.jpg"), str(tmp_path / "single"), progress=False)
-    row = pd.read_parquet(one.predictions).iloc[0]
-    assert one.images == 1 and row["id"] == row["path"] == "0.jpg"
+    single = predict(untrained_run, str(tmp_path / "cameras" / "b" / "0.jpg"), str(tmp_path / "single"), progress=False)
+    row = pd.read_parquet(single.predictions).iloc[0]
+    assert single.images == 1 and row["id"] == row["path"] == "0.jpg"
     columns = [f"p_{name}" for name in TINY_CLASSES]
     assert row[columns].tolist() == pytest.approx(table.loc[2, columns].tolist(), abs=1e-5)
 

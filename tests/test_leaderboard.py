@@ -141,13 +141,13 @@ def test_runs_that_cannot_be_compared_are_named(runs, tmp_path):
     with pytest.raises(UserError, match=r"other classes than .*only here: dog; only there: cow"):
         leaderboard([runs[0], finished_run(tmp_path / "dog", probabilities, LABELS, classes=[*CLASSES[:2], "dog"])])
     paths = runs[0].predictions("val")["path"].tolist()
-    moved = finished_run(
+    reordered_run = finished_run(
         tmp_path / "moved", probabilities, LABELS, paths=["else.jpg", *paths[1:]], sets=["seed=9", "data.split_seed=5"]
     )
     with pytest.raises(
         UserError, match=r"1 of its 120 images are not .*first else.jpg.*first ape/0.jpg.*data.split_seed: 0 -> 5"
     ):
-        leaderboard([runs[0], moved])
+        leaderboard([runs[0], reordered_run])
     fewer = finished_run(tmp_path / "fewer", probabilities[:-2], LABELS[:-2], sets=["seed=9"])
     with pytest.raises(UserError, match=r"other images than .*: 2 of the other's 120"):
         leaderboard([runs[0], fewer])
@@ -308,10 +308,10 @@ def test_copies_of_images_do_not_make_a_difference_significant(tmp_path):
         (name, guesses(LABELS, accuracy, generator)) for name, accuracy in (("vgg16_pooled", 0.9), ("vgg16", 0.8))
     ]
 
-    def board(folder, copies, groups):
-        labels, known = np.repeat(LABELS, copies), np.repeat(np.arange(120), copies) if groups else None
+    def board(folder, repeats, groups):
+        labels, known = np.repeat(LABELS, repeats), np.repeat(np.arange(120), repeats) if groups else None
         runs = [
-            finished_run(tmp_path / folder / name, np.repeat(each, copies, 0), labels, recipe=name, groups=known)
+            finished_run(tmp_path / folder / name, np.repeat(each, repeats, 0), labels, recipe=name, groups=known)
             for name, each in models
         ]
         return leaderboard(runs)

@@ -469,8 +469,8 @@ def test_where_ctrl_c_is_ignored_it_stays_ignored():
 def test_a_changed_split_column_is_named_as_the_difference_of_a_prepared_set(tmp_path: Path) -> None:
     prepared = tiny_prepared(tmp_path / "set", (4, 4, 4))
     manifest = prepared.manifest.assign(bytes=1)
-    given = np.where(manifest["split"] == "train", "val", "train")
-    files = manifest.assign(split=given)[["path", "label", "bytes", "split"]]
+    given_splits = np.where(manifest["split"] == "train", "val", "train")
+    files = manifest.assign(split=given_splits)[["path", "label", "bytes", "split"]]
     source = sources.Source(str(prepared.info["source"]), files, "table")
     text = differences(
         replace(prepared, manifest=manifest), source, configuration.data_from_dict(prepared.info["config"])

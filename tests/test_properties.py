@@ -125,12 +125,12 @@ def test_every_row_is_seen_once_an_epoch_in_equal_steps_on_all_ranks(
         sizes = np.array([[len(batch) for batch in batches] for batches in ranks])
         assert np.array_equal(sizes.sum(0), plan.step_sizes(phase)) and sizes.sum(0).max() <= batch_size
         assert np.ptp(sizes.sum(0)) <= 1 and np.ptp(sizes, axis=0).max() <= 1
-        seen = np.concatenate([batch for batches in ranks for batch in batches])
+        seen_rows = np.concatenate([batch for batches in ranks for batch in batches])
         if phase == "train" and balance == "sampling":
-            counts = np.bincount(labels[seen], minlength=classes)[np.unique(labels[train])]
-            assert np.ptp(counts) <= 1 and len(seen) == rows
+            counts = np.bincount(labels[seen_rows], minlength=classes)[np.unique(labels[train])]
+            assert np.ptp(counts) <= 1 and len(seen_rows) == rows
         else:
-            assert sorted(seen) == sorted(expected)
+            assert sorted(seen_rows) == sorted(expected)
         together = [np.concatenate(step) for step in zip(*ranks, strict=True)]
         alone = plan.batch_rows(phase, epoch, 0, 1)
         assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))

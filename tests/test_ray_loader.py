@@ -166,10 +166,10 @@ def test_ray_data_gives_the_same_batches_from_disk(tmp_path, ray_local, monkeypa
 def test_balanced_sampling_loads_every_repeated_row(tmp_path):
     prepared = tiny_prepared(tmp_path, counts=(40, 4))
     plan, images = plan_of(prepared, "sampling"), load_images(prepared)
-    drawn = np.concatenate([batch["index"] for batch in MemoryLoader(plan, images).batches("train", 0)])
+    drawn_rows = np.concatenate([batch["index"] for batch in MemoryLoader(plan, images).batches("train", 0)])
     rows = prepared.rows("train")
-    counts = np.bincount(prepared.labels[drawn])
-    assert len(drawn) == len(rows) and abs(counts[0] - counts[1]) <= 1 and np.bincount(drawn).max() >= 4
+    counts = np.bincount(prepared.labels[drawn_rows])
+    assert len(drawn_rows) == len(rows) and abs(counts[0] - counts[1]) <= 1 and np.bincount(drawn_rows).max() >= 4
 
 
 def test_prefetched_batches_fit_the_smallest_store(monkeypatch):

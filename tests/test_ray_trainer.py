@@ -70,10 +70,12 @@ def test_two_workers_fit_the_heads_that_one_process_fits(tmp_path, ray_local):
     config = configuration.load(
         "quick", {**LITE, "model.weights": "none", "data.resize": "squash", "train.precision": "fp32"}
     )
-    one = launch.train_local(config, prepared, Run(str(tmp_path / "one")), lambda event: None)
+    single_process = launch.train_local(config, prepared, Run(str(tmp_path / "one")), lambda event: None)
     _, two = on_ray(tmp_path / "two", config, prepared, 2)
-    assert [(head.kind, head.settings) for head in one.heads] == [(head.kind, head.settings) for head in two.heads]
-    assert two.workers == 2 and two.val["loss"] == pytest.approx(one.val["loss"], abs=1e-3)
+    assert [(head.kind, head.settings) for head in single_process.heads] == [
+        (head.kind, head.settings) for head in two.heads
+    ]
+    assert two.workers == 2 and two.val["loss"] == pytest.approx(single_process.val["loss"], abs=1e-3)
 
 
 def test_two_workers_cross_validate_as_one_process(tmp_path, ray_local):
@@ -81,12 +83,12 @@ def test_two_workers_cross_validate_as_one_process(tmp_path, ray_local):
     prepared = tiny_prepared(tmp_path / "prepared", (12, 9, 7))
     small = {**LITE, "model.weights": "none", "data.resize": "squash", "train.precision": "fp32", "train.folds": 2}
     config = configuration.load("quick", small)
-    one = launch.train_local(config, prepared, Run(str(tmp_path / "one")), lambda event: None)
+    single_process = launch.train_local(config, prepared, Run(str(tmp_path / "one")), lambda event: None)
     run, two = on_ray(tmp_path / "two", config, prepared, 2)
     assert two.workers == 2 and two.val.rows == 28 and two.rows == {"train": 28, "val": 0, "test": 0}
-    assert [fold.rows for fold in two.folds] == [fold.rows for fold in one.folds]
-    assert two.val["loss"] == pytest.approx(one.val["loss"], abs=1e-3)
-    assert two.temperature == pytest.approx(one.temperature, rel=1e-2)
+    assert [fold.rows for fold in two.folds] == [fold.rows for fold in single_process.folds]
+    assert two.val["loss"] == pytest.approx(single_process.val["loss"], abs=1e-3)
+    assert two.temperature == pytest.approx(single_process.temperature, rel=1e-2)
     assert not run.predictions("val")["path"].duplicated().any()
 
 

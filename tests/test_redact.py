@@ -113,9 +113,11 @@ def test_errors_that_nobody_caught_and_wrong_arguments_show_no_secret(secret, ca
         show_traceback(*sys.exc_info())
     with pytest.raises(SystemExit):
         main(["train", f"--wrong=https://host/?token={SECRET}"])
-    shown = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert (
-        shown.count("***") == 2 and "OSError: GET https://***@host/a\\x1b[31m failed" in shown and SECRET not in shown
+        output.count("***") == 2
+        and "OSError: GET https://***@host/a\\x1b[31m failed" in output
+        and SECRET not in output
     )
 
 

@@ -100,13 +100,13 @@ def test_folds_partition_the_data_and_every_class_is_in_each() -> None:
     table = manifest(
         ["a"] * 23 + ["b"] * 5 + ["c"] * 40, group=[*range(28), *(30 + number // 4 for number in range(40))]
     )
-    seen = np.zeros(len(table), int)
+    times_validated = np.zeros(len(table), int)
     for fold in range(5):
         result = split(table, Data(folds=5, fold=fold))
         assert {label for (label, name), _ in counts(table, result).items() if name == "val"} == {"a", "b", "c"}
         assert 4 <= ((result == "val") & (table["label"] == "a")).sum() <= 5
-        seen += result == "val"
-    assert (seen == 1).all()
+        times_validated += result == "val"
+    assert (times_validated == 1).all()
 
 
 def test_all_folds_have_the_same_test_split() -> None:

@@ -54,15 +54,14 @@ def test_the_probabilities_are_the_mean_over_the_views(untrained_run, tiny_set, 
 
 
 def test_the_effect_of_the_transport_stands_apart(untrained_run, tmp_path):
-    plain, moved = (
+    plain, transported = (
         evaluate(untrained_run, prior="uniform", transport=each, out=str(tmp_path)) for each in (False, True)
     )
-    (note,) = moved.notes
-    accuracies = (
-        f"balanced accuracy from {plain.metrics['balanced_accuracy']:.3f} to {moved.metrics['balanced_accuracy']:.3f}"
-    )
+    (note,) = transported.notes
+    before, after = (result.metrics["balanced_accuracy"] for result in (plain, transported))
+    accuracies = f"balanced accuracy from {before:.3f} to {after:.3f}"
     assert accuracies in note and "of 6 predicted classes" in note and not plain.notes
-    assert moved.transport and not plain.transport and moved.predictions != plain.predictions
+    assert transported.transport and not plain.transport and transported.predictions != plain.predictions
     assert Run(untrained_run).exists()
     for prior in ("train", "estimate"):
         with pytest.raises(UserError, match=f"--transport: needs the known class fractions .* not --prior {prior}"):

@@ -169,13 +169,13 @@ class Cluster:
 
     def wait_for_hosts(self, count: int, timeout: float = 150) -> float:
         """Seconds until `count` hosts are up."""
-        began, there = time.time(), []
+        began, processes = time.time(), []
         while time.time() - began < timeout:
-            there = self.alive()
-            if len(there) == count:
+            processes = self.alive()
+            if len(processes) == count:
                 return time.time() - began
             time.sleep(1)
-        raise AssertionError(f"{there} are up, not {count}")
+        raise AssertionError(f"{processes} are up, not {count}")
 
     def trained_on(self) -> set[str]:
         """Addresses of the hosts on which training workers of any job ran."""

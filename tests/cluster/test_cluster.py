@@ -38,7 +38,7 @@ def check(out, epochs, rows=(TRAIN, VAL)):
 
 
 def test_the_comparison_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
-    drawn = cluster.submit(
+    demo_log = cluster.submit(
         "demo",
         "--only-data",
         "--data",
@@ -50,7 +50,7 @@ def test_the_comparison_uses_all_hosts_and_leaves_its_results_on_s3(cluster):
         "--test-images",
         "10",
     )
-    assert drawn.ends() == 0, drawn.log
+    assert demo_log.ends() == 0, demo_log.log
     arguments = [
         "--recipes",
         "demo",
