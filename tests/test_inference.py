@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import ray
+import ray.data
 import torch
 from helpers import tiny_prepared
 from PIL import Image
@@ -16,6 +18,7 @@ from run_folders import CONFIG, PRIOR, TINY_CLASSES, untrained_run_folder
 
 from animalclf import config as configuration
 from animalclf.errors import UserError
+from animalclf.inference import classify
 from animalclf.inference import prior_shift as priors
 from animalclf.inference.evaluate import confused_pairs, evaluate, table
 from animalclf.metrics import from_probabilities
@@ -371,6 +374,15 @@ def test_one_file_and_equal_names_in_folders_are_predicted(untrained_run, tmp_pa
     assert single.images == 1 and row["id"] == row["path"] == "0.jpg"
     columns = [f"p_{name}" for name in TINY_CLASSES]
     assert row[columns].tolist() == pytest.approx(table.loc[2, columns].tolist(), abs=1e-5)
+
+
+@pytest.mark.ray
+def test_a_replica_on_a_gpu_takes_batches_of_any_size(ray_local):
+    """Ray Data refuses a stage with GPUs and whole blocks as soon as it is defined; this cluster has no GPU to run
+    it."""
+    config = configuration.load("demo")
+    job = classify._Job(ray.put(None), ray.put(["a.jpg"]), "", config, 1, True, classify.Options())
+    assert isinstance(classify._dataset(job, [0]), ray.data.Dataset)
 
 
 @pytest.mark.ray

@@ -143,6 +143,11 @@ def _blocks(job: _Job, count: int) -> Iterator[Block]:
 def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
     """One Ray Data execution over the batches with these numbers."""
     configure_ray_data()
+    yield from _dataset(job, batches).iter_batches(batch_size=None, batch_format="numpy")
+
+
+def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
+    """Of blocks with the columns that `_blocks` yields, one for each of the batches with these numbers."""
     root, config, paths, batch_size = job.root, job.config, job.paths, job.options.batch_size  # pickled without `job`
 
     def read(block: Block) -> Block:
@@ -151,23 +156,23 @@ def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
 
     cpus = cpus_per_node()
     replicas_per_node = math.ceil(job.replicas / len(cpus))
-    if job.use_gpu:
-        resources = {"num_gpus": 1, "num_cpus": 0}
+    replica = {"max_restarts": 0, "max_task_retries": 0}
+    if job.use_gpu:  # not as an argument of map_batches, which would then insist on batches of one size
+        cpus_of_replica, replica = 0, {**replica, "num_gpus": 1}
     else:  # a replica reserves the CPUs of its threads, so replicas spread over nodes; one CPU per node reads images
-        resources = {"num_cpus": max(1, (min(cpus) - 1) // replicas_per_node)}
+        cpus_of_replica = max(1, (min(cpus) - 1) // replicas_per_node)
     dataset = ray.data.range(len(batches), override_num_blocks=len(batches)).map_batches(read, batch_size=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)  # ray_remote_args_fn: Ray 2.64 removes it
-        dataset = dataset.map_batches(
+        return dataset.map_batches(
             _Replica,
             fn_constructor_args=(job.model, config, job.use_gpu, replicas_per_node, job.options.views),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=job.replicas),
             # The function also prevents Ray Data from fusing the stages: images are decoded while the model runs.
-            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
-            **resources,
+            ray_remote_args_fn=lambda: replica,
+            num_cpus=cpus_of_replica,
         )
-    yield from dataset.iter_batches(batch_size=None, batch_format="numpy")
 
 
 def cpus_per_node() -> list[int]:
