@@ -6,6 +6,7 @@ Its ImageNet weights come as Python packages (`model.weights: embedded`, see emb
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -132,7 +133,16 @@ class ConvNorm(nn.Module):
         assert norm.running_mean is not None and norm.running_var is not None
         factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         weight, bias = conv.weight * factor.view(-1, 1, 1, 1), norm.bias - norm.running_mean * factor
-        return nn.functional.conv2d(maps, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        with _depthwise_kernel(conv, maps):
+            return nn.functional.conv2d(maps, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _depthwise_kernel(conv: nn.Conv2d, maps: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+    """On a GPU, depthwise convolutions by PyTorch's own kernel. cuDNN compiles one for each shape of the maps, which
+    takes seconds for a network, and images that keep their shape come in many."""
+    if maps.is_cuda and conv.groups > 1:
+        return torch.backends.cudnn.flags(enabled=False)
+    return contextlib.nullcontext()
 
 
 class InvertedResidual(nn.Module):
