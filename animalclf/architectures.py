@@ -15,6 +15,8 @@ from animalclf.errors import UserError
 from animalclf.utils.console import show_line
 from animalclf.utils.registry import nearest
 
+OWN = ("big_cnn", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "vgg16", "vgg16_pooled")
+"""Models of this package, by name: the modules that register them import PyTorch, which takes seconds."""
 TIMM = "timm:"
 """Prefix of the names of timm's networks."""
 ENTRY = re.compile(r"IMAGENET1K_\w+")

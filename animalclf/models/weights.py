@@ -1,5 +1,8 @@
 """Pretrained weights: downloaded once per node with a checksum, from an installed package, or from a local or
-s3:// file; always loaded with `weights_only=True`."""
+s3:// file; always loaded with `weights_only=True`.
+
+The functions import PyTorch themselves: `check` runs before Ray starts, and PyTorch takes seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,20 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
 from filelock import FileLock
-from torch import nn
 
 from animalclf import architectures
 from animalclf.errors import UserError
 from animalclf.models import embedded
-from animalclf.models.registry import builder
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.text import reason
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 T = TypeVar("T")
 MAX_NAMED = 6  # keys named in an error
@@ -50,6 +54,8 @@ DAMAGED = (
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
     """The state dict of `source` ("imagenet", "embedded", or a path or URL), float32. Raises UserError with the
     remedy: how to get the file by hand."""
+    import torch
+
     file, content = _content(architecture, source)
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
@@ -116,8 +122,8 @@ def _content(architecture: str, source: str) -> tuple[str, bytes]:
 
 
 def check(architecture: str, source: str) -> None:
-    """Raise UserError if `fetch` would because the file does not exist or cannot be downloaded. Reads no file."""
-    builder(architecture)
+    """Raise UserError if `fetch` would for a known model, because the file does not exist or cannot be downloaded.
+    Reads no file."""
     if source == "embedded":
         embedded.find(architecture)
     elif architecture.startswith(architectures.TIMM) and source == "imagenet":
@@ -174,6 +180,8 @@ def _pretrained(architecture: str, source: str) -> architectures.Pretrained:
 
 
 def _folder() -> Path:
+    import torch
+
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
@@ -186,6 +194,8 @@ def _download(architecture: str, source: str) -> Path:
         return path
     if pretrained.licence:
         show_line(pretrained.licence)
+    import torch
+
     try:
         with _lock(path):
             if not path.exists():  # another rank of this node may have downloaded it

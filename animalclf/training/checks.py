@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from animalclf import architectures
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.folds import check_folds, image_folds
@@ -18,7 +19,6 @@ from animalclf.utils.text import shown
 
 # Keys of `train` that a resume may change: they decide how a step is executed, not what it computes.
 EXECUTION_KEYS = ("profile", "compile", "compile_from", "cuda_graphs", "cache_features")
-DEFAULT_MODEL = configuration.Model().name
 MAX_NAME_BYTES = 200  # of the name of a run folder, to which the time is added
 
 
@@ -39,7 +39,7 @@ def resolve_config(config: Config) -> Config:
     Raises UserError for an unknown loss or model, and for weights that are missing or cannot be downloaded.
     """
     LOSSES.get(config.train.loss)
-    if config.model.name != DEFAULT_MODEL:  # the models import PyTorch, which takes seconds
+    if config.model.name not in architectures.OWN:  # the models import PyTorch, which takes seconds
         from animalclf.models.registry import builder
 
         builder(config.model.name)
