@@ -7,7 +7,7 @@
 models: the training function on a set in device memory, with augmentation, as a Ray worker calls it. "plain" is the
 loop of PyTorch's tutorials on the same network: the set in device memory, affine_grid and grid_sample, autocast, the
 fused optimizer. "step" is that loop on one fixed batch, without data loading. settings: one setting changed at a time.
-commands: `animalclf prepare` and `train` from start to result on a set with the class sizes of Animals-10.
+commands: `animalclf prepare`, `train` and `predict` from start to result on a set with the class sizes of Animals-10.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,18 @@ CASES = (
     Case("VGG16, last block", "vgg16"),
     Case("VGG16, last block, compiled", "vgg16", ("train.compile=true",)),
     Case("VGG16, frozen features", "vgg16_pooled", ("train.batch_size=128",), features=True),
+    Case(
+        "EfficientNet-Lite0, frozen features",
+        "quick",
+        (
+            "model.name=efficientnet_lite0",
+            "model.input_size=224",
+            "data.stored_size=224",
+            "data.resize=squash",
+            "train.batch_size=256",
+        ),
+        features=True,
+    ),
     Case("VGG16, all layers", "vgg16", ("model.trainable=[all]",)),
     Case("big CNN, 128 px", "big_cnn"),
     Case("big CNN, 128 px, compiled", "big_cnn", ("train.compile=true",)),
@@ -254,8 +266,9 @@ def ours(config: Config, rows: int, device: torch.device) -> dict[str, float]:
 
 
 def ours_features(config: Config, rows: int, device: torch.device) -> dict[str, float]:
-    """The second pass of the frozen base over the set, as at the start of a training on cached features."""
+    """The second pass of the frozen base over the set, as at the start of a training on features."""
     prepared, images = memory_set(rows, config.data.stored_size)
+    config = replace(config, train=replace(config.train, cache_features=False))
     model = _on_device(config, device)
     plan, times = sampling_plan(prepared, config), []
     if device.type == "cuda":
@@ -423,6 +436,10 @@ def commands(arguments: argparse.Namespace, device: torch.device) -> dict[str, o
             row = {key: result[key] for key in RESULT_KEYS if key in result}
             results[f"train {name}"] = {"seconds": seconds, **row}
             print(json.dumps({name: results[f"train {name}"]}), flush=True)
+        _, stdout = command(
+            "predict", f"{folder}/run-vgg16", "--json", "--data", data, "--out", f"{folder}/predictions"
+        )
+        results["predict vgg16"] = {key: json.loads(stdout)[key] for key in ("seconds", "images_per_s")}
     table = Table(title=f"commands on {arguments.count:,} images", title_justify="left")
     for column in ("", "seconds", "images/s", "data loading", "accuracy"):
         table.add_column(column)

@@ -22,8 +22,10 @@ from animalclf.data import augment
 from animalclf.data.augment import torch_form
 from animalclf.data.device_loader import DeviceLoader, DeviceLoaders
 from animalclf.data.loader import MemoryLoader, load_images
+from animalclf.data.resize import stored_image
 from animalclf.data.sampler import sampling_plan
 from animalclf.models import build
+from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop
 from animalclf.training import train as training
@@ -185,6 +187,40 @@ def train_into(folder, config, prepared, ranks=None, stop_after=None):
     return run
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16_pooled"])
+def test_features_of_images_that_keep_their_shape_equal_those_of_the_cpu(name):
+    """Each shape is a batch of its own. tf32 and bf16 round to 11 and 8 bits."""
+    spec = configuration.Model(name=name, input_size=96, weights="none", trainable=("head",))
+    torch.manual_seed(0)
+    model = build(spec, 3, keep_shape=True).eval().to(memory_format=torch.channels_last)
+    sides = ((120, 200), (200, 120), (150, 150), (120, 200))
+    photos = [np.random.default_rng(number).integers(0, 256, (*side, 3), np.uint8) for number, side in enumerate(sides)]
+    images = torch.from_numpy(np.stack([stored_image(photo, 128, "keep") for photo in photos]))
+    with torch.no_grad():
+        expected = model.features(images)
+        exact = model.to(DEVICE).features(images.to(DEVICE)).cpu()
+        with loop.autocast(DEVICE, True):
+            half = model.features(images.to(DEVICE)).float().cpu()
+    assert (exact - expected).norm() < 5e-3 * expected.norm() and (half - expected).norm() < 0.05 * expected.norm()
+
+
+def test_features_are_computed_on_the_gpu_once_and_stored(tmp_path, monkeypatch):
+    prepared, devices = tiny_prepared(tmp_path / "prepared", (40, 32, 16), size=92), []
+    features = Classifier.features
+    monkeypatch.setattr(
+        Classifier, "features", lambda self, images: devices.append(images.device.type) or features(self, images)
+    )
+    plain = {"augment__flip": False, "augment__rotation": 0, "augment__shift": 0, "augment__zoom": [1, 1]}
+    network = {"model__name": "efficientnet_lite0", "model__input_size": 92, "model__trainable": ["head"]}
+    config = tiny_config(1, **plain, **network, train__heads=["logistic", "lda"], train__precision="auto")
+    first = train_into(tmp_path / "first", config, prepared)
+    assert set(devices) == {DEVICE.type} and len(list((tmp_path / "prepared").glob("features-*.npz"))) == 1
+    devices.clear()
+    second = train_into(tmp_path / "second", config, prepared)
+    assert devices == [] and second.predictions("val").equals(first.predictions("val"))
+    assert second.result().temperature == first.result().temperature
+
+
 @pytest.fixture
 def deterministic():
     """cuDNN's deterministic algorithms, for equality bit by bit."""
@@ -295,3 +331,29 @@ def test_a_ray_worker_trains_on_the_gpu(tmp_path, prepared):
         cluster.leave_ray()
     assert run.environment().gpu is True and result.precision == "bf16" and result.workers == 1
     assert result.rows["train"] == run.metrics()[0].train_rows and len(run.metrics()) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(ON_CPU, reason="needs a GPU that Ray can give to a replica")
+@pytest.mark.parametrize("views", ["none", "multi"])
+def test_prediction_on_the_gpu_equals_that_on_the_cpu(tmp_path, prepared, views):
+    """Batches of 8, and one of the 3 images that are left."""
+    import cv2
+
+    from animalclf import cluster
+    from animalclf.inference.classify import Options, classify
+
+    run = train_into(tmp_path / "run", tiny_config(1, train__precision="auto"), prepared)
+    paths = [f"{number:02d}.png" for number in range(19)]
+    for path, photograph in zip(paths, photographs(19, 92), strict=True):
+        cv2.imwrite(str(tmp_path / path), photograph)
+    model, info = checkpoint.load_model(run.root)
+    try:
+        on_gpu, on_cpu = (
+            classify(model, info.config, str(tmp_path), paths, Options(8, device=device, views=views, progress=False))
+            for device in ("auto", "cpu")
+        )
+    finally:
+        cluster.leave_ray()
+    assert on_gpu[1] == on_cpu[1] == ["ok"] * 19
+    assert np.abs(on_gpu[0] - on_cpu[0]).max() < 0.02 and len(np.unique(on_gpu[0][:, 0])) > 10
