@@ -110,11 +110,13 @@ def _command(scenario: Scenario, out: Path, strike: tuple[Victim, float, random.
 
 
 def _strike(driver: subprocess.Popen[bytes], victim: Victim, rng: random.Random) -> bool:
-    """Kill. False if there is no worker at this instant."""
+    """Kill. False if no worker has work at this instant."""
     if victim == "driver":
         driver.kill()
         return True
     workers = [process for process in _descendants(driver.pid) if _is_worker(process)]
+    if not any(_is_busy(process) for process in workers):
+        return False  # Ray's own start waits without end for a worker that is killed before it is connected
     with contextlib.suppress(psutil.Error, IndexError):
         rng.choice(sorted(workers, key=lambda process: process.pid)).kill()
         return True
@@ -132,6 +134,12 @@ def _is_worker(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error, IndexError):
         name = process.cmdline()[0]
         return name.startswith("ray::") and "Agent" not in name
+    return False
+
+
+def _is_busy(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error, IndexError):
+        return process.cmdline()[0] != "ray::IDLE"
     return False
 
 
