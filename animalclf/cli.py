@@ -31,9 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return ExitCode.USER_ERROR
     arguments = parser.parse_args(argv)
+    succeeded = False
     try:
         with caller.set_caller():
             answer: Answer = arguments.handler(arguments)
+        succeeded = answer.exit_code != ExitCode.FAILED
     except UserError as error:
         show_error(str(error))
         return ExitCode.USER_ERROR
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _show_stopped(code, resumable="resume" in arguments)
         return code
     finally:
-        cluster.leave_ray()
+        cluster.leave_ray(remove_logs=succeeded)
     if arguments.json:
         print(json.dumps(answer.content, allow_nan=False, ensure_ascii=False), flush=True)
     return answer.exit_code

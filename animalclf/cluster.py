@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ray.data import DataContext
 
 _connection = ""  # result of `_current_connection` after `ensure_ray` connected
+_session = ""  # Ray's folder of logs and sockets of the Ray that `start_local` started
 _own_connection = ""  # result of `_current_connection` after `start_local` started Ray
 _environment_before: dict[str, str | None] = {}  # original values of the variables that `start_local` sets
 _cpus = 0  # logical CPUs of the Ray that `ensure_ray` started; 0 if it connected to a running cluster
@@ -102,7 +104,7 @@ def start_local(cpus: int, **options: Any) -> None:
     `timeout`, systemd and Slurm send SIGTERM to every process of a command. Ray's ignore it, so that this process can
     end what it does there, and then Ray.
     """
-    global _own_connection
+    global _own_connection, _session
     import ray
 
     from animalclf.raycompat.local_start import end_at_once, quick_start
@@ -111,7 +113,7 @@ def start_local(cpus: int, **options: Any) -> None:
         _environment_before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
     with quick_start(), blocked_sigterm():
-        ray.init(
+        context = ray.init(
             address="local",
             num_cpus=cpus,
             # Ray starts a process for each CPU in advance. Loading tasks leave two of them, for the mailbox of a
@@ -124,6 +126,7 @@ def start_local(cpus: int, **options: Any) -> None:
             **options,
         )
     end_at_once()
+    _session = context.address_info["session_dir"]
     _own_connection = _current_connection()
 
 
@@ -138,14 +141,18 @@ def _local_address() -> str | None:
         return None
 
 
-def leave_ray() -> None:
+def leave_ray(*, remove_logs: bool = True) -> None:
     """Disconnect from the cluster that this package connected to, or stop the Ray that it started. Does not close a
-    connection that the caller opened."""
+    connection that the caller opened. `remove_logs`: remove the folder of the Ray that is stopped, which Ray never
+    does."""
     global _connection
     if _connected_here():
         import ray
 
+        own = _connection == _own_connection
         ray.shutdown()
+        if own and remove_logs:
+            shutil.rmtree(_session, ignore_errors=True)
     _connection = ""
     if _environment_before and _current_connection() != _own_connection:
         _restore_environment()

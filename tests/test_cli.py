@@ -20,7 +20,7 @@ from helpers import terminate_all, tiny_prepared
 from rich.console import Console
 
 import animalclf
-from animalclf import cli
+from animalclf import cli, cluster
 from animalclf.cli import main
 from animalclf.commands import command_names, demo, reference
 from animalclf.commands.common import Answer, add_command
@@ -198,7 +198,7 @@ def work(*arguments, **options):
     time.sleep(60)
 
 api.{command} = work
-cluster.leave_ray = lambda: os.kill(os.getpid(), signal.SIGTERM)
+cluster.leave_ray = lambda **_: os.kill(os.getpid(), signal.SIGTERM)
 cli.run_and_exit(["{command}", *{["run"] if command == "predict" else []}, "--data", "photos", "--out", "out"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
@@ -216,7 +216,7 @@ from animalclf.utils import interrupts
 
 interrupts.CLEANUP_SECONDS = 0.2
 api.train = lambda data, resume=False: os.kill(os.getpid(), signal.SIGTERM)
-cluster.leave_ray = lambda: time.sleep(600)
+cluster.leave_ray = lambda **_: time.sleep(600)
 cli._interrupted = lambda interrupt: time.sleep(600)
 cli.run_and_exit(["train", "--data", "photos", "--out", "out"])
 """
@@ -303,3 +303,17 @@ def test_without_arguments_the_help_is_printed(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out == f"animalclf {animalclf.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("connection", "remove_logs", "left"), [("own", True, 0), ("own", False, 1), ("other", True, 1)]
+)
+def test_the_folder_of_an_own_ray_is_removed_after_success_only(tmp_path, monkeypatch, connection, remove_logs, left):
+    (tmp_path / "session" / "logs").mkdir(parents=True)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    for name, value in {"_session": str(tmp_path / "session"), "_own_connection": "own"}.items():
+        monkeypatch.setattr(cluster, name, value)
+    monkeypatch.setattr(cluster, "_connection", connection)
+    monkeypatch.setattr(cluster, "_current_connection", lambda: connection)
+    cluster.leave_ray(remove_logs=remove_logs)
+    assert len(list(tmp_path.iterdir())) == left and not cluster._connection

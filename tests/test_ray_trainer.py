@@ -243,7 +243,7 @@ def test_every_error_of_training_or_reporting_is_raised_and_stops_the_workers(
         raise UserError("the disk is full")
 
     for fail, error in ((True, LookupError), (False, UserError)):
-        monkeypatch.setattr(ray_trainer, "_trainer", lambda task, workers, fail=fail: Trainer(task, fail))
+        monkeypatch.setattr(ray_trainer, "_trainer", lambda task, workers, name, fail=fail: Trainer(task, fail))
         with pytest.raises(error):
             ray_trainer.train_on_ray(tiny_config(1), prepared, Run(str(tmp_path / "run")), Workers.fixed(1), full_disk)
     assert stopped.is_set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import tempfile
 import threading
 import uuid
@@ -54,7 +55,8 @@ def train_on_ray(
 
     mailbox, switch = open_mailbox(), switch or Switch()
     cache = cache or cache_images(prepared, num_cpus=input_cpus(workers))
-    fit = FitThread(_trainer(Task(config, prepared.root, run.root, cache, mailbox), workers), switch)
+    name = f"animalclf-{uuid.uuid4().hex[:12]}"
+    fit = FitThread(_trainer(Task(config, prepared.root, run.root, cache, mailbox), workers, name), switch)
     switch.begin(mailbox)
     fit.start()
     try:
@@ -62,12 +64,14 @@ def train_on_ray(
     except BaseException:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run folder
         _stop_workers(switch)
         raise
+    finally:
+        shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)  # of Ray Train
     remove_leftovers(run.root, writers_ended=True)  # of a worker that was killed while it wrote
     return result
 
 
-def _trainer(task: Task, workers: Workers) -> Any:
-    """Ray Train's trainer of a training."""
+def _trainer(task: Task, workers: Workers, name: str) -> Any:
+    """Ray Train's trainer of a training. `name`: of its folder for temporary files."""
     import ray.train.torch  # imports PyTorch
 
     from animalclf.raycompat.train_controller import in_process_trainer
@@ -81,8 +85,8 @@ def _trainer(task: Task, workers: Workers) -> Any:
         train_loop_config={"task": task},
         scaling_config=scaling(workers),
         run_config=ray.train.RunConfig(
-            name=f"animalclf-{uuid.uuid4().hex[:12]}",
-            storage_path=tempfile.gettempdir(),  # stays empty: the checkpoints are in the run folder
+            name=name,
+            storage_path=tempfile.gettempdir(),  # no checkpoints: they are in the run folder
             # A cluster that cluster.yaml or `ensure_ray` started has MALLOC_VARIABLES in its environment already.
             worker_runtime_env={} if os.environ.items() >= MALLOC_VARIABLES.items() else {"env_vars": MALLOC_VARIABLES},
             failure_config=failures,

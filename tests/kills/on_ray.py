@@ -41,11 +41,19 @@ class RayTrain(Train):
         return [argument for argument in super().arguments(out) if argument != "--local"]
 
 
+class LocalTrain(Train):
+    settings = SETTINGS  # real commands do not know the tiny model
+
+
+class RayPredict(Predict):
+    training = LocalTrain
+
+
 class RayCompare(Compare):
     settings = SETTINGS | {"train.epochs": 2}
 
 
-SCENARIOS: Sequence[type[Scenario]] = (RayTrain, Prepare, Predict, RayCompare)
+SCENARIOS: Sequence[type[Scenario]] = (RayTrain, Prepare, RayPredict, RayCompare)
 
 
 def run(kind: type[Scenario], victim: Victim, count: int, seed: int, first: int = 0) -> Report:

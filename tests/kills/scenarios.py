@@ -141,11 +141,12 @@ class Prepare(Scenario):
 
 class Predict(Scenario):
     name = "predict"
+    training: type[Train] = Train
 
     def create_inputs(self) -> None:
         from animalclf.cli import main
 
-        train = Train(self.inputs)
+        train = self.training(self.inputs)
         train.create_inputs()
         assert main(train.arguments(self.inputs)) == 0
         write_images(self.inputs / "new", ("",), 12)
