@@ -125,7 +125,7 @@ def test_a_run_is_exported_checked_and_used_without_animalclf(trained_run, tmp_p
     files = {"model.onnx", "model-int8.onnx", "model.safetensors", "labels.json", "predict_onnx.py", "README.md"}
     assert set(result.files) == files == {path.name for path in (tmp_path / "out").iterdir()}
     exact, small = result.checks
-    assert exact.same_class == exact.images and exact.largest_difference < 1e-3
+    assert exact.same_class == exact.files == 33 and exact.largest_difference < 1e-3
     assert exact.accuracy == exact.accuracy_of_predict and small.file == "model-int8.onnx"
     model = animalclf.load(trained_run)
     paths = [save_varied(photo(seed, 60, 80), seed, tmp_path) for seed in range(11)]  # one of each kind of file

@@ -164,7 +164,7 @@ def export(
 
     `to`: "onnx" (pixels uint8 of any size to calibrated probabilities), "onnx-int8" (the same with weights of 8 bits)
     and "safetensors" (the weights), one or several. `out`: the folder (default: RUN/export). `check`: compare the ONNX
-    files with `predict` on this many validation images first.
+    files with `predict` first, on this many files of many sizes and modes made of validation images.
     """
     from animalclf.export.export import export as write
 

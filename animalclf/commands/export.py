@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ORDER = 85
 EXAMPLES = """\
   animalclf export runs/a                                 (ONNX, into runs/a/export)
-  animalclf export runs/a --to onnx,safetensors --check   (compared with predict on 200 validation images)
+  animalclf export runs/a --to onnx,safetensors --check   (compared with predict on 200 files)
   animalclf export runs/a --to onnx-int8 --out small/     (weights of 8 bits)"""
 
 
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
         nargs="?",
         const=200,
         metavar="N",
-        help="compare the ONNX files with predict on N validation images, written as files of many sizes and modes; "
+        help="compare the ONNX files with predict on N files of many sizes and modes, made of validation images; "
         "nothing is exported if the probabilities differ by more than 0.001 (default: 200)",
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import runpy
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,15 @@ EXIF_ORIENTATION = 0x0112
 
 
 def check(run: Run, folder: Path, files: Sequence[str], count: int) -> list[ExportCheck]:
-    """Compare each of the ONNX `files` of the export `folder` with the run's model, on at most `count` validation
-    images. Raises UserError if the run's prepared set cannot be opened."""
+    """Compare each of the ONNX `files` of the export `folder` with the run's model in fp32, on `count` files made of
+    validation images. Raises UserError if the run's prepared set cannot be opened."""
     probabilities = runpy.run_path(str(folder / "predict_onnx.py"))["probabilities"]
     model = Model(run.root, device="cpu")
+    model.config = replace(model.config, train=replace(model.config.train, precision="fp32"))
     images, labels = _validation_images(prepared_set_of(run), model, count)
     with tempfile.TemporaryDirectory() as temporary:
         plain = [_save_plain(image, number, Path(temporary)) for number, image in enumerate(images)]
-        varied = [save_varied(image, number, Path(temporary)) for number, image in enumerate(images)]
+        varied = [save_varied(images[number % len(images)], number, Path(temporary)) for number in range(count)]
         expected, expected_varied = model.predict_proba(plain), model.predict_proba(varied)
         return [
             _compared(file, probabilities(plain, file), probabilities(varied, file), expected, expected_varied, labels)
@@ -52,7 +54,8 @@ def _compared(
 ) -> ExportCheck:
     return ExportCheck(
         file=file,
-        images=len(labels),
+        images=len(plain),
+        files=len(varied),
         same_class=int((varied.argmax(1) == expected_varied.argmax(1)).sum()),
         largest_difference=float(np.abs(varied - expected_varied).max()),
         accuracy=float((plain.argmax(1) == labels).mean()),

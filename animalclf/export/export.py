@@ -86,7 +86,7 @@ def _checked(run: str, contents: dict[str, bytes], onnx_files: Sequence[str], co
         if row.file == FORMATS.get("onnx").file and row.largest_difference > TOLERANCE:
             raise UserError(
                 f"{row.file}: probabilities differ from those of predict by up to {row.largest_difference:.4f} on "
-                f"{row.images:,} images (limit {TOLERANCE:g}); nothing was written. Please report it with the recipe"
+                f"{row.files:,} files (limit {TOLERANCE:g}); nothing was written. Please report it with the recipe"
             )
     return checks
 
@@ -102,9 +102,9 @@ def table(result: ExportResult) -> list[RenderableType]:
     for row in result.checks or ():
         renderables.append(
             Text(
-                f"{row.file} against predict: the same class for {row.same_class:,} of {row.images:,} files of many "
+                f"{row.file} against predict: the same class for {row.same_class:,} of {row.files:,} files of many "
                 f"sizes and modes, probabilities differ by at most {row.largest_difference:.1e}; accuracy on the "
-                f"stored images {row.accuracy:.3f}, of predict {row.accuracy_of_predict:.3f}"
+                f"{row.images:,} stored images {row.accuracy:.3f}, of predict {row.accuracy_of_predict:.3f}"
             )
         )
     return renderables

@@ -12,13 +12,16 @@ class ExportCheck(Row):
     """An exported file against `predict`, on validation images."""
 
     file: str
-    images: int
+    files: int
+    """Image files of many sizes and modes, made of the images."""
     same_class: int
-    """Images that get the same class, as files of many sizes and modes."""
+    """Files that get the same class."""
     largest_difference: float
     """Of a probability, on these files."""
+    images: int
+    """Validation images (training images if there are none)."""
     accuracy: float
-    """On the stored images."""
+    """On the images as they are stored."""
     accuracy_of_predict: float
 
 
