@@ -14,7 +14,7 @@ from animalclf.models import embedded
 from animalclf.runs import Run
 from animalclf.training.checkpoint import ModelInfo
 
-MAIN_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "loss")
+MAIN_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "loss")
 MAX_CLASSES = 50  # whose priors are listed
 
 
@@ -49,7 +49,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
     environment, result = run.environment(), run.result()
     measured = result.val or result.test
     priors = dict(zip(info.classes, info.prior, strict=True))
-    shown = ", ".join(f"{name} {prior:.3f}" for name, prior in list(priors.items())[:MAX_CLASSES])
+    prior_texts = ", ".join(f"{name} {prior:.3f}" for name, prior in list(priors.items())[:MAX_CLASSES])
     more = f" and {len(priors) - MAX_CLASSES} more" if len(priors) > MAX_CLASSES else ""
     spec = info.config.model
     return _template().render(
@@ -68,7 +68,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
         data=environment.data,
         rows=", ".join(f"{count:,} {split}" for split, count in result.rows.items()),
         fingerprint=environment.data_fingerprint,
-        priors=shown + more,
+        priors=prior_texts + more,
         command=environment.command,
         version=metadata.version("animalclf"),
         torch=environment.versions.get("torch", "unknown"),

@@ -39,12 +39,12 @@ def check(run: Run, folder: Path, files: Sequence[str], count: int) -> list[Expo
         varied = [save_varied(images[number % len(images)], number, Path(temporary)) for number in range(count)]
         expected, expected_varied = model.predict_proba(plain), model.predict_proba(varied)
         return [
-            _compared(file, probabilities(plain, file), probabilities(varied, file), expected, expected_varied, labels)
+            _compare(file, probabilities(plain, file), probabilities(varied, file), expected, expected_varied, labels)
             for file in files
         ]
 
 
-def _compared(
+def _compare(
     file: str,
     plain: np.ndarray,
     varied: np.ndarray,
