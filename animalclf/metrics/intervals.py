@@ -89,12 +89,12 @@ def bootstrap(predictions: Predictions, cluster: np.ndarray) -> Counts:
     support, predicted = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)))
     hits, wrong = np.zeros_like(predicted), np.zeros_like(predicted)
     recalls = _certain_recalls(confusion, independent_images(predictions.labels, cluster, len(confusion)))
-    for number in np.flatnonzero(support):  # class by class: a thousand classes at once take gigabytes
+    for number in map(int, np.flatnonzero(support)):  # class by class: a thousand classes at once take gigabytes
         if all_alone:
             draws = generator.multinomial(support[number], confusion[number] / support[number], RESAMPLES)
             columns = np.arange(len(confusion))
         else:
-            columns, draws = _draw_clusters(predictions, cluster, int(number), generator)
+            columns, draws = _draw_clusters(predictions, cluster, number, generator)
         hits[:, number] = draws[:, columns == number].sum(1)
         if number in recalls:
             hits[:, number] = recalls[number] * support[number]
