@@ -15,6 +15,7 @@ from animalclf.config.keys import RENAMED, groups, keys
 from animalclf.errors import UserError
 from animalclf.models import MODELS
 from animalclf.tuning.spec_parsing import build_spec
+from animalclf.utils.yaml_text import parse_list
 
 # Each recipe as the first release wrote it.
 RECORDED = Path(__file__).parent / "golden" / "recipes"
@@ -54,6 +55,12 @@ def test_set_converts_to_the_keys_type():
     "sets, expected",
     [
         (["train.epoch=3"], "did you mean 'train.epochs'"),
+        (["trian={epochs: 3}"], "unknown key trian (did you mean 'train'?)"),
+        (["Train.epochs=3"], "unknown key Train (did you mean 'train'?)"),
+        (["=3"], "--set =3: write it as key=value"),
+        (["train.epochs="], "train.epochs: has no value; it takes a whole number, at least 1"),
+        (["train.epochs=1:30"], "train.epochs: '1:30' is not a whole number"),
+        (["train={epochs: 3, epochs: 4}"], "the value is not valid YAML: line 1: epochs is given twice"),
         (["lr=3"], "optim.lr"),
         (["train.epochs=many"], "train.epochs: 'many' is not a whole number"),
         (["train.epochs=1.5"], "train.epochs: 1.5 is not a whole number"),
@@ -99,6 +106,33 @@ def test_a_wrong_set_is_refused_with_its_key(sets, expected):
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"train": {"epochs": 1}, "augment": {}, "data": {"near_copies": False}},
+        configuration.parse_sets(
+            [
+                "train={epochs: 2, batch_size: 4}",
+                "train={batch_size: 16}",
+                "train.epochs=1",
+                "data={near_copies: false}",
+            ]
+        ),
+    ],
+)
+def test_a_group_changes_the_keys_that_it_names(overrides):
+    changed = configuration.differences(configuration.load("demo"), configuration.load("demo", overrides))
+    assert changed == ["data.near_duplicates: True -> False", "train.epochs: 6 -> 1"]
+
+
+def test_a_comparison_takes_groups_of_keys():
+    tree = {"set": {"data": {"val": 0.5}}, "grid": {"train": {"epochs": [1, 2]}}, "search": {"optim": {"lr": [1, 2]}}}
+    spec = build_spec({"recipes": [{"recipe": "demo", "set": {"augment": {"flip": False}}}], "samples": 1, **tree})
+    assert spec.data_keys == ("data.val",) and [trial.config.train.epochs for trial in spec.trials] == [1, 2]
+    config, demo = spec.trials[0].config, configuration.load("demo")
+    assert (config.data.val, config.augment.flip, config.train.batch_size) == (0.5, False, demo.train.batch_size)
+
+
 def test_the_norm_of_the_gradient_may_be_infinite():
     assert configuration.load("big_cnn", configuration.parse_sets(["optim.clip_norm=.inf"])).optim.clip_norm == math.inf
 
@@ -115,6 +149,45 @@ def test_a_recipe_that_is_not_a_mapping_is_refused(tmp_path):
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(UserError, match=expected):
             configuration.load(str(tmp_path / "x.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: {epochs: 3}\noptim: {lr: 1}\ntrain: {batch_size: 4}", "not valid YAML: line 3: train is given twice"),
+        ("train:\n  epochs: 3\n  'epochs': 4", "not valid YAML: line 3: epochs is given twice"),
+        (
+            "data: {near_copies: true, near_duplicates: false}",
+            "data.near_copies: is the older name of data.near_duplicates, which is there too; leave one of them out",
+        ),
+        ("train.epochs: 3", "unknown key train.epochs; write it in its group, as train: {epochs: ...}"),
+        ("null: 3", "unknown key null"),
+        ("'': 3", "unknown key ''"),
+    ],
+)
+def test_a_key_has_one_value_in_its_group(text, expected, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        configuration.load(str(tmp_path / "recipe.yaml"))
+    assert str(caught.value).endswith(expected)
+
+
+def test_merged_groups_are_one_group(tmp_path):
+    (tmp_path / "merged.yaml").write_text("<<: {seed: 1, train: {epochs: 2}}\nseed: 2")
+    config = configuration.load(str(tmp_path / "merged.yaml"))
+    assert (config.seed, config.train.epochs) == (2, 2)
+
+
+def test_numbers_are_decimal_and_text_is_as_written(tmp_path):
+    text = "name: 007\ntrain: {epochs: 010}\noptim: {lr: 1e-3}\ndata: {label_column: 2024-01-31, path_column: 1:30}"
+    (tmp_path / "recipe.yaml").write_text(text)
+    config = configuration.load(str(tmp_path / "recipe.yaml"), configuration.parse_sets(["seed=0100"]))
+    assert (config.name, config.train.epochs, config.optim.lr, config.seed) == ("007", 10, 1e-3, 100)
+    assert (config.data.label_column, config.data.path_column) == ("2024-01-31", "1:30")
+    (tmp_path / "written.yaml").write_text(configuration.to_yaml(config))
+    assert configuration.load(str(tmp_path / "written.yaml")) == config
+    spec = build_spec({"recipes": ["demo"], "grid": {"train.epochs": parse_list("010,0x1f")}})
+    assert [trial.config.train.epochs for trial in spec.trials] == [10, 31]
 
 
 def test_a_folder_as_recipe_file_is_named(tmp_path):

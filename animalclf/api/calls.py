@@ -88,7 +88,7 @@ def overrides(set: Settings | None, limit: int, folds: int = 0) -> dict[str, obj
     from animalclf import config as configuration
 
     flags = {"data.limit": limit, "train.folds": folds}
-    return configuration.current_names(set or {}) | {key: value for key, value in flags.items() if value}
+    return configuration.flatten_overrides(set or {}) | {key: value for key, value in flags.items() if value}
 
 
 def path_text(path: PathLike | None) -> str | None:

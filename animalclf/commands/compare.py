@@ -21,7 +21,7 @@ from animalclf.commands.common import (
 from animalclf.config import assignment
 from animalclf.errors import exit_code
 from animalclf.utils.console import console, show_line
-from animalclf.utils.text import parse_list
+from animalclf.utils.yaml_text import parse_list
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands

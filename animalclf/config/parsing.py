@@ -8,32 +8,22 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from animalclf.config.families import FAMILIES, backbone_settings, split_family
-from animalclf.config.keys import RENAMED, Key, keys
+from animalclf.config.keys import RENAMED, Key, groups, keys
 from animalclf.config.schema import Config, Data
 from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
-from animalclf.utils.text import cut, parse_yaml, printable, reason, shown
+from animalclf.utils.text import cut, printable, reason, shown
+from animalclf.utils.yaml_text import parse_yaml
 
-V = TypeVar("V")
 MAX_FAULTS = 20  # wrong keys in a message
 Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
-
-
-class TextKeyLoader(yaml.SafeLoader):
-    """YAML in which keys are text: YAML 1.1 takes the key `on` (as in augment.on) for the boolean True."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:bool":
-                key.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
 
 
 def recipe_names() -> list[str]:
@@ -57,14 +47,14 @@ def recipe_file(recipe: str) -> str:
 
 def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None) -> Config:
     """The configuration of `recipe` (a name, `features:BACKBONE`, `tuned:BACKBONE`, or the path or s3:// URL
-    of a YAML file) with `overrides` (dotted key -> value) on top.
+    of a YAML file) with `overrides` (see `flatten_overrides`) on top.
 
     Raises UserError for an unknown recipe or key (naming the nearest) and for a value of the wrong type or range.
     """
     family, backbone = split_family(recipe)
-    tree = read(recipe_file(FAMILIES.get(family, recipe)), "recipe file")
+    tree = _rename_keys(read(recipe_file(FAMILIES.get(family, recipe)), "recipe file"), "")
     settings = backbone_settings(family, backbone) if family else {}
-    for key, value in (settings | dict(overrides or {})).items():
+    for key, value in (settings | flatten_overrides(overrides or {})).items():
         set_key(tree, key, value, key)
     return from_dict(tree)
 
@@ -121,31 +111,35 @@ def differences(old: Config, new: Config) -> list[str]:
 def parse_sets(items: Iterable[str], flag: str = "--set") -> Tree:
     """The overrides that a repeated `flag` gives as key=value: dotted key -> value as YAML reads it; the last value of
     a key wins. Raises UserError."""
-    return dict(assignment(flag, item) for item in items)
+    overrides: Tree = {}
+    for key, value in (assignment(flag, item) for item in items):
+        overrides |= flatten_overrides({key: value})
+    return overrides
 
 
 def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
     """Key and value of `key=value`, given with `flag`; the value as YAML reads it, or (`raw`) as text. Raises
     UserError."""
     key, equals, value = item.partition("=")
-    if not equals:
+    if not equals or not key.strip():
         raise UserError(f"{flag} {cut(item)}: write it as key=value, for example {flag} optim.lr=1e-3")
     try:
-        return key.strip(), value.strip() if raw else parse_yaml(value, TextKeyLoader)
+        return key.strip(), value.strip() if raw else parse_yaml(value)
     except ValueError as error:
         raise UserError(f"{flag} {cut(item)}: the value is not valid YAML: {error}") from error
 
 
-def current_names(overrides: Mapping[str, V]) -> dict[str, V]:
-    """`overrides` (dotted key -> value) with the present names of keys that were renamed."""
-    return {RENAMED.get(key, key): value for key, value in overrides.items()}
+def flatten_overrides(overrides: Mapping[str, object]) -> Tree:
+    """`overrides` as dotted key -> value. They may name keys by older names, and a group of keys by a mapping: of a
+    group they change the keys that they name."""
+    return {RENAMED.get(key, key): value for key, value in flatten(dict(overrides)).items()}
 
 
-def read(url: str, kind: str, loader: Any = TextKeyLoader) -> Tree:
+def read(url: str, kind: str) -> Tree:
     """The mapping in the YAML or JSON file `url` (a path or an s3:// URL); `kind` is what errors call the file. An
     empty file is an empty mapping. Raises UserError."""
     try:
-        tree = parse_yaml(storage.read_bytes(url).decode(), loader)
+        tree = parse_yaml(storage.read_bytes(url).decode())
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such {kind}") from error
     except OSError as error:
@@ -200,7 +194,7 @@ def _validate(cls: Any, tree: Any, prefix: str) -> Any:
         for fault in faults[:MAX_FAULTS]:
             name = prefix + ".".join(map(str, fault["loc"]))
             if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
-                unknown.append(f"unknown key {cut(printable(name))}{nearest(name, known)}")
+                unknown.append(f"unknown key {cut(printable(name)) or repr(name)}{_correction(name, known)}")
             elif fault["type"] == "dataclass_type":
                 wrong.append(f"{name or prefix.rstrip('.')}: must be a group of keys, not {shown(fault['input'])}")
             else:
@@ -209,21 +203,35 @@ def _validate(cls: Any, tree: Any, prefix: str) -> Any:
         raise UserError("; ".join(dict.fromkeys(unknown + wrong + more))) from error
 
 
+def _correction(name: str, known: Iterable[str]) -> str:
+    """The end of a message about the unknown key `name` of a tree."""
+    if name in known:
+        group, _, key = name.rpartition(".")
+        return f"; write it in its group, as {group}: {{{key}: ...}}"
+    return nearest(name, [*known, *filter(None, groups())])
+
+
 def _rename_keys(tree: Any, prefix: str) -> Any:
-    """`tree`, whose keys begin with `prefix`, with the present names of keys that were renamed."""
+    """`tree`, whose keys begin with `prefix`, with the present names of keys that were renamed. Raises UserError for a
+    key under both names."""
     if not isinstance(tree, dict):
         return tree
-    dotted = {name: f"{prefix}{name}" for name in tree}
-    return {
-        RENAMED[key].removeprefix(prefix) if key in RENAMED else name: _rename_keys(tree[name], f"{key}.")
-        for name, key in dotted.items()
-    }
+    renamed: Tree = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        present = RENAMED[key].removeprefix(prefix) if key in RENAMED else name
+        if present != name and present in tree:
+            raise UserError(f"{key}: is the older name of {RENAMED[key]}, which is there too; leave one of them out")
+        renamed[present] = _rename_keys(value, f"{key}.")
+    return renamed
 
 
 def _fault(kind: str, value: Any, path: Sequence[str | int], tree: Any, prefix: str, known: Mapping[str, Key]) -> str:
     """What is wrong with the value at `path` of `tree`, in the schema's own words."""
     names = [part for part in path if isinstance(part, str)]
     key = known[prefix + ".".join(names)]
+    if value is None:
+        return f"{key.name}: has no value; it takes {key.kind}"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         return f"{key.name}: {key.range}, not {shown(value)} ({key.summary})"
     if key.choices:

@@ -31,9 +31,14 @@ Every key of a recipe file, made from `animalclf/config/schema/` by `python -m a
 there.
 
 A recipe file holds the keys that differ from the defaults, in groups: `train: {epochs: 20}`. On the command line
-`--set train.epochs=20` changes one key, in Python `set={"train.epochs": 20}`. An unknown key, a value of the wrong type
-and a value out of range are refused before any work. `animalclf recipes` lists the recipes that come with the package,
-and `animalclf recipes NAME` shows one key by key.
+`--set train.epochs=20` changes one key, in Python `set={"train.epochs": 20}`; a group changes the keys that it names:
+`--set 'train={epochs: 20}'`, `set={"train": {"epochs": 20}}`. An unknown key, a key that is given twice in a file, a
+value of the wrong type and a value out of range are refused before any work. Numbers are decimal: 010 is 10.
+`animalclf recipes` lists the recipes that come with the package, and `animalclf recipes NAME` shows one key by key.
+
+The JSON schema for editors, `animalclf/recipes/schema.json`, takes fewer spellings than the commands: those read
+numbers also from text (`"3"`; and `1e-3`, which is text in YAML 1.1 and a number in the YAML 1.2 of editors), names
+also from numbers, and a single value as a list of one. Rules that concern two keys are not in the schema.
 """
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import yaml
 
 from animalclf.config import nearest, read
 from animalclf.errors import UserError
@@ -108,9 +107,8 @@ def check_syntax(text: str) -> None:
 
 
 def _read_priors(text: str) -> Mapping[str, object]:
-    # The base loader leaves every scalar text: a class may be called "no" or "1".
     is_file = text.endswith((".yaml", ".yml", ".json"))
-    return read(text, "file of class priors", yaml.BaseLoader) if is_file else _parse_pairs(text)
+    return read(text, "file of class priors") if is_file else _parse_pairs(text)
 
 
 def _parse_priors(text: str, classes: Sequence[str]) -> np.ndarray:

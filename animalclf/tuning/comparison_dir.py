@@ -98,7 +98,7 @@ def open_folder(out: str, resume: bool) -> StoredComparison | None:
             f"{out}: already contains a comparison; continue it or add trials with --resume, or choose another --out"
         )
     plan_url, summary_url = storage.join(out, PLAN), storage.join(out, SUMMARY)
-    plan = configuration.read(plan_url, "comparison", yaml.SafeLoader)
+    plan = configuration.read(plan_url, "comparison")
     summary = storage.read_json(summary_url) if storage.exists(summary_url) else {"trials": []}
     entries = [TrialEntry.from_dict(item, summary_url) for item in _trials(summary, summary_url)]
     planned = {item["slug"]: item for item in _trials(plan, plan_url)}

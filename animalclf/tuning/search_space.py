@@ -10,7 +10,7 @@ from typing import Any
 
 from animalclf.config import nearest
 from animalclf.errors import UserError
-from animalclf.utils.text import parse_list
+from animalclf.utils.yaml_text import parse_list
 
 EXAMPLES = "write for example log:1e-5:1e-2, 0:0.5 or a,b,c"
 MAX_DRAWS = 20  # for each sample, on average, until it differs from the earlier ones

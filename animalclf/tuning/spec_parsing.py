@@ -110,7 +110,7 @@ def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = tree.get(key) or {}
     if not isinstance(value, Mapping):
         raise UserError(f"{key}: must map configuration keys to values, not be {value!r}")
-    return configuration.current_names(value)
+    return configuration.flatten_overrides(value)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 
-from animalclf.errors import UserError
-
 MAX_REASON = 200  # characters
 MAX_SHOWN = 80  # characters of a value in a message
-MAX_YAML = 4_000_000  # characters
-MAX_NODES = 1_000_000  # values in YAML text, those that an alias repeats included
 
 
 def reason(error: BaseException) -> str:
@@ -41,45 +36,6 @@ def shown(value: object) -> str:
         return cut(repr(value))
     except ValueError:  # an int of more digits than Python prints
         return "a number of very many digits"
-
-
-def parse_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
-    """The value of YAML text. `loader`: a kind of SafeLoader, which creates plain values only: a tag of another kind
-    (!!python/object) is an error. Raises ValueError with a reason in one line, also for more than MAX_NODES values:
-    aliases of aliases would fill the memory."""
-    if len(text) > MAX_YAML:
-        raise ValueError(f"{len(text):,} characters, at most {MAX_YAML:,} are read")
-    try:
-        document = loader(text)
-        try:
-            node = document.get_single_node()
-            if node is None:
-                return None
-            if _count_nodes(node, {}) > MAX_NODES:
-                raise ValueError(f"more than {MAX_NODES:,} values, or an alias of itself")
-            return document.construct_document(node)
-        finally:
-            document.dispose()
-    except Exception as error:  # constructors of values raise errors of many types
-        raise ValueError(reason(error)) from error
-
-
-def _count_nodes(node: yaml.Node, counts: dict[int, int]) -> int:
-    """The number of values in `node`, each as often as an alias repeats it. `counts`: by node."""
-    if id(node) not in counts:
-        counts[id(node)] = MAX_NODES + 1  # of an alias of this node within it
-        parts = () if isinstance(node, yaml.ScalarNode) else node.value
-        children = (child for part in parts for child in (part if isinstance(part, tuple) else (part,)))
-        counts[id(node)] = 1 + sum(_count_nodes(child, counts) for child in children)
-    return counts[id(node)]
-
-
-def parse_list(text: str) -> list[Any]:
-    """`1e-3,3e-4` or `[block5,head],[head]` as a list of YAML values. Raises UserError."""
-    try:
-        return list(parse_yaml(f"[{text}]"))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{cut(text)}: not a list of values separated by commas: {reason(error)}") from error
 
 
 def name_difference(names: Sequence[str], others: Sequence[str], only_names: str, only_others: str) -> str:
