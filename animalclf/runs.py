@@ -134,15 +134,20 @@ class Run:
     def write_predictions(self, name: str, table: pd.DataFrame) -> None:
         storage.write_table(self.url("predictions", f"{name}.parquet"), table)
 
-    def lock(self) -> None:
-        """Lock the folder for this process, and remove what a killed one left half-written; call again at intervals to
-        renew the lock. Raises UserError if another running process holds it."""
+    def check_unlocked(self) -> None:
+        """Raise UserError if another running process holds the folder."""
         holder = self._holder()
         if holder and not holder.is_this_process and holder.is_alive:
             raise UserError(
                 f"{self.root}: in use by process {holder.pid} on {holder.host}; "
                 "wait for it, stop it, or choose another --out"
             )
+
+    def lock(self) -> None:
+        """Lock the folder for this process, and remove what a killed one left half-written; call again at intervals to
+        renew the lock. Raises UserError if another running process holds it."""
+        self.check_unlocked()
+        holder = self._holder()
         if not holder or not holder.is_this_process:
             remove_leftovers(self.root)
         own = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time())

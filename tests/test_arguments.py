@@ -1,16 +1,20 @@
 """Arguments of the Python API: wrong ones are named before any work, NumPy's and pathlib's values are plain values."""
 
 import inspect
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import animalclf
+from animalclf import config as configuration
 from animalclf.api.calls import CHECKS
+from animalclf.runs import LockHolder, Run
 from animalclf.utils import arguments
 
 SETTINGS = "a mapping of configuration keys, such as"
@@ -94,6 +98,35 @@ def test_a_prediction_that_cannot_be_is_named_before_the_trainings(values, messa
     (tmp_path / "new" / "1.jpg").write_bytes(b"1")
     with pytest.raises(animalclf.UserError, match=message):
         animalclf.compare("photos", recipes=["demo"], **values)
+
+
+@pytest.mark.parametrize(
+    ("function", "values", "message"),
+    [
+        ("train", {"out": "typo", "resume": True}, "typo: no run to resume"),
+        ("train", {"out": "run"}, "run: already contains a run; continue it with resume=True"),
+        ("train", {"out": "file"}, "file: is a file; choose another out"),
+        ("train", {"out": "locked"}, "locked: in use by process 1 on elsewhere"),
+        ("compare", {"out": "typo", "resume": True}, "typo: no comparison to resume"),
+        ("compare", {"out": "comparison"}, "comparison: already contains a comparison"),
+        ("compare", {"out": "run"}, "run: is the folder of a single run"),
+        ("compare", {"out": "file"}, "file: is a file"),
+    ],
+)
+def test_the_output_folder_is_checked_before_the_images(function, values, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Run(str(tmp_path / "run")).write_config(configuration.load("demo"))
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "comparison.yaml").touch()
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "running.json").write_text(json.dumps(LockHolder("elsewhere", 1, time.time()).to_dict()))
+    (tmp_path / "file").touch()
+    if function == "compare":
+        values = values | {"recipes": ["demo"], "predict": "no images"}
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(animalclf.UserError) as caught:
+        getattr(animalclf, function)("no images", **values)
+    assert message in str(caught.value) and sorted(tmp_path.rglob("*")) == before
 
 
 def test_every_parameter_of_the_api_has_a_check():

@@ -92,8 +92,9 @@ def train(
     config = configuration.load(recipe, settings)
     if not resume:  # a stored run may have any name
         checks.check_name(config.name)
-    config = checks.resolve_config(config)
     folder = output_folder(out, config.name)
+    checks.check_run_folder(folder, resume)
+    config = checks.resolve_config(config)
     stored_in = str(prepared or storage.join(os.path.dirname(folder), "prepared"))
     images, config = checks.open_or_prepare(str(data), config, stored_in, settings, number.maximum)
     run = checks.lock_run(folder, config, resume)
@@ -150,6 +151,7 @@ def compare(
     """
     from dataclasses import replace
 
+    from animalclf.tuning.comparison_dir import open_folder
     from animalclf.tuning.conclusion import check_prediction, conclude
     from animalclf.tuning.spec_parsing import build_spec, comparison_tree
 
@@ -159,6 +161,7 @@ def compare(
     described |= {"samples": samples, "searcher": searcher, "schedule": schedule}
     spec = build_spec(comparison_tree(str(file or ""), set=overrides(set, limit, folds), **described))
     folder, to_predict, sample = output_folder(out, "compare"), path_text(predict), path_text(sample_submission)
+    open_folder(folder, resume)  # checks it before the images to predict are listed
     check_prediction(to_predict, prior, sample, spec.trials[0].config.data)
     options = {"workers": workers, "cpu": cpu, "resume": resume, "max_concurrent": max_concurrent}
     summary = _run_trials(spec, str(data), folder, prepared_dir=str(prepared or ""), **options)

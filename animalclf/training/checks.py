@@ -59,24 +59,33 @@ def recipe_of_run(out: str) -> str:
     return run.url("config.yaml") if run.exists() else ""
 
 
+def check_run_folder(out: str, resume: bool) -> Run:
+    """The run folder `out`, checked before the images are read. Raises UserError for a file, a folder in use, an
+    existing run without `resume`, and nothing to resume."""
+    run = Run(storage.absolute(out))
+    if storage.is_file(run.root):
+        raise UserError(f"{out}: is a file; choose another --out")
+    if run.exists() and not resume:
+        raise UserError(f"{out}: already contains a run; continue it with --resume, or choose another --out")
+    if resume and not run.exists():
+        raise UserError(f"{out}: no run to resume (config.yaml is missing); start it without --resume")
+    run.check_unlocked()
+    return run
+
+
 def lock_run(out: str, config: Config, resume: bool, same_length: bool = False) -> Run:
     """Lock the run folder `out` for this process.
 
-    Raises UserError for a folder in use, an existing run without `resume`, nothing to resume, and a configuration that
-    differs from the run's: in more than the length of the training, or (`same_length`) at all.
+    Raises UserError as `check_run_folder`, and for a configuration that differs from the run's: in more than the length
+    of the training, or (`same_length`) at all.
     """
-    run = Run(storage.absolute(out))
-    if run.exists():
-        if not resume:
-            raise UserError(f"{out}: already contains a run; continue it with --resume, or choose another --out")
-        changes = config_changes(run.config(), config)
-        if changes and (same_length or not can_extend(run, config)):
-            raise UserError(
-                f"{out}: the configuration differs from the run's ({'; '.join(changes)}); "
-                "resume without these changes, or choose another --out"
-            )
-    elif resume:
-        raise UserError(f"{out}: no run to resume (config.yaml is missing); start it without --resume")
+    run = check_run_folder(out, resume)
+    changes = config_changes(run.config(), config) if resume else []
+    if changes and (same_length or not can_extend(run, config)):
+        raise UserError(
+            f"{out}: the configuration differs from the run's ({'; '.join(changes)}); "
+            "resume without these changes, or choose another --out"
+        )
     run.lock()
     return run
 

@@ -86,7 +86,9 @@ def read_comparison(root: str) -> Comparison | None:
 
 def open_folder(out: str, resume: bool) -> StoredComparison | None:
     """The comparison that `out` already contains; None for a new one. Raises UserError for an existing one without
-    `resume`, and for `resume` without one."""
+    `resume`, for `resume` without one, and for a file."""
+    if storage.is_file(out):
+        raise UserError(f"{out}: is a file; choose another --out")
     if not storage.exists(storage.join(out, PLAN)):
         if resume:
             raise UserError(f"{out}: no comparison to resume ({PLAN} is missing); start it without --resume")
