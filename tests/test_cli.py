@@ -168,6 +168,14 @@ def test_the_jobs_are_the_commands(command, monkeypatch, capsys):
     assert done.value.code == 0 and f"usage: animalclf {command}" in capsys.readouterr().out
 
 
+def test_the_package_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "run_and_exit", main)
+    monkeypatch.setattr(sys, "argv", ["animalclf", "--help"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_module("animalclf", run_name="__main__")
+    assert done.value.code == 0 and "usage: animalclf" in capsys.readouterr().out
+
+
 def test_a_full_disk_is_an_error_with_a_remedy(tmp_path):
     """Files above 20 MB cannot be written, as on a full disk: the first checkpoint fails."""
 

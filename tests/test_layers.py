@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+import animalclf
+
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # from low to high: a module imports from its own layer and from lower ones
     "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
     "features",
     "models", "raycompat", "cluster", "data", "duplicates", "prepare",
-    "training", "inference", "export", "report", "tuning", "demo", "api", "submit", "commands", "cli",
+    "training", "inference", "export", "report", "tuning", "demo", "api", "submit", "commands", "cli", "__main__",
 )  # fmt: skip
 RAY = (
     "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",
@@ -26,24 +30,70 @@ def modules() -> dict[str, Path]:
     return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The modules that a file imports; of `from package import name` the module `name` if there is one."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, f"{file}: relative import"
-            yield from (
-                full if (full := f"{node.module}.{alias.name}") in modules() else node.module for alias in node.names
-            )
+def imports(code: str) -> Iterator[str]:
+    """The modules that code imports: with statements, by their names as text, and as attributes of `animalclf`. Of
+    `from package import name` the module `name` if there is one."""
+    tree = ast.parse(code)
+    package_names = {
+        alias.asname or "animalclf"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name == "animalclf" or (alias.name.startswith("animalclf.") and not alias.asname)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module, names, level):
+                assert module and not level, "a relative import"
+                yield from (member(module, alias.name) for alias in names)
+            case ast.Attribute(ast.Name(name), attribute) if name in package_names:
+                yield member("animalclf", attribute)
+            case ast.Call(
+                ast.Name("__import__" | "import_module") | ast.Attribute(attr="__import__" | "import_module"),
+                [ast.Constant(str(module)), *_],
+            ):
+                yield module
+
+
+def member(module: str, name: str) -> str:
+    """The module that `from module import name` needs: functions of the package itself are those of the API."""
+    if module == "animalclf" and name in animalclf.__all__:
+        return "animalclf.api"
+    return full if (full := f"{module}.{name}") in modules() else module
+
+
+def imports_of(module: str) -> set[str]:
+    return set(imports(modules()[module].read_text()))
 
 
 def own_imports(module: str) -> set[str]:
-    return {name for name in imports(modules()[module]) if name in modules() and name not in (module, "animalclf")}
+    return {name for name in imports_of(module) if name in modules() and name not in (module, "animalclf")}
 
 
 def within(module: str, names: tuple[str, ...]) -> bool:
     return any(f"{module}.".startswith(f"animalclf.{name}.") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("code", "module"),
+    [
+        ("def f():\n    import ray.data", "ray.data"),
+        ("from animalclf.training import loop", "animalclf.training.loop"),
+        ("from animalclf.training.loop import Pass", "animalclf.training.loop"),
+        ("def f():\n    from animalclf import train", "animalclf.api"),
+        ("from animalclf import prepare", "animalclf.api"),
+        ("import animalclf\nanimalclf.train()", "animalclf.api"),
+        ("import animalclf as a\na.report", "animalclf.api"),
+        ("import animalclf.rows\nanimalclf.cluster.leave_ray()", "animalclf.cluster"),
+        ("import importlib\nimportlib.import_module('animalclf.training.loop')", "animalclf.training.loop"),
+        ("from importlib import import_module\nimport_module('ray')", "ray"),
+        ("__import__('ray')", "ray"),
+    ],
+)
+def test_an_import_is_seen_however_it_is_written(code, module):
+    assert module in set(imports(code))
 
 
 def test_every_module_has_a_layer():
@@ -67,9 +117,7 @@ def test_no_import_cycle():
 
 
 def test_ray_is_imported_at_the_edges_alone():
-    importing = {
-        module for module, file in modules().items() if any(name.split(".")[0] == "ray" for name in imports(file))
-    }
+    importing = {module for module in modules() if any(name.split(".")[0] == "ray" for name in imports_of(module))}
     assert {module for module in importing if not within(module, RAY)} == set()
     assert all(any(within(module, (name,)) for module in importing) for name in RAY), (
         "an edge that imports no Ray: remove it from RAY"
