@@ -24,7 +24,7 @@ from animalclf.training.train import train
 
 @pytest.fixture
 def tiny_model() -> Iterator[str]:
-    @MODELS.register("tiny")
+    @MODELS.register("x_test_model")
     def tiny(spec, classes, load_weights):
         base = nn.Sequential(
             OrderedDict(
@@ -40,16 +40,16 @@ def tiny_model() -> Iterator[str]:
             classes,
         )
 
-    yield "tiny"
-    MODELS.unregister("tiny")
+    yield "x_test_model"
+    MODELS.unregister("x_test_model")
 
 
 @pytest.fixture
 def calls() -> Iterator[list[int]]:
-    """The batch sizes that the loss "poly" gets."""
+    """The batch sizes that the loss "x_test_loss" gets."""
     sizes: list[int] = []
 
-    @losses.LOSSES.register("poly")
+    @losses.LOSSES.register("x_test_loss")
     def poly(config):
         def loss(logits, target):
             sizes.append(len(target))
@@ -58,21 +58,21 @@ def calls() -> Iterator[list[int]]:
         return loss
 
     yield sizes
-    losses.LOSSES.unregister("poly")
+    losses.LOSSES.unregister("x_test_loss")
 
 
 def test_a_registered_model_and_loss_train_and_are_recorded_in_the_run(tmp_path, tiny_model, calls):
     prepared = tiny_prepared(tmp_path / "prepared", (20, 16, 8), size=40)
     sizes = {"model__input_size": 32, "data__stored_size": 40}
-    config = tiny_config(2, model__name=tiny_model, train__loss="poly", **sizes)
+    config = tiny_config(2, model__name=tiny_model, train__loss="x_test_loss", **sizes)
     run, images = Run(str(tmp_path / "run")), load_images(prepared)
     launch.record_run(config, prepared, run)
     result = train(config, prepared, run, lambda plan, passes: MemoryLoader(plan, images), RankContext())
     assert sum(calls) == 2 * result.rows["train"] and result.epochs == 2
     stored = run.config()
-    assert (stored.model.name, stored.train.loss) == ("tiny", "poly")
+    assert (stored.model.name, stored.train.loss) == ("x_test_model", "x_test_loss")
     model, info = checkpoint.load_model(run.root)
-    assert info.config.train.loss == "poly" and model.classes == 3
+    assert info.config.train.loss == "x_test_loss" and model.classes == 3
 
 
 def test_unknown_names_are_refused_before_any_work():
@@ -137,11 +137,14 @@ def test_a_schedule_decides_whether_a_run_can_be_extended_to_more_epochs(tmp_pat
 
 def test_a_registered_schedule_is_configured_documented_and_sets_the_rate():
     halving = LrSchedule(lambda progress: 0.5 ** int(4 * progress), True, "halves after every quarter")
-    LR_SCHEDULES.register("halving")(halving)
+    LR_SCHEDULES.register("x_test_schedule")(halving)
     try:
-        spec = tiny_config(1, optim__lr=1.0, optim__schedule="halving").optim
+        spec = tiny_config(1, optim__lr=1.0, optim__schedule="x_test_schedule").optim
         rates = [learning_rate(spec, step, 2, 4) for step in range(8)]
-        assert "halving: halves after every quarter; train.epochs cannot be changed" in keys()["optim.schedule"].doc
+        assert (
+            "x_test_schedule: halves after every quarter; train.epochs cannot be changed"
+            in keys()["optim.schedule"].doc
+        )
     finally:
-        LR_SCHEDULES.unregister("halving")
+        LR_SCHEDULES.unregister("x_test_schedule")
     assert rates == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]

@@ -46,9 +46,9 @@ class BoxBlur(Operation):
 
 @pytest.fixture
 def box_blur():
-    OPERATIONS.register("box_blur")(BoxBlur)
+    OPERATIONS.register("x_test_blur")(BoxBlur)
     yield
-    OPERATIONS.unregister("box_blur")
+    OPERATIONS.unregister("x_test_blur")
 
 
 def smooth_images(count, size):
@@ -79,11 +79,11 @@ def test_a_registered_operation_is_applied_after_the_warp_and_the_colours(box_bl
     augment = replace(Augment(), brightness=0.3, erase=0.5)
     from_numpy, from_torch = both_forms(augment, images, 64)
     assert np.abs(from_numpy.astype(int) - from_torch).max() <= 3
-    OPERATIONS.unregister("box_blur")
+    OPERATIONS.unregister("x_test_blur")
     try:
         expected, _ = both_forms(augment, images, 64)
     finally:
-        OPERATIONS.register("box_blur")(BoxBlur)
+        OPERATIONS.register("x_test_blur")(BoxBlur)
     expected = BoxBlur().apply_numpy(expected, BoxBlur().parameters(Samples(augment, 5, 3, np.arange(500, 540), 64)))
     assert np.array_equal(from_numpy, expected)
 
@@ -107,11 +107,11 @@ def train_locally(data, out, on):
 def test_a_training_applies_a_registered_operation(tmp_path, box_blur, capsys):
     prepared = tiny_prepared(tmp_path / "prepared", (12, 8, 6), size=76)
     blurred, on_device = (train_locally(prepared.root, tmp_path / on, on) for on in ("data", "device"))
-    OPERATIONS.unregister("box_blur")
+    OPERATIONS.unregister("x_test_blur")
     try:
         plain = train_locally(prepared.root, tmp_path / "plain", "data")
     finally:
-        OPERATIONS.register("box_blur")(BoxBlur)
+        OPERATIONS.register("x_test_blur")(BoxBlur)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == str(tmp_path / "plain")
     assert abs(blurred - on_device) < 0.005 * blurred
     assert abs(blurred - plain) > 0.02 * plain
@@ -132,12 +132,12 @@ def test_operations_cannot_share_random_numbers(stream, overlaps):
     OPERATIONS.names()  # the package's own operations are registered
     operation = type("Another", (BoxBlur,), {"stream": stream})
     if overlaps:
-        with pytest.raises(ValueError, match=rf"and 'another' use the same random numbers.*'{stream.name}'"):
-            OPERATIONS.register("another")(operation)
+        with pytest.raises(ValueError, match=rf"and 'x_test_another' use the same random numbers.*'{stream.name}'"):
+            OPERATIONS.register("x_test_another")(operation)
     else:
-        OPERATIONS.register("another")(operation)
-        OPERATIONS.unregister("another")
-    assert "another" not in OPERATIONS
+        OPERATIONS.register("x_test_another")(operation)
+        OPERATIONS.unregister("x_test_another")
+    assert "x_test_another" not in OPERATIONS
 
 
 def test_stream_names_fit_into_the_seed():
@@ -153,11 +153,11 @@ def test_warps_of_operations_are_composed_in_their_order():
         def warp(self, samples):
             return np.tile(np.array([[1.0, 0, 10], [0, 1, 0]]), (len(samples.index), 1, 1))
 
-    OPERATIONS.register("shift")(Shift)
+    OPERATIONS.register("x_test_shift")(Shift)
     try:
         warp = compose(Samples(STILL, 0, 0, np.arange(3), 32), 64).warp
     finally:
-        OPERATIONS.unregister("shift")
+        OPERATIONS.unregister("x_test_shift")
     assert np.allclose(warp, [[2, 0, 20.5], [0, 2, 0.5]])  # ten pixels of the view are twenty stored ones
 
 

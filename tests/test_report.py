@@ -259,26 +259,26 @@ def test_a_section_is_a_function_and_a_template(tmp_path, monkeypatch):
     monkeypatch.setattr(
         ENVIRONMENT,
         "loader",
-        jinja2.ChoiceLoader([ENVIRONMENT.loader, jinja2.DictLoader({"extra.html": "<p>{{ word }}</p>"})]),
+        jinja2.ChoiceLoader([ENVIRONMENT.loader, jinja2.DictLoader({"x_test_section.html": "<p>{{ word }}</p>"})]),
     )
     run = comparison(tmp_path, 1)[0]
     try:
-        register("extra", title="Extra", order=65, when=lambda data: len(data.runs) == 1)(
+        register("x_test_section", title="Extra", order=65, when=lambda data: len(data.runs) == 1)(
             lambda data: Content({"word": f"<{data.runs[0].label}>"})
         )
         page = page_of(write_report([run], run.root, title="x"))
         names = re.findall(r'<section id="(.*?)">', page)
-        assert names[names.index("extra") - 1] == "per_class_metrics"
-        assert "<p>&lt;big_cnn, seed 0&gt;</p>" in page and '<a href="#extra">Extra' in page
-        assert 'id="extra"' not in page_of(write_report([run, run], run.root, title="x"))  # its condition
+        assert names[names.index("x_test_section") - 1] == "per_class_metrics"
+        assert "<p>&lt;big_cnn, seed 0&gt;</p>" in page and '<a href="#x_test_section">Extra' in page
+        assert 'id="x_test_section"' not in page_of(write_report([run, run], run.root, title="x"))  # its condition
         with pytest.raises(ValueError, match="report section 'calibration' is registered twice"):
             register("calibration", title="Calibration", order=1)(lambda data: Content())
-        SECTIONS.unregister("extra")
-        register("extra", title="Extra", order=1)(lambda data: Content())
+        SECTIONS.unregister("x_test_section")
+        register("x_test_section", title="Extra", order=1)(lambda data: Content())
         with pytest.raises(jinja2.UndefinedError, match="'word' is undefined"):
             write_report([run], run.root, title="x")
     finally:
-        SECTIONS.unregister("extra")
+        SECTIONS.unregister("x_test_section")
 
 
 def test_many_classes_have_confused_pairs_and_a_legible_plot(tmp_path):

@@ -345,27 +345,28 @@ def test_bucket_errors_are_explained(bucket, monkeypatch):
 
 
 def test_a_registered_kind_of_source_needs_no_other_edit(tmp_path):
-    class Numbered(SourceReader):
-        """A text file with one line "path label" per image."""
+    class Lines(SourceReader):
+        """A file with one line "path label" per image."""
 
         priority = 70
 
         def matches(self, location: Location) -> bool:
-            return location.url.endswith(".txt")
+            return location.url.endswith(".x_test_source")
 
         def read(self, location: Location) -> Source:
             rows = [line.split() for line in Path(location.url).read_text().splitlines()]
             files = pd.DataFrame(rows, columns=["path", "label"]).assign(split="", bytes=0, stamp="")
-            return Source(os.path.dirname(location.url), files, "numbered", whole_folder=False)
+            return Source(os.path.dirname(location.url), files, "x_test_source", whole_folder=False)
 
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
-    (tmp_path / "labels.txt").write_text("a/1.jpg cat\nb/2.jpg dog\n")
+    listing = tmp_path / "labels.x_test_source"
+    listing.write_text("a/1.jpg cat\nb/2.jpg dog\n")
     with pytest.raises(UserError, match="is a file; name a folder"):
-        find(tmp_path / "labels.txt")
-    SOURCES.register("numbered")(Numbered)
+        find(listing)
+    SOURCES.register("x_test_source")(Lines)
     try:
-        source = find(tmp_path / "labels.txt")
-        assert source.kind == "numbered" and list(source.files["label"]) == ["cat", "dog"]
+        source = find(listing)
+        assert source.kind == "x_test_source" and list(source.files["label"]) == ["cat", "dog"]
         assert find(tmp_path).kind == "class folders"
     finally:
-        SOURCES.unregister("numbered")
+        SOURCES.unregister("x_test_source")
