@@ -137,6 +137,24 @@ def test_elastic_workers_leave_room_for_an_input_task_on_every_node(nodes, monke
     assert resources.input_cpus(Workers.fixed(2)) == 1
 
 
+@pytest.mark.parametrize(
+    ("workers", "cpus", "message"),
+    [
+        (
+            1,
+            1,
+            "the cluster has 1 CPU (at most), workers and one input task need 2; use a Ray with at least 2 CPUs, or",
+        ),
+        (3, 1, "need 4; use a Ray with at least 2 CPUs, or train without Ray: --local"),
+        (3, 2, "the cluster has 2 CPUs (at most), workers and one input task need 4; request fewer workers"),
+    ],
+)
+def test_too_few_cpus_have_a_remedy_that_helps(workers, cpus, message):
+    with pytest.raises(UserError) as caught:
+        resources._check_room(Workers.fixed(workers), cpus, 0)
+    assert message in str(caught.value)
+
+
 def test_more_elastic_workers_than_the_cluster_has_room_for_are_refused(ray_local, monkeypatch):
     monkeypatch.setattr(resources, "_cpus_of_nodes", lambda: [2, 2])
     with pytest.raises(UserError, match=r"--workers 3:4: .* room for 2 elastic workers"):

@@ -14,6 +14,7 @@ from animalclf.cluster import max_resources
 from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
 from animalclf.utils import storage
+from animalclf.utils.text import count_text
 
 RESIZE_SECONDS = 30.0  # between two checks of an elastic training for changes of the cluster
 
@@ -123,7 +124,11 @@ def preflight(workers: Workers, shared: list[str]) -> str:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     _check_visible(nodes, [path for path in shared if not storage.is_remote(path)])
     current, largest = cluster_text(), _resources_text(len(nodes), cpus, gpus)
-    return current if current == largest else f"{current} now; {cpus} CPUs, {gpus} GPUs at most"
+    return (
+        current
+        if current == largest
+        else f"{current} now; {count_text(cpus, 'CPU')}, {count_text(gpus, 'GPU')} at most"
+    )
 
 
 def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
@@ -132,8 +137,8 @@ def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
 
     if workers.use_gpu and workers.minimum > gpus:
         raise UserError(
-            f"--workers {workers} with GPUs: the cluster has {gpus} GPUs (at most); request fewer workers, or train on "
-            "CPUs with --cpu"
+            f"--workers {workers} with GPUs: the cluster has {count_text(gpus, 'GPU')} (at most); request fewer "
+            "workers, or train on CPUs with --cpu"
         )
     worker_cpus, task_cpus = (0.0 if workers.use_gpu else 1.0), 1.0
     if workers.elastic and not workers.use_gpu:
@@ -148,9 +153,11 @@ def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
             )
     needed = workers.minimum * worker_cpus + task_cpus
     if needed > cpus:
+        smallest = worker_cpus + task_cpus
+        remedy = f"use a Ray with at least {smallest:g} CPUs, or train without Ray: --local"
         raise UserError(
-            f"--workers {workers}: the cluster has {cpus} CPUs (at most), workers and one input task need {needed:g}; "
-            "request fewer workers"
+            f"--workers {workers}: the cluster has {count_text(cpus, 'CPU')} (at most), workers and one input task "
+            f"need {needed:g}; {'request fewer workers' if smallest <= cpus else remedy}"
         )
 
 
@@ -183,7 +190,7 @@ def cluster_text() -> str:
 
 
 def _resources_text(nodes: int, cpus: int, gpus: int) -> str:
-    return f"{nodes} node{'s' if nodes > 1 else ''}, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
+    return f"{count_text(nodes, 'node')}, {count_text(cpus, 'CPU')}" + (f", {count_text(gpus, 'GPU')}" if gpus else "")
 
 
 def choose_cache(choice: str, prepared: Prepared, reserved: int = 0) -> tuple[bool, str]:

@@ -34,6 +34,7 @@ from animalclf.tuning.tune_run import check_searcher, run_trials
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
 from animalclf.utils.console import show_line
+from animalclf.utils.text import count_text
 
 
 def compare(
@@ -228,7 +229,8 @@ def concurrency(workers: int, use_gpu: bool, requested: int = 0) -> int:
 def _print_plan(
     spec: ComparisonSpec, prepared: Prepared, ended: int, max_concurrent: int, placement: str, out: str
 ) -> None:
-    trials = f"{spec.samples if spec.searching else len(spec.trials)} trials" + (f" ({ended} done)" if ended else "")
+    trials = count_text(spec.samples if spec.searching else len(spec.trials), "trial")
+    trials += f" ({ended} done)" if ended else ""
     trials += ", proposed by Optuna" if spec.searching else ""
     trials += ", stopped early by ASHA if they fall behind" if spec.schedule == "asha" else ""
     rows = sampling_plan(prepared, spec.trials[0].config).rows

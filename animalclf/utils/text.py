@@ -38,6 +38,11 @@ def shown(value: object) -> str:
         return "a number of very many digits"
 
 
+def count_text(number: int, noun: str) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def name_difference(names: Sequence[str], others: Sequence[str], only_names: str, only_others: str) -> str:
     """How two unequal lists of names differ, such as "only here: dog; only there: cow"; `only_names` and `only_others`
     precede the names that only one of them has."""
