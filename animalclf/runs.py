@@ -25,6 +25,13 @@ from animalclf.utils.caller import caller
 from animalclf.utils.leftovers import remove_leftovers
 
 SAME_PROCESS_SECONDS = 5.0  # tolerance of a process's start time: the machine's clock may be corrected in between
+# A file that marks a folder of another kind, and what to name instead of it.
+OTHER_KINDS = {
+    "comparison.yaml": "a comparison; name one of its runs, the folders in its trials/",
+    "dataset.json": "a prepared set, not a run; train on it with `animalclf train --data` and name the run",
+    "leaderboard.json": "a folder of ensembles; name one of the runs that they combine",
+    "result.json": "an ensemble; name one of the runs that it combines",
+}
 STALE_SECONDS = 120  # without renewal, after which another machine's lock counts as left over from a crash
 
 
@@ -173,11 +180,21 @@ class Run:
 
 
 def open_run(root: str) -> Run:
-    """An existing run folder. Raises UserError if there is none."""
+    """An existing run folder. Raises UserError if there is none, with what the folder is instead."""
     run = Run(storage.absolute(root))
     if not run.exists():
+        check_kind(run)
         raise UserError(f"{root}: no run in this folder (config.yaml is missing); `animalclf train` creates one")
     return run
+
+
+def check_kind(folder: Run) -> None:
+    """Raise UserError for a folder of another kind: a comparison, a prepared set, an ensemble."""
+    if folder.exists() or folder.has_checkpoint("best"):
+        return
+    for file, kind in OTHER_KINDS.items():
+        if storage.exists(folder.url(file)):
+            raise UserError(f"{folder.root}: is {kind}")
 
 
 def _is_alive(pid: int, started: float) -> bool:

@@ -12,8 +12,8 @@ from helpers import tiny_config, tiny_prepared
 from animalclf.data import run_images
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
-from animalclf.runs import STALE_SECONDS, LockHolder, Run
-from animalclf.training import checks
+from animalclf.runs import STALE_SECONDS, LockHolder, Run, open_run
+from animalclf.training import checkpoint, checks
 
 
 def write_lock(run: Run, host: str, pid: int, age: float, process_started: float = 0.0) -> None:
@@ -21,6 +21,25 @@ def write_lock(run: Run, host: str, pid: int, age: float, process_started: float
     holder = LockHolder(host, pid, time.time() - age, process_started)
     with open(run.url("running.json"), "w") as file:
         json.dump(holder.to_dict(), file)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("comparison.yaml", "is a comparison; name one of its runs, the folders in its trials/"),
+        ("dataset.json", "is a prepared set, not a run"),
+        ("leaderboard.json", "is a folder of ensembles"),
+        ("result.json", "is an ensemble"),
+        ("other.json", "no run in this folder"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_named(file, kind, tmp_path):
+    (tmp_path / file).touch()
+    with pytest.raises(UserError, match=kind):
+        open_run(str(tmp_path))
+    if file != "other.json":
+        with pytest.raises(UserError, match=kind):
+            checkpoint.load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("age, locked", [(0, True), (STALE_SECONDS - 20, True), (STALE_SECONDS + 20, False)])

@@ -209,6 +209,19 @@ def test_wrong_layouts_are_explained(tmp_path, paths, message):
         find(root)
 
 
+def test_a_prepared_set_is_not_a_source(tmp_path):
+    tree(tmp_path, "sets/a/dataset.json", "sets/a/manifest.parquet", "sets/a/shard-00000.parquet")
+    for _ in range(2):
+        for labelled in (True, False):
+            with pytest.raises(UserError, match="is a prepared set, not the images; `train`, `compare` and `evaluate`"):
+                find(tmp_path / "sets" / "a", labelled=labelled)
+            with pytest.raises(UserError, match=r"sets: holds prepared sets; name one: .*sets/a$"):
+                find(tmp_path / "sets", labelled=labelled)
+        tree(tmp_path, "sets/a/near_duplicates.png")
+    tree(tmp_path, "photos/cat/1.jpg", "photos/dog/2.jpg", "photos/dataset.json", "photos/manifest.parquet")
+    assert len(find(tmp_path / "photos").files) == 2
+
+
 def test_empty_folder_and_archive(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images found"):

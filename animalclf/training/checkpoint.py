@@ -18,7 +18,7 @@ from animalclf.errors import UserError
 from animalclf.models import build, fitted_heads
 from animalclf.models.classifier import Classifier
 from animalclf.models.weights import check_uncompressed, load_state
-from animalclf.runs import Run
+from animalclf.runs import Run, check_kind
 from animalclf.training.optim import AverageState, OptimizerState
 from animalclf.utils import storage
 from animalclf.utils.text import reason
@@ -170,9 +170,12 @@ def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier
     """The best model of a run folder (or of a checkpoint file) in evaluation mode on `device`, and its description. The
     model of a finished run has the temperature of its result.json; a checkpoint file alone is not calibrated.
 
-    Raises UserError if the weights do not fit the architecture that the configuration names.
+    Raises UserError for a folder of another kind, without a checkpoint, and if the weights do not fit the architecture
+    that the configuration names.
     """
     folder = None if run.endswith(".pt") else Run(storage.absolute(run))
+    if folder:
+        check_kind(folder)
     url = folder.checkpoint("best") if folder else run
     content: BestCheckpoint = load(url, device)
     info = ModelInfo(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -13,6 +15,7 @@ import pandas as pd
 
 from animalclf import config as configuration
 from animalclf.config import Data
+from animalclf.data.prepared_set import INFO, MANIFEST
 from animalclf.errors import UserError
 from animalclf.prepare.sources.class_names import check_class_names
 from animalclf.prepare.sources.listing import (
@@ -69,6 +72,7 @@ class Location:
     def listing(self) -> Listing:
         """The images in the folder, listed once. Raises UserError if there are none."""
         listing = list_images(self.url)
+        self._check_no_prepared_set(listing)
         if listing.images.empty:
             if not storage.with_retries(self.url, lambda: storage.exists(self.url)):
                 raise UserError(f"{self.data}: no such folder or file")
@@ -78,6 +82,19 @@ class Location:
             others = f"; it has {count:,} other files, such as {listing.ignored[0]}" if count else ""
             raise UserError(f"{self.data}: no images found ({suffixes} and other formats, by their content){others}")
         return listing
+
+    def _check_no_prepared_set(self, listing: Listing) -> None:
+        """Raise UserError for a prepared set and for a folder of such sets, whose only images are sheets of
+        near-duplicates."""
+        sets = [os.path.dirname(path) for path in listing.ignored if os.path.basename(path) == INFO]
+        sets = [folder for folder in sets if posixpath.join(folder, MANIFEST) in listing.ignored]
+        if not sets or not {os.path.dirname(path) for path in listing.images["path"]} <= {*sets}:
+            return
+        if sets[0]:
+            raise UserError(f"{self.data}: holds prepared sets; name one: {storage.join(self.data, sets[0])}")
+        raise UserError(
+            f"{self.data}: is a prepared set, not the images; `train`, `compare` and `evaluate` take it as --data"
+        )
 
 
 class SourceReader(ABC):
