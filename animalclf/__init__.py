@@ -40,7 +40,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'animalclf' has no attribute {name!r}")
+        from animalclf.utils.registry import nearest
+
+        raise AttributeError(f"module 'animalclf' has no attribute {name!r}{nearest(name, __all__)}")
     from animalclf import api
 
     return getattr(api, name)

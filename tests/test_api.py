@@ -52,7 +52,7 @@ def test_importing_is_cheap_and_imports_neither_torch_nor_ray():
 def test_everything_public_has_a_docstring_and_unknown_names_are_refused():
     assert all(getattr(animalclf, name).__doc__ for name in animalclf.__all__)
     assert set(animalclf.__all__) <= set(dir(animalclf))
-    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+    with pytest.raises(AttributeError, match=r"no attribute 'trian' \(did you mean 'train'\?\)"):
         _ = animalclf.trian
 
 
@@ -130,7 +130,10 @@ def test_images_come_in_many_forms(trained, images, tmp_path):
     for image in (pixels[0], files[0], pillow[0]):
         np.testing.assert_allclose(model.predict_proba(image), expected[:1], atol=1e-6)
         assert len(model.predict(image)) == 1
-    assert model.predict_proba([]).shape == (0, 3) and model.predict([]) == [] and len(model.embed([])) == 0
+    assert model.predict_proba([]).shape == (0, 3) and model.predict([]) == []
+    features = model.embed(pixels[:1])
+    assert np.array_equal(np.concatenate([model.embed([]), features]), features)
+    assert "<td>class0, class1, class2</td>" in model._repr_html_()
 
 
 def test_a_pillow_image_is_read_as_its_file(tmp_path):
@@ -149,6 +152,10 @@ def test_a_pillow_image_is_read_as_its_file(tmp_path):
     for file in sorted(tmp_path.iterdir()):
         with Image.open(file) as opened:
             np.testing.assert_array_equal(decode.from_pil(opened), decode.decode(file.read_bytes()).image)
+    grey = Image.fromarray(colours[:, :, :2])
+    np.testing.assert_array_equal(
+        decode.from_pil(grey.convert("La")), decode.from_pil(grey.convert("La").convert("LA"))
+    )
 
 
 def test_unreadable_files_are_named(trained, tmp_path):
@@ -176,6 +183,8 @@ def test_unreadable_files_are_named(trained, tmp_path):
         (None, "images: NoneType is not a path, URL, array or PIL image, nor a list of these"),
         ({"a": 1}, "images: dict is not a path"),
         (b"abc", "images: bytes is not a path"),
+        (io.BytesIO(b"abc"), "images: BytesIO is not a path"),
+        (pd.DataFrame({"path": ["a.jpg"]}), r"images: DataFrame is a table; give one column of paths, such as"),
         ("", "image 0: cannot be read"),
         (Image.new("RGB", (0, 4)), "image 0: cannot be read: no pixels"),
         (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "image 0: cannot be read: no finite values"),
@@ -185,6 +194,12 @@ def test_unreadable_files_are_named(trained, tmp_path):
 def test_what_is_no_image_is_named(trained, images, message):
     with pytest.raises(animalclf.UserError, match=message):
         animalclf.load(trained[0] / "run").predict(images)
+
+
+def test_a_device_is_a_name_or_a_torch_device(trained):
+    import torch
+
+    assert animalclf.load(trained[0] / "run", device=torch.device("cpu")).device == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ SETTINGS = "a mapping of configuration keys, such as"
         ("ensemble", {"method": []}, "method: one or more of vote, mean, weighted, not []"),
         ("report", {"folders": []}, "folders: one path or more, not []"),
         ("load", {"run": 3}, "run: a path or s3:// URL (str or os.PathLike), not 3"),
-        ("load", {"device": None}, 'device: "auto", "cpu" or "cuda", not None'),
+        ("load", {"device": None}, 'device: "auto", "cpu", "cuda" or a torch.device, not None'),
     ],
 )
 def test_a_wrong_argument_is_named_before_any_work(function, values, message, tmp_path, monkeypatch):
@@ -136,8 +136,10 @@ def test_every_parameter_of_the_api_has_a_check():
 
 
 def test_an_unknown_parameter_names_the_function():
-    with pytest.raises(TypeError, match=r"animalclf\.prepare\(\): .*'outt'"):
-        animalclf.prepare("a", "b", outt="c")
+    with pytest.raises(TypeError, match=r"animalclf\.prepare\(\): 'outt' is no argument \(did you mean 'out'\?\)"):
+        animalclf.prepare("a", outt="c")
+    with pytest.raises(TypeError, match=r"animalclf\.prepare\(\): missing a required argument: 'out'"):
+        animalclf.prepare("a")
 
 
 def test_numpy_values_ranges_and_paths_are_plain_values(monkeypatch, tmp_path):

@@ -207,3 +207,10 @@ def test_a_server_that_never_answers_in_full_ends_in_a_named_error(server, monke
     ):
         with pytest.raises(UserError, match=r"s3://bucket/.*(cannot be reached|still fails)"):
             operation()
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"), [("s3://bucket/x", "check AWS_ENDPOINT_URL and"), ("http://host/x", "check the address and")]
+)
+def test_a_server_that_cannot_be_reached_has_the_remedy_of_its_kind(url, remedy):
+    assert remedy in s3_errors.error_message(ConnectionError("refused"), url)

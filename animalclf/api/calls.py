@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from animalclf import cluster
 from animalclf.errors import UserError
 from animalclf.utils import arguments, caller
+from animalclf.utils.registry import nearest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +41,7 @@ CHECKS: dict[str, arguments.Check] = {
     "method": arguments.some_of("vote", "mean", "weighted"),
     "recipe": arguments.text("the name of a recipe, or the path of a YAML file"),
     "prior": arguments.text('"train", "uniform", "estimate", class priors such as "dog=0.2,cat=0.8", or a file'),
-    "device": arguments.text('"auto", "cpu" or "cuda"'),
+    "device": arguments.device,
 }
 _parameters: dict[str, inspect.Parameter] = {}  # of all functions of the API
 
@@ -56,7 +57,9 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
         try:
             bound = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise TypeError(f"animalclf.{function.__name__}(): {error}") from None
+            unknown = next((name for name in kwargs if name not in signature.parameters), None)
+            problem = f"{unknown!r} is no argument{nearest(unknown, signature.parameters)}" if unknown else str(error)
+            raise TypeError(f"animalclf.{function.__name__}(): {problem}") from None
         values = {name: arguments.plain(value) for name, value in bound.items()}
         text = f"animalclf.{function.__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
         in_command = caller.is_known()

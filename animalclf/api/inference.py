@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from animalclf.api.calls import PathLike, output_folder, path_text, public
 
 if TYPE_CHECKING:
+    import torch
+
     from animalclf.inference.model import Model
     from animalclf.rows import (
         EnsemblesResult,
@@ -172,8 +174,9 @@ def export(
 
 
 @public
-def load(run: PathLike, *, device: str = "auto") -> Model:
-    """The best model of the run folder `run` in this process, on `device` (auto, cpu or cuda), without Ray."""
+def load(run: PathLike, *, device: str | torch.device = "auto") -> Model:
+    """The best model of the run folder `run` in this process, without Ray, on `device`: "auto", "cpu", "cuda",
+    "cuda:1", or a torch.device."""
     from animalclf.inference.model import Model
 
-    return Model(run, device)
+    return Model(run, str(device))

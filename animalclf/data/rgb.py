@@ -35,9 +35,11 @@ def _rgb(file: Image.Image) -> tuple[np.ndarray, list[str]]:
             values = values.view(np.uint32)  # Pillow has no unsigned mode
         grey, note = eight_bits(values, str(tags.get(_GDAL_NODATA, "")))
         return np.repeat(grey[:, :, None], 3, axis=2), [note]
+    if mode == "La":  # which Pillow converts to LA only
+        return _rgb(file.convert("LA"))
     notes = [f"{mode} converted"] if mode in ("CMYK", "YCbCr", "LAB", "HSV") else []
     target = "RGB"
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in file.info:
+    if mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in file.info:
         opaque = any(band.convert("RGBA").getchannel("A").getextrema()[1] for band in _bands(file))
         target = "RGBA on white" if opaque else "RGBA"
         notes.append("transparency on white" if opaque else "transparent everywhere, alpha ignored")

@@ -17,6 +17,7 @@ from animalclf.data.augment import evaluation_view
 from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.rows import html_table
 from animalclf.runs import open_run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
@@ -41,9 +42,9 @@ class Model:
     with its name.
     """
 
-    def __init__(self, run: str | os.PathLike[str], device: str = "auto") -> None:
-        """Load the best checkpoint of the run folder `run`. `device`: auto, cpu or cuda. Raises UserError if
-        there is no run or no checkpoint."""
+    def __init__(self, run: str | os.PathLike[str], device: str | torch.device = "auto") -> None:
+        """Load the best checkpoint of the run folder `run`. `device`: auto, cpu, cuda, cuda:N or a torch.device. Raises
+        UserError if there is no run or no checkpoint."""
         self.device = _device(device)
         self.run = open_run(os.fspath(run)).root
         self._classifier, info = checkpoint.load_model(self.run, self.device)
@@ -51,6 +52,11 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.run!r}: {self.config.name}, {len(self.classes)} classes, {self.device})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: run, recipe, device and classes."""
+        lines = (("recipe", self.config.name), ("device", self.device), ("classes", ", ".join(self.classes)))
+        return html_table(("", self.run), lines)
 
     def predict(self, images: Images) -> list[str]:
         """The most probable class of each image."""
@@ -64,15 +70,19 @@ class Model:
 
     def embed(self, images: Images) -> np.ndarray:
         """Features float32 (N, F) of each image: the flattened output of the model's base."""
-        features = [np.empty((0, 0), np.float32)]
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.config, self.device)),
-        ):
-            for batch in self._batches(images):
-                maps = self._classifier.features(torch.from_numpy(batch["image"]).to(self.device))
-                features.append(maps.float().flatten(1).cpu().numpy())
-        return np.concatenate(features[1:] or features)
+        features = [self._features(batch["image"]) for batch in self._batches(images)]
+        if not features:  # F is known from an image
+            side = self.config.view_size
+            features = [self._features(np.zeros((1, side, side, 3), np.uint8))[:0]]
+        return np.concatenate(features)
+
+    def _features(self, views: np.ndarray) -> np.ndarray:
+        """Features float32 (B, F) of views uint8 (B, view_size, view_size, 3)."""
+        bf16 = uses_bf16(self.config, self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            maps = self._classifier.features(torch.from_numpy(views).to(self.device))
+        features: np.ndarray = maps.float().flatten(1).cpu().numpy()
+        return features
 
     def _batches(self, images: Images) -> Iterator[Batch]:
         """Batches with "image" uint8 (B, view_size, view_size, 3); "label" is a placeholder."""
@@ -87,11 +97,12 @@ class Model:
         return stored_image(_pixels(image, number, self.config), data.stored_size, data.resize)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str | torch.device) -> torch.device:
     """The device `name`: auto, cpu, cuda or cuda:N. Raises UserError for others, and for a GPU that does not exist."""
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UserError(f"device: {name!r} is not one of auto, cpu, cuda, cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -107,7 +118,9 @@ def _as_iterable(images: Any) -> Iterable[Any]:
         if images.ndim == 2 or images.ndim > 4 or not images.ndim:
             raise UserError(f"images: an array of {images.dtype} {images.shape}; give {ARRAY_FORMAT}")
         return [images] if images.ndim == 3 else images
-    if not isinstance(images, Iterable) or isinstance(images, Mapping | bytes):
+    if hasattr(images, "columns"):  # its elements are the names of its columns
+        raise UserError(f"images: {type(images).__name__} is a table; give one column of paths, such as table['path']")
+    if not isinstance(images, Iterable) or isinstance(images, Mapping | bytes) or hasattr(images, "read"):
         raise UserError(f"images: {type(images).__name__} is not a path, URL, array or PIL image, nor a list of these")
     return list(images)
 

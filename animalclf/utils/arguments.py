@@ -64,6 +64,12 @@ def text(expected: str) -> Check:
     return check
 
 
+def device(name: str, value: Any) -> str:
+    """The name of a device, or a torch.device."""
+    value = str(value) if f"{type(value).__module__}.{type(value).__name__}" == "torch.device" else value
+    return str(text('"auto", "cpu", "cuda" or a torch.device')(name, value))
+
+
 def flag(name: str, value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):

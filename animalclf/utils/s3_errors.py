@@ -117,7 +117,7 @@ def error_message(error: BaseException, url: str = "") -> str:
     if code in ("400", "403", "301") and url:  # of a HEAD request, whose response has no body
         error = _error_with_body(url) or error
         code = _code(error)
-    return _message_of_code(error, code) or _message_of_causes(error)
+    return _message_of_code(error, code) or _message_of_causes(error, url)
 
 
 def _message_of_code(error: BaseException, code: str) -> str:
@@ -144,7 +144,7 @@ def _message_of_code(error: BaseException, code: str) -> str:
     return ""
 
 
-def _message_of_causes(error: BaseException) -> str:
+def _message_of_causes(error: BaseException, url: str) -> str:
     import botocore.exceptions as boto
 
     reason, causes = _reason(error), _causes(error)
@@ -158,7 +158,8 @@ def _message_of_causes(error: BaseException) -> str:
             "and AWS_CA_BUNDLE"
         )
     if any(isinstance(cause, boto.HTTPClientError | ConnectionError | TimeoutError) for cause in causes):
-        return f"the storage server cannot be reached ({reason}); check AWS_ENDPOINT_URL and the network"
+        address = "the address" if url and not url.startswith("s3://") else "AWS_ENDPOINT_URL"
+        return f"the server cannot be reached ({reason}); check {address} and the network"
     if is_transient(error):
         return (
             f"the storage server still fails after {RETRY_SECONDS:.0f} s ({reason}); run the same command again later"
