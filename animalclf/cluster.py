@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from animalclf.errors import UserError
+from animalclf.raycompat.auth_token import prepare_token
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
+from animalclf.raycompat.train_controller import STRUCTURED_LOGGING
+from animalclf.utils.environment import restored, set_variables
 from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
+from animalclf.utils.lasting_thread import in_lasting_thread
 from animalclf.utils.malloc import MALLOC_VARIABLES
+from animalclf.utils.ray_address import cluster_address, has_ended
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -25,6 +31,7 @@ _session = ""  # Ray's folder of logs and sockets of the Ray that `start_local` 
 _own_connection = ""  # result of `_current_connection` after `start_local` started Ray
 _environment_before: dict[str, str | None] = {}  # original values of the variables that `start_local` sets
 _cpus = 0  # logical CPUs of the Ray that `ensure_ray` started; 0 if it connected to a running cluster
+_connecting = threading.Lock()  # two threads would start two Rays, which Ray refuses
 CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the training workers
 # A custom resource of a local Ray, requested by tasks that load images. If they requested CPUs, they would delay the
 # start of the training workers.
@@ -50,6 +57,8 @@ ENVIRONMENT = {
     "TUNE_WARN_THRESHOLD_S": "3600",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new reporter cannot be silenced
 }
+# Set by PyTorch's compiler and tensorboardX at their import, and for Ray Train's controller.
+LIBRARY_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "CRC32C_SW_MODE", STRUCTURED_LOGGING)
 DATA_SETTINGS: dict[str, object] = {
     "enable_progress_bars": False,
     "target_max_block_size": None,  # do not split blocks
@@ -61,40 +70,57 @@ LOGGERS = ("ray", "ray.data", "ray.train", "ray.tune")
 
 def ensure_ray(workers: int = 0) -> None:
     """Connect to the running cluster (RAY_ADDRESS, or one that `ray start` started on this machine), or start a local
-    Ray with room for `workers` training workers and their input tasks. If Ray is already connected, does nothing,
-    unless an earlier call started a local Ray with too few CPUs: then a larger one replaces it.
+    Ray (also with RAY_ADDRESS=local) with room for `workers` training workers and their input tasks. If Ray is already
+    connected, does nothing, unless ours has ended or is local and has too few CPUs: then another replaces it.
 
     A local Ray may have more logical CPUs than the machine: if the training workers and input tasks did not fit, Ray
-    Data would wait indefinitely. Raises UserError if the cluster does not answer.
+    Data would wait indefinitely. Raises UserError if the cluster does not answer, or requires a token that is not here.
     """
     global _connection, _cpus
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import ray
-
     cpus = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
-    if ray.is_initialized():
-        if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
-            # The caller left our Ray and connected to another one. (A Ray worker inherits OWN_RAY_VARIABLE.)
-            _restore_environment()
-        if not (_connected_here() and 0 < _cpus < cpus):
+    with _connecting:
+        if _is_usable(cpus):
             return
         leave_ray()
-    silence_ray()
-    # Not address="auto": that also joins the private cluster of another program, which ends with that program.
-    address = os.environ.get("RAY_ADDRESS") or _local_address()
-    with own_sigterm():
-        if address:
-            try:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except ConnectionError as error:
-                raise UserError(
-                    f"the Ray cluster at {address} does not answer ({error}); start it, or leave it with `ray stop` "
-                    "and an empty RAY_ADDRESS"
-                ) from error
-        else:
-            start_local(cpus)
-    _connection, _cpus = _current_connection(), 0 if address else cpus
+        silence_ray()
+        # Not address="auto": that also joins the private cluster of another program, which ends with that program.
+        address, source = cluster_address()
+        with own_sigterm():
+            if address:
+                _join(address, source)
+                cpus = 0
+            else:
+                start_local(cpus)
+        _connection, _cpus = _current_connection(), cpus
+
+
+def _is_usable(cpus: int) -> bool:
+    """Whether Ray is connected: the caller's, or ours if it has not ended and has `cpus` CPUs or is a cluster."""
+    import ray
+
+    if not ray.is_initialized():
+        return False
+    if "RAY_RAYLET_PID" not in os.environ and _current_connection() != _own_connection:
+        # The caller left our Ray and connected to another one. (A Ray worker inherits OWN_RAY_VARIABLE.)
+        _restore_environment()
+    return not _connected_here() or not (0 < _cpus < cpus or has_ended(_connection.split()[0]))
+
+
+def _join(address: str, source: str) -> None:
+    """Connect to the cluster at `address`, which `source` names. Raises UserError."""
+    import ray
+
+    prepare_token(address)
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError as error:
+        remedy = "unset it" if source == "RAY_ADDRESS" else "remove that file"
+        raise UserError(
+            f"the Ray cluster at {address}, which {source} names, does not answer ({error}); start it, or {remedy} to "
+            "use a local Ray"
+        ) from error
 
 
 def start_local(cpus: int, **options: Any) -> None:
@@ -112,33 +138,26 @@ def start_local(cpus: int, **options: Any) -> None:
     for name, value in {**MALLOC_VARIABLES, OWN_RAY_VARIABLE: "1"}.items():
         _environment_before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
-    with quick_start(), blocked_sigterm():
-        context = ray.init(
-            address="local",
-            num_cpus=cpus,
-            # Ray starts a process for each CPU in advance. Loading tasks leave two of them, for the mailbox of a
-            # training and its worker, which would otherwise wait for the start of another process.
-            resources={LOADING_RESOURCE: max(1, cpus - 2)},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _system_config=SYSTEM_CONFIG,
-            **options,
-        )
+
+    def start() -> Any:
+        with quick_start(), blocked_sigterm():
+            return ray.init(
+                address="local",
+                num_cpus=cpus,
+                # Ray starts a process for each CPU in advance. Loading tasks leave two of them, for the mailbox of a
+                # training and its worker, which would otherwise wait for the start of another process.
+                resources={LOADING_RESOURCE: max(1, cpus - 2)},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _system_config=SYSTEM_CONFIG,
+                **options,
+            )
+
+    context = in_lasting_thread(start)
     end_at_once()
     _session = context.address_info["session_dir"]
     _own_connection = _current_connection()
-
-
-def _local_address() -> str | None:
-    """The address of the cluster that `ray start` started on this machine, from the file in which Ray records it; None
-    if there is none."""
-    path = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip() or None
-    except FileNotFoundError:
-        return None
 
 
 def leave_ray(*, remove_logs: bool = True) -> None:
@@ -160,15 +179,8 @@ def leave_ray(*, remove_logs: bool = True) -> None:
 
 def _restore_environment() -> None:
     """Set the environment variables that `start_local` changed to their original values."""
-    _set_environment(_environment_before)
+    set_variables(_environment_before)
     _environment_before.clear()
-
-
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
 
 
 def _connected_here() -> bool:
@@ -188,14 +200,14 @@ def _current_connection() -> str:
 
 @contextmanager
 def restore_settings() -> Iterator[None]:
-    """Restore, after the block, the environment variables, log levels and Ray Data settings that this module sets."""
-    variables = {name: os.environ.get(name) for name in ENVIRONMENT}
+    """Restore, after the block, the environment variables, log levels and Ray Data settings that this module and the
+    libraries set."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     data_settings = _data_settings()
     try:
-        yield
+        with restored({*ENVIRONMENT, *LIBRARY_VARIABLES}):
+            yield
     finally:
-        _set_environment(variables)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
         if current := _data_settings():

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from ray.util import list_named_actors
 
 from animalclf import raycompat
 from animalclf.raycompat import patches
+from animalclf.raycompat.auth_token import send_token
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE, STOCK_RAY_VARIABLE, patch
 from animalclf.runs import Run
 from animalclf.training import checks, ray_trainer
@@ -122,6 +124,19 @@ patched = pytest.mark.skipif(bool(os.environ.get(STOCK_RAY_VARIABLE)), reason=f"
 
 
 @patched
+def test_ray_sends_the_token_from_now_on(monkeypatch):
+    from ray._raylet import AuthenticationMode, Config, get_authentication_mode
+
+    assert get_authentication_mode() == AuthenticationMode.DISABLED
+    with monkeypatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "disabled")  # restored afterwards
+        assert send_token() and os.environ["RAY_AUTH_MODE"] == "token"
+        assert get_authentication_mode() == AuthenticationMode.TOKEN
+    Config.initialize("")
+    assert get_authentication_mode() == AuthenticationMode.DISABLED
+
+
+@patched
 @pytest.mark.ray
 def test_a_local_ray_has_no_servers_and_other_rays_are_not_patched(ray_local):
     from ray._private import node, services, utils
@@ -182,7 +197,8 @@ def test_a_training_stopped_from_another_thread_frees_its_resources(tmp_path, ra
 
 
 @pytest.mark.ray
-def test_a_training_stopped_before_its_workers_exist_does_not_start(tmp_path, ray_local, prepared):
+def test_a_training_stopped_before_its_workers_exist_does_not_start(tmp_path, ray_local, prepared, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     switch, events = Switch(), []
     stopping = threading.Timer(0.3, switch.stop)
     stopping.start()
@@ -192,6 +208,7 @@ def test_a_training_stopped_before_its_workers_exist_does_not_start(tmp_path, ra
     assert not any(hasattr(event, "phase") for event in events)
     with pytest.raises(Stopped):
         train(prepared, tmp_path / "again", events.append, switch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run"]  # and no folder of Ray Train
 
 
 @pytest.mark.ray

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from animalclf.cluster import silence_ray
 from animalclf.errors import UserError
+from animalclf.raycompat.auth_token import WHERE, read_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -49,7 +49,7 @@ def _authorization(address: str) -> dict[str, str]:
     UserError for a missing or wrong token, requests' errors if no dashboard answers."""
     import requests
 
-    token, headers = _token(), {}
+    token, headers = read_token(), {}
     response = requests.get(f"{address}/api/jobs/", timeout=20)
     if response.status_code == 401 and token:
         headers = {"Authorization": f"Bearer {token}"}
@@ -57,22 +57,10 @@ def _authorization(address: str) -> dict[str, str]:
     if response.status_code in (401, 403):
         state = "has another" if token else "requires a"
         raise UserError(
-            f"{address}: the cluster {state} token; put the cluster's into ~/.ray/auth_token (cluster.yaml mounts "
-            "yours at the cluster's start), or name its file with RAY_AUTH_TOKEN_PATH"
+            f"{address}: the cluster {state} token; {WHERE} (cluster.yaml mounts yours at the cluster's start)"
         )
     response.raise_for_status()
     return headers
-
-
-def _token() -> str | None:
-    """Ray's token from where Ray looks for it: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return os.environ["RAY_AUTH_TOKEN"].strip()
-    path = os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
-    try:
-        return Path(path).read_text().strip() or None
-    except FileNotFoundError:
-        return None
 
 
 def first_line(error: BaseException) -> str:

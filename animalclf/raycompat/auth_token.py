@@ -1,0 +1,68 @@
+"""The token of a Ray cluster: where it is, whether the cluster requires it, and how this process sends it.
+
+Ray sends a token only with RAY_AUTH_MODE=token, which it reads once, when it is imported. Without, it tries to connect
+to a cluster that requires one for 30 s, and logs every attempt.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from animalclf.errors import UserError
+from animalclf.raycompat.patches import patch
+
+MODE_VARIABLE = "RAY_AUTH_MODE"
+PROBE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a request that every cluster answers
+PROBE_SECONDS = 5.0
+WHERE = "put the cluster's into ~/.ray/auth_token, or name its file with RAY_AUTH_TOKEN_PATH"
+
+
+def read_token() -> str:
+    """The token from where Ray looks for it: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token; empty if
+    there is none."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"].strip()
+    path = os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+    try:
+        return Path(path).read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def prepare_token(address: str) -> None:
+    """Send the token from now on if the cluster at `address` (host:port) requires one; a cluster that requires none
+    never gets it. Raises UserError for a missing or wrong token."""
+    mode, token = os.environ.get(MODE_VARIABLE, ""), read_token()
+    if "://" in address or (mode != "token" and not _rejects(address, "")):
+        return
+    if not token or _rejects(address, token):
+        raise UserError(f"the Ray cluster at {address} {'has another' if token else 'requires a'} token; {WHERE}")
+    if mode != "token" and (mode or not send_token()):
+        raise UserError(f"the Ray cluster at {address} requires a token; set {MODE_VARIABLE}=token")
+
+
+def _rejects(address: str, token: str) -> bool:
+    """Whether the cluster answers that this token (empty: no token) is not its own."""
+    import grpc
+
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(PROBE)(b"", timeout=PROBE_SECONDS, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code() == grpc.StatusCode.UNAUTHENTICATED
+    return False
+
+
+@patch(("2.56", "2.58", "2.60"), {"ray._raylet:Config.initialize": None}, shared=True)
+def send_token() -> bool:
+    """Ray's client in this process, and in those that it starts, sends the token. Returns True.
+
+    It saves no time: a cluster that requires a token works without RAY_AUTH_MODE=token.
+    """
+    from ray._raylet import Config  # type: ignore[attr-defined]
+
+    os.environ[MODE_VARIABLE] = "token"
+    Config.initialize("")  # reads the environment again
+    return True

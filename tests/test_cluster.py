@@ -1,0 +1,186 @@
+"""Joining a cluster, with and without a token, and starting a local Ray, from any thread."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+import ray
+
+import animalclf
+from animalclf import cluster
+from animalclf.errors import UserError
+from animalclf.raycompat import auth_token
+from animalclf.utils import lasting_thread
+from animalclf.utils.lasting_thread import in_lasting_thread
+from animalclf.utils.ray_address import cluster_address, has_ended
+
+# ------------------------------------------------------------------------------------------------- from short threads
+
+
+def in_short_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_short_threads_share_one_that_lasts():
+    assert in_lasting_thread(threading.current_thread) is threading.main_thread()
+    threads = [in_short_thread(lambda: in_lasting_thread(threading.current_thread)) for _ in range(2)]
+    assert threads[0] is threads[1] and threads[0].is_alive() and threads[0].daemon
+    with pytest.raises(ZeroDivisionError):
+        in_short_thread(lambda: in_lasting_thread(lambda: 1 / 0))
+
+
+def test_a_forked_process_has_its_own_lasting_thread(monkeypatch):
+    monkeypatch.setattr(lasting_thread, "_thread", threading.Thread(target=print))  # not alive, as after a fork
+    assert in_short_thread(lambda: in_lasting_thread(threading.current_thread)).is_alive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes outlive the thread that starts them")
+def test_a_process_that_ends_with_its_thread_outlives_the_callers_thread():
+    import ctypes
+
+    def end_with_thread():
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: as Ray starts its processes
+
+    def start():
+        return subprocess.Popen(["sleep", "60"], preexec_fn=end_with_thread)
+
+    short, lasting = in_short_thread(start), in_short_thread(lambda: in_lasting_thread(start))
+    assert short.wait(timeout=30) == -9 and lasting.poll() is None
+    lasting.kill()
+    lasting.wait()
+
+
+@pytest.mark.ray
+def test_a_ray_started_in_a_short_thread_lasts_and_one_that_has_ended_is_replaced():
+    program = """
+import threading
+import psutil
+import ray
+from animalclf import cluster
+
+def heads():
+    names = ("gcs_server", "raylet")
+    return [process for process in psutil.Process().children() if process.name() in names]
+
+def usable():
+    return ray.get(ray.remote(num_cpus=1)(lambda: 5).remote(), timeout=60) == 5
+
+threads = [threading.Thread(target=cluster.ensure_ray) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+first = heads()
+assert len(first) == 2 and usable()
+assert all(process.status() != psutil.STATUS_ZOMBIE for process in first)
+cluster.ensure_ray()
+assert heads() == first
+[process.kill() for process in first]
+psutil.wait_procs(first, timeout=1)
+cluster.ensure_ray()
+assert usable() and not {process.pid for process in first} & {process.pid for process in heads()}
+cluster.leave_ray()
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    environment["PYTHONPATH"] = str(Path(animalclf.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_head_has_ended_when_it_refuses_connections():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert not has_ended(address)
+    assert has_ended(address)
+
+
+# ------------------------------------------------------------------------------------------------------------ joining
+
+
+def test_the_cluster_comes_from_the_environment_or_from_ray_start(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    file = tmp_path / "ray" / "ray_current_cluster"
+    assert cluster_address() == ("", str(file))
+    file.parent.mkdir()
+    file.write_text("10.0.0.1:6379\n")
+    assert cluster_address() == ("10.0.0.1:6379", str(file))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert cluster_address() == ("10.0.0.2:6379", "RAY_ADDRESS")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster_address() == ("", "RAY_ADDRESS")
+
+
+@pytest.mark.parametrize("source, remedy", [("RAY_ADDRESS", "or unset it"), ("/x/ray_current_cluster", "or remove")])
+def test_a_cluster_that_does_not_answer_is_named_with_its_source(monkeypatch, source, remedy):
+    def fail(**_):
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(cluster, "prepare_token", lambda address: None)
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(UserError, match=f"127.0.0.1:1, which {source} names, does not answer") as caught:
+        cluster._join("127.0.0.1:1", source)
+    assert remedy in str(caught.value) and "ray stop" not in str(caught.value)  # it ends every Ray of the machine
+
+
+class Head(grpc.GenericRpcHandler):
+    """A cluster's head that requires `token`, if it is not empty, and remembers what it received."""
+
+    def __init__(self, token):
+        self.token, self.received = token, []
+
+    def service(self, call):
+        self.received.append(dict(call.invocation_metadata).get("authorization", ""))
+
+        def answer(request, context):
+            if self.token and self.received[-1] != f"Bearer {self.token}":
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@pytest.mark.parametrize(
+    "required, own, mode, problem, sends",
+    [
+        ("", "secret", "", "", False),
+        ("secret", "secret", "", "", True),
+        ("secret", "secret", "token", "", False),  # Ray sends it already
+        ("secret", "", "", r"requires a token; put .*\.ray/auth_token.*RAY_AUTH_TOKEN_PATH", False),
+        ("secret", "other", "", "has another token; put", False),
+        ("secret", "secret", "disabled", "requires a token; set RAY_AUTH_MODE=token", False),
+    ],
+)
+def test_the_token_goes_to_a_cluster_that_requires_it(monkeypatch, tmp_path, required, own, mode, problem, sends):
+    head, sent = Head(required), []
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[head])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_text(f"{own}\n")
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setattr(auth_token, "send_token", lambda: sent.append(address) or True)
+    try:
+        if problem:
+            with pytest.raises(UserError, match=problem):
+                auth_token.prepare_token(address)
+        else:
+            auth_token.prepare_token(address)
+    finally:
+        server.stop(None)
+    assert bool(sent) == sends
+    if not required:
+        assert head.received == [""]  # it never gets the token
+
+
+def test_no_answer_is_left_to_ray(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    monkeypatch.setattr(auth_token, "PROBE_SECONDS", 0.1)
+    auth_token.prepare_token("127.0.0.1:1")
+    auth_token.prepare_token("ray://127.0.0.1:1")
