@@ -19,6 +19,7 @@ from helpers import LITE, remaining, tiny_prepared, train_workers
 from PIL import Image
 
 import animalclf
+from animalclf import cluster
 from animalclf.cli import main
 from animalclf.data import decode, shards
 from animalclf.data.prepared_set import open_prepared
@@ -59,14 +60,30 @@ def test_everything_public_has_a_docstring_and_unknown_names_are_refused():
 # ------------------------------------------------------------------------------------------- a model in this process
 
 
+@contextlib.contextmanager
+def unchanged_pytorch():
+    """Fails if the block changes PyTorch's random numbers or its number of threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    try:
+        yield
+        assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on a tiny prepared set, trained in this process, and its result."""
     root = tmp_path_factory.mktemp("api")
     tiny_prepared(root / "set", size=76)
-    result = animalclf.train(
-        root / "set", recipe="demo", out=root / "run", set={"train.epochs": 1, "train.precision": "fp32"}, local=True
-    )
+    settings = {"train.epochs": 1, "train.precision": "fp32"}
+    with unchanged_pytorch():
+        result = animalclf.train(root / "set", recipe="demo", out=root / "run", set=settings, local=True)
     return root, result
 
 
@@ -96,6 +113,16 @@ def test_a_training_returns_its_typed_result_and_records_the_call(trained):
     assert environment["command"].startswith("animalclf.train(data=") and "local=True" in environment["command"]
     page = Path(animalclf.report(result.run).report).read_text()
     assert "animalclf.train(data=" in page and "ipykernel" not in page
+
+
+def test_calls_leave_pytorch_and_the_environment_as_they_were(trained, tmp_path):
+    with unchanged_pytorch():
+        animalclf.load(trained[0] / "run")
+        animalclf.evaluate(trained[0] / "run", out=tmp_path / "evaluation")
+    before = dict(os.environ)
+    with cluster.restore_settings():
+        os.environ.update(dict.fromkeys(cluster.LIBRARY_VARIABLES, "changed"))
+    assert dict(os.environ) == before
 
 
 def logit_directions(probabilities: np.ndarray) -> np.ndarray:

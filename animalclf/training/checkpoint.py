@@ -186,7 +186,8 @@ def load_model(run: str, device: str | torch.device = "cpu") -> tuple[Classifier
         temperature=(folder.result().temperature if folder and folder.finished() else None) or 1.0,
     )
     keep_shape = info.config.keeps_shape
-    model = build(info.config.model, len(info.classes), load_weights=False, keep_shape=keep_shape)
+    with torch.random.fork_rng(devices=()):  # initial weights are random: the caller's numbers stay the same
+        model = build(info.config.model, len(info.classes), load_weights=False, keep_shape=keep_shape)
     if info.config.train.heads:
         model.head = fitted_heads.module_from(content["model"])
     load_state(model, content["model"], url)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -71,6 +72,19 @@ def set_up_cpu(threads: int, local_world_size: int) -> None:
     )
     torch.set_num_threads(threads or max(1, cores // local_world_size))
     keep_freed_memory()
+
+
+@contextmanager
+def caller_state_restored(device: torch.device) -> Iterator[None]:
+    """After the block, PyTorch's random numbers and its number of CPU threads are the caller's again, whatever a
+    training on `device` in this process has set."""
+    threads = torch.get_num_threads()
+    gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _physical_cores() -> int:

@@ -139,14 +139,15 @@ def train_local(config: Config, prepared: Prepared, run: Run, report: Report, cp
 
     from animalclf.data.device_loader import DeviceLoaders
     from animalclf.data.loader import MemoryLoader, load_images
-    from animalclf.training.distributed import RankContext, set_up_cpu
+    from animalclf.training.distributed import RankContext, caller_state_restored, set_up_cpu
     from animalclf.training.train import train
 
-    set_up_cpu(config.train.threads, 1)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     images, on_device = load_images(prepared), DeviceLoaders(prepared.stored_size**2 * 3, device)
 
     def make_loader(plan: SamplingPlan, passes: Iterable[tuple[Phase, int]]) -> Loader:
         return on_device.loader_for(plan, lambda: images) or MemoryLoader(plan, images)
 
-    return train(config, prepared, run, make_loader, RankContext(device=device), report=report)
+    with caller_state_restored(device):
+        set_up_cpu(config.train.threads, 1)
+        return train(config, prepared, run, make_loader, RankContext(device=device), report=report)
