@@ -223,8 +223,10 @@ def test_the_reason_of_a_failure_is_one_line():
     nested = RuntimeError("Training failed")
     nested.worker_failures = {0: RuntimeError("Traceback ...\n  File x\nValueError: wrong shape\n")}
     assert failure_reason(nested) == "ValueError: wrong shape"
-    nested.worker_failures = {0: ray.exceptions.OutOfMemoryError("low on memory\nSee the documentation")}
-    assert failure_reason(nested).startswith("out of memory on its node")
+    dead = RuntimeError("A worker health check failed.")
+    dead.health_check_failure = ray.exceptions.OutOfMemoryError("low on memory\nSee the documentation")
+    nested.worker_failures = {0: dead}
+    assert re.fullmatch(r"the node of a worker is out of memory: free .*--max-concurrent.*", failure_reason(nested))
 
 
 def test_console_output_is_a_line_an_epoch_or_a_live_table():

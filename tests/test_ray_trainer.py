@@ -122,6 +122,17 @@ def test_impossible_requests_are_refused_before_the_start(ray_local, tmp_path):
     assert preflight(Workers.parse("2:8"), []) == "1 node, 4 CPUs"
 
 
+def test_a_call_in_a_ray_task_leaves_the_cpus_that_the_task_holds(ray_local, monkeypatch):
+    assert ray.get(ray.remote(num_cpus=2)(resources._held_cpus).remote()) == 2 and resources._held_cpus() == 0
+    monkeypatch.setattr(resources, "_held_cpus", lambda: 2.0)
+    with pytest.raises(UserError, match=r"4 CPUs .*task or actor .*holds 2, .*need 3; request fewer"):
+        preflight(Workers.fixed(2), [])
+    assert preflight(Workers.fixed(1), []) == "1 node, 4 CPUs"
+    monkeypatch.setattr(resources, "_held_cpus", lambda: 3.0)
+    with pytest.raises(UserError, match=r"holds 3, .*need 2; use a Ray with at least 5 CPUs"):
+        preflight(Workers.fixed(1), [])
+
+
 @pytest.mark.parametrize(
     "nodes", [[], [2], [8], [1, 1], [2, 2], [3, 3], [2, 8], [3, 8], [2, 6], [4, 10], [4, 4, 4], [2, 3, 5]]
 )

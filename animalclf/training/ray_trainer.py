@@ -16,6 +16,7 @@ import ray.train
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import ImageCache, cache_images
+from animalclf.errors import UserError
 from animalclf.rows import TrainingResult
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training.progress import Report, open_mailbox
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2  # between two requests for events of the workers
 SILENCE_SECONDS = 60.0  # without an event of the workers, until a warning
 STOP_SECONDS = 30.0  # for the workers to end after an interrupt
+OUT_OF_MEMORY = (  # Ray's own text is 60 lines of statistics
+    "the node of a worker is out of memory: free memory there, lower train.batch_size, or in a comparison "
+    "--max-concurrent; then continue with --resume"
+)
 START_ATTEMPTS = 60  # of 30 s each (cluster.ENVIRONMENT): the cluster may have to start or replace machines first
 
 
@@ -48,8 +53,8 @@ def train_on_ray(
     the cost of the running epoch. `cache`: the stored images, possibly shared by several trainings (default: in the
     object store, for this training).
 
-    Raises UserError for what the user can fix, stop.Stopped if `switch` ended the training, and Ray's
-    TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
+    Raises UserError for what the user can fix (also OUT_OF_MEMORY), stop.Stopped if `switch` ended the training, and
+    Ray's TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
     """
     from animalclf.training.worker import Task  # imports PyTorch
 
@@ -61,8 +66,10 @@ def train_on_ray(
     fit.start()
     try:
         result = _follow(fit, mailbox, run, workers, report)
-    except BaseException:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run folder
+    except BaseException as error:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run
         _stop_workers(switch)
+        if is_out_of_memory(error):
+            raise UserError(OUT_OF_MEMORY) from error
         raise
     finally:
         shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)  # of Ray Train
@@ -145,3 +152,10 @@ def _stop_workers(switch: Switch) -> None:
         switch.wait(STOP_SECONDS)
     except ray.exceptions.RayError as error:  # the mailbox died with its node; the error that led here is raised
         show_line(f"the workers could not be stopped ({type(error).__name__})")
+
+
+def is_out_of_memory(error: object) -> bool:
+    """Whether Ray's memory monitor ended a worker, for example one of the `worker_failures` of Ray Train's error."""
+    causes = [getattr(error, name, None) for name in ("health_check_failure", "controller_failure", "cause")]
+    causes += getattr(error, "worker_failures", {}).values()
+    return isinstance(error, ray.exceptions.OutOfMemoryError) or any(map(is_out_of_memory, filter(None, causes)))

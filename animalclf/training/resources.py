@@ -3,6 +3,7 @@ must see."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -151,14 +152,27 @@ def _check_room(workers: Workers, cpus: int, gpus: int) -> None:
                 f"--workers {workers}: the cluster has room for {capacity} elastic workers, which leave CPUs for input "
                 "tasks on every node; request fewer workers"
             )
-    needed = workers.minimum * worker_cpus + task_cpus
-    if needed > cpus:
+    needed, held = workers.minimum * worker_cpus + task_cpus, _held_cpus()
+    if needed > cpus - held:
         smallest = worker_cpus + task_cpus
-        remedy = f"use a Ray with at least {smallest:g} CPUs, or train without Ray: --local"
+        remedy = f"use a Ray with at least {smallest + held:g} CPUs, or train without Ray: --local"
+        own = f", of which the Ray task or actor of this call holds {held:g}" if held else ""
         raise UserError(
-            f"--workers {workers}: the cluster has {count_text(cpus, 'CPU')} (at most), workers and one input task "
-            f"need {needed:g}; {'request fewer workers' if smallest <= cpus else remedy}"
+            f"--workers {workers}: the cluster has {count_text(cpus, 'CPU')} (at most){own}, workers and one input "
+            f"task need {needed:g}; {'request fewer workers' if smallest <= cpus - held else remedy}"
         )
+
+
+def _held_cpus() -> float:
+    """CPUs of the Ray task or actor that this process runs, which no worker gets meanwhile; 0 in other processes."""
+    import ray
+
+    if "RAY_RAYLET_PID" not in os.environ:
+        return 0.0
+    try:
+        return float(ray.get_runtime_context().get_assigned_resources().get("CPU", 0))
+    except AssertionError:  # Ray's way to tell that this process, such as a job's, is not one of its workers
+        return 0.0
 
 
 def _check_visible(nodes: Sequence[Mapping[str, Any]], paths: list[str]) -> None:

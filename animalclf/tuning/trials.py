@@ -25,7 +25,6 @@ from animalclf.tuning.spec import ComparisonSpec, Trial
 from animalclf.utils import storage
 
 STOP_POLL_SECONDS = 0.5  # between two checks for a request to stop
-OUT_OF_MEMORY = "out of memory on its node; free memory there, lower train.batch_size, or lower --max-concurrent"
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,13 @@ def _is_last(history: Sequence[EpochRow], config: Config) -> bool:
 
 def failure_reason(error: BaseException) -> str:
     """Why a trial failed, in one line: a UserError's text, or the last line of what the worker raised."""
+    if ray_trainer.is_out_of_memory(error):
+        return ray_trainer.OUT_OF_MEMORY
     failures = getattr(error, "worker_failures", None)
     if failures:
         error = failures[min(failures)]
     error = getattr(error, "controller_failure", None) or getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
-    if "OutOfMemoryError" in (type(error).__name__, text.partition(":")[0].rpartition(".")[2]):
-        return OUT_OF_MEMORY  # Ray's own text is 20 lines of settings
     names_error = isinstance(error, UserError) or "Error" in text.partition(":")[0]
     return text if names_error else f"{type(error).__name__}: {text}"
