@@ -20,6 +20,7 @@ from animalclf.cli import main
 from animalclf.commands import compare
 from animalclf.data import prepared_set
 from animalclf.report import data as report_data
+from animalclf.report import plots
 from animalclf.report.leaderboard import leaderboard
 from animalclf.report.page import write_report
 from animalclf.report.render import ENVIRONMENT
@@ -85,6 +86,12 @@ def comparison(folder, count=4, labels=LABELS, classes=CLASSES, **environment):
         )
         runs.append(complete(run, **environment))
     return runs
+
+
+def reference_sized(run, images=21_179):
+    """The run, as if trained on this number of images."""
+    run.write_result({**run.read_result(), "rows": {"train": images - 100, "val": 100, "test": 0}})
+    return run
 
 
 def page_of(result):
@@ -301,13 +308,32 @@ def test_many_classes_have_confused_pairs_and_a_legible_plot(tmp_path):
 @pytest.mark.parametrize("classes, shown", [(ANIMALS, True), (ANIMALS[::-1], True), (FLOWERS, False)])
 def test_reference_results_are_shown_for_the_classes_of_the_reference(tmp_path, classes, shown):
     labels = np.arange(100) % 10
-    runs = comparison(tmp_path, 2, labels, classes)
+    runs = [reference_sized(run) for run in comparison(tmp_path, 2, labels, classes)]
     page = page_of(write_report(runs, str(tmp_path), title="Comparison", board=leaderboard(runs)))
     texts = ['id="reference_results"', "reference notebook", "<td>0.1825</td>", "<td>0.9178</td>", "about 0.84"]
     assert [text in page for text in texts] == [shown] * len(texts)
     forced = page_of(write_report(runs, str(tmp_path), title="Comparison", board=leaderboard(runs), reference=True))
     assert all(text in forced for text in texts)
     assert f"{1 - 0.8 / 10:.4f}" in re.search(r'id="reference_results">(.*?)</section>', forced, re.S).group(1)
+
+
+def test_reference_results_are_not_shown_beside_other_images_of_the_same_classes(tmp_path):
+    (run,) = comparison(tmp_path, 1, np.arange(100) % 10, ANIMALS)
+    for images, shown in (
+        (600, False),
+        (20_000, False),
+        (21_170, True),
+    ):  # the demo's, a larger demo's, the reference's
+        reference_sized(run, images)
+        assert ("reference notebook" in page_of(write_report([run], run.root, title="x"))) == shown
+
+
+def test_reference_points_do_not_stretch_the_epochs(tmp_path):
+    big_cnn, vgg16 = ([EpochRow(n, val={"loss": 1.0, "accuracy": 0.5}) for n in range(1, last + 1)] for last in (4, 12))
+    points = [EpochRow(n, val={"loss": 0.5, "accuracy": 0.25}) for n in (10, 30)]
+    figure = plots.learning_curves([("big_cnn", big_cnn), ("vgg16", vgg16)], {"big_cnn": points, "vgg16": points})
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[], [10]]
 
 
 def test_seconds_of_the_features_are_shown_if_a_run_has_computed_some(tmp_path):
@@ -329,10 +355,11 @@ def test_duplicates_are_counted_without_their_originals(tmp_path):
     assert "Duplicates of another image: 0 exact, 2 near. Groups of duplicates with their originals: 2, of" in page
 
 
-def test_an_unfinished_run_has_the_classes_of_its_prepared_set(tmp_path):
+def test_an_unfinished_run_has_the_classes_of_its_prepared_set(tmp_path, monkeypatch):
     prepared = tiny_prepared(tmp_path / "set")
     run = complete(comparison(tmp_path, 1, np.arange(100) % 10, ANIMALS)[0], prepared=prepared.root)
     storage.remove(run.url("result.json"))
+    monkeypatch.setattr("animalclf.report.reference_results.MAX_DEVIATION", 1.0)  # any number of images
     assert "reference" not in page_of(write_report([run], run.root, title="x"))
     info = storage.read_json(f"{prepared.root}/{prepared_set.INFO}")
     storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info | {"classes": ANIMALS})

@@ -151,7 +151,7 @@ def report(
     """Write report.html (one page that opens offline) and its plots: for a run, several runs, or a comparison.
 
     `out`: where they go (default: into the run or comparison folder; required for several runs). `reference`: show the
-    reference results that come with a recipe, even if the data has other classes than the reference.
+    reference results that come with a recipe, even if the data has other images than the reference.
     """
     from animalclf.tuning.conclusion import report_folders
 

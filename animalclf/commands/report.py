@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--reference",
         action="store_true",
-        help="show the reference results of the recipes, also for other classes than the reference's",
+        help="show the reference results of the recipes, also for other images than the reference's",
     )
 
 

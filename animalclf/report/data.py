@@ -52,7 +52,7 @@ class RunRecord:
 class ReportData:
     """The content of a report. `failed`: trials of a comparison; `prepared`: the prepared set of the first run, or
     None, and then `prepared_error` is why it cannot be opened; `all_references`: show the reference results of the
-    recipes for any classes."""
+    recipes for any images."""
 
     runs: list[RunRecord]
     board: Leaderboard | None
@@ -99,20 +99,23 @@ class ReportData:
 
     @functools.cached_property
     def references(self) -> dict[str, ReferenceResults]:
-        """The reference results to show, by recipe: of the recipes of `runs` that have some, if the run's classes
-        are the reference's or with `all_references`."""
+        """The reference results to show, by recipe: of the recipes of `runs` that have some, if the run's images are
+        the reference's or with `all_references`."""
         references = {}
         for record in self.runs:
             results = reference_results(record.config.name)
-            if results and (self.all_references or set(self._classes(record)) == set(results.classes)):
+            if results and (self.all_references or results.are_of(*self._classes_and_images(record))):
                 references[record.config.name] = results
         return references
 
-    def _classes(self, record: RunRecord) -> list[str]:
-        """The classes of a run; empty if the run is unfinished and the prepared set cannot be opened."""
+    def _classes_and_images(self, record: RunRecord) -> tuple[list[str], int]:
+        """The classes and the number of images of all splits of a run, if it is unfinished of its prepared set; none if
+        that cannot be opened."""
         if record.result:
-            return record.result.classes
-        return self.prepared.classes if self.prepared else []
+            return record.result.classes, sum(record.result.rows.values())
+        if not self.prepared:
+            return [], 0
+        return self.prepared.classes, sum(len(self.prepared.rows(split)) for split in ("train", "val", "test"))
 
 
 def read(
@@ -122,7 +125,7 @@ def read(
     failed: Sequence[TrialEntry] = (),
     reference: bool = False,
 ) -> ReportData:
-    """Read run folders, finished or not. `reference`: show reference results for any classes.
+    """Read run folders, finished or not. `reference`: show reference results for any images.
 
     Raises UserError naming the file that a folder lacks, or, with `reference`, if no recipe has reference results. A
     missing prepared set is no error."""

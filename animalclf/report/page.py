@@ -31,7 +31,7 @@ def write_report(
 ) -> ReportResult:
     """Write `out`/report.html and its plots as `out`/report/*.png. `runs`: run folders, finished or not, in the order
     to show; `board`: what leaderboard() returned; `ensembles`: what ensemble() returned; `failed`: failed trials of a
-    comparison; `reference`: show the reference results of the recipes for any classes.
+    comparison; `reference`: show the reference results of the recipes for any images.
 
     A section is shown if its condition holds (see section.py): an unfinished training has learning curves and no
     confusion matrix. Raises UserError naming the file that a run folder lacks.

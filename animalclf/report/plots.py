@@ -62,14 +62,16 @@ def learning_curves(
     histories: Sequence[tuple[str, Sequence[EpochRow]]], reference: Mapping[str, Sequence[EpochRow]]
 ) -> Figure:
     """Accuracy and loss by epoch of each run (recipe, history): validation solid, training dashed, and as crosses the
-    validation of the `reference` results, by recipe."""
+    validation of the `reference` results, by recipe, at epochs that its runs have reached."""
     figure = Figure(figsize=(7, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1)
     recipes = list(dict.fromkeys(recipe for recipe, _ in histories))
     colours = {recipe: COLOURS[number % len(COLOURS)] for number, recipe in enumerate(recipes)}
-    last_epoch = max(row.epoch for _, history in histories for row in history)
+    last_epoch = {
+        recipe: max(row.epoch for name, history in histories if name == recipe for row in history) for recipe in recipes
+    }
     crosses = {
-        recipe: [row for row in reference.get(recipe, ()) if row.epoch <= last_epoch * 1.5] for recipe in recipes
+        recipe: [row for row in reference.get(recipe, ()) if row.epoch <= last_epoch[recipe]] for recipe in recipes
     }
     for axes, name in ((above, "accuracy"), (below, "loss")):
         for recipe, history in histories:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -11,17 +11,25 @@ import yaml
 
 from animalclf.rows import EpochRow, Row
 
+MAX_DEVIATION = 0.01  # fraction of the images: some are unreadable
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceResults(Row):
-    """Results of a recipe on the images of `classes`."""
+    """Results of a recipe on `images` labelled images of `classes`."""
 
     classes: list[str]
+    images: int
     validation: str
     """What the validation metrics were computed on."""
     epochs: list[EpochRow] = field(metadata={"row": EpochRow})
     final: Mapping[str, str]
     """Title -> value of each final metric."""
+
+    def are_of(self, classes: Collection[str], images: int) -> bool:
+        """Whether `images` images of `classes` are those of the reference. Their number tells other sets of the same
+        classes apart: drawn ones, samples, and runs with `--limit`."""
+        return set(classes) == set(self.classes) and abs(images - self.images) <= MAX_DEVIATION * self.images
 
 
 def recipes_with_reference() -> list[str]:
