@@ -11,10 +11,12 @@ import torch.nn.functional as F
 
 from animalclf import config as configuration
 from animalclf.cli import main
+from animalclf.data.augment import is_identity
 from animalclf.errors import UserError
 from animalclf.models import build
 from animalclf.models.classifier import count_parameters, layer_names
 from animalclf.models.registry import builder
+from animalclf.training.frozen_features import trains_on_features
 from animalclf.training.optim import make_optimizer
 from benchmarks import from_scratch
 
@@ -122,6 +124,14 @@ def test_vgg16_pooled_trains_the_head_on_cached_features():
     features = model.features(torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8))
     assert torch.allclose(features.view(3, 2, 512).norm(dim=2), torch.full((3, 2), 512**0.5), rtol=1e-4)
     assert not model.head.logits.weight.any() and not features.requires_grad
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_trains_on_features_agrees_with_the_model(name):
+    recipe = configuration.load(name)
+    with torch.device("meta"):
+        model = build(recipe.model, 10, load_weights=False)
+    assert trains_on_features(recipe) == (model.frozen_features and is_identity(recipe.augment))
 
 
 def test_the_command_lists_the_recipes(capsys):

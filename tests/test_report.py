@@ -27,6 +27,7 @@ from animalclf.report.render import ENVIRONMENT
 from animalclf.report.section import SECTIONS, Content, register
 from animalclf.report.sections.label_errors import likely_label_errors
 from animalclf.report.sections.model_disagreement import disagreement
+from animalclf.report.sections.throughput import waits_for_images
 from animalclf.report.sections.top_losses import highest_losses
 from animalclf.rows import EpochRow, TrialEntry
 from animalclf.runs import Run
@@ -343,6 +344,22 @@ def test_seconds_of_the_features_are_shown_if_a_run_has_computed_some(tmp_path):
     frozen.write_result({**frozen.read_result(), "time": {"step": 5.0, "features": 27.0}})
     text = section.search(page_of(write_report([plain, frozen], str(tmp_path), title="x"))).group(1)
     assert text.count("<th>base features</th>") == 1 and text.count("<td>27 s</td>") == 1
+
+
+@pytest.mark.parametrize(
+    "recipe, seconds, wait, advised",
+    [
+        ("big_cnn", 900.0, 0.2, True),
+        ("big_cnn", 900.0, 0.01, False),
+        ("big_cnn", 11.0, 0.9, False),
+        ("vgg16_pooled", 900.0, 0.2, False),  # on cached features
+    ],
+)
+def test_advice_on_data_loading_is_given_where_it_helps(tmp_path, recipe, seconds, wait, advised):
+    run = finished_run(tmp_path / "run", guesses(LABELS, 0.9, np.random.default_rng(0)), LABELS, recipe=recipe)
+    run.write_result({**run.read_result(), "seconds": seconds, "wait_fraction": wait})
+    (record,) = report_data.read([run]).runs
+    assert waits_for_images(record) == advised
 
 
 def test_duplicates_are_counted_without_their_originals(tmp_path):
