@@ -218,6 +218,27 @@ def test_renderings(runs, tmp_path):
     }
 
 
+def test_costs_on_cached_features_are_marked(tmp_path):
+    probabilities = guesses(LABELS, 0.8, np.random.default_rng(0))
+    heads, network = (
+        finished_run(tmp_path / recipe, probabilities, LABELS, recipe=recipe) for recipe in ("vgg16_pooled", "big_cnn")
+    )
+    heads.write_metrics([replace(row, features_seconds=7.0 if row.epoch == 1 else None) for row in heads.metrics()])
+    combined = finished_run(tmp_path / "mean", probabilities, LABELS)
+    board = leaderboard([heads, network], [ensemble_result(combined, [heads, network])])
+    features = {row.recipe: row.features_seconds for row in board.rows}
+    assert features == {"vgg16_pooled": 7.0, "big_cnn": None, "ensemble mean": 7.0}
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(table(board))
+    text = " ".join(console.export_text().split())
+    assert text.count("100*") == text.count(" 21 s*") == 1 and "(7 s of vgg16_pooled, 7 s of ensemble mean)" in text
+    markdown = to_markdown(board)
+    assert markdown.count(r"100\*") == 1 and markdown.count("\n\\* on features of a frozen base") == 1
+    assert "*" not in to_markdown(leaderboard([network])).replace("**", "")
+    seconds = {row["recipe"]: row["features_seconds"] for row in csv.DictReader(io.StringIO(to_csv(board)))}
+    assert seconds == {"vgg16_pooled": "7.0", "big_cnn": "", "ensemble mean": "7.0"}
+
+
 # ---------------------------------------------------------------------------- significance
 
 

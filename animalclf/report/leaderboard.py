@@ -26,6 +26,7 @@ from animalclf.rows import (
     TrainingResult,
 )
 from animalclf.runs import Run
+from animalclf.training.frozen_features import trains_on_features
 
 RESAMPLES = 500
 SIGNIFICANT = 0.05
@@ -123,6 +124,7 @@ def _model_row(
     seconds = [_seconds_to_best(run, result) for run, result in zip(runs, results, strict=True)]
     device_seconds = [spent * result.workers for spent, result in zip(seconds, results, strict=True)]
     epochs = [float(result.best_epoch) for result in results]
+    features = [_seconds_to_best(run, result, "features_seconds") for run, result in zip(runs, results, strict=True)]
     return LeaderboardRow(
         recipe=name,
         kind="model",
@@ -136,11 +138,13 @@ def _model_row(
         parameters=count_parameters(model),
         trainable=count_parameters(model, trainable_only=True),
         measured=_join([result.measured for result in results]),
+        features_seconds=float(np.mean(features)) if trains_on_features(config) else None,
     )
 
 
 def _ensemble_row(result: EnsembleResult, validated: ValidationPredictions, position: int) -> LeaderboardRow:
     members = [_model_row("", [run], run.config(), validated, []) for run in map(Run, result.members)]
+    features = [member.features_seconds for member in members if member.features_seconds is not None]
     return LeaderboardRow(
         recipe=result.name,
         kind="ensemble",
@@ -154,6 +158,7 @@ def _ensemble_row(result: EnsembleResult, validated: ValidationPredictions, posi
         parameters=sum(member.parameters for member in members),
         trainable=sum(member.trainable for member in members),
         measured=_ensemble_measurement([member.measured for member in members if member.measured]),
+        features_seconds=sum(features) if features else None,
     )
 
 
@@ -167,8 +172,8 @@ def _join(texts: Sequence[str | None]) -> str:
     return " or ".join(text for text in dict.fromkeys(texts) if text)
 
 
-def _seconds_to_best(run: Run, result: TrainingResult) -> float:
-    return float(sum(row.seconds for row in run.metrics() if row.epoch <= result.best_epoch))
+def _seconds_to_best(run: Run, result: TrainingResult, column: str = "seconds") -> float:
+    return float(sum(getattr(row, column) or 0.0 for row in run.metrics() if row.epoch <= result.best_epoch))
 
 
 def _metrics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
@@ -17,6 +18,7 @@ from animalclf.utils import storage
 from animalclf.utils.console import duration
 
 MAX_METRICS = 6  # columns of the terminal's table
+MARK = "*"  # of the costs of models on cached features
 
 
 def table(board: Leaderboard) -> Table:
@@ -26,6 +28,7 @@ def table(board: Leaderboard) -> Table:
     board_table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0, caption_justify="left")
     caption = ["mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"]
     caption += [f"{measured}: {', '.join(recipes)}" for measured, recipes in _recipes_by_measurement(board).items()]
+    caption += [f"{MARK} {note}"] if (note := _feature_note(board.rows)) else []
     board_table.caption = Text("\n".join(caption))
     board_table.add_column("recipe", overflow="fold")
     primary, others = METRICS.get(PRIMARY), _other_metrics()[: MAX_METRICS - 1]
@@ -40,8 +43,8 @@ def table(board: Leaderboard) -> Table:
             f"{primary.short_text(score.mean)}{_spread(score)}\n{_interval(score)}",
             *(metric.short_text(row[metric.key].mean) for metric in others),
             _best_epoch(row),
-            _speed(row),
-            duration(row.seconds_to_best),
+            _speed(row) + _mark(row),
+            duration(row.seconds_to_best) + _mark(row),
             f"{row.parameters / 1e6:.1f} M",
         )
     return board_table
@@ -67,7 +70,14 @@ def to_json(board: Leaderboard) -> str:
 def to_csv(board: Leaderboard) -> str:
     """One line per row. Mean, std, low and high of each metric are separate columns, empty for None."""
     texts = ("recipe", "kind", "measured")
-    numbers = ("images_per_s", "seconds_to_best", "device_seconds_to_best", "parameters", "trainable")
+    numbers = (
+        "images_per_s",
+        "seconds_to_best",
+        "features_seconds",
+        "device_seconds_to_best",
+        "parameters",
+        "trainable",
+    )
     spreads, parts = [*(metric.key for metric in headline_metrics()), "best_epoch"], ("mean", "std", "low", "high")
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
@@ -75,7 +85,7 @@ def to_csv(board: Leaderboard) -> str:
     for row in (row.to_dict() for row in board.rows):
         seeds, runs = " ".join(map(str, row["seeds"])), " ".join(row["runs"])
         values = [(row[name] or {}).get(part) for name in spreads for part in parts]
-        writer.writerow([*(row[name] for name in texts), seeds, *values, *(row[name] for name in numbers), runs])
+        writer.writerow([*(row[name] for name in texts), seeds, *values, *(row.get(name) for name in numbers), runs])
     return sink.getvalue()
 
 
@@ -94,8 +104,10 @@ def to_markdown(board: Leaderboard) -> str:
             f"**{primary.short_text(score.mean)}**{_spread(score)} ({_interval(score)})",
         ]
         cells += [metric.short_text(row[metric.key].mean) for metric in others]
-        cells += [_best_epoch(row), _speed(row), duration(row.seconds_to_best), f"{row.parameters:,}"]
+        mark = "\\" + MARK if _mark(row) else ""
+        cells += [_best_epoch(row), _speed(row) + mark, duration(row.seconds_to_best) + mark, f"{row.parameters:,}"]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"\\{MARK} {note}"] if (note := _feature_note(board.rows)) else []
     if board.pairs:
         lines += ["", "| better | than | by (95 %) | p | significant |", "|---|---|---:|---:|---|"]
     for pair in board.pairs:
@@ -113,6 +125,18 @@ def write(board: Leaderboard, out: str) -> dict[str, str]:
         urls[kind] = storage.join(storage.absolute(out), f"leaderboard.{kind}")
         storage.write_bytes(urls[kind], text.encode())
     return urls
+
+
+def _feature_note(rows: Sequence[LeaderboardRow]) -> str:
+    """What the marked costs mean; empty if all rows train on images."""
+    seconds = {row.recipe: row.features_seconds for row in rows if row.features_seconds is not None}
+    if not seconds:
+        return ""
+    included = ", ".join(f"{duration(value)} of {recipe}" for recipe, value in seconds.items())
+    return (
+        "on features of a frozen base, not comparable with other rows: images/s are the head's alone; the time "
+        f"includes the features ({included}), which the first run that needs them computes"
+    )
 
 
 def _other_metrics() -> list[Metric]:
@@ -147,6 +171,10 @@ def _best_epoch(row: LeaderboardRow) -> str:
 
 def _speed(row: LeaderboardRow) -> str:
     return "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"
+
+
+def _mark(row: LeaderboardRow) -> str:
+    return "" if row.features_seconds is None else MARK
 
 
 def _significance(pair: LeaderboardPair) -> str:

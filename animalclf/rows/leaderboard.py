@@ -35,7 +35,7 @@ class LeaderboardRow(Row):
     """Each headline metric by its key."""
     best_epoch: Spread | None = field(metadata={"row": Spread})
     images_per_s: float | None = field(metadata={"old_keys": ["pictures_per_s"]})
-    """In training."""
+    """In training; with `features_seconds` the head's alone, not comparable with those of other rows."""
     seconds_to_best: float
     """Epochs up to the best one, with validation and the features of a frozen base."""
     device_seconds_to_best: float
@@ -45,6 +45,9 @@ class LeaderboardRow(Row):
     measured: str | None = field(default=None, metadata=OMIT_NONE)
     """The images and the way in which the metrics were measured; see TrainingResult.measured. None: of an older
     version."""
+    features_seconds: float | None = field(default=None, metadata=OMIT_NONE)
+    """Of `seconds_to_best`, for the features of a frozen base: the first run computes them, later ones read them. None:
+    the model trains on images."""
 
     def __getitem__(self, metric: str) -> Spread:
         return self.metrics[metric]

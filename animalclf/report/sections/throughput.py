@@ -22,7 +22,9 @@ def throughput(data: ReportData) -> Content:
     runs = [(record.label, record.result) for record in data.finished if record.result]
     slow = [record.label for record in data.finished if waits_for_images(record)]
     parts = (FEATURES if any(result.time and result.time.features for _, result in runs) else {}) | PARTS
-    return Content({"runs": runs, "parts": parts, "slow": slow, "max_wait": MAX_WAIT})
+    on_features = [record.label for record in data.finished if trains_on_features(record.config)]
+    values = {"runs": runs, "parts": parts, "on_features": on_features, "slow": slow, "max_wait": MAX_WAIT}
+    return Content(values)
 
 
 def waits_for_images(record: RunRecord) -> bool:
