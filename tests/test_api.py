@@ -243,7 +243,7 @@ def test_a_device_that_is_not_there_is_named(trained, device, message):
 
 def test_a_report_of_a_run_without_a_validation_split(tmp_path, capsys):
     tiny_prepared(tmp_path / "set", val=0)
-    animalclf.train(tmp_path / "set", recipe="demo", out=tmp_path / "run", set=SMALL, local=True)
+    animalclf.train(tmp_path / "set", recipe="demo", out=tmp_path / "run", set={**SMALL, "train.epochs": 2}, local=True)
     assert main(["report", str(tmp_path / "run"), "--json"]) == 0
     page = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["report"]).read_text()
     assert 'id="learning_curves"' in page and 'id="leaderboard"' not in page

@@ -1,4 +1,4 @@
-"""Top losses: the validation images with the highest loss of the best run."""
+"""Top losses: the validation images with the highest loss of the best run, without those that are right and certain."""
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,8 @@ from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 from animalclf.report.thumbnails import GALLERY
 
+CERTAIN = 0.9  # probability of the true class
+
 
 @register("top_losses", title="Top losses", order=80, when=lambda data: bool(data.validated))
 def top_losses(data: ReportData) -> Content:
@@ -15,6 +17,7 @@ def top_losses(data: ReportData) -> Content:
     values = {
         "label": data.validated[0][0].label,
         "several": len(data.finished) > 1,
+        "certain": CERTAIN,
         "images": images.to_dict("records"),
     }
     return Content(values, images=images["path"].tolist())
@@ -22,9 +25,9 @@ def top_losses(data: ReportData) -> Content:
 
 def highest_losses(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """The `count` images of a predictions table with the highest loss, the log of the true class's probability times
-    -1: path, label, predicted, probability (of the predicted class), loss."""
+    -1, below CERTAIN: path, label, predicted, probability (of the predicted class), loss."""
     columns = {name.removeprefix("p_"): number for number, name in enumerate(table.columns) if name.startswith("p_")}
     probability = table.to_numpy()[np.arange(len(table)), table["label"].map(columns)].astype(np.float64)
     losses = table.assign(loss=-np.log(np.clip(probability, MIN_PROBABILITY, 1)))
-    losses = losses.sort_values("loss", ascending=False, kind="stable").head(count)
+    losses = losses[probability < CERTAIN].sort_values("loss", ascending=False, kind="stable").head(count)
     return losses[["path", "label", "predicted", "probability", "loss"]]
