@@ -44,7 +44,7 @@ UNMARKED_EPOCHS = 30  # from this many epochs on, a curve has no mark at each ep
 
 def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
     """Balanced accuracy of each row with its 95 % interval, the best on top; a small mark for each seed."""
-    figure = Figure(figsize=(7, 0.7 + 0.42 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6, 0.7 + 0.42 * len(rows)), layout="constrained")  # legible on a phone
     axes = figure.subplots()
     for y, row in enumerate(rows):
         score, colour = row[PRIMARY], COLOURS[0] if row.kind == "model" else COLOURS[1]
