@@ -1,7 +1,12 @@
-"""Progress lines without a terminal: plain lines at an interval, none if disabled."""
+"""Progress lines without a terminal: plain lines at an interval, none if disabled; and in a notebook."""
 
 import pytest
 
+from animalclf import config as configuration
+from animalclf.rows import TrialEntry
+from animalclf.tuning.live import LiveTable
+from animalclf.tuning.spec import Trial
+from animalclf.utils.console import LiteralConsole
 from animalclf.utils.progress import ProgressLine, progress_text
 from animalclf.utils.throttle import Throttle
 
@@ -16,6 +21,25 @@ def test_a_plain_line_each_interval(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         lines[1].startswith("reading [images]  1,000/2,000  ") and "images/s" in lines[1] and lines[1].endswith(" left")
     )
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_notebook_has_no_empty_output(monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr("rich.jupyter.display", lambda segments, text: texts.append(text))
+    monkeypatch.setattr("IPython.display.display", lambda widget: texts.append("the widget"))
+    console = LiteralConsole(force_jupyter=True, stderr=True)
+    monkeypatch.setattr("animalclf.utils.console.console", console)
+    with ProgressLine() as line:
+        if shown:
+            line.update("reading", 0, 2000)
+            line.update("reading", 1000, 2000)
+    with LiveTable([Trial("big_cnn", configuration.load("big_cnn"))], console) as table:
+        if shown:
+            table.show(TrialEntry(slug="big_cnn-s0", name="big_cnn", seed=0, run="", state="finished"))
+    assert all(text.strip() for text in texts)
+    assert texts.count("the widget") == 2 * shown
+    assert not shown or any("reading" in text and "1,000/2,000" in text for text in texts)
 
 
 def test_text() -> None:

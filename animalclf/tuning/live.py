@@ -17,7 +17,7 @@ from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialP
 from animalclf.tuning.spec import Trial, monitored_metric
 from animalclf.utils.console import console as stderr
 from animalclf.utils.console import duration, show_line
-from animalclf.utils.progress import LOG_SECONDS, is_watched
+from animalclf.utils.progress import LOG_SECONDS, is_watched, without_empty_output
 from animalclf.utils.throttle import Throttle
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
@@ -72,7 +72,8 @@ class LiveTable:
         self.better = min if mode == "min" else max
         self.epochs = {trial.slug: trial.config.train.epochs for trial in trials}
         self.lines: dict[str, TrialLine] = {}
-        self.live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        transient = not console.is_jupyter  # a notebook has the last table: its output area cannot go
+        self.live = Live(console=console, auto_refresh=False, transient=transient, vertical_overflow="crop")
 
     def __enter__(self) -> LiveTable:
         if is_watched(self.console):
@@ -82,7 +83,8 @@ class LiveTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.live.stop()
+        with without_empty_output(self.console):
+            self.live.stop()
 
     def show(self, event: TrialProgress | TrialEntry) -> None:
         """Show an event of `compare`: the progress of a trial, or its changed state."""

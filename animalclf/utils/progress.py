@@ -3,8 +3,10 @@ interval."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
+from collections.abc import Iterator
 from functools import partial
 from types import TracebackType
 
@@ -28,7 +30,8 @@ def progress_text(done: int, total: int, seconds: float) -> str:
 class ProgressLine:
     """`with ProgressLine() as line: line.update("reading images", done, total)`.
 
-    Live on a terminal or in a notebook; elsewhere a plain line every `interval` seconds. `enabled=False`: nothing.
+    Live on a terminal or in a notebook; elsewhere a plain line every `interval` seconds. `enabled=False`: nothing. The
+    line of a terminal goes at the end; a notebook has its last state, because the output area cannot go.
     """
 
     def __init__(self, *, interval: float = LOG_SECONDS, enabled: bool = True) -> None:
@@ -36,19 +39,19 @@ class ProgressLine:
         self._throttle, self._started = Throttle(interval), time.monotonic()
         text_column = partial(TextColumn, markup=False)
         columns = (text_column("{task.description}"), BarColumn(bar_width=24), text_column("{task.fields[text]}"))
-        self._bar = Progress(*columns, console=output.console, transient=True)
+        self._bar = Progress(*columns, console=output.console, transient=not output.console.is_jupyter)
         self._task = self._bar.add_task("", total=None, text="")
 
     def __enter__(self) -> ProgressLine:
-        if self.live:
-            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.live:
-            self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.refresh()
+            with without_empty_output(output.console):
+                self._bar.stop()
 
     def update(self, description: str, done: int, total: int) -> None:
         """Show that `done` of `total` images are done: live, or as a plain line at the interval. `done` 0 starts a
@@ -64,6 +67,19 @@ class ProgressLine:
     def describe(self, description: str, text: str = "", done: int = 0, total: int | None = None) -> None:
         """Show this on the live line, if there is one. `total` None: unknown."""
         self._bar.update(self._task, description=description, text=text, completed=done, total=total)
+        if self.live and not self._bar.live.is_started:  # not before there is something to show
+            self._bar.start()
+
+
+@contextlib.contextmanager
+def without_empty_output(console: Console) -> Iterator[None]:
+    """Within the block a console in a notebook prints nothing: the end of a live display is an empty text, which would
+    be an empty output of the cell."""
+    was_quiet, console.quiet = console.quiet, console.quiet or console.is_jupyter
+    try:
+        yield
+    finally:
+        console.quiet = was_quiet
 
 
 def is_watched(console: Console | None = None) -> bool:
