@@ -213,7 +213,9 @@ def test_all_text_goes_through_the_console():
     faults = {
         str(file.relative_to(PACKAGE)): wrong
         for file in sorted(PACKAGE.rglob("*.py"))
-        if file.name != "console.py" and (wrong := wrong_output(file.read_text(), str(file.relative_to(PACKAGE))))
+        if file.name != "console.py"
+        and "templates" not in file.parts
+        and (wrong := wrong_output(file.read_text(), str(file.relative_to(PACKAGE))))
     }
     assert not faults
 

@@ -16,6 +16,7 @@ from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.prepare.sources.table_file import check_columns, read_table
 from animalclf.utils import storage
+from animalclf.utils.text import shown
 
 TABLES = (".csv", ".tsv", ".parquet")
 CONTROL = r"[\x00-\x1f\x7f]"
@@ -91,7 +92,7 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
     meaning = {name: "" if name == "" else role_of(name) for name in names.unique()}
     unknown = [name for name, role in meaning.items() if role is None or role == "predict"]
     problem = f"have a value other than train, val, test in the column {config.split_column!r}"
-    examples = ", ".join(map(repr, unknown[:MAX_SHOWN]))
+    examples = ", ".join(map(shown, unknown[:MAX_SHOWN]))
     _refuse_rows(url, names.isin(unknown), problem, f"write train, val or test instead of {examples}")
     return paths, labels, names.map(meaning)
 
