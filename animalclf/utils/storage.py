@@ -245,8 +245,7 @@ def read_table(url: str, columns: Collection[str] = ()) -> pd.DataFrame:
         table = parse_parquet(read_own(url))
     except ValueError as error:
         raise UserError(f"{url}: not a readable table ({error}); {RESTORE}") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
+    if missing := [name for name in columns if name not in table.columns]:
         raise UserError(f"{url}: has no column {', '.join(map(repr, missing))}; {RESTORE}")
     return table
 
