@@ -125,10 +125,15 @@ def test_intervals_have_width_where_whole_classes_are_right_or_wrong():
     for name in ("macro_f1", "kappa"):
         low, high = one_class.intervals[name]
         assert low <= one_class[name] <= high and high - low > 0.05
+    many = np.repeat(np.arange(10), 6)  # nine classes right: their drawn recalls alone would end below the value
+    predicted = np.where(np.arange(60) == 0, 1, many)
+    evaluation = from_probabilities(np.eye(10)[predicted], many, "abcdefghij")
+    low, high = evaluation.intervals["macro_f1"]
+    assert low < 0.92 < evaluation["macro_f1"] < 0.995 < high
     confusion, alone = np.array([[8, 0, 0], [3, 0, 1], [2, 2, 4]]), np.arange(20)
     probabilities = np.eye(3)[np.repeat([0, 0, 2, 0, 1, 2], [8, 3, 1, 2, 2, 4])]
     predictions = Predictions.from_probabilities(probabilities, np.repeat([0, 1, 2], confusion.sum(1)))
-    resampled = bootstrap(predictions, alone)
+    resampled = bootstrap(predictions, alone, True)
     assert resampled.predicted.sum(1) == pytest.approx(20) and (resampled.predicted >= resampled.hits - 1e-9).all()
     assert resampled.hits[:, :2].mean(0) == pytest.approx([8 * 8.5 / 9, 4 * 0.5 / 5], abs=0.1)
 
@@ -181,7 +186,7 @@ def test_groups_of_different_sizes_and_classes_are_resampled_whole():
     assert clusters(labels, groups).tolist() == [0, 0, 0, 1, 2, 3, 4, 5]
     assert independent_images(labels, clusters(labels, groups), 3).tolist() == [1.6, 4, 0]
     predictions = Predictions.from_probabilities(np.eye(2)[[0, 0, 0, 1, 1, 1, 0, 1]], labels)
-    resampled = bootstrap(predictions, clusters(labels, groups))
+    resampled = bootstrap(predictions, clusters(labels, groups), False)
     assert set(np.round(resampled.hits[:, 0], 6)) == {0, 3, 4}  # both clusters: the one of three images, or the other
     assert resampled.support.tolist() == [4, 4] and (resampled.predicted.sum(1) == pytest.approx(8))
 

@@ -32,7 +32,7 @@ def from_probabilities(
     confusion = predictions.confusion
     cluster = clusters(labels, groups)
     counts = Counts.from_confusion(confusion, independent_images(labels, cluster, len(classes)))
-    resampled = bootstrap(predictions, cluster)
+    resamples = [bootstrap(predictions, cluster, vary_certain) for vary_certain in (False, True)]
     entries = METRICS.entries().values()
     return Evaluation(
         rows=len(labels),
@@ -41,7 +41,7 @@ def from_probabilities(
         calibration=calibration_bins(predictions),
         classes=list(classes),
         confusion=confusion.tolist(),
-        intervals={metric.key: list(interval(metric, counts, resampled)) for metric in entries if metric.of_counts},
+        intervals={metric.key: list(interval(metric, counts, resamples)) for metric in entries if metric.of_counts},
     )
 
 

@@ -7,6 +7,7 @@ class), and Wilson's interval counts the independent images. If every image is a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -66,29 +67,32 @@ def mean_recall(counts: Counts) -> tuple[float, float] | None:
     return max(mean - float(below) / classes, 0.0), min(mean + float(above) / classes, 1.0)
 
 
-def interval(metric: Metric, counts: Counts, resampled: Counts) -> tuple[float, float]:
-    """The interval of a metric of counts: its own, or the quantiles of its values on resamples, up to its value."""
+def interval(metric: Metric, counts: Counts, resamples: Sequence[Counts]) -> tuple[float, float]:
+    """The interval of a metric of counts: its own, or what covers its value and its quantiles on each of `resamples`:
+    drawn recalls of classes that are entirely right lie below the value, so their upper quantile does too."""
     assert metric.of_counts
     bounds = metric.interval(counts) if metric.interval else None
     if bounds:
         return bounds
-    low, high = np.quantile(metric.of_counts(resampled), [0.025, 0.975])
-    value = float(metric.of_counts(counts))
-    return min(float(low), value), max(float(high), value)
+    values = [float(metric.of_counts(counts))]
+    for resampled in resamples:
+        values += np.quantile(metric.of_counts(resampled), [0.025, 0.975]).tolist()
+    return min(values), max(values)
 
 
-def bootstrap(predictions: Predictions, cluster: np.ndarray) -> Counts:
+def bootstrap(predictions: Predictions, cluster: np.ndarray, vary_certain: bool) -> Counts:
     """The counts of RESAMPLES confusion matrices, in which the clusters of each class are drawn with replacement.
 
     The counts of a class are scaled to its images, because clusters differ in size. A class that is entirely right or
-    wrong would be the same in all resamples, so its recall is drawn instead (see `_certain_recalls`); of a class that
-    was right, the wrong images are predicted as each of the other classes equally often.
+    wrong is the same in all resamples; with `vary_certain` its recall is drawn instead (see `_certain_recalls`), and
+    the wrong images of a class that was right are predicted as each of the other classes equally often.
     """
     confusion, generator = predictions.confusion, np.random.default_rng(0)
     all_alone = len(np.unique(cluster)) == len(cluster)
     support, predicted = confusion.sum(1), np.zeros((RESAMPLES, len(confusion)))
     hits, wrong = np.zeros_like(predicted), np.zeros_like(predicted)
-    recalls = _certain_recalls(confusion, independent_images(predictions.labels, cluster, len(confusion)))
+    independent = independent_images(predictions.labels, cluster, len(confusion))
+    recalls = _certain_recalls(confusion, independent) if vary_certain else {}
     for number in map(int, np.flatnonzero(support)):  # class by class: a thousand classes at once take gigabytes
         if all_alone:
             draws = generator.multinomial(support[number], confusion[number] / support[number], RESAMPLES)
