@@ -12,7 +12,7 @@ from animalclf.cli import main
 from animalclf.config import Model
 from animalclf.data.resize import resize, stored_image
 from animalclf.errors import UserError
-from animalclf.inference.probabilities import batch_probabilities
+from animalclf.inference.probabilities import batch_outputs
 from animalclf.models import build
 from animalclf.models.classifier import content_boxes
 from animalclf.runs import Run
@@ -81,7 +81,7 @@ def test_mirrored_views_are_those_of_the_images():
         {"image": stored_image(each, 128, "keep")[None], "label": np.zeros(1, np.int64), "index": np.array([number])}
         for number, each in enumerate((image, image[:, ::-1]))
     ]
-    _, probabilities = batch_probabilities(model, iter(batches), torch.device("cpu"), bf16=False, views="flip")
+    probabilities = batch_outputs(model, iter(batches), torch.device("cpu"), bf16=False, views="flip").probabilities
     np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-3)
 
 

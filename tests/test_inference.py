@@ -404,7 +404,7 @@ def test_a_replica_of_the_model_that_dies(untrained_run, image_folder, tmp_path,
     settings = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, max_failures=1))
     paths = [path for path in image_folder[1] if path != "bad.jpeg"]
     if survivable:
-        probabilities, status = classify.classify(
+        probabilities, status, _ = classify.classify(
             model, settings, image_folder[0], paths, classify.Options(batch_size=3, progress=False)
         )
         assert mark.exists() and status == ["ok"] * 8

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import ray
@@ -22,11 +23,12 @@ from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
 from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
-from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
 from animalclf.prepare.task import read_files
+from animalclf.training.outputs import Summary
 from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
 
@@ -48,12 +50,22 @@ class Options:
     """Show a progress bar."""
 
 
+class Classified(NamedTuple):
+    """Of N images: `probabilities` float32 (N, C), which mean nothing for an unreadable image, and `status`: OK, or why
+    the image is unreadable."""
+
+    probabilities: np.ndarray
+    status: list[str]
+    summaries: np.ndarray | None
+    """Of the features, float32 (N, ...), if they were asked for and there are images."""
+
+
 @dataclass(frozen=True)
 class _Job:
     """The input of each execution."""
 
     model: ray.ObjectRef
-    """A Classifier."""
+    """A Classifier and the Summary of its features, or None."""
     paths: ray.ObjectRef
     """list[str], relative to `root`."""
     root: str
@@ -64,10 +76,15 @@ class _Job:
 
 
 def classify(
-    model: Classifier, config: Config, root: str, paths: Sequence[str], options: Options
-) -> tuple[np.ndarray, list[str]]:
-    """Class probabilities float32 (N, C) of the images `paths` below `root`, in their order, and the status of each:
-    OK, or why it is unreadable (its probabilities are then undefined). Images are decoded and resized as in `prepare`.
+    model: Classifier,
+    config: Config,
+    root: str,
+    paths: Sequence[str],
+    options: Options,
+    summary: Summary | None = None,
+) -> Classified:
+    """Class probabilities of the images `paths` below `root`, in their order, and the `summary` of their features (see
+    `batch_outputs`). Images are decoded and resized as in `prepare`.
 
     Raises UserError if the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
     probabilities are not finite.
@@ -89,19 +106,23 @@ def classify(
     if options.progress:
         replicas_text = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
         show_line(f"{len(paths):,} images of {root} with {config.name} on {replicas_text}")
-    job = _Job(ray.put(model), ray.put(list(paths)), root, config, replicas, use_gpu, options)
+    job = _Job(ray.put((model, summary)), ray.put(list(paths)), root, config, replicas, use_gpu, options)
     return _collect(job, len(paths), model.classes)
 
 
-def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]]:
-    """Probabilities float32 (count, classes) and status of all images, with a progress bar."""
-    probabilities = np.zeros((count, classes), np.float32)
+def _collect(job: _Job, count: int, classes: int) -> Classified:
+    """The results of all images, with a progress bar."""
+    probabilities, summaries = np.zeros((count, classes), np.float32), None
     status = np.full(count, "", object)
     done = 0
     with ProgressLine(enabled=job.options.progress) as line:
         line.update("classifying", done, count)
         for block in _blocks(job, count):
             probabilities[block["index"]], status[block["index"]] = block["probabilities"], block["status"]
+            if "summaries" in block:
+                if summaries is None:
+                    summaries = np.zeros((count, *block["summaries"].shape[1:]), np.float32)
+                summaries[block["index"]] = block["summaries"]
             done += len(block["index"])
             line.update("classifying", done, count)
     if done != count or (status == "").any():
@@ -113,11 +134,12 @@ def _collect(job: _Job, count: int, classes: int) -> tuple[np.ndarray, list[str]
         raise UserError(
             "the model's probabilities are not finite: its training diverged; train again with a lower optim.lr"
         )
-    return probabilities, status.tolist()
+    return Classified(probabilities, status.tolist(), summaries)
 
 
 def _blocks(job: _Job, count: int) -> Iterator[Block]:
-    """Blocks with the columns index, probabilities and status, one per batch, in the order of completion.
+    """Blocks with the columns index, probabilities, status and, if asked for, summaries, one per batch, in the order of
+    completion.
 
     A batch always has the same images, so the probabilities do not depend on the timing. Batches lost with a dead
     replica are retried here, because Ray's own restarts never end if a batch is too large for the memory.
@@ -224,11 +246,13 @@ class _Replica:
         atexit.register(os._exit, 0)
         set_up_cpu(0, replicas_per_node)
         self.device = torch.device("cuda" if use_gpu else "cpu")
-        self.model = ray.get(model).to(self.device).eval()
+        classifier, self.summary = ray.get(model)
+        self.model = classifier.to(self.device).eval()
         self.bf16, self.views = uses_bf16(config, self.device), views
 
     def __call__(self, block: Block) -> Block:
         index = block["index"]
         batch = {"image": block.pop("image"), "label": index, "index": index}
-        _, probabilities = batch_probabilities(self.model, iter([batch]), self.device, self.bf16, self.views)
-        return {**block, "probabilities": probabilities}
+        outputs = batch_outputs(self.model, iter([batch]), self.device, self.bf16, self.views, self.summary)
+        block["probabilities"] = outputs.probabilities
+        return block if outputs.summaries is None else {**block, "summaries": outputs.summaries}

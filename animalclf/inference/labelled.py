@@ -16,10 +16,11 @@ from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import sampling_plan
 from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
-from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
+from animalclf.training.outputs import Summary
 from animalclf.utils.progress import ProgressLine
 from animalclf.utils.text import name_difference
 
@@ -39,6 +40,8 @@ class LabelledPredictions:
     """Of duplicates, int64 (N,), if they are known."""
     source: str | None = None
     """The folder or table that the prepared set was made of."""
+    summaries: np.ndarray | None = None
+    """Of the features, float32 (N, ...), if they were asked for."""
 
     def class_numbers(self, classes: Sequence[str]) -> np.ndarray:
         """The labels as positions in `classes`, int64 (N,)."""
@@ -46,10 +49,16 @@ class LabelledPredictions:
 
 
 def predict_prepared(
-    model: Classifier, classes: Sequence[str], config: Config, prepared: Prepared, split: str, views: str = "none"
+    model: Classifier,
+    classes: Sequence[str],
+    config: Config,
+    prepared: Prepared,
+    split: str,
+    views: str = "none",
+    summary: Summary | None = None,
 ) -> LabelledPredictions:
     """Predictions for the rows of `split` (within the limit that `config` trains with), in this process, without Ray.
-    `views`: see `batch_probabilities`."""
+    `views`, `summary`: see `batch_outputs`."""
     check_views(views, model.keep_shape)
     if list(classes) != prepared.classes:
         difference = _class_difference(classes, prepared.classes)
@@ -75,9 +84,9 @@ def predict_prepared(
     batches = _batches(prepared, rows, prepared.stored_size if model.keep_shape else model.input_size)
     with ProgressLine() as line:
         batches = _with_progress(batches, line, len(rows))
-        index, probabilities = batch_probabilities(model.to(device), batches, device, uses_bf16(config, device), views)
-    order = np.argsort(index)
-    if not np.array_equal(index[order], rows):
+        outputs = batch_outputs(model.to(device), batches, device, uses_bf16(config, device), views, summary)
+    order = np.argsort(outputs.rows)
+    if not np.array_equal(outputs.rows[order], rows):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
     images, notes = prepared.manifest.iloc[rows], []
     if prepared.stored_size != config.data.stored_size:
@@ -87,13 +96,27 @@ def predict_prepared(
         )
     paths, labels = images["path"].tolist(), images["label"].tolist()
     groups = None if prepared.groups is None else prepared.groups[rows]
-    return LabelledPredictions(paths, labels, probabilities[order], [OK] * len(rows), notes, groups)
+    return LabelledPredictions(
+        paths=paths,
+        labels=labels,
+        probabilities=outputs.probabilities[order],
+        status=[OK] * len(rows),
+        notes=notes,
+        groups=groups,
+        summaries=None if outputs.summaries is None else outputs.summaries[order],
+    )
 
 
 def predict_images(
-    model: Classifier, classes: Sequence[str], config: Config, data: str, views: str = "none"
+    model: Classifier,
+    classes: Sequence[str],
+    config: Config,
+    data: str,
+    views: str = "none",
+    summary: Summary | None = None,
 ) -> LabelledPredictions:
-    """Predictions for all images of a labelled folder or table, with Ray Data."""
+    """Predictions for all images of a labelled folder or table, with Ray Data. `views`, `summary`: see
+    `batch_outputs`."""
     from animalclf.inference.classify import Options, classify  # imports Ray
     from animalclf.prepare import sources
 
@@ -113,8 +136,10 @@ def predict_images(
         )
     if (source.files["split"] != "").any():
         notes.append(f"its own split is not used: all {len(paths):,} images are evaluated")
-    probabilities, status = classify(model, config, source.root, paths, Options(batch_size=BATCH, views=views))
-    return LabelledPredictions(paths, labels, probabilities, status, notes)
+    classified = classify(model, config, source.root, paths, Options(batch_size=BATCH, views=views), summary)
+    return LabelledPredictions(
+        paths, labels, classified.probabilities, classified.status, notes, summaries=classified.summaries
+    )
 
 
 def _batches(prepared: Prepared, rows: np.ndarray, input_size: int) -> Iterator[Batch]:

@@ -16,10 +16,11 @@ from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
 from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
-from animalclf.inference.probabilities import batch_probabilities, uses_bf16
+from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.rows import html_table
 from animalclf.runs import open_run
 from animalclf.training import checkpoint
+from animalclf.training.outputs import Outputs, Summary, features_only
 from animalclf.utils import storage
 
 if TYPE_CHECKING:
@@ -64,9 +65,20 @@ class Model:
 
     def predict_proba(self, images: Images) -> np.ndarray:
         """Class probabilities float32 (N, C), in the order of `classes`."""
+        return self._outputs(images).probabilities
+
+    def features(self, images: Images) -> np.ndarray:
+        """Features float32 (N, F) of each image: what the last dense layer, or the fitted heads, of the model take."""
+        summaries = self._outputs(images, features_only).summaries
+        if summaries is None:  # F is known from an image
+            side = self.config.view_size
+            return self.features(np.zeros((side, side, 3), np.uint8))[:0]
+        return summaries
+
+    def _outputs(self, images: Images, summary: Summary | None = None) -> Outputs:
+        """Probabilities, and the summary of the features, in the order of the images."""
         bf16 = uses_bf16(self.config, self.device)
-        index, probabilities = batch_probabilities(self._classifier, self._batches(images), self.device, bf16)
-        return probabilities[np.argsort(index)]
+        return batch_outputs(self._classifier, self._batches(images), self.device, bf16, summary=summary)
 
     def embed(self, images: Images) -> np.ndarray:
         """Features float32 (N, F) of each image: the flattened output of the model's base."""

@@ -59,7 +59,7 @@ def predict(
     remove_leftovers(out)
     for note in source.warnings if settings.progress else ():
         show_line(note)
-    probabilities, status = classify(model, config, source.root, paths, settings)
+    probabilities, status, _ = classify(model, config, source.root, paths, settings)
     readable = np.array([reason == OK for reason in status])
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     transported = None

@@ -1,4 +1,4 @@
-"""Class probabilities of batches of images on one device. Plain PyTorch."""
+"""Class probabilities, and summaries of the features, of batches of images on one device. Plain PyTorch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ from animalclf.config import Config
 from animalclf.data.loader import Batch
 from animalclf.inference.views import VIEWS
 from animalclf.models.classifier import Classifier
-from animalclf.training import final_eval, loop
+from animalclf.training import loop
+from animalclf.training.outputs import Outputs, Summary, model_outputs
 
 
-def batch_probabilities(
-    model: Classifier, batches: Iterator[Batch], device: torch.device, bf16: bool, views: str = "none"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows int64 (N,) and class probabilities float32 (N, C), as by final_eval.predict; with several `views` (a name
-    of VIEWS) the rows ascend, and each has the mean over its views."""
+def batch_outputs(
+    model: Classifier,
+    batches: Iterator[Batch],
+    device: torch.device,
+    bf16: bool,
+    views: str = "none",
+    summary: Summary | None = None,
+) -> Outputs:
+    """Class probabilities, and the `summary` of the features, of every image. With several `views` (a name of VIEWS)
+    the rows ascend, each has the mean of its views' probabilities, and the summary of the image itself."""
     functions = VIEWS[views]
     if len(functions) == 1:
-        return final_eval.predict(model, model.classes, batches, device, bf16)
+        return model_outputs(model, model.classes, batches, device, bf16, summary)
     parts = ({**batch, "image": function(batch["image"])} for batch in batches for function in functions)
-    index, probabilities = final_eval.predict(model, model.classes, parts, device, bf16)
-    order = np.argsort(index, kind="stable")  # the views of a row are neighbours
+    rows, probabilities, summaries = model_outputs(model, model.classes, parts, device, bf16, summary)
+    order = np.argsort(rows, kind="stable")  # the views of a row are neighbours, the first is the image itself
+    first = order[:: len(functions)]
     shape = (-1, len(functions), probabilities.shape[1])
-    return index[order][:: len(functions)], probabilities[order].reshape(shape).mean(1)
+    means = probabilities[order].reshape(shape).mean(1)
+    return Outputs(rows[first], means, None if summaries is None else summaries[first])
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:

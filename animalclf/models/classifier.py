@@ -94,6 +94,22 @@ class Classifier(nn.Module):
         return not any(parameter.requires_grad for parameter in self.base.parameters())
 
 
+def features_and_logits(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The penultimate features float32 (N, F), which the last dense layer (or the fitted heads) takes, and the output
+    of `network`: a classifier for images, or its head for features of the base."""
+    if isinstance(network, Classifier):
+        features, logits = features_and_logits(network.head, network.features(inputs))
+        return features, logits if network.temperature == 1 else logits / network.temperature
+    layers = list(network) if isinstance(network, nn.Sequential) else [network]
+    last = max((number for number, layer in enumerate(layers) if isinstance(layer, nn.Linear)), default=0)
+    for layer in layers[:last]:
+        inputs = layer(inputs)
+    outputs = inputs
+    for layer in layers[last:]:
+        outputs = layer(outputs)
+    return inputs.float().flatten(1), outputs
+
+
 def content_boxes(canvases: torch.Tensor) -> torch.Tensor:
     """(top, bottom, left, right) int64 (N, 4) of the images on canvases (N, S, S, 3): without the padding at the edges,
     rounded outwards to multiples of STEP. The whole canvas if it is all padding."""

@@ -3,15 +3,14 @@ result.json."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
-from animalclf.data.loader import Batch, Phase
+from animalclf.data.loader import Phase
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
 from animalclf.features.temperature import apply_temperature, cross_calibrate, fit_temperature, logits_of
@@ -19,10 +18,11 @@ from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK, predictions_table
 from animalclf.rows import EpochRow, Evaluation, FoldRow, TimeSpent, TrainingResult
-from animalclf.training import checkpoint, loop
+from animalclf.training import checkpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
-from animalclf.training.frozen_features import FeatureLoader, with_recorded_rows
+from animalclf.training.frozen_features import FeatureLoader
+from animalclf.training.outputs import model_outputs
 from animalclf.training.train_state import selects_on_validation
 
 CALIBRATION_FOLDS = 5
@@ -165,7 +165,7 @@ def score(context: TrainContext, model: Classifier, split: Phase, features: Feat
         network, batches = model.head, features.batches(split, 0)
     else:
         batches = context.make_loader(context.plan, [(split, 0)]).batches(split, 0)
-    ranks = all_gather(predict(network, model.classes, batches, context.ranks.device, context.bf16))
+    ranks = all_gather(model_outputs(network, model.classes, batches, context.ranks.device, context.bf16))
     index, probabilities = np.concatenate([rank[0] for rank in ranks]), np.concatenate([rank[1] for rank in ranks])
     order = np.argsort(index)
     index, probabilities = index[order], probabilities[order]
@@ -188,15 +188,3 @@ def evaluate_scored(context: TrainContext, scored: ScoredRows) -> tuple[Evaluati
     return evaluation, predictions_table(
         list(rows["path"]), classes, scored.probabilities, status, list(rows["label"]), groups
     )
-
-
-@torch.no_grad()
-def predict(
-    network: nn.Module, classes: int, batches: Iterator[Batch], device: torch.device, bf16: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Manifest rows int64 (N,) and class probabilities float32 (N, classes) of this rank's batches."""
-    indices, parts = [np.empty(0, np.int64)], [torch.empty((0, classes), device=device)]
-    for image, _ in loop.on_device(with_recorded_rows(batches, indices), device, loop.Clock()):
-        with loop.autocast(device, bf16):
-            parts.append(network(image).float().softmax(1))
-    return np.concatenate(indices), torch.cat(parts).cpu().numpy()
