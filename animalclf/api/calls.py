@@ -20,7 +20,9 @@ PathLike = str | os.PathLike[str]
 Settings = Mapping[str, Any]  # dotted configuration key -> value
 # The check of each parameter, by its name, or by function and name. None passes unchecked if it is the default.
 CHECKS: dict[str, arguments.Check] = {
-    **dict.fromkeys(("data", "out", "prepared", "run", "file", "predict", "sample_submission"), arguments.path),
+    **dict.fromkeys(
+        ("data", "out", "prepared", "run", "file", "predict", "sample_submission", "corrections"), arguments.path
+    ),
     **dict.fromkeys(("members", "folders"), arguments.paths),
     **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
     **dict.fromkeys(("limit", "folds", "samples", "max_concurrent"), arguments.integer(0)),
@@ -87,11 +89,16 @@ def _in_python(message: str) -> str:
     return arguments.in_python(message, flags, _parameters)
 
 
-def overrides(set: Settings | None, limit: int, folds: int = 0) -> dict[str, object]:
+def overrides(
+    set: Settings | None, limit: int, folds: int = 0, corrections: PathLike | None = None
+) -> dict[str, object]:
     from animalclf import config as configuration
+    from animalclf.utils import storage
 
-    flags = {"data.limit": limit, "train.folds": folds}
-    return configuration.flatten_overrides(set or {}) | {key: value for key, value in flags.items() if value}
+    flags = {"data.limit": limit, "train.folds": folds, "data.corrections": path_text(corrections)}
+    settings = configuration.flatten_overrides(set or {}) | {key: value for key, value in flags.items() if value}
+    file = settings.get("data.corrections")
+    return settings | ({"data.corrections": storage.absolute(file)} if file and isinstance(file, str) else {})
 
 
 def path_text(path: PathLike | None) -> str | None:

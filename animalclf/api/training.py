@@ -23,6 +23,7 @@ def prepare(
     recipe: str = "quick",
     set: Settings | None = None,
     limit: int = 0,
+    corrections: PathLike | None = None,
     force: bool = False,
 ) -> Prepared:
     """Read every image of `data` once: verify, measure, find duplicates, split, and store them decoded and resized in
@@ -30,8 +31,9 @@ def prepare(
 
     `data`: class folders (root/<class>/*.jpg), an unpacked Kaggle competition folder, or a CSV or Parquet table; a
     local path or an s3:// URL. `recipe` decides the size of the stored images. `set`: other values of configuration
-    keys, such as {"data.val": 0.25}. `limit`: use only this many images. `force`: replace a set of other images or
-    settings; a set that fits is returned as it is.
+    keys, such as {"data.val": 0.25}. `limit`: use only this many images. `corrections`: a labels.csv of `labels`
+    with decisions filled in: labels are changed and images dropped; no file is changed. `force`: replace a set of other
+    images or settings; a set that fits is returned as it is.
 
     Returns the prepared set: `root`, `classes`, `manifest` (a DataFrame, one row per image) and `info`, the content of
     dataset.json, whose "unreadable" lists the unreadable files.
@@ -39,7 +41,7 @@ def prepare(
     from animalclf import config as configuration
     from animalclf.prepare import job
 
-    config = configuration.load(recipe, overrides(set, limit))
+    config = configuration.load(recipe, overrides(set, limit, corrections=corrections))
     return job.prepare(str(data), str(out), config.data, force=force)
 
 
@@ -53,6 +55,7 @@ def train(
     set: Settings | None = None,
     limit: int = 0,
     folds: int = 0,
+    corrections: PathLike | None = None,
     workers: int | str = 0,
     cpu: bool = False,
     resume: bool = False,
@@ -66,9 +69,10 @@ def train(
     `prepared`: where the prepared set is stored (default: next to the run folder). `set`: other values of configuration
     keys, such as {"train.epochs": 5}. `limit`: use only this many images. `folds`: cross-validate in this many folds of
     the training and validation images: the metrics are out of fold, of all images, and the model is trained on all.
-    `workers`: training workers (0: one for each GPU, or one on CPUs), or "2:8" for an elastic number. `cpu`: train on
-    CPUs although there are GPUs. `resume`: continue the run in `out` after its last finished epoch, also after an
-    interrupt. `local`: train in this process, without Ray Train. `profile`: write a trace of a few steps.
+    `corrections`: as for `prepare`. `workers`: training workers (0: one for each GPU, or one on CPUs), or "2:8" for an
+    elastic number. `cpu`: train on CPUs although there are GPUs. `resume`: continue the run in `out` after its last
+    finished epoch, also after an interrupt. `local`: train in this process, without Ray Train. `profile`: write a trace
+    of a few steps.
 
     Unreadable images, images under two classes and other problems of the data are printed before the first epoch, and
     listed in `.problems` of the result.
@@ -85,7 +89,7 @@ def train(
 
     mlflow_log.enabled()
     number = Workers.parse(str(workers))
-    settings = overrides(set, limit, folds) | ({"train.profile": True} if profile else {})
+    settings = overrides(set, limit, folds, corrections) | ({"train.profile": True} if profile else {})
     if resume and not out:
         raise UserError("--resume needs --out: the run folder to continue")
     recipe = recipe or (resume and checks.recipe_of_run(str(out))) or "quick"

@@ -95,6 +95,15 @@ def folds_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def corrections_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--corrections",
+        metavar="FILE",
+        help="a labels.csv of `animalclf labels` with decisions filled in (keep, relabel or drop); no image file is "
+        "changed",
+    )
+
+
 def set_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",

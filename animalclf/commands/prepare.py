@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, Answer, add_command, call, recipe_arguments
+from animalclf.commands.common import DATA_HELP, Answer, add_command, call, corrections_argument, recipe_arguments
 from animalclf.errors import exit_code
 from animalclf.utils.console import console
 
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", required=True, help="folder or s3:// prefix for the prepared set")
     parser.add_argument("--force", action="store_true", help="replace a prepared set of other images or settings")
     recipe_arguments(parser)
+    corrections_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -6,7 +6,15 @@ import argparse
 from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, Answer, add_command, call, folds_argument, recipe_arguments
+from animalclf.commands.common import (
+    DATA_HELP,
+    Answer,
+    add_command,
+    call,
+    corrections_argument,
+    folds_argument,
+    recipe_arguments,
+)
 from animalclf.errors import exit_code
 from animalclf.utils.console import console, show_line
 
@@ -48,6 +56,7 @@ def add(commands: Commands) -> None:
         "grow when they return",
     )
     folds_argument(parser)
+    corrections_argument(parser)
     parser.add_argument("--cpu", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last finished epoch")
     parser.add_argument("--local", action="store_true", help="train in this process, without Ray Train")

@@ -84,13 +84,15 @@ def to_yaml(config: Config) -> str:
 
 def hashed_json(data: Data) -> str:
     """The data settings as the JSON that hashes of prepared sets are made of: keys under their first names, and
-    without added keys at their defaults, so that renamed and added keys leave all hashes as they are."""
+    without added keys at their defaults, so that renamed and added keys leave all hashes as they are. What
+    data.corrections changes is hashed, not where its file is."""
     first_names = {name: old for old, name in RENAMED.items()}
     added = {
         "splits": "auto",
         "resize": "squash",
         "given_split_duplicates": "keep",
         "small_classes": "refuse",
+        "corrections": data.corrections,
     }
     settings = {f"data.{key}": value for key, value in to_dict(data).items() if added.get(key) != value}
     first_named = {first_names.get(key, key).removeprefix("data."): value for key, value in settings.items()}

@@ -41,6 +41,27 @@ class DuplicateCounts(TypedDict):
     across_splits: int
 
 
+class Decision(TypedDict):
+    """A line of a file of corrections: `decision` is keep, relabel (to the class `suggested`) or drop."""
+
+    path: str
+    label: str
+    suggested: str
+    decision: str
+
+
+class CorrectionsRecord(TypedDict):
+    """The corrections of the labels that a set was prepared with: the file, the number of images by decision, the lines
+    without one, and all decisions."""
+
+    file: str
+    relabelled: int
+    dropped: int
+    kept: int
+    undecided: int
+    decisions: list[Decision]
+
+
 class Shard(TypedDict):
     file: str
     rows: int
@@ -80,6 +101,7 @@ class DatasetInfo(TypedDict, total=False):
     created: str
     unreadable: list[UnreadableFile]
     ignored: IgnoredFiles
+    corrections: CorrectionsRecord
     versions: dict[str, str]
 
 

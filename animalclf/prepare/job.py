@@ -24,6 +24,7 @@ from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.prepare import output_dir, sources
 from animalclf.prepare.manifest import add_groups, check_readable, describe, differences
+from animalclf.prepare.sources.corrections import corrections_text
 from animalclf.prepare.split import split
 from animalclf.prepare.task import Job, measure, read_image, shard_name
 from animalclf.utils import storage
@@ -91,7 +92,10 @@ def _plan(files: pd.DataFrame, source: sources.Source, out: str, config: Data) -
     """The first line: what is read from where, and what is written where."""
     total = f" of {len(source.files):,}" if len(files) < len(source.files) else ""
     images = f"{len(files):,}{total} images in {files['label'].nunique():,} classes"
-    return f"preparing {images} from {source.root} ({source.kind}), stored at {config.stored_size} px in {out}"
+    corrected = f"; {corrections_text(source.corrections)}" if source.corrections else ""
+    return (
+        f"preparing {images} from {source.root} ({source.kind}{corrected}), stored at {config.stored_size} px in {out}"
+    )
 
 
 def _enlargement(files: pd.DataFrame, root: str, config: Data) -> str:

@@ -100,7 +100,7 @@ def describe(
     rows = manifest["shard"].value_counts()
     counts = ok.groupby(["split", "label"]).size()
     unreadable = manifest[manifest["status"] != "ok"]
-    return {
+    info: DatasetInfo = {
         "format": FORMAT,
         "classes": classes,
         "stored_size": config.stored_size,
@@ -127,6 +127,7 @@ def describe(
         },
         "versions": {"opencv": cv2.__version__, "pillow": PIL.__version__, "numpy": np.__version__},
     }
+    return {**info, "corrections": source.corrections} if source.corrections else info
 
 
 def suffix_counts(paths: Iterable[str]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from animalclf import config as configuration
 from animalclf.data.prepared_set import Prepared
 from animalclf.prepare.output_dir import OLD_SHEET, SHEET, file_names
 from animalclf.prepare.problems import find_problems, problem_lines
+from animalclf.prepare.sources.corrections import corrections_text
 from animalclf.prepare.split import SPLITS
 from animalclf.rows import DataProblems
 from animalclf.utils import storage
@@ -62,6 +63,8 @@ def _facts(prepared: Prepared, ok: pd.DataFrame) -> Table:
     if len(notes):
         table.add_row("notes", Text("; ".join(f"{note}: {count:,}" for note, count in notes[:MAX_NOTES].items())))
     table.add_row("duplicates", _duplicates_text(prepared))
+    if record := info.get("corrections"):
+        table.add_row("corrections", Text(corrections_text(record)))
     sheets = [name for name in (SHEET, OLD_SHEET) if name in file_names(prepared.root)]
     if sheets:
         table.add_row("examples", Text(storage.join(prepared.root, sheets[0])))

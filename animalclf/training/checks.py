@@ -169,6 +169,11 @@ def _open_or_prepare(
     stored = replace(configuration.data_from_dict(prepared.info["config"]), limit=config.data.limit)
     changed = configuration.changed_keys(replace(config, data=stored), config)
     contradictions = [f"{key}: {old} -> {new}" for key, (old, new) in changed.items() if key in explicit_keys]
+    if config.data.corrections and "data.corrections" in explicit_keys and not stored.corrections:
+        raise UserError(
+            f"{data}: is prepared without corrections, which are applied to the images; name the images as --data "
+            f"({prepared.info.get('source')}), or prepare them again with --corrections"
+        )
     if contradictions:
         raise UserError(
             f"{data}: was prepared with other settings ({'; '.join(contradictions)}); prepare it again, or leave out "

@@ -105,6 +105,10 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
     finished, epochs = len(run.metrics()), config.train.epochs
     split = f"images in {config.train.folds} folds" if config.train.folds else f"training and {val:,} validation images"
     data = f"{train:,} {split}, {len(prepared.classes)} classes"
+    if record := prepared.info.get("corrections"):
+        from animalclf.prepare.sources.corrections import corrections_text
+
+        data += f" ({corrections_text(record)})"
     length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     length += " for each fold and for all images" if config.train.folds else ""
     if finished:

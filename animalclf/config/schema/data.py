@@ -86,6 +86,10 @@ class Data:
     """Column with the splits (train, val, test or empty), if the data is a table. Without such a column the set is
     split by data.val and data.test."""
 
+    corrections: Text = ""
+    """CSV file of corrected labels, which `animalclf labels` writes and a person fills in (the flag --corrections sets
+    it): images get other labels or are dropped; their files are not changed. Empty for none."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.val + self.test >= 1:

@@ -15,9 +15,10 @@ import pandas as pd
 
 from animalclf import config as configuration
 from animalclf.config import Data
-from animalclf.data.prepared_set import INFO, MANIFEST
+from animalclf.data.prepared_set import INFO, MANIFEST, CorrectionsRecord
 from animalclf.errors import UserError
 from animalclf.prepare.sources.class_names import check_class_names
+from animalclf.prepare.sources.corrections import correct, decisions_hash
 from animalclf.prepare.sources.listing import (
     COMMON_SUFFIXES,
     Listing,
@@ -49,6 +50,8 @@ class Source:
     """Whether every image in `root` belongs to the source."""
     warnings: list[str] = field(default_factory=list)
     """Problems of the listing that do not stop the work."""
+    corrections: CorrectionsRecord | None = None
+    """The corrections that `files` has."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ SOURCES: Registry[type[SourceReader]] = Registry("data source", package="animalc
 def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[str] = ()) -> Source:
     """The images that `data` names. With `labelled=False` those to predict: a file, the images of any folder, or a
     competition folder's test images. With `classes`, the classes of a model, those to evaluate: one class is enough,
-    and class folders may be empty.
+    and class folders may be empty. Images to train on get the corrections of `config.corrections`.
 
     Raises UserError with what was expected and what is there for: nothing, an archive, a folder without class
     folders, one class only, an empty class folder, a table with missing columns or files.
@@ -133,6 +136,9 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
     check_class_names(source.files["label"].unique(), data)
     if config.splits == "ignore":
         source = replace(source, files=source.files.assign(split=""))
+    if config.corrections and labelled and not classes:
+        files, record = correct(source.files, config.corrections, data)
+        source = replace(source, files=files, corrections=record)
     warnings = video_warning(source.ignored)
     if "listing" in vars(location):  # a kind that lists the folder
         warnings += link_warning(location.listing.links) + name_warning(location.listing.escaped)
@@ -140,9 +146,10 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
 
 
 def inputs_hash(source: Source, config: Data) -> str:
-    """A fingerprint (hex) of the listing and the settings. It needs no file contents, and changes with any file or
-    setting."""
+    """A fingerprint (hex) of the listing, the corrections and the settings. It needs no file contents, and changes with
+    any file, decision or setting."""
     digest = hashlib.sha256(f"{source.root}\n{configuration.hashed_json(config)}\n".encode())
     columns = [source.files[name].astype(str) for name in ("path", "label", "split", "bytes", "stamp")]
     digest.update("\n".join("\t".join(row) for row in zip(*columns, strict=True)).encode())
+    digest.update(decisions_hash(source.corrections).encode())
     return digest.hexdigest()
