@@ -26,7 +26,19 @@ DOCUMENTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SE
 GENERATED = {ROOT / "docs" / "config.md", ROOT / "docs" / "cli.md"}
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
 # Programs that the documents call and that these tests do not run.
-OTHER_PROGRAMS = {".", "aws", "benchmarks/gpu.sh", "done", "echo", "for", "group=$(aws", "mkdocs", "pip", "python3"}
+OTHER_PROGRAMS = {
+    ".",
+    "aws",
+    "benchmarks/gpu.sh",
+    "done",
+    "echo",
+    "for",
+    "group=$(aws",
+    "mkdocs",
+    "pip",
+    "python3",
+    "ssh",
+}
 KEY = re.compile(r"`((?:data|model|augment|optim|train)\.[a-z_]+)(?:=[^`]*)?`|--set ([a-z_.]+)=")
 
 

@@ -19,6 +19,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "http://127.0.0.1:18265"
+SIZE = "--object-store-memory=300000000 --num-cpus=2"
 NOTES: list[str] = []  # what was measured; shown at the end
 
 
@@ -97,10 +98,7 @@ class Cluster:
         }
         config["setup_commands"] = [line for line in config["setup_commands"] if "pip install" not in line]
         for key in ("head_start_ray_commands", "worker_start_ray_commands"):  # three stores share this machine's memory
-            config[key] = [
-                f"{line} --object-store-memory=300000000 --num-cpus=2" if "ray start" in line else line
-                for line in config[key]
-            ]
+            config[key] = [line.replace("ray start", f"ray start {SIZE}") for line in config[key]]
         return config
 
     def ray(self, *arguments: str, timeout: float = 300) -> str:
@@ -169,13 +167,30 @@ class Cluster:
 
     def wait_for_hosts(self, count: int, timeout: float = 150) -> float:
         """Seconds until `count` hosts are up."""
-        began, processes = time.time(), []
+        began, alive = time.time(), []
         while time.time() - began < timeout:
-            processes = self.alive()
-            if len(processes) == count:
+            alive = self.alive()
+            if len(alive) == count:
                 return time.time() - began
             time.sleep(1)
-        raise AssertionError(f"{processes} are up, not {count}")
+        raise AssertionError(f"{alive} are up, not {count}\n{self._explain(alive)}")
+
+    def _explain(self, alive: list[str]) -> str:
+        """What the head's autoscaler last did, and how the start of Ray went on each host that is not up."""
+        logs = "cd /tmp/ray/session_latest/logs"
+        asked = [(self.head, f"{logs}; grep -v '^ *$' monitor.log | tail -n 40; tail -n 40 monitor.out monitor.err")]
+        for host in self.machines.hosts:
+            if host.address not in alive:
+                asked.append((host, "ps -eo pid,etimes,args; tail -n 40 ~/ray-start-*.log"))
+                asked.append((host, f"{logs} && tail -n 20 raylet.out raylet.err gcs_server.err"))
+        parts = []
+        for host, command in asked:
+            try:
+                text = host.ssh(f"({command}) 2>&1 | cut -c 1-300", check=False, timeout=30)
+            except (OSError, subprocess.SubprocessError) as error:
+                text = str(error)
+            parts.append(f"--- {host.name}: {command}\n{text}")
+        return "\n".join(parts)
 
     def trained_on(self) -> set[str]:
         """Addresses of the hosts on which training workers of any job ran."""

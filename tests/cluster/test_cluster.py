@@ -94,10 +94,24 @@ def test_a_killed_training_process(cluster, job):
     assert before and Run("s3://bucket/runs/faults").metrics()[: len(before)] == before
 
 
+def wait_for_start(host, timeout=150):
+    """Wait until the autoscaler has begun a start of Ray on the host, and has left it to the host."""
+    end, processes = time.time() + timeout, ""
+    while time.time() < end:
+        processes = host.ssh("ps -eo args")
+        if "ray start" in processes and "bash --login" not in processes:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no start of Ray on {host.name}:\n{processes}")
+
+
 def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
     victim, before, died = cluster.others[-1], Run("s3://bucket/runs/faults").metrics(), time.time()
     victim.kill()
     restarted = job.wait_for("workers restarted, 3 now", after=died)
+    victim.start()
+    wait_for_start(victim)
+    victim.kill()  # again, while Ray starts on it
     victim.start()
     joined = cluster.wait_for_hosts(3)
     again = job.wait_for("| val ", after=restarted)
