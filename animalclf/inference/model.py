@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,17 @@ from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
 from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
+from animalclf.inference.explanation import Explanation, normalized, shown_image
+from animalclf.inference.heat_maps import FeatureLayer, feature_layer, heat_map
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
+from animalclf.inference.views import UNDONE, VIEWS, check_views
 from animalclf.rows import html_table
 from animalclf.runs import open_run
 from animalclf.training import checkpoint
 from animalclf.training.outputs import Outputs, Summary, features_only
 from animalclf.utils import storage
+from animalclf.utils.canvas import sides_on_canvas
+from animalclf.utils.registry import nearest
 
 if TYPE_CHECKING:
     from animalclf.config import Config
@@ -87,6 +93,47 @@ class Model:
             side = self.config.view_size
             features = [self._features(np.zeros((1, side, side, 3), np.uint8))[:0]]
         return np.concatenate(features)
+
+    def explain(self, images: Images, class_name: str | None = None, views: str = "none") -> list[Explanation]:
+        """Each image with its probability of a class and a heat map of what speaks for it (see heat_maps.py).
+        `class_name`: the class (default: the predicted one of each image). `views`: "none", "flip" or "multi", over
+        which probabilities and maps are averaged. Raises UserError for an unknown class, and a network without maps."""
+        check_views(views, self.config.keeps_shape)
+        if class_name is not None and class_name not in self.classes:
+            near = nearest(class_name, self.classes)
+            raise UserError(f"class_name: {class_name!r} is no class of this model{near}: {', '.join(self.classes)}")
+        pixels = (_pixels(image, number, self.config) for number, image in enumerate(_as_iterable(images)))
+        return [self._explanation(image, class_name, views) for image in pixels]
+
+    def _explanation(self, image: np.ndarray, class_name: str | None, views: str) -> Explanation:
+        """Of pixels uint8 (H, W, 3)."""
+        (batch,) = self._batches(image)
+        bf16 = uses_bf16(self.config, self.device)
+        (probabilities,) = batch_outputs(self._classifier, iter([batch]), self.device, bf16, views).probabilities
+        best = int(probabilities.argmax())
+        number = best if class_name is None else self.classes.index(class_name)
+        evidence = np.zeros((self.config.view_size,) * 2, np.float32)
+        for view, undone in zip(VIEWS[views], UNDONE[views], strict=True):
+            pixels = torch.from_numpy(view(batch["image"])).to(self.device)
+            evidence += undone(heat_map(self._classifier, self._layer, pixels, number)[None])[0]
+        if self.config.keeps_shape:
+            height, width = sides_on_canvas(image.shape[0], image.shape[1], self.config.data.stored_size)
+            evidence = evidence[:height, :width]
+        shown = shown_image(image)
+        return Explanation(
+            class_name=self.classes[number],
+            probability=float(probabilities[number]),
+            predicted=self.classes[best],
+            image=shown,
+            heat_map=normalized(evidence, shown.shape[0], shown.shape[1]),
+        )
+
+    @cached_property
+    def _layer(self) -> FeatureLayer:
+        try:
+            return feature_layer(self._classifier, self.config.view_size)
+        except UserError as error:
+            raise UserError(f"model.name: {self.config.model.name} {error}") from error
 
     def _features(self, views: np.ndarray) -> np.ndarray:
         """Features float32 (B, F) of views uint8 (B, view_size, view_size, 3)."""

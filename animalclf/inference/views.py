@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 from animalclf.data.augment import evaluation_view
@@ -28,12 +29,26 @@ def centre(images: np.ndarray) -> np.ndarray:
     return evaluation_view(images[:, edge : size - edge, edge : size - edge], size)
 
 
+def centre_undone(maps: np.ndarray) -> np.ndarray:
+    """Maps float32 (N, S, S) of centre views in their place on the whole image, around which they are 0."""
+    size = maps.shape[1]
+    edge = round(size * CROPPED)
+    inner = [cv2.resize(each, (size - 2 * edge,) * 2, interpolation=cv2.INTER_AREA) for each in maps]
+    return np.pad(inner, ((0, 0), (edge, edge), (edge, edge)))
+
+
 VIEWS: dict[str, tuple[View, ...]] = {
     "none": (same,),
     "flip": (same, mirror),
     "multi": (same, mirror, centre, lambda images: mirror(centre(images))),
 }
 """The views by name; the first of each is the image itself."""
+UNDONE: dict[str, tuple[View, ...]] = {
+    "none": (same,),
+    "flip": (same, mirror),
+    "multi": (same, mirror, centre_undone, lambda maps: centre_undone(mirror(maps))),
+}
+"""Maps float32 (N, S, S) of each of the VIEWS to those of the image itself."""
 
 
 def check_views(views: str, keep_shape: bool) -> None:
