@@ -18,6 +18,8 @@ from animalclf.errors import UserError
 from animalclf.prepare import sources
 from animalclf.prepare.sources import Source
 from animalclf.prepare.sources.layout import deeper_root, read_layout
+from animalclf.prepare.sources.listing import list_images
+from animalclf.prepare.sources.masks import find_masks, mask_warning
 from animalclf.prepare.sources.roles import role_of, split_name
 
 
@@ -328,3 +330,98 @@ def test_control_characters_in_a_table_are_refused(tmp_path: Path, column: str) 
     quoted = '"{path}","{label}"'.format(**row)
     with pytest.raises(UserError, match=rf"1 rows have a line break or a control character in the {column}: line 2"):
         find(table(tmp_path, f"path,label\n{quoted}\npics/b.jpg,y\n"))
+
+
+MASKS = {
+    "in folders": ("a/images/1.png", "a/masks/1.png", "b/images/2.png", "b/masks/2_mask.png"),
+    "beside the images": ("a/1 (1).png", "a/1 (1)_mask.png", "a/1 (1)_mask_1.png", "b/2.png"),
+    "in a tree of their own": (
+        "images/a/1.jpg",
+        "images/b/2.jpg",
+        "annotations/trimaps/1.png",
+        "annotations/trimaps/2.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", MASKS)
+def test_masks_of_images_are_no_images(tmp_path: Path, where: str) -> None:
+    write(tmp_path, *MASKS[where])
+    listing = list_images(str(tmp_path))
+    images = [path for path in MASKS[where] if "mask" not in path and "trimap" not in path]
+    assert list(listing.images["path"]) == images and sorted(listing.masks) == sorted({*MASKS[where]} - {*images})
+    (warning,) = mask_warning(listing.masks)
+    assert "of another image, by their names, such as" in warning
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("mask/1.jpg", "no_mask/1.jpg"),  # classes
+        ("masks/1.jpg", "images/2.jpg"),  # other names
+        ("gas_mask.jpg", "dust_mask.jpg"),
+        ("labels/images/1.jpg", "labels/masks/2.jpg"),
+    ],
+)
+def test_images_that_are_no_masks_stay(paths: Sequence[str]) -> None:
+    assert not find_masks(paths)
+
+
+@pytest.mark.parametrize(
+    ("paths", "end"),
+    [
+        (
+            ("train/cat.0.jpg", "train/cat.1.jpg", "train/dog.0.jpg", "train/dog.1.jpg", "test1/1.jpg"),
+            "names (cat, dog)",
+        ),
+        (("images/Great_Dane_1.jpg", "images/Great_Dane_2.jpg", "images/pug_1.jpg", "images/pug_2.jpg"), "Dane, pug)"),
+        (("train/1.jpg", "test/2.jpg", "train.csv", "sample_submission.csv"), "if train.csv has the classes"),
+        (("img/1.jpg", "a.zip", "labels.tsv"), "if labels.tsv has the classes of the images, name it instead"),
+    ],
+)
+def test_where_the_classes_may_be_is_named(tmp_path: Path, paths: Sequence[str], end: str) -> None:
+    with pytest.raises(UserError, match=re.escape(end)):
+        find(write(tmp_path, *paths))
+
+
+def test_an_archive_among_files_without_images_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"2 other files, such as b\.zip; unpack it"):
+        find(write(tmp_path, "a.txt", "b.zip"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "# exported\npath,label\npics/a.jpg,x\n",
+            "line 2 has 2 values, the first line has 1 names; remove lines above",
+        ),
+        ("path,label\npics/a.jpg,x,y\n", "line 2 has 3 values, the first line has 2 names"),
+        ("#\n#\npath,label\npics/a.jpg,x\n", "line 3 has 2 values, the lines above have 1; remove lines above"),
+        ("path,label\npics/a.jpg,x\npics/b.jpg,y,z\n", "line 3 has 3 values, the lines above have 2"),
+        ("path,label\nhttps://a.org/1.jpg,x\n", r"1 rows have the address of a web page as path: line 2; download"),
+        (f"path,label\n{'1 ' * 9999},x\n", r"1 of 1 files do not exist, such as .{200,400}…; paths are relative"),
+    ],
+)
+def test_rows_that_are_no_paths_and_labels_are_explained(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        find(table(tmp_path, text))
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_table_of_image_bytes_is_explained(tmp_path: Path) -> None:
+    pd.DataFrame({"path": [{"bytes": b"\xff\xd8", "path": "a.jpg"}] * 2, "label": ["x", "y"]}).to_parquet(
+        tmp_path / "train.parquet"
+    )
+    with pytest.raises(UserError, match=r"the column 'path' holds no text; write paths of image files into it$"):
+        find(tmp_path / "train.parquet")
+
+
+def test_a_separator_at_the_end_of_every_line_is_no_column(tmp_path: Path) -> None:
+    source = find(table(tmp_path, "path,label\npics/a.jpg,x,\npics/b.jpg,y,\n"))
+    assert list(source.files["label"]) == ["x", "y"]
+
+
+def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"one column per class \('cat', 'dog'\)"):
+        find(table(tmp_path, "path, cat, dog\npics/a.jpg, 1, 0\npics/b.jpg, 0, 1\n"))

@@ -119,7 +119,19 @@ def test_a_link_to_a_parent_folder_ends(tmp_path):
     tree(tmp_path, "a/1.jpg", "b/2.jpg")
     os.symlink(tmp_path, tmp_path / "a" / "loop")
     os.symlink(tmp_path / "nowhere.jpg", tmp_path / "b" / "dead.jpg")
-    assert list(find(tmp_path).files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
+    source = find(tmp_path)
+    assert list(source.files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
+    assert "1 link leads to a folder that is read already, such as a/loop to the folder itself" in source.warnings[1]
+
+
+def test_of_a_folder_and_a_link_to_it_the_folder_is_read(tmp_path):
+    tree(tmp_path, "dog/1.jpg", "wolf/2.jpg")
+    os.symlink("wolf", tmp_path / "a_link")
+    os.symlink("dog", tmp_path / "z_link")
+    listing = sources.listing.list_images(str(tmp_path))
+    assert list(listing.images["path"]) == ["dog/1.jpg", "wolf/2.jpg"]
+    (warning,) = sources.listing.link_warning(listing)
+    assert warning.startswith("2 links lead to a folder that is read already, such as a_link to wolf/")
 
 
 def test_names_that_are_not_text_are_used_with_escapes(tmp_path):

@@ -133,3 +133,23 @@ def test_the_table_of_predictions():
     assert table["predicted"].tolist() == ["cane", "gatto"]  # of equals the first class
     assert table["probability"].tolist() == pytest.approx([0.5, 0.8]) and isinstance(table, pd.DataFrame)
     assert table["p_cane"].dtype == np.float32 and table["id"].tolist() == ["0.jpeg", "1.jpeg"]
+
+
+def test_ids_of_the_sample_may_have_a_folder_that_the_images_have_not(tmp_path):
+    sample = "id,label\n" + "".join(f"test/{Path(name).name},cane\n" for name in sorted(IDS))
+    lines = written(tmp_path, sample).splitlines()
+    assert [line.partition(",")[0] for line in lines[1:]] == [f"test/{Path(name).name}" for name in sorted(IDS)]
+
+
+@pytest.mark.parametrize("value, noted", [("0.5", True), ("0", True), ("cane", False), ("", False)])
+def test_values_of_the_sample_that_are_no_classes_are_noted(tmp_path, value, noted):
+    ids = submission.image_ids(IDS)
+    sample = csv(tmp_path, "sample.csv", "id,label\n" + "".join(f"{name},{value}\n" for name in ids))
+    note = submission.form_like(sample, ids, CLASSES).note
+    assert bool(note) == noted and (not noted or f"'label' has values such as '{value}', which are no classes" in note)
+
+
+def test_an_archive_in_place_of_a_sample_is_named(tmp_path):
+    (tmp_path / "sample.csv").write_bytes(b"PK\3\4" + bytes(30))
+    with pytest.raises(UserError, match=r"a workbook or an archive, not a CSV file; .*unpack the archive"):
+        submission.read(str(tmp_path / "sample.csv"))

@@ -23,6 +23,7 @@ from animalclf.rows import CrossFitting, EnsembleResult, Evaluation, Row
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
+from animalclf.utils.console import show_line
 
 
 def ensemble(
@@ -147,6 +148,8 @@ class _UnlabelledImages:
         self.paths = submission.first_images(self.source.files["path"], self.limit)
         self.ids = submission.image_ids(self.paths)
         self.form = submission.form_like(sample_submission, self.ids, classes)
+        if self.form.note:
+            show_line(self.form.note)
 
     def tables(self, folder: str, flips: bool) -> list[pd.DataFrame]:
         """Each member's predictions under its training priors, cached in `folder`."""

@@ -57,7 +57,7 @@ def predict(
     out = storage.absolute(out)
     storage.check_writable(out)
     remove_leftovers(out)
-    for note in source.warnings if settings.progress else ():
+    for note in [*source.warnings, *filter(None, [form.note])] if settings.progress else ():
         show_line(note)
     probabilities, status, _ = classify(model, config, source.root, paths, settings)
     readable = np.array([reason == OK for reason in status])

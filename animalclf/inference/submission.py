@@ -16,7 +16,7 @@ import pandas as pd
 from animalclf.errors import UserError
 from animalclf.metrics import from_confusion
 from animalclf.predictions import class_probabilities
-from animalclf.prepare.sources.table_file import decode_text
+from animalclf.prepare.sources.table_file import WORKBOOK_ERROR, WORKBOOKS, decode_text, parse_csv
 from animalclf.utils import storage
 from animalclf.utils.text import cut, reason
 
@@ -41,13 +41,15 @@ def image_ids(paths: Iterable[str]) -> list[str]:
 class Form:
     """The form of a submission. `ids`: its ids in order, those of the sample or of the images in natural order; `rows`:
     the row of each id in the table of predictions. `classes`: the class of each column after the id if the columns are
-    probabilities, empty if the second column is the predicted class. `separator`: between the columns."""
+    probabilities, empty if the second column is the predicted class. `separator`: between the columns. `note`: what
+    should be checked, "" if nothing."""
 
     columns: list[str]
     ids: list[str]
     rows: list[int]
     classes: list[str] = field(default_factory=list)
     separator: str = ","
+    note: str = ""
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -80,8 +82,11 @@ def _read_table(url: str) -> tuple[pd.DataFrame, str]:
     """A CSV with every value as text, and its separator. Raises UserError for any other file, and for one of a single
     column."""
     try:
-        text, separator = decode_text(storage.read_bytes(url), url, COLUMNS[0])
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+        content = storage.read_bytes(url)
+        if content.startswith(WORKBOOKS):
+            raise UserError(WORKBOOK_ERROR.format(url))
+        text, separator = decode_text(content, url, COLUMNS[0])
+        table = parse_csv(text, separator).astype(str)
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such file") from error
     except (ValueError, csv.Error) as error:  # of pandas too
@@ -133,7 +138,21 @@ def form_like(sample: str | None, ids: Sequence[str], classes: Sequence[str] | N
             f"{sample}: a sample submission has an id and a class, or an id and one column per class of the model; "
             f"this has {'; '.join(parts) or 'a class twice'}"
         )
-    return Form(columns, sample_ids, [row_of[name] for name in sample_ids], classes_of_columns, separator)
+    note = "" if classes_of_columns or classes is None else _values_note(sample, table, classes)
+    return Form(columns, sample_ids, [row_of[name] for name in sample_ids], classes_of_columns, separator, note)
+
+
+def _values_note(sample: str, table: pd.DataFrame, classes: Sequence[str]) -> str:
+    """A note if the values of the sample's second column are no classes of the model."""
+    values = table.iloc[:, 1].str.strip()
+    values = values[values != ""]
+    if values.empty or values.isin(classes).any():
+        return ""
+    return (
+        f"{sample}: its column {table.columns[1]!r} has values such as {values.iloc[0]!r}, which are no classes of the "
+        "model; the submission has class names there. If the competition expects probabilities, take them from "
+        "predictions.parquet"
+    )
 
 
 def _ids_as_in(sample_ids: Sequence[str], ids: Sequence[str]) -> Sequence[str]:
@@ -147,6 +166,9 @@ def _ids_as_in(sample_ids: Sequence[str], ids: Sequence[str]) -> Sequence[str]:
     if listed <= set(form):
         return form
     in_sample = {name.strip().casefold(): name for name in sample_ids}
+    without_folder = {name.rpartition("/")[2]: folded for folded, name in in_sample.items()}
+    if len(without_folder) == len(in_sample):  # the sample has test/1.jpg, and test/ was predicted
+        in_sample |= {name.casefold(): in_sample[folded] for name, folded in without_folder.items()}
     renamed = [[in_sample.get(name.casefold(), name) for name in form] for form in unambiguous]
     distinct: list[Sequence[str]] = [form, *(names for names in renamed if len(set(names)) == len(names))]
     return max(distinct, key=lambda names: len(listed.intersection(names)))

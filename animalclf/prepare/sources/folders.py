@@ -4,14 +4,18 @@ distinguishes them."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 
 from animalclf.errors import UserError
-from animalclf.prepare.sources.layout import MAX_SHOWN, deeper_root, read_layout, shared_folders
+from animalclf.prepare.sources.layout import MAX_SHOWN, classes_in_names, deeper_root, read_layout, shared_folders
 from animalclf.prepare.sources.listing import Listing, is_hidden
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.utils import storage
 from animalclf.utils.file_names import as_text
+
+TABLES = (".csv", ".tsv", ".parquet")
+NOT_LABELS = re.compile(r"(?i)sample|submission|test")  # in the names of tables
 
 
 @SOURCES.register("folders")
@@ -30,13 +34,16 @@ def read_folders(url: str, data: str, listing: Listing, *, splits: bool = True, 
     """The source of the folder `url` with this listing; messages call it `data`. `splits`: see read_layout. Raises
     UserError for a layout that is not known, and, unless all its classes are `known`, for class folders without images
     and for fewer than two classes."""
-    layout = read_layout(listing.images, data, splits=splits)
+    try:
+        layout = read_layout(listing.images, data, splits=splits)
+    except UserError as error:
+        raise UserError(f"{error}{other_reading(listing)}") from error
     classes = layout.images["label"].unique()
     evaluated = bool(known) and set(classes) <= set(known)
     if len(classes) < 2 and not evaluated:
         problem = "the model does not know it" if known else "a classifier needs at least two class folders"
         hint = deeper_root(listing.images["path"])
-        remedy = f"; {data}/{hint} has two or more folders of images: name that one" if hint else ""
+        remedy = f"; {data}/{hint} has two or more folders of images: name that one" if hint else other_reading(listing)
         raise UserError(f"{data}: only one class, {classes[0]!r}; {problem}{remedy}")
     if layout.kind == "class folders" and not evaluated:
         _refuse_empty_folders(url, set(classes), data)
@@ -48,6 +55,20 @@ def read_folders(url: str, data: str, listing: Listing, *, splits: bool = True, 
             "name one of the folders above them, or move their images into one folder per class"
         )
     return Source(url, layout.images, layout.kind, listing.ignored, test=test, warnings=warnings)
+
+
+def other_reading(listing: Listing) -> str:
+    """The end of an error for folders that are no classes: where the classes may be instead. Empty if nothing shows
+    it."""
+    names = classes_in_names(listing.images["path"])
+    if names:
+        return (
+            f"; the class seems to be part of the file names ({', '.join(names[:MAX_SHOWN])}): "
+            "write a table of the images with the columns path and label, and name it"
+        )
+    tables = [path for path in listing.ignored if path.lower().endswith(TABLES) and not is_hidden(path)]
+    tables = [path for path in tables if not NOT_LABELS.search(path)]
+    return f"; if {tables[0]} has the classes of the images, name it instead of the folder" if tables else ""
 
 
 def _refuse_empty_folders(url: str, classes: set[str], data: str) -> None:

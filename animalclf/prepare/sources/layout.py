@@ -76,6 +76,16 @@ def shared_folders(paths: pd.Series) -> list[str]:
     return sorted(inner.iloc[0]) if inner.nunique() == 1 and len(inner.iloc[0]) > 1 else []
 
 
+def classes_in_names(paths: pd.Series) -> list[str]:
+    """The classes that the file names begin with, as in cat.0.jpg and dog_12.jpg, if each has two images or more; empty
+    if there are fewer than two, or if names have another form."""
+    names = paths[paths.map(lambda path: role_of(path.partition("/")[0]) in (None, "train"))].str.rpartition("/")[2]
+    words = names.str.extract(r"^([^\W\d]+(?:[ -][^\W\d]+)*)[ .-]*\(?\d+\)?\.\w+$", expand=False).str.rstrip("_")
+    counts = words.value_counts()
+    whole = len(names) > 0 and bool(words.notna().all()) and bool((counts > 1).all())
+    return sorted(counts.index) if whole and len(counts) > 1 and not any(map(role_of, counts.index)) else []
+
+
 def _split_roles(folders: Sequence[str]) -> dict[str, Role | None]:
     """The role of each folder if the folders are splits, None for those that are not; empty if they are classes.
     Folders are splits if two names differ in their role only: train and Test, seg_train and seg_test, but not

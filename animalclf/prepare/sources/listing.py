@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 import pandas as pd
 
 from animalclf.data.formats import HEAD_BYTES, RAW_SUFFIXES, image_format
 from animalclf.errors import UserError
+from animalclf.prepare.sources.masks import find_masks
 from animalclf.utils import remote_listing, storage
 from animalclf.utils.file_names import as_text, is_text
 
@@ -91,12 +93,15 @@ class ListedFile(NamedTuple):
 class Listing:
     """`images`: one row per image file, sorted by path: path (relative), bytes (int64), stamp. `ignored`: paths of the
     other files, sorted, the hidden ones last; a hidden folder is one path. `links`: the links that lead out of the
-    folder, with their targets. `escaped`: the files and folders whose names have escapes."""
+    folder, with their targets. `escaped`: the files and folders whose names have escapes. `repeated`: the links to
+    folders that are listed already, with these folders. `masks`: those of `ignored` that are masks of images."""
 
     images: pd.DataFrame
     ignored: list[str]
     links: list[tuple[str, str]] = field(default_factory=list)
     escaped: list[str] = field(default_factory=list)
+    repeated: list[tuple[str, str]] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
 
     @property
     def top_folders(self) -> pd.Series:
@@ -106,22 +111,22 @@ class Listing:
 
 def list_images(url: str) -> Listing:
     """All images below a folder, without hidden files. Raises UserError for a folder that cannot be read."""
-    files, hidden, links, escaped = list_files(url)
+    files, hidden, links, escaped, repeated = list_files(url)
     unknown = [file for file in files if file.bytes and not file.path.lower().endswith(IMAGE_SUFFIXES + OTHER_SUFFIXES)]
     heads = storage.read_heads(url, [file.path for file in unknown], HEAD_BYTES)
     # A file that cannot be read may be an image: it is listed, so that it is reported as unreadable.
     images_by_content = {
         file.path for file, head in zip(unknown, heads, strict=True) if head is None or image_format(head)
     }
-    images, ignored = [], []
-    for file in sorted(files):
-        if file.path.lower().endswith(IMAGE_SUFFIXES) or file.path in images_by_content:
-            images.append(file)
-        else:
-            ignored.append(file.path)
+    images = [f for f in sorted(files) if f.path.lower().endswith(IMAGE_SUFFIXES) or f.path in images_by_content]
+    masks = find_masks([file.path for file in images])
+    is_mask = set(masks)
+    images = [file for file in images if file.path not in is_mask]
+    used = {file.path for file in images}
+    ignored = sorted(file.path for file in files if file.path not in used)
     table = pd.DataFrame(images, columns=list(ListedFile._fields))
     table = table.astype({"path": str, "bytes": "int64", "stamp": str})
-    return Listing(table, ignored + sorted(hidden), sorted(links), sorted(escaped))
+    return Listing(table, ignored + sorted(hidden), sorted(links), sorted(escaped), sorted(repeated), masks)
 
 
 def video_warning(ignored: Sequence[str]) -> list[str]:
@@ -134,20 +139,28 @@ def video_warning(ignored: Sequence[str]) -> list[str]:
 
 class Files(NamedTuple):
     """All files below a folder or prefix, without hidden ones; the paths of the hidden files and folders; the links
-    that lead out of the folder, with their targets; the files and folders whose names have escapes (see as_text)."""
+    that lead out of the folder, with their targets; the files and folders whose names have escapes (see as_text); the
+    links to folders that are listed already, with these folders."""
 
     files: list[ListedFile]
     hidden: list[str]
     links: list[tuple[str, str]]
     escaped: list[str]
+    repeated: list[tuple[str, str]]
 
 
-def link_warning(links: Sequence[tuple[str, str]]) -> list[str]:
-    """A warning if links lead out of the folder."""
-    if not links:
-        return []
-    count = "1 link leads" if len(links) == 1 else f"{len(links):,} links lead"
-    return [f"{count} out of the folder, such as {links[0][0]} to {links[0][1]}; what they lead to is used"]
+def link_warning(listing: Listing) -> list[str]:
+    """Warnings if links lead out of the folder, or to a folder that is listed already."""
+    kinds = [
+        (listing.links, "out of the folder", "what they lead to is used"),
+        (listing.repeated, "to a folder that is read already", "its images are used once"),
+    ]
+    return [
+        f"{'1 link leads' if len(links) == 1 else f'{len(links):,} links lead'} {where}, "
+        f"such as {links[0][0]} to {links[0][1]}; {effect}"
+        for links, where, effect in kinds
+        if links
+    ]
 
 
 def name_warning(escaped: Sequence[str]) -> list[str]:
@@ -172,14 +185,18 @@ def _list_local(root: str) -> Files:
     hidden: list[str] = []
     links: list[tuple[str, str]] = []
     escaped: list[str] = []
+    repeated: list[tuple[str, str]] = []
     inside = f"{os.path.realpath(root)}/"
-    pending, visited = [(root, "")], set()
-    while pending:
-        folder, prefix = pending.pop()
+    pending, linked, visited = [("", root)], list[tuple[str, str]](), dict[str, str]()
+    while pending or linked:  # links last and sorted: of a folder and a link to it, the folder is listed
+        prefix, folder = pending.pop() if pending else heappop(linked)
         real = os.path.realpath(folder)
-        if real in visited or not os.path.isdir(folder):  # a link to a parent folder would never end
+        if real in visited:  # a link to a parent folder would never end
+            repeated.append((prefix.rstrip("/"), visited[real] or "the folder itself"))
             continue
-        visited.add(real)
+        if not os.path.isdir(folder):
+            continue
+        visited[real] = prefix
         try:
             entries = list(os.scandir(folder))
         except PermissionError as error:
@@ -196,11 +213,13 @@ def _list_local(root: str) -> Files:
                 escaped.append(path)
             if entry.is_symlink() and not (target := os.path.realpath(entry.path)).startswith(inside):
                 links.append((path, as_text(target)))
-            if _is_folder(entry):
-                pending.append((entry.path, f"{path}/"))
-            else:
+            if not _is_folder(entry):
                 files.append(ListedFile(path, *_size_and_stamp(entry)))
-    return Files(files, hidden, links, escaped)
+            elif entry.is_symlink():
+                heappush(linked, (f"{path}/", entry.path))
+            else:
+                pending.append((f"{path}/", entry.path))
+    return Files(files, hidden, links, escaped, repeated)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -229,4 +248,4 @@ def _list_remote(root: str) -> Files:
             files.append(file)
         else:
             hidden.add("/".join(parts[: depth + 1]))
-    return Files(files, list(hidden), [], [])
+    return Files(files, list(hidden), [], [], [])

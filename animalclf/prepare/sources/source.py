@@ -27,6 +27,7 @@ from animalclf.prepare.sources.listing import (
     name_warning,
     video_warning,
 )
+from animalclf.prepare.sources.masks import mask_warning
 from animalclf.utils import storage
 from animalclf.utils.registry import Registry
 
@@ -82,7 +83,11 @@ class Location:
             if storage.is_file(self.url):
                 raise UserError(f"{self.data}: is a file; name a folder of images, or a table (.csv, .tsv or .parquet)")
             count, suffixes = len(listing.ignored), ", ".join(COMMON_SUFFIXES)
-            others = f"; it has {count:,} other files, such as {listing.ignored[0]}" if count else ""
+            archives = [path for path in listing.ignored if path.lower().endswith(ARCHIVES)]
+            example = archives[0] if archives else next(iter(listing.ignored), "")
+            others = (
+                f"; it has {count:,} other files, such as {example}{'; unpack it' * bool(archives)}" if count else ""
+            )
             raise UserError(f"{self.data}: no images found ({suffixes} and other formats, by their content){others}")
         return listing
 
@@ -141,7 +146,8 @@ def find(data: str, config: Data, *, labelled: bool = True, classes: Collection[
         source = replace(source, files=files, corrections=record)
     warnings = video_warning(source.ignored)
     if "listing" in vars(location):  # a kind that lists the folder
-        warnings += link_warning(location.listing.links) + name_warning(location.listing.escaped)
+        listing = location.listing
+        warnings += link_warning(listing) + name_warning(listing.escaped) + mask_warning(listing.masks)
     return replace(source, warnings=[*source.warnings, *warnings])
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from animalclf.config import Data
 from animalclf.errors import UserError
+from animalclf.prepare.sources.folders import TABLES
 from animalclf.prepare.sources.listing import list_files, list_images
 from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
@@ -18,9 +19,10 @@ from animalclf.prepare.sources.table_file import check_columns, read_table
 from animalclf.utils import storage
 from animalclf.utils.text import shown
 
-TABLES = (".csv", ".tsv", ".parquet")
+WEB_ADDRESS = r"(?i)^(?:https?|ftp)://"
 CONTROL = r"[\x00-\x1f\x7f]"
 MAX_SHOWN = 5  # lines and values named in an error
+MAX_PATH = 300  # characters of a path in an error
 
 
 @SOURCES.register("table")
@@ -59,6 +61,14 @@ class Table(SourceReader):
         return Source(root, rows, "table", whole_folder=False)
 
 
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}…"
+
+
 def _locate(path: str, folder: str) -> str:
     """The absolute path or URL of a row's `path`; a local one without `..`, so that no name leads out of its root."""
     if storage.is_remote(path) or storage.is_remote(folder):
@@ -77,9 +87,13 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
     """Path, label and split of each row, "" if there is none. Raises UserError for a missing column, and for rows
     with an empty or invalid value."""
     check_columns(url, table, config, labelled)
+    if table[config.path_column].dtype == object and not table[config.path_column].map(_is_text).all():
+        raise UserError(f"{url}: the column {config.path_column!r} holds no text; write paths of image files into it")
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
     _refuse_rows(url, paths.str.contains(CONTROL), "have a line break or a control character in the path")
+    web = paths.str.contains(WEB_ADDRESS)
+    _refuse_rows(url, web, "have the address of a web page as path", "download the images, and write their paths")
     empty = pd.Series("", index=table.index, dtype="string")
     if not labelled:
         return paths, empty, empty
@@ -121,8 +135,9 @@ def _find_files(url: str, urls: pd.Series) -> tuple[pd.Series, dict[str, tuple[i
         urls, files = _look_up(url, urls, folder)
         missing = [name for name in urls if name not in files]
     if missing:
+        examples = ", ".join(map(_short, missing[:3]))
         raise UserError(
-            f"{url}: {len(missing):,} of {len(urls):,} files do not exist, such as {', '.join(missing[:3])}; "
+            f"{url}: {len(missing):,} of {len(urls):,} files do not exist, such as {examples}; "
             f"paths are relative to {posixpath.dirname(url)}"
         )
     return urls, files

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
+import warnings
 
 import pandas as pd
 
@@ -18,8 +20,10 @@ from animalclf.utils.text import cut, reason
 SEPARATORS = ",;\t|"
 SEPARATOR_LINE = "sep="  # the first line of a CSV file for Excel: sep=;
 WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # .xlsx and other archives, .xls
+WORKBOOK_ERROR = "{}: is a workbook or an archive, not a CSV file; save the sheet as CSV, or unpack the archive"
 MAX_HEADER = 2**16  # characters
 MAX_NAMES = 20  # columns named in an error
+_UNEVEN = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # an error of pandas
 BITS = {"0", "1", "0.0", "1.0"}
 
 
@@ -34,15 +38,41 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
         if url.lower().endswith(".parquet"):
             return _rename_columns(storage.parse_parquet(content), config)
         if content.startswith(WORKBOOKS):
-            raise UserError(f"{url}: is a workbook or an archive, not a CSV file; save the sheet as CSV")
+            raise UserError(WORKBOOK_ERROR.format(url))
         text, separator = decode_text(content, url, config.path_column)
-        return _rename_columns(
-            pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False), config
-        )
+        return _rename_columns(parse_csv(text, separator).rename(columns=str.strip), config)
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except (ValueError, OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{url}: cannot be read as a table: {reason(error)}") from error
+        raise UserError(f"{url}: cannot be read as a table: {_table_reason(error)}") from error
+
+
+def parse_csv(text: str, separator: str) -> pd.DataFrame:
+    """A CSV file with every value as text. Raises ValueError if its rows have more values than its first line has
+    names: pandas would take the first column for an index, and the other columns for their neighbours."""
+    table = pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False)
+    if isinstance(table.index, pd.RangeIndex):
+        return table
+    names = table.shape[1]
+    extra = table.iloc[:, names - table.index.nlevels :]
+    if (extra.to_numpy(object) != "").any():
+        raise ValueError(
+            f"line 2 has {names + table.index.nlevels} values, the first line has {names} names; remove lines above "
+            "the header, name every column, and quote values that contain the separator"
+        )
+    with warnings.catch_warnings(action="ignore", category=pd.errors.ParserWarning):  # the lines end with a separator
+        return pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False, index_col=False)
+
+
+def _table_reason(error: Exception) -> str:
+    """One line, in the words of tables where pandas has its own."""
+    if uneven := _UNEVEN.search(str(error)):
+        expected, line, count = uneven.groups()
+        return (
+            f"line {line} has {count} values, the lines above have {expected}; "
+            "remove lines above the header, and quote values that contain the separator"
+        )
+    return reason(error)
 
 
 def decode_text(content: bytes, url: str, column: str) -> tuple[str, str]:
