@@ -490,3 +490,35 @@ def test_a_raw_image_is_refused_with_the_remedy_and_its_preview_is_not_read(name
     with pytest.raises(UnreadableImage, match=r"raw image of a camera.*convert it to JPEG"):
         decode(file.getvalue(), name=name)
     assert decode(file.getvalue(), name="x.tif").format == "TIFF"
+
+
+LOSSY = {
+    "JPEG": ("JPEG", {}),
+    "progressive": ("JPEG", {"progressive": True}),
+    "WebP": ("WEBP", {}),
+    "lossless WebP": ("WEBP", {"lossless": True}),
+    "AVIF": ("AVIF", {}),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_zero_bytes_in_place_of_the_end_are_lost_pixels(kind):
+    file_format, options = LOSSY[kind]
+    smooth = np.asarray(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)).resize((320, 240))
+    )
+    data = encoded(smooth, file_format, **options)
+    for fraction in (0.3, 0.6, 0.9):
+        start = data[: int(len(data) * fraction)]
+        with pytest.raises(UnreadableImage, match=r"truncated|damaged"):
+            decode(start.ljust(len(data), b"\0"))
+        with pytest.raises(UnreadableImage, match=r"truncated|damaged"):
+            decode(start.ljust(2 * len(data), b"\0"))
+    assert np.array_equal(decode(data + bytes(5000)).image, decode(data).image)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_an_image_mostly_of_one_colour_is_whole(kind):
+    image = np.zeros((800, 1000, 3), np.uint8)
+    image[:100] = np.random.default_rng(0).integers(0, 256, (100, 1000, 3))
+    assert decode(encoded(image, kind, quality=10)).image.shape == image.shape

@@ -197,6 +197,8 @@ def _check_complete(file: Image.Image, data: bytes) -> None:
         file.format == "PCX" and truncation.is_cut_pcx(data)
     ):
         raise UnreadableImage(f"truncated: the {file.format} data end too early ({len(data):,} bytes)")
+    elif (zeros := truncation.zero_tail(data)) > truncation.max_zeros(file.width * file.height):
+        raise UnreadableImage(f"truncated: the last {zeros:,} bytes of the {file.format} data are zero")
 
 
 def _pixel_tags(data: bytes) -> set[int]:

@@ -16,6 +16,7 @@ import simplejpeg
 START, END = b"\xff\xd8", b"\xff\xd9"
 _SOF, _SOS, _APP0, _APP14, _COMMENT = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA}, 0xDA, 0xE0, 0xEE, 0xFE
 _SEQUENTIAL, _PROGRESSIVE = {0xC0, 0xC1}, {0xC2, 0xCA}
+MIN_ZEROS = 64  # at the end of a file that was allocated and not written, or whose download was interrupted
 PREMATURE_END = "Premature end of JPEG file"  # as libjpeg words it
 _STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -31,6 +32,10 @@ def decode(data: bytes, colorspace: str = "RGB") -> tuple[np.ndarray, str]:
         warning = str(error)
     if _lacks_scans(data):
         raise ValueError(PREMATURE_END)
+    # Zero bytes are valid Huffman codes: after a scan that ends early they would become blocks of the image.
+    stripped = data.rstrip(b"\0")
+    if len(data) - len(stripped) >= MIN_ZEROS:
+        data = stripped
     repaired = _repair(data)
     try:
         return _strict(repaired, colorspace), f"JPEG repaired: {warning}"
