@@ -28,6 +28,7 @@ from animalclf.inference.evaluate import _slug
 from animalclf.inference.prior_shift import parse_prior
 from animalclf.models import weights
 from animalclf.prepare import sources
+from animalclf.prepare.job import _enlargement
 from animalclf.prepare.sources.listing import list_images
 from animalclf.prepare.task import MAX_FILE_BYTES, read_files
 from animalclf.training import checkpoint, checks
@@ -252,6 +253,8 @@ def test_pipes_devices_and_giant_files_are_not_read(tmp_path: Path) -> None:
         file.truncate(MAX_FILE_BYTES + 1)  # sparse
     listed = list(list_images(str(tmp_path)).images["path"])
     assert listed == ["cat/giant.jpg", "cat/pipe.jpg", "cat/zero.jpg"]
+    files = list_images(str(tmp_path)).images
+    assert not _enlargement(files, str(tmp_path), Data())  # the plan line of prepare, which reads a few headers
     reasons = read_files(str(tmp_path), listed)
     assert "too large: 1,073,741,825 bytes" in str(reasons[0])
     assert all("not a file, but a pipe, a socket or a device" in str(reason) for reason in reasons[1:])

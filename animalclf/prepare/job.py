@@ -26,7 +26,7 @@ from animalclf.prepare import output_dir, sources
 from animalclf.prepare.manifest import add_groups, check_readable, describe, differences
 from animalclf.prepare.sources.corrections import corrections_text
 from animalclf.prepare.split import split
-from animalclf.prepare.task import Job, measure, read_image, shard_name
+from animalclf.prepare.task import Job, measure, read_files, read_image, shard_name
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.interrupts import delayed_interrupt
@@ -103,18 +103,20 @@ def _enlargement(files: pd.DataFrame, root: str, config: Data) -> str:
     before any image is stored."""
     small = files[files["bytes"] <= MAX_HEADER_BYTES]
     sample = small.sample(min(HEADERS, len(small)), random_state=config.split_seed)["path"]
-    with ThreadPoolExecutor(HEADERS) as pool:
-        sizes = [size for size in pool.map(lambda path: _size(storage.join(root, path)), sample) if size]
+    sizes = [size for size in map(_size, read_files(root, sample.to_list())) if size]
     median = sorted(sizes, key=min)[len(sizes) // 2] if sizes else (config.stored_size,) * 2
     if min(median) >= config.stored_size:
         return ""
     return f"; most images are smaller and are scaled up (median {median[0]} x {median[1]} px)"
 
 
-def _size(url: str) -> tuple[int, int] | None:
-    """Width and height of an image file, or None if its header cannot be read; `decode` reports why."""
+def _size(content: bytes | str) -> tuple[int, int] | None:
+    """Width and height of an image file (its content as from read_files), or None if its header cannot be read;
+    `decode` reports why."""
+    if isinstance(content, str):
+        return None
     try:
-        with Image.open(io.BytesIO(storage.read_bytes(url))) as image:
+        with Image.open(io.BytesIO(content)) as image:
             return image.size
     except Exception:  # noqa: BLE001  (Pillow raises any error for damaged files)
         return None
