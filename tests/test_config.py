@@ -14,7 +14,7 @@ from animalclf.config import reference
 from animalclf.config.keys import RENAMED, groups, keys
 from animalclf.errors import UserError
 from animalclf.models import MODELS
-from animalclf.tuning.spec_parsing import build_spec
+from animalclf.tuning.spec_parsing import build_spec, comparison_tree
 from animalclf.utils.yaml_text import parse_list
 
 # Each recipe as the first release wrote it.
@@ -320,3 +320,43 @@ def test_the_json_schema_takes_recipes_and_refuses_what_loading_refuses():
         {"train": {"balance": "weights"}},
     ):
         assert not check.is_valid(tree), tree
+
+
+def test_a_text_of_any_characters_survives_yaml(tmp_path):
+    config = configuration.load("demo", {"name": "a\x85b\u2028c"})
+    (tmp_path / "recipe.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
+    assert configuration.load(str(tmp_path / "recipe.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train.epochs": 1, "train": {"epochs": 2}},
+        {"train": {"epochs": 2}, "train.epochs": 1},
+        {"data.near_duplicates": True, "data.near_copies": False},
+    ],
+)
+def test_a_key_in_two_spellings_is_refused(settings):
+    with pytest.raises(UserError, match="is given twice, in two spellings"):
+        configuration.load("demo", settings)
+    with pytest.raises(UserError, match="is given twice, in two spellings"):
+        build_spec({"recipes": ["demo"], "set": settings})
+    with pytest.raises(UserError, match="is given twice, in two spellings"):
+        build_spec({"recipes": [{"recipe": "demo", "set": settings}]})
+
+
+def test_the_command_line_overrides_a_key_of_the_comparison_file_in_any_spelling(tmp_path):
+    (tmp_path / "comparison.yaml").write_text("recipes: [demo]\nset: {train: {epochs: 2}}\n")
+    tree = comparison_tree(str(tmp_path / "comparison.yaml"), set={"train.epochs": 3})
+    assert build_spec(tree).trials[0].config.train.epochs == 3
+
+
+def test_keys_under_the_names_of_other_libraries_are_known():
+    with pytest.raises(UserError, match=r"unknown key train\.learning_rate \(did you mean 'optim\.lr'\?\)"):
+        configuration.load("demo", {"train.learning_rate": 1})
+
+
+def test_a_recipe_of_another_encoding_is_explained(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: x\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"recipe\.yaml: is not UTF-8 text \(byte 0\); save it as UTF-8"):
+        configuration.load(str(tmp_path / "recipe.yaml"))

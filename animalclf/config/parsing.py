@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from animalclf.config.families import FAMILIES, backbone_settings, split_family
@@ -20,9 +19,18 @@ from animalclf.errors import UserError
 from animalclf.utils import storage
 from animalclf.utils.registry import nearest
 from animalclf.utils.text import cut, printable, reason, shown
-from animalclf.utils.yaml_text import parse_yaml
+from animalclf.utils.yaml_text import dump_yaml, parse_yaml
 
 MAX_FAULTS = 20  # wrong keys in a message
+# Keys under the names that other libraries give them.
+SYNONYMS = {
+    **dict.fromkeys(("learning_rate", "base_lr", "max_lr"), "optim.lr"),
+    **dict.fromkeys(("image_size", "img_size", "imgsz", "resolution"), "model.input_size"),
+    **dict.fromkeys(("backbone", "arch", "architecture"), "model.name"),
+    **dict.fromkeys(("num_epochs", "n_epochs", "max_epochs"), "train.epochs"),
+    **dict.fromkeys(("bs", "batch"), "train.batch_size"),
+    "pretrained": "model.weights",
+}
 Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
 
 
@@ -79,7 +87,7 @@ def to_dict(settings: Any) -> Tree:
 
 def to_yaml(config: Config) -> str:
     """The text of a recipe file that holds every key."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return dump_yaml(to_dict(config))
 
 
 def hashed_json(data: Data) -> str:
@@ -133,8 +141,14 @@ def assignment(flag: str, item: str, raw: bool = False) -> tuple[str, Any]:
 
 def flatten_overrides(overrides: Mapping[str, object]) -> Tree:
     """`overrides` as dotted key -> value. They may name keys by older names, and a group of keys by a mapping: of a
-    group they change the keys that they name."""
-    return {RENAMED.get(key, key): value for key, value in flatten(dict(overrides)).items()}
+    group they change the keys that they name. Raises UserError for a key that is given twice, in two spellings."""
+    flat: Tree = {}
+    for spelling, value in _leaves(overrides):
+        key = RENAMED.get(spelling, spelling)
+        if key in flat:
+            raise UserError(f"{key}: is given twice, in two spellings (in its group, dotted, or by an older name)")
+        flat[key] = value
+    return flat
 
 
 def read(url: str, kind: str) -> Tree:
@@ -146,6 +160,8 @@ def read(url: str, kind: str) -> Tree:
         raise UserError(f"{url}: no such {kind}") from error
     except OSError as error:
         raise UserError(f"{url}: cannot be read as a {kind} ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except ValueError as error:
         raise UserError(f"{url}: not valid YAML: {reason(error)}") from error
     if not isinstance(tree, dict | None):
@@ -167,10 +183,16 @@ def set_key(tree: Tree, key: str, value: object, origin: str) -> None:
 
 def flatten(tree: Tree, prefix: str = "") -> Tree:
     """`tree` with dotted keys in one mapping."""
-    leaves: Tree = {}
+    return dict(_leaves(tree, prefix))
+
+
+def _leaves(tree: Mapping[Any, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys and the values of `tree`, in order."""
     for key, value in tree.items():
-        leaves.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return leaves
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _plain(value: Any) -> Any:
@@ -210,6 +232,8 @@ def _correction(name: str, known: Iterable[str]) -> str:
     if name in known:
         group, _, key = name.rpartition(".")
         return f"; write it in its group, as {group}: {{{key}: ...}}"
+    if synonym := SYNONYMS.get(name.rpartition(".")[2].lower()):
+        return f" (did you mean {synonym!r}?)"
     return nearest(name, [*known, *filter(None, groups())])
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import yaml
-
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
@@ -23,6 +21,7 @@ from animalclf.runs import Run
 from animalclf.tuning.spec import ComparisonSpec, monitored_metric
 from animalclf.utils import storage
 from animalclf.utils.text import shown
+from animalclf.utils.yaml_text import dump_yaml
 
 Show = Callable[[TrialProgress | TrialEntry], None]
 PLAN, SUMMARY, TRIALS, ENSEMBLES = "comparison.yaml", "summary.json", "trials", "ensemble"
@@ -182,7 +181,7 @@ def write_spec(out: str, spec: ComparisonSpec, data: ComparedData, stored: Store
         "searcher": spec.searcher,
         "trials": list(trials.values()),
     }
-    storage.write_bytes(storage.join(out, PLAN), yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    storage.write_bytes(storage.join(out, PLAN), dump_yaml(content).encode())
 
 
 class TrialTracker:

@@ -77,8 +77,7 @@ def comparison_tree(file: str = "", *, set: Mapping[str, Any] | None = None, **v
     `set` overrides keys of the file's `set`. Raises UserError for a file that cannot be parsed."""
     tree = configuration.read(file, "comparison file") if file else {}
     if set:
-        file_set = tree.get("set") or {}
-        values["set"] = {**(file_set if isinstance(file_set, dict) else {}), **set}
+        values["set"] = {**_mapping(tree, "set"), **configuration.flatten_overrides(set)}
     return tree | {key: value for key, value in values.items() if value}
 
 

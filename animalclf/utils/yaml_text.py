@@ -15,6 +15,7 @@ MAX_CHARACTERS = 4_000_000
 MAX_NODES = 1_000_000  # values, those that an alias repeats included
 _TEXT, _MERGE, _DATE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge", "tag:yaml.org,2002:timestamp"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+NEXT_LINE = "\x85"
 _NOT_DECIMAL = re.compile(r":|^[-+]?0[0-9_]+$")
 
 
@@ -57,6 +58,13 @@ def parse_yaml(text: str) -> Any:
             document.dispose()
     except Exception as error:  # constructors of values raise errors of many types
         raise ValueError(reason(error)) from error
+
+
+def dump_yaml(value: Any) -> str:
+    """`value` as YAML text that `parse_yaml` reads as `value`."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    # PyYAML writes this line break of Unicode as it is, and reads it as a blank.
+    return yaml.safe_dump(value, sort_keys=False) if NEXT_LINE in text else text
 
 
 def parse_list(text: str) -> list[Any]:
