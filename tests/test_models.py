@@ -1,9 +1,11 @@
 """Models: the reference notebook's tables, freezing, weights, any number of classes."""
 
+import io
 import pickle
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -330,6 +332,7 @@ WRONG_WEIGHTS = {
         r"not a state dict .*holds a dict with the keys epoch, state_dict \(a state dict\)\. Save .*torch\.save",
     ),
     "a tensor": (lambda: torch.zeros(3), "it holds a Tensor"),
+    "nothing": (dict, r"holds no tensors\. Save the state dict"),
     "a module": (lambda: torch.nn.Linear(2, 2), r"it holds Python objects\); save the tensors alone: torch\.save"),
     "not finite": (
         lambda: {name: value / 0 for name, value in torchvision.models.resnet18(weights=None).state_dict().items()},
@@ -337,6 +340,13 @@ WRONG_WEIGHTS = {
     ),
     "truncated": (lambda: torchvision.models.resnet18(weights=None).state_dict(), "not a readable file of weights"),
 }
+
+
+def stored_archive(name):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, b"x" * 100)
+    return sink.getvalue()
 
 
 FOREIGN_WEIGHTS = {
@@ -347,8 +357,9 @@ FOREIGN_WEIGHTS = {
         r"\(it is a safetensors file\); save the tensors alone: torch\.save",
     ),
     "a pickle": (pickle.dumps({"a": Path("x")}), r"\(it holds Python objects\); save the tensors alone: torch\.save"),
-    "a page": (b"<!doctype html><html>", r"not a readable file of weights \(.+\); get it again or remove it"),
-    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "get it again or remove it"),
+    "a page": (b"<!doctype html><html>", r"not a readable file of weights \(it is a web page\); get it again"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "get the file with: git lfs pull"),
+    "TorchScript": (stored_archive("net/constants.pkl"), r"\(it is a TorchScript archive\); save the tensors alone"),
     "zeros": (bytes(1000), "not a readable file of weights"),
     "an archive": (b"PK\3\4" + bytes(100), "not a readable file of weights"),
 }
@@ -380,8 +391,10 @@ def test_wrong_weights_are_refused_before_the_run_folder_is_written(tmp_path, na
     assert not any(folder.iterdir())
 
 
-def test_weights_that_fit_pass_the_check(tmp_path):
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "weights.pth")
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])  # of DataParallel and torch.compile
+def test_weights_that_fit_pass_the_check(tmp_path, prefix):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save({f"{prefix}{name}": value for name, value in state.items()}, tmp_path / "weights.pth")
     config = configuration.load("resnet18", {"model.weights": str(tmp_path / "weights.pth"), "model.input_size": 32})
     launch.check_model(config, 2, load_weights=True)
 

@@ -37,7 +37,9 @@ OBJECTS, KERAS, SAFETENSORS = (
     "it is an HDF5 file, as Keras writes",
     "it is a safetensors file",
 )
-OTHER_KINDS = (OBJECTS, KERAS, SAFETENSORS)
+TORCHSCRIPT = "it is a TorchScript archive"
+OTHER_KINDS = (OBJECTS, KERAS, SAFETENSORS, TORCHSCRIPT)
+WRAPPERS = ("module.", "_orig_mod.")
 # What torch.load raises for damaged files.
 DAMAGED = (
     zipfile.BadZipFile,
@@ -72,7 +74,18 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
             f"model.weights: {file}: not a state dict (names to tensors); it holds {_describe(state)}. "
             f"Save the state dict alone: {SAVE_STATE}"
         )
+    if not state:
+        raise UserError(f"model.weights: {file}: holds no tensors. Save the state dict: {SAVE_STATE}")
+    state = _without_wrapper(state)
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _without_wrapper(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors under the names of the network itself: DataParallel and torch.compile put a prefix before all."""
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def _cause(error: Exception, content: bytes) -> str:
@@ -83,6 +96,12 @@ def _cause(error: Exception, content: bytes) -> str:
         return KERAS
     if content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content) - 8:
         return SAFETENSORS
+    if content.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; get the file with: git lfs pull"
+    if content.startswith(b"PK") and b"/constants.pkl" in content:
+        return TORCHSCRIPT
+    if content.lstrip()[:1] == b"<":
+        return "it is a web page"
     is_pickle = content.startswith(b"\x80")  # of any protocol that Python writes, and no archive
     if isinstance(error, UnpicklingError) and (is_pickle or "global" in str(error).lower()):
         return OBJECTS
