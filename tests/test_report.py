@@ -162,6 +162,10 @@ def test_one_run_and_an_unfinished_one(tmp_path):
         and '<section id="learning_curves">' in page
     )
     assert not any(f'id="{name}"' in page for name in ("metrics", "leaderboard", "top_losses", "throughput"))
+    storage.write_bytes(
+        run.url("metrics.jsonl"), storage.read_bytes(run.url("metrics.jsonl")).partition(b"\n")[0] + b"\n"
+    )
+    assert "1 epoch has finished." in page_of(write_report([run], run.root, title="running"))
     storage.remove(run.url("metrics.jsonl"))
     assert "No epoch has finished" in page_of(write_report([run], run.root, title="started"))
 
