@@ -14,7 +14,19 @@ from animalclf.inference.model import Model
 
 PAGE = Path(__file__).with_name("api.md")
 HEADING = "## Reference\n"
-FUNCTIONS = ("prepare", "train", "compare", "evaluate", "predict", "ensemble", "report", "export", "load", "leave_ray")
+FUNCTIONS = (
+    "prepare",
+    "train",
+    "compare",
+    "evaluate",
+    "predict",
+    "ensemble",
+    "report",
+    "export",
+    "explain",
+    "load",
+    "leave_ray",
+)
 RESULTS = (
     rows.TrainingResult,
     rows.ComparisonResult,

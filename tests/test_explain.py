@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import LITE
@@ -15,7 +18,9 @@ from torch import nn
 
 import animalclf
 from animalclf import config as configuration
+from animalclf.cli import main
 from animalclf.errors import UserError
+from animalclf.explain.explain import file_name
 from animalclf.inference.explanation import SIDE, normalized
 from animalclf.inference.heat_maps import feature_layer, heat_map
 from animalclf.inference.views import UNDONE, VIEWS
@@ -285,3 +290,78 @@ def test_a_network_of_tokens_is_refused_by_its_name(untrained_run):
     model._classifier = Classifier(Tokens(), nn.Sequential(nn.Linear(4, 3)), (0, 0, 0), (1, 1, 1), 32, 3).eval()
     with pytest.raises(UserError, match="big_cnn has no map of features at its end"):
         model.explain(photo(20, 20))
+
+
+# -------------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images with odd names, of which one has a turned and one a grey photo, and a text named .png."""
+    names = ["a b/<b>dog'&.jpg", "牛.png", "line\nbreak.png"]
+    for number, name in enumerate(names):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(40 + 20 * number, 60, number)).convert("L" if number == 1 else "RGB").save(path)
+    (tmp_path / "photos" / "text.png").write_text("no image")
+    return tmp_path / "photos"
+
+
+def test_the_command_writes_a_png_file_a_row_and_an_entry_of_each_image(untrained_run, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["explain", untrained_run, str(folder), "--out", str(out), "--json"]) == 3  # one is unreadable
+    printed = capsys.readouterr()
+    assert "text.png: text, not an image" in printed.err and "3 images in" in printed.err
+    result = json.loads(printed.out)
+    assert result["images"] == 3 and [item["path"] for item in result["unreadable"]] == [str(folder / "text.png")]
+    table = pd.read_csv(result["index"], keep_default_na=False).set_index("path")
+    model = animalclf.load(untrained_run, device="cpu")
+    for name in ("a b/<b>dog'&.jpg", "牛.png"):
+        row = table.loc[str(folder / name)]
+        (expected,) = model.explain(str(folder / name))
+        assert (row["class"], row["predicted"], row["status"]) == (expected.class_name, expected.predicted, "ok")
+        assert float(row["probability"]) == pytest.approx(expected.probability, rel=1e-6)
+        assert expected.class_name in row["file"] and f"{expected.probability:.2f}" in row["file"]
+        np.testing.assert_array_equal(np.asarray(Image.open(out / row["file"])), expected.side_by_side)
+    files = {path.name for path in out.iterdir()}
+    assert files == {*table.loc[table["status"] == "ok", "file"], "index.csv", "explain.html"}
+    page = (out / "explain.html").read_text()
+    assert page.count("<img") == 3 and "&lt;b&gt;dog" in page and "<b>dog" not in page and "牛.png" in page
+    assert "default-src 'none'" in page and "<script" not in page
+    assert all(url.startswith("data:") for url in re.findall(r'(?:src|href)="([^"]*)"', page))
+
+
+def test_another_class_fewer_images_and_two_arguments(untrained_run, folder, tmp_path):
+    arguments = {"out": tmp_path / "out", "class_name": "class2", "views": "flip"}
+    result = animalclf.explain(untrained_run, [folder / "牛.png", folder / "a b"], **arguments)
+    table = pd.read_csv(result.index)
+    assert result.images == 2 and result.views == "flip" and set(table["class"]) == {"class2"}
+    assert animalclf.explain(untrained_run, folder, limit=1, out=tmp_path / "one").images == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["{run}", "{photos}", "--class", "clas1"], "'clas1' is no class of this model (did you mean 'class1'?)"),
+        (["{run}", "{photos}/nothing"], "photos/nothing: no such folder or file"),
+        (["{run}", "{empty}"], "empty: no images found"),
+        (["{empty}", "{photos}"], "no run in this folder"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_before_any_work(
+    arguments, message, untrained_run, folder, tmp_path, capsys
+):
+    (tmp_path / "empty").mkdir()
+    names = {"run": untrained_run, "photos": folder, "empty": tmp_path / "empty"}
+    assert main(["explain", *(word.format(**names) for word in arguments), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_file_name_fits_any_file_system(model):
+    (item,) = model.explain(photo(20, 20))
+    long = replace(item, class_name="牛" * 99, probability=0.123)
+    name = file_name(7, f"a/{'象' * 99}/{'/'.join(['x', '馬' * 99])}.jpeg", long)
+    assert name.startswith("0007-馬") and name.endswith("牛-0.12.png") and len(name.encode()) <= 255
+    assert (
+        file_name(1, 'a:b?*"<>|.jpg', replace(item, class_name="../x")) == f"0001-a_b_-.._x-{item.probability:.2f}.png"
+    )

@@ -7,7 +7,7 @@ it ends with the process, at `leave_ray()`, or when a call is interrupted. Raise
 fix, before any long work.
 """
 
-from animalclf.api.inference import ensemble, evaluate, export, load, predict, report
+from animalclf.api.inference import ensemble, evaluate, explain, export, load, predict, report
 from animalclf.api.training import compare, prepare, train
 from animalclf.cluster import leave_ray
 from animalclf.errors import UserError
@@ -17,6 +17,7 @@ __all__ = [
     "compare",
     "ensemble",
     "evaluate",
+    "explain",
     "export",
     "leave_ray",
     "load",

@@ -23,7 +23,7 @@ CHECKS: dict[str, arguments.Check] = {
     **dict.fromkeys(
         ("data", "out", "prepared", "run", "file", "predict", "sample_submission", "corrections"), arguments.path
     ),
-    **dict.fromkeys(("members", "folders"), arguments.paths),
+    **dict.fromkeys(("members", "folders", "images"), arguments.paths),
     **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
     **dict.fromkeys(("limit", "folds", "samples", "max_concurrent"), arguments.integer(0)),
     "batch_size": arguments.integer(1),
@@ -43,6 +43,7 @@ CHECKS: dict[str, arguments.Check] = {
     "method": arguments.some_of("vote", "mean", "weighted"),
     "recipe": arguments.text("the name of a recipe, or the path of a YAML file"),
     "prior": arguments.text('"train", "uniform", "estimate", class priors such as "dog=0.2,cat=0.8", or a file'),
+    "class_name": arguments.text("the name of a class"),
     "device": arguments.device,
 }
 _parameters: dict[str, inspect.Parameter] = {}  # of all functions of the API

@@ -1,4 +1,4 @@
-"""What is done with a trained model: evaluate, predict, ensemble, report, export, load."""
+"""What is done with a trained model: evaluate, predict, ensemble, report, export, explain, load."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from animalclf.rows import (
         EnsemblesResult,
         EvaluationResult,
+        ExplainResult,
         ExportResult,
         PredictionResult,
         ReportResult,
@@ -171,6 +172,34 @@ def export(
     from animalclf.export.export import export as write
 
     return write(str(run), list(to), path_text(out), check)
+
+
+@public
+def explain(
+    run: PathLike,
+    images: PathLike | Sequence[PathLike],
+    *,
+    out: PathLike | None = None,
+    class_name: str | None = None,
+    views: str = "none",
+    limit: int = 0,
+) -> ExplainResult:
+    """Show why: write a heat map of what speaks for the class of each image as PNG files, index.csv and explain.html.
+
+    `images`: paths or URLs of images or folders. `out`: the folder (default: RUN/explain). `class_name`: the class to
+    explain (default: the predicted one of each image). `views`: see `evaluate`; the maps are averaged, too. `limit`:
+    only the first `limit` images. For arrays: `load(run).explain(images)`.
+    """
+    from animalclf.explain.explain import explain as write
+
+    return write(
+        str(run),
+        list(map(str, images)),  # type: ignore[arg-type]
+        path_text(out),
+        class_name=class_name,
+        views=views,
+        limit=limit,
+    )
 
 
 @public

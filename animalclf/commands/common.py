@@ -118,13 +118,17 @@ def prior_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", help=PRIOR_HELP)
 
 
-def views_arguments(parser: argparse.ArgumentParser) -> None:
+def views_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--views",
         choices=["none", "flip", "multi"],
         help="average the probabilities over views: flip (the image and its mirror image: twice the time), multi "
         "(these and their middles, enlarged: four times) (default: none)",
     )
+
+
+def views_arguments(parser: argparse.ArgumentParser) -> None:
+    views_argument(parser)
     parser.add_argument(
         "--transport",
         action="store_true",

@@ -101,11 +101,12 @@ class Model:
         check_views(views, self.config.keeps_shape)
         if class_name is not None and class_name not in self.classes:
             near = nearest(class_name, self.classes)
-            raise UserError(f"class_name: {class_name!r} is no class of this model{near}: {', '.join(self.classes)}")
+            raise UserError(f"{class_name!r} is no class of this model{near}: {', '.join(self.classes)}")
+        layer = self._layer
         pixels = (_pixels(image, number, self.config) for number, image in enumerate(_as_iterable(images)))
-        return [self._explanation(image, class_name, views) for image in pixels]
+        return [self._explanation(image, layer, class_name, views) for image in pixels]
 
-    def _explanation(self, image: np.ndarray, class_name: str | None, views: str) -> Explanation:
+    def _explanation(self, image: np.ndarray, layer: FeatureLayer, class_name: str | None, views: str) -> Explanation:
         """Of pixels uint8 (H, W, 3)."""
         (batch,) = self._batches(image)
         bf16 = uses_bf16(self.config, self.device)
@@ -115,7 +116,7 @@ class Model:
         evidence = np.zeros((self.config.view_size,) * 2, np.float32)
         for view, undone in zip(VIEWS[views], UNDONE[views], strict=True):
             pixels = torch.from_numpy(view(batch["image"])).to(self.device)
-            evidence += undone(heat_map(self._classifier, self._layer, pixels, number)[None])[0]
+            evidence += undone(heat_map(self._classifier, layer, pixels, number)[None])[0]
         if self.config.keeps_shape:
             height, width = sides_on_canvas(image.shape[0], image.shape[1], self.config.data.stored_size)
             evidence = evidence[:height, :width]

@@ -12,6 +12,7 @@ from animalclf.rows.comparison import (
 )
 from animalclf.rows.data_problems import DataProblems
 from animalclf.rows.evaluation import CalibrationBin, Evaluation, EvaluationResult, PerClass, Unreadable
+from animalclf.rows.explain import ExplainResult
 from animalclf.rows.export import ExportCheck, ExportResult
 from animalclf.rows.leaderboard import (
     EnsemblesResult,
@@ -49,6 +50,7 @@ __all__ = [
     "EpochRow",
     "Evaluation",
     "EvaluationResult",
+    "ExplainResult",
     "ExportCheck",
     "ExportResult",
     "FoldRow",
