@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         predict,
         prepare,
         report,
+        serve,
         train,
     )
 
@@ -36,6 +37,7 @@ __all__ = [
     "predict",
     "prepare",
     "report",
+    "serve",
     "train",
 ]
 

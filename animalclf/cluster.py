@@ -256,6 +256,14 @@ def gpu_count() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def cpus_per_node() -> list[int]:
+    """The number of CPUs of each alive node with CPUs; [1] without such a node."""
+    import ray
+
+    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return [count for count in counts if count] or [1]
+
+
 def max_resources() -> dict[str, float]:
     """The amount of each resource ("CPU", "GPU", ...) of the connected cluster. For a cluster that `ray up` started: at
     its maximum size, which Ray itself does not report."""

@@ -188,6 +188,16 @@ def open_run(root: str) -> Run:
     return run
 
 
+def open_finished(root: str) -> Run:
+    """The run folder of a finished training, whose model is calibrated. Raises UserError."""
+    run = open_run(root)
+    if not run.finished():
+        raise UserError(
+            f"{run.root}: the training has not finished, so its model is not calibrated; continue it with --resume"
+        )
+    return run
+
+
 def check_kind(folder: Run) -> None:
     """Raise UserError for a folder of another kind: a comparison, a prepared set, an ensemble."""
     if folder.exists() or folder.has_checkpoint("best"):

@@ -24,6 +24,7 @@ FUNCTIONS = (
     "report",
     "export",
     "explain",
+    "serve",
     "load",
     "leave_ray",
 )

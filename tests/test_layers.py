@@ -14,12 +14,14 @@ LAYERS = (  # from low to high: a module imports from its own layer and from low
     "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
     "features",
     "models", "raycompat", "cluster", "data", "duplicates", "prepare",
-    "training", "inference", "export", "report", "explain", "tuning", "demo", "api", "submit", "commands", "cli",
-    "__main__",
+    "training", "inference", "export", "report", "explain", "serving", "tuning", "demo", "api", "submit", "commands",
+    "cli", "__main__",
 )  # fmt: skip
 RAY = (
     "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",
-    "training.resources", "training.progress", "training.stop", "tuning", "inference.classify", "submit",
+    "training.resources", "training.progress", "training.stop", "tuning", "inference.classify", "serving.deployment",
+    "serving.replica",
+    "submit",
 )  # fmt: skip
 KNOWN: set[tuple[str, str]] = set()  # (importing, imported): upward imports that are still to go
 

@@ -8,6 +8,7 @@ fix, before any long work.
 """
 
 from animalclf.api.inference import ensemble, evaluate, explain, export, load, predict, report
+from animalclf.api.serving import serve
 from animalclf.api.training import compare, prepare, train
 from animalclf.cluster import leave_ray
 from animalclf.errors import UserError
@@ -24,5 +25,6 @@ __all__ = [
     "predict",
     "prepare",
     "report",
+    "serve",
     "train",
 ]

@@ -21,7 +21,8 @@ Settings = Mapping[str, Any]  # dotted configuration key -> value
 # The check of each parameter, by its name, or by function and name. None passes unchecked if it is the default.
 CHECKS: dict[str, arguments.Check] = {
     **dict.fromkeys(
-        ("data", "out", "prepared", "run", "file", "predict", "sample_submission", "corrections"), arguments.path
+        ("data", "out", "prepared", "run", "file", "predict", "sample_submission", "corrections", "token_file"),
+        arguments.path,
     ),
     **dict.fromkeys(("members", "folders", "images"), arguments.paths),
     **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
@@ -45,6 +46,11 @@ CHECKS: dict[str, arguments.Check] = {
     "prior": arguments.text('"train", "uniform", "estimate", class priors such as "dog=0.2,cat=0.8", or a file'),
     "class_name": arguments.text("the name of a class"),
     "device": arguments.device,
+    "host": arguments.text('a host name or address, such as "127.0.0.1"'),
+    "port": arguments.integer(0),
+    "replicas": arguments.replicas,
+    "max_upload": arguments.text('a size, such as "20MB"'),
+    "token": arguments.text("the token that clients send"),
 }
 _parameters: dict[str, inspect.Parameter] = {}  # of all functions of the API
 

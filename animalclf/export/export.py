@@ -18,7 +18,7 @@ from animalclf.errors import UserError
 from animalclf.export.card import model_card
 from animalclf.export.formats import FORMATS, Exporting, Format
 from animalclf.rows import ExportCheck, ExportResult
-from animalclf.runs import open_run
+from animalclf.runs import open_finished, open_run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
 
@@ -35,11 +35,7 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
     started = time.perf_counter()
     chosen = {name: FORMATS.get(name) for name in formats}
     _check_installed(chosen, bool(check))
-    folder = open_run(run)
-    if not folder.finished():
-        raise UserError(
-            f"{folder.root}: the training has not finished, so its model is not calibrated; continue it with --resume"
-        )
+    folder = open_finished(run)
     target = storage.absolute(out) if out else folder.url("export")
     storage.check_writable(target)
     model, info = checkpoint.load_model(folder.root)

@@ -17,12 +17,11 @@ import ray.data
 import torch
 from ray.util.annotations import RayDeprecationWarning
 
-from animalclf.cluster import configure_ray_data
+from animalclf.cluster import configure_ray_data, cpus_per_node
 from animalclf.config import Config
-from animalclf.data import decode
-from animalclf.data.augment import evaluation_view
-from animalclf.data.resize import stored_image
+from animalclf.data.formats import UnreadableImage
 from animalclf.errors import UserError
+from animalclf.inference.images import model_input
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
@@ -197,12 +196,6 @@ def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
         )
 
 
-def cpus_per_node() -> list[int]:
-    """The number of CPUs of each alive node with CPUs; [1] without such a node."""
-    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return [count for count in counts if count] or [1]
-
-
 def _read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
     """In a Ray Data task: the model's inputs uint8 (N, input_size, input_size, 3), black for an unreadable image.
 
@@ -211,8 +204,7 @@ def _read_images(root: str, paths: Sequence[str], start: int, config: Config) ->
     import cv2
 
     cv2.setNumThreads(1)  # the tasks are the parallelism
-    size = config.data.stored_size
-    stored = np.zeros((len(paths), size, size, 3), np.uint8)
+    views = np.zeros((len(paths), config.view_size, config.view_size, 3), np.uint8)
     status = [OK] * len(paths)
     failed = ""
     try:
@@ -224,13 +216,12 @@ def _read_images(root: str, paths: Sequence[str], start: int, config: Config) ->
             status[row] = content
             continue
         try:
-            image = decode.decode(content, name=path, max_pixels=config.data.max_pixels).image
-            stored[row] = stored_image(image, size, config.data.resize)
-        except decode.UnreadableImage as error:
+            views[row] = model_input(content, path, config)
+        except UnreadableImage as error:
             status[row] = str(error)
     return {
         "index": np.arange(start, start + len(paths)),
-        "image": evaluation_view(stored, config.view_size),
+        "image": views,
         "status": np.array(status, object),
         "failed": np.full(len(paths), failed, object),
     }

@@ -127,6 +127,11 @@ def workers(name: str, value: Any) -> int | str:
     return value if isinstance(value, str) else int(integer(0)(name, value))
 
 
+def replicas(name: str, value: Any) -> int | str:
+    """A number of replicas, or "1:4" for as many as the load requires."""
+    return value if isinstance(value, str) else int(integer(1)(name, value))
+
+
 def seeds(name: str, value: Any) -> int | list[int]:
     """How many seeds, or a list of them."""
     if isinstance(value, list) and value:

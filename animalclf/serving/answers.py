@@ -1,0 +1,36 @@
+"""The answer for one image, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a replica returns for an image file: `probabilities` float32 (C,), or the reason why it is unreadable."""
+
+    probabilities: np.ndarray | None = None
+    error: str = ""
+
+
+Answer = TypedDict(
+    "Answer",
+    {"name": str, "class": str, "confidence": float, "probabilities": dict[str, float], "error": str},
+    total=False,
+)
+"""`name` and either `error`, or `class`, its probability `confidence`, and the probabilities of the most probable
+classes, the highest first."""
+
+
+def image_answer(name: str, scored: Scored, classes: Sequence[str], top: int) -> Answer:
+    if scored.probabilities is None:
+        return {"name": name, "error": scored.error}
+    # Of equal probabilities the first class is predicted, as in the table of `predict`.
+    order = np.argsort(-scored.probabilities, kind="stable")[:top]
+    probabilities = {classes[number]: float(scored.probabilities[number]) for number in order}
+    best = classes[order[0]]
+    return {"name": name, "class": best, "confidence": probabilities[best], "probabilities": probabilities}

@@ -1,0 +1,49 @@
+"""`serve`: a finished run behind HTTP. What the user can fix is checked before Ray starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from typing import TYPE_CHECKING
+
+from animalclf.errors import UserError
+from animalclf.runs import open_finished
+from animalclf.training import checkpoint
+from animalclf.utils.console import show_line
+
+if TYPE_CHECKING:
+    from animalclf.serving.server import Server
+
+PACKAGES = ("fastapi", "starlette", "uvicorn", "python_multipart")  # fastapi: Ray Serve imports it
+
+
+def start(
+    run: str, *, host: str, port: int, replicas: str, max_upload: str, token: str | None, token_file: str | None
+) -> Server:
+    """See animalclf.serve. Raises UserError, before any long work, for what the user can fix."""
+    missing = [package for package in PACKAGES if not importlib.util.find_spec(package)]
+    if missing:
+        raise UserError(f"{', '.join(missing)} is not installed; install it with: pip install 'animalclf[serve]'")
+    from animalclf.serving import server
+    from animalclf.serving.app import Service, build_app
+    from animalclf.serving.deployment import Deployment, Replicas
+    from animalclf.serving.limits import Limits, parse_size
+
+    number, limits = Replicas.parse(replicas), Limits(max_upload=parse_size(max_upload))
+    secret = server.find_token(token, token_file)
+    folder = open_finished(run)
+    listener = server.listen(host, port)
+    try:
+        # Loaded here too: a checkpoint that does not fit is refused before Ray starts.
+        _, info = checkpoint.load_model(folder.root)
+        if not server.is_private(listener):
+            show_line(
+                f"--host {host}: other machines reach the server without encryption; put a proxy with TLS before it"
+            )
+        name = f"animalclf-{socket.gethostname()}-{listener.getsockname()[1]}"
+        deployment = Deployment(folder.root, name, number, show_line)
+        app = build_app(Service(deployment.classify, info.classes, secret.value, limits))
+        return server.Server(folder.root, listener, app, secret, deployment.stop)
+    except BaseException:
+        listener.close()
+        raise

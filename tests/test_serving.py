@@ -1,0 +1,433 @@
+"""`serve`: the application without Ray, on sockets and in a browser, and once with Ray Serve."""
+
+import asyncio
+import base64
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from run_folders import TINY_CLASSES, untrained_run_folder
+
+import animalclf
+from animalclf.errors import UserError
+from animalclf.runs import Run
+
+httpx2 = pytest.importorskip("httpx2", reason="not installed")
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+pytest.importorskip("python_multipart", reason="the extra serve is not installed")
+from starlette.testclient import TestClient  # noqa: E402
+
+from animalclf.serving import server  # noqa: E402
+from animalclf.serving.answers import Scored  # noqa: E402
+from animalclf.serving.app import Service, build_app  # noqa: E402
+from animalclf.serving.classifier import Classifier  # noqa: E402
+from animalclf.serving.limits import Limits, parse_size  # noqa: E402
+from animalclf.serving.page import page  # noqa: E402
+
+TOKEN = "0123456789abcdef"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+LIMITS = Limits(max_upload=300_000, max_images=3, stall_seconds=0.2, upload_seconds=5, answer_seconds=30)
+
+
+def jpeg(seed: int = 0, width: int = 90, height: int = 60) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG file whose header claims this size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([8, 2, 0, 0, 0])
+    pixels = zlib.compress(bytes(100_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run with an untrained model and a temperature."""
+    folder = untrained_run_folder(tmp_path_factory.mktemp("serving"))
+    fields = {"recipe": "big_cnn", "seed": 0, "epochs": 3, "best_epoch": 3, "workers": 1, "images_per_s": 1.0}
+    Run(folder).write_result({"run": folder, "classes": TINY_CLASSES, "temperature": 0.3, **fields})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(run):
+    classifier = Classifier(run)
+
+    async def classify(upload):
+        view = classifier.view(upload)
+        return view if isinstance(view, Scored) else classifier.scores([view])[0]
+
+    return build_app(Service(classify, classifier.info.classes, TOKEN, LIMITS))
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    return TestClient(app)
+
+
+def post(client, *contents, headers=BEARER, path="/predict", name="{}.jpg"):
+    files = [("image", (name.format(number), content)) for number, content in enumerate(contents)]
+    return client.post(path, files=files, headers=headers)
+
+
+def test_the_probabilities_are_those_of_the_model(run, client, tmp_path):
+    contents = [jpeg(seed, 40 + 30 * seed) for seed in range(3)]
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.jpg").write_bytes(content)
+    expected = animalclf.load(run, device="cpu").predict_proba(sorted(map(str, tmp_path.iterdir())))
+    assert np.ptp(expected[:, 0]) > 0.01  # they differ between images
+    as_files = post(client, *contents).json()["images"]
+    encoded = {"images": [base64.b64encode(content).decode() for content in contents]}
+    as_json = client.post("/predict", json=encoded, headers=BEARER).json()["images"]
+    assert [image["name"] for image in as_files] == ["0.jpg", "1.jpg", "2.jpg"]
+    for images in (as_files, as_json):
+        probabilities = [[image["probabilities"][name] for name in TINY_CLASSES] for image in images]
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+        assert [image["class"] for image in images] == [TINY_CLASSES[number] for number in expected.argmax(1)]
+        assert all(next(iter(image["probabilities"].values())) == image["confidence"] for image in images)
+    (first,) = post(client, contents[0], path="/predict?top=1").json()["images"]
+    assert first["probabilities"] == {first["class"]: first["confidence"]}
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": TOKEN}]
+)
+def test_without_the_token_nothing_is_read(app, client, headers):
+    assert client.get("/healthz").status_code == 200
+
+    async def receive():
+        raise AssertionError("read")
+
+    status, answer = asyncio.run(request(app, receive, headers))
+    assert status == 401 and "Bearer" in answer["error"]
+
+
+async def request(app, receive, headers=BEARER):
+    """Status and JSON of POST /predict with a body from `receive`."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    defaults = {"Content-Type": "multipart/form-data; boundary=x"}
+    raw = [(name.lower().encode(), value.encode()) for name, value in {**defaults, **headers}.items()]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": raw}
+    await app(scope, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+def test_a_large_upload_is_refused_unread(app):
+    reads = []
+
+    async def receive():
+        reads.append(1)
+        return {"type": "http.request", "body": bytes(100_000), "more_body": True}
+
+    status, answer = asyncio.run(request(app, receive, {**BEARER, "Content-Length": "100000000"}))
+    assert status == 413 and "0.3 MB" in answer["error"] and not reads
+    status, _ = asyncio.run(request(app, receive, {**BEARER, "Content-Type": "application/json"}))
+    assert status == 413 and len(reads) == 4  # without a length: counted
+
+
+def test_memory_of_all_uploads_is_bounded(app):
+    """30 clients that each hold 0.29 of 0.3 MB: the limit is 25 times 0.3 MB."""
+
+    async def hold():
+        chunks = [bytes(290_000)]
+
+        async def receive():
+            if not chunks:
+                await asyncio.sleep(60)
+            return {"type": "http.request", "body": chunks.pop(), "more_body": True}
+
+        return await request(app, receive, {**BEARER, "Content-Type": "application/json"})
+
+    async def hold_all():
+        return await asyncio.gather(*(hold() for _ in range(30)))
+
+    statuses = [status for status, _ in asyncio.run(hold_all())]
+    assert statuses.count(408) == 25 and statuses.count(503) == 5
+    assert asyncio.run(hold())[0] == 408  # the memory is free again
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"text", "text, not an image"),
+        (b"", "empty file"),
+        (png_of(30_000, 30_000), "too large"),
+        (jpeg()[:700], "truncated"),
+    ],
+)
+def test_an_unreadable_image(client, content, reason):
+    alone = post(client, content)
+    assert alone.status_code == 422 and alone.json()["error"].startswith(f"0.jpg: {reason}")
+    assert "\n" not in alone.json()["error"]
+    several = post(client, jpeg(), content)
+    good, bad = several.json()["images"]
+    assert several.status_code == 200 and good["class"] and bad["error"].startswith(reason) and "class" not in bad
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "headers, body, status, reason",
+    [
+        ({"Content-Type": "image/jpeg"}, b"x", 415, "multipart"),
+        ({"Content-Type": "multipart/form-data"}, b"--x", 400, "boundary"),
+        (MULTIPART, b"--y\r\n", 400, "multipart"),
+        (MULTIPART, b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\ntext\r\n--x--\r\n', 400, "no images"),
+        (MULTIPART, b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\ncut', 400, ""),
+        (JSON, b"{", 400, "JSON"),
+        (JSON, b"[" * 100_000, 400, "JSON"),
+        (JSON, b'{"images": [1]}', 400, "JSON"),
+        (JSON, b'{"images": []}', 400, "no images"),
+        (JSON, b'{"images": ["/etc/passwd"]}', 400, "not base64"),
+        (JSON, b'{"images": ["file:///etc/passwd"]}', 400, "not base64"),
+        (JSON, b'{"images": ["http://127.0.0.1/x.jpg"]}', 400, "not base64"),
+        (JSON, b'{"images": ["", "", "", ""]}', 413, "at most 3"),
+    ],
+)
+def test_a_wrong_request_gets_one_line(client, headers, body, status, reason):
+    response = client.post("/predict", content=body, headers=BEARER | headers)
+    assert response.status_code == status
+    assert reason in response.json()["error"] and "\n" not in response.json()["error"]
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "x", "", "²", "9" * 5000])
+def test_a_wrong_number_of_classes_is_refused(client, top):
+    assert post(client, jpeg(), path=f"/predict?top={top}").status_code == 400
+
+
+def test_other_paths_methods_and_names(client):
+    assert client.get("/predict").status_code == 405 and client.get("/../etc/passwd").status_code == 404
+    (image,) = post(client, jpeg(), name="<b>../../x.jpg").json()["images"]
+    assert "class" in image
+
+
+def test_an_error_of_the_model_is_one_line_and_no_detail(capsys):
+    async def fail(upload):
+        raise RuntimeError("secret detail")
+
+    client = TestClient(build_app(Service(fail, ["a"], TOKEN, LIMITS)), raise_server_exceptions=False)
+    response = post(client, jpeg())
+    assert response.status_code == 500 and "secret" not in response.text
+    assert "RuntimeError: secret detail" in capsys.readouterr().err
+
+
+def test_the_page_fetches_nothing_from_elsewhere(client):
+    response = client.get("/")
+    policy = response.headers["content-security-policy"]
+    assert response.status_code == 200 and "unsafe" not in policy and "default-src 'none'" in policy
+    assert not re.search(r"(?:https?:)?//\w+\.|@import|url\(", page())
+
+
+@pytest.fixture
+def serving():
+    """An application whose images are all class 1, on a socket."""
+
+    async def classify(upload):
+        await asyncio.sleep(0.01)
+        return Scored(np.array([0.1, 0.7, 0.2], np.float32))
+
+    app = build_app(Service(classify, TINY_CLASSES, TOKEN, replace(LIMITS, stall_seconds=2)))
+    with server.Server("", server.listen("127.0.0.1", 0), app, server.Token(TOKEN), lambda: None) as running:
+        yield running
+
+
+def test_many_clients_and_some_that_stop_sending(serving):
+    address = ("127.0.0.1", int(serving.url.rpartition(":")[2]))
+    stalled = [socket.create_connection(address) for _ in range(60)]
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    for number, connection in enumerate(stalled):
+        if number % 3:  # others send nothing, or half of the headers
+            connection.sendall(head.encode() if number % 3 == 1 else f"{head}Content-Length: 99\r\n\r\nx".encode())
+    content = jpeg()
+
+    async def classify_all():
+        limits = httpx2.Limits(max_connections=200)
+        async with httpx2.AsyncClient(trust_env=False, timeout=60, headers=BEARER, limits=limits) as client:
+            posts = [client.post(f"{serving.url}/predict", files={"image": ("x", content)}) for _ in range(200)]
+            return {response.status_code for response in await asyncio.gather(*posts)}
+
+    assert asyncio.run(classify_all()) == {200}
+    stalled[2].settimeout(30)
+    assert b"408" in stalled[2].recv(100)
+    for connection in stalled:
+        connection.close()
+
+
+def test_a_server_stops_and_frees_its_port(app):
+    stopped = []
+    running = server.Server("", server.listen("127.0.0.1", 0), app, server.Token(TOKEN), lambda: stopped.append(1))
+    port = int(running.url.rpartition(":")[2])
+    with pytest.raises(UserError, match=rf"127.0.0.1:{port}: the port is in use; name another --port"):
+        server.listen("127.0.0.1", port)
+    waiting = threading.Thread(target=running.wait)
+    waiting.start()
+    running.stop()
+    running.stop()
+    waiting.join(10)
+    assert not waiting.is_alive() and stopped == [1]
+    server.listen("127.0.0.1", port).close()
+
+
+def test_hosts():
+    for host, port in (("no.such.host.invalid", 0), ("203.0.113.1", 0), ("127.0.0.1", 70_000), ("x" * 70, 0)):
+        with pytest.raises(UserError, match="cannot listen on"):
+            server.listen(host, port)
+    with server.listen("0.0.0.0", 0) as everywhere, server.listen("localhost", 0) as here:
+        assert server.is_private(here) and not server.is_private(everywhere)
+
+
+def test_tokens(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv(server.TOKEN_VARIABLE, raising=False)
+    new = server.find_token(None, None)
+    assert len(new.value) >= 32 and new.source == "" and new != server.find_token(None, None)
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o600)
+    monkeypatch.setenv(server.TOKEN_VARIABLE, "f" * 20)
+    assert server.find_token(None, str(file)) == (TOKEN, str(file)) and not capsys.readouterr().err
+    assert server.find_token(None, None) == ("f" * 20, server.TOKEN_VARIABLE)
+    file.chmod(0o644)
+    server.find_token(None, str(file))
+    assert "chmod 600" in capsys.readouterr().err
+    for content in (b"short", b"", b"two words of a token", "ééééééééééééééééé".encode(), b"\xff" * 20):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=re.escape(str(file))):
+            server.find_token(None, str(file))
+    with pytest.raises(UserError, match="No such file"):
+        server.find_token(None, str(tmp_path / "none"))
+
+
+def test_sizes_and_numbers_of_replicas():
+    from animalclf.serving.deployment import Replicas
+
+    assert [parse_size(text) for text in ("20MB", "1.5 kb", "1GB")] == [20_000_000, 1500, 10**9]
+    assert Replicas.parse("1:4") == Replicas(1, 4) and Replicas.parse("3") == Replicas(3, 3)
+    for text in ("20", "0MB", "-1MB", "MB", "20 TB"):
+        with pytest.raises(UserError, match="--max-upload"):
+            parse_size(text)
+    for text in ("0", "4:1", "0:2", "x", "1:", "99999"):
+        with pytest.raises(UserError, match="--replicas"):
+            Replicas.parse(text)
+
+
+def test_an_image_is_sent_again_when_its_replica_dies(monkeypatch):
+    from ray.exceptions import ActorDiedError
+
+    from animalclf.serving import deployment
+    from animalclf.serving.limits import Refused
+
+    monkeypatch.setattr(deployment, "PAUSE_SECONDS", 0)
+    attempts = []
+
+    async def send():
+        attempts.append(1)
+        if len(attempts) % deployment.ATTEMPTS:
+            raise ActorDiedError
+        return Scored(error="x")
+
+    assert asyncio.run(deployment.persistent(send)).error == "x" and len(attempts) == deployment.ATTEMPTS
+
+    async def always():
+        raise ActorDiedError
+
+    with pytest.raises(Refused, match="died 4 times"):
+        asyncio.run(deployment.persistent(always))
+
+
+def test_refused_before_ray_starts(run, untrained_run, tmp_path, monkeypatch):
+    from animalclf.serving import serve
+
+    with pytest.raises(UserError, match="not finished"):
+        animalclf.serve(untrained_run)
+    (tmp_path / "comparison.yaml").write_text("{}")
+    with pytest.raises(UserError, match="is a comparison"):
+        animalclf.serve(tmp_path)
+    with pytest.raises(UserError, match="max_upload"):
+        animalclf.serve(run, max_upload="much")
+    with pytest.raises(UserError, match="replicas: a whole number"):
+        animalclf.serve(run, replicas=0)
+    with server.listen("127.0.0.1", 0) as used, pytest.raises(UserError, match="in use"):
+        animalclf.serve(run, port=used.getsockname()[1])
+    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"starlette.*not installed.*animalclf\[serve\]"):
+        animalclf.serve(run)
+
+
+@pytest.mark.ray
+def test_with_ray_serve_no_accepted_request_is_lost(run):
+    """A replica is killed under load; SIGTERM leaves no process."""
+    command = [sys.executable, "-m", "animalclf.cli", "serve", run, "--port", "0", "--replicas", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = []
+        while not (lines and lines[-1].startswith("serving ")):
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        url, token = re.fullmatch(r"serving (\S+)  token (\S+)\n", lines[-1]).groups()
+        headers = {"Authorization": f"Bearer {token}"}
+        contents = [jpeg(seed) for seed in range(8)]
+        model = animalclf.load(run, device="cpu")
+        expected = [
+            model.predict_proba(np.array(Image.open(io.BytesIO(content))))[0].max().item() for content in contents
+        ]
+        family = psutil.Process(process.pid).children(recursive=True)
+        replicas = [child for child in family if "ServeReplica" in " ".join(child.cmdline())]
+        assert len(replicas) == 2
+        answers, ended = [], threading.Event()
+
+        def load(number):
+            with httpx2.Client(trust_env=False, timeout=60, headers=headers) as client:
+                while not ended.is_set():
+                    response = post(client, contents[number], headers={}, path=f"{url}/predict")
+                    answers.append((response.status_code, response.json()["images"][0]["confidence"], number))
+
+        with ThreadPoolExecutor(8) as pool:
+            clients = [pool.submit(load, number) for number in range(8)]
+            wait_for(lambda: len(answers) > 50)
+            replicas[0].kill()
+            count = len(answers)
+            wait_for(lambda: len(answers) > count + 200)
+            ended.set()
+            for finished in clients:
+                finished.result()
+        assert {status for status, *_ in answers} == {200}
+        assert all(confidence == pytest.approx(expected[number], abs=1e-6) for _, confidence, number in answers)
+        assert httpx2.post(f"{url}/predict", trust_env=False).status_code == 401
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert token not in process.stderr.read()
+
+
+def wait_for(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
