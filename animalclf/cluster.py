@@ -45,6 +45,8 @@ SYSTEM_CONFIG = {
     "task_events_report_interval_ms": 0,
     # Ray gives its workers niceness 15, so that busy neighbours on the machine slow training down.
     "worker_niceness": 0,
+    # Repeats of a task whose worker Ray ends for memory, over one minute; Ray repeats it without end.
+    "task_oom_retries": 6,
 }
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # delay until a dead worker or the end of a run is noticed; default 2
@@ -244,9 +246,22 @@ def configure_ray_data() -> DataContext:
 
 
 def silence_ray() -> None:
-    """Print only errors of Ray to the console; its log files still have everything."""
+    """Print only errors of Ray to the console; its log files still have everything. Ray Data raises its errors, too."""
     for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL if name == "ray.data" else logging.ERROR)
+
+
+@contextmanager
+def named_worker_errors(remedy: str) -> Iterator[None]:
+    """Turn Ray's error about a worker that was ended for memory, or died repeatedly, into a UserError with `remedy`."""
+    import ray.exceptions
+
+    try:
+        yield
+    except ray.exceptions.OutOfMemoryError as error:
+        raise UserError(f"a machine is short of memory, and Ray ended a worker there; {remedy}") from error
+    except ray.exceptions.WorkerCrashedError as error:
+        raise UserError(f"a worker process died repeatedly, probably out of memory; {remedy}") from error
 
 
 def gpu_count() -> int:

@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -16,6 +17,8 @@ import animalclf
 from animalclf import cluster
 from animalclf.errors import UserError
 from animalclf.raycompat import auth_token
+from animalclf.raycompat.local_start import shorten_errors
+from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils import lasting_thread
 from animalclf.utils.lasting_thread import in_lasting_thread
 from animalclf.utils.ray_address import cluster_address, has_ended
@@ -184,3 +187,29 @@ def test_no_answer_is_left_to_ray(monkeypatch):
     monkeypatch.setattr(auth_token, "PROBE_SECONDS", 0.1)
     auth_token.prepare_token("127.0.0.1:1")
     auth_token.prepare_token("ray://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("error", [ray.exceptions.OutOfMemoryError("60 lines"), ray.exceptions.WorkerCrashedError()])
+def test_a_worker_that_is_ended_for_memory_is_one_line(error):
+    with pytest.raises(UserError, match=r"^[^\n]*memory[^\n]*; free memory$"):
+        with cluster.named_worker_errors("free memory"):
+            raise error
+
+
+def test_of_the_messages_of_ray_only_ended_workers_are_printed_once_a_minute(monkeypatch, capsys):
+    monkeypatch.setenv(OWN_RAY_VARIABLE, "1")
+    ((_, _, listen),) = shorten_errors()
+    stopped, messages = threading.Event(), ["Task failed: running low on memory\n" * 60] * 3 + ["another", None]
+
+    def poll():
+        text = messages.pop(0)
+        if not messages:
+            stopped.set()
+        return (None, None) if text is None else (b"", {"error_message": text})
+
+    listen(SimpleNamespace(gcs_error_subscriber=SimpleNamespace(subscribe=lambda: None, poll=poll)), stopped)
+    output = capsys.readouterr()
+    assert output.err.splitlines() == [
+        "this machine is short of memory: Ray ended a worker process, and repeats its work"
+    ]
+    assert not output.out

@@ -32,6 +32,11 @@ from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
 
 Block = dict[str, np.ndarray]
+WORKER_DEATHS = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.WorkerCrashedError,
+)
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,13 @@ def _blocks(job: _Job, count: int) -> Iterator[Block]:
                     raise UserError(failures[0])
                 pending.discard(int(block["index"][0]) // batch_size)
                 yield block
-        except ray.exceptions.RayActorError as error:
+        except WORKER_DEATHS as error:
             deaths += 1
             if deaths > job.config.train.max_failures:
-                text = f"a replica of the model died {deaths} times, probably out of memory; try a smaller --batch-size"
-                raise UserError(text) from error
+                raise UserError(
+                    f"a replica of the model died {deaths} times, probably out of memory; free memory, or try a "
+                    "smaller --batch-size"
+                ) from error
 
 
 def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:

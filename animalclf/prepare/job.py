@@ -203,7 +203,7 @@ def _measure_all(
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Run the tasks. Returns the manifest without groups (path, label, given split, measurements) and, with
     data.near_duplicates, the signatures uint8 (rows, 1600)."""
-    from animalclf.cluster import configure_ray_data, ensure_ray
+    from animalclf.cluster import configure_ray_data, ensure_ray, named_worker_errors
 
     progress("starting Ray", 0)
     ensure_ray(workers)
@@ -220,16 +220,17 @@ def _measure_all(
     signatures = np.zeros((len(files), find.SIDE**2), np.uint8) if config.near_duplicates else None
     done = 0
     progress("reading images", done)
-    for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):
-        error = block.pop("error")[0]
-        if error:
-            raise UserError(error)
-        signature = block.pop("signature")
-        if signatures is not None:
-            signatures[block["index"]] = signature
-        measurements.append(block)
-        done += len(block["index"])
-        progress("reading images", done)
+    with named_worker_errors("free memory, and run the same command again"):
+        for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):
+            error = block.pop("error")[0]
+            if error:
+                raise UserError(error)
+            signature = block.pop("signature")
+            if signatures is not None:
+                signatures[block["index"]] = signature
+            measurements.append(block)
+            done += len(block["index"])
+            progress("reading images", done)
     columns = {name: np.concatenate([block[name] for block in measurements]) for name in measurements[0]}
     order = np.argsort(columns.pop("index"))
     if len(order) != len(files):

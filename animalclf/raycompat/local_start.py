@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,11 @@ from typing import Any
 import psutil
 
 from animalclf.raycompat.patches import patch
+from animalclf.utils.console import show_line
+from animalclf.utils.throttle import Throttle
 
+MEMORY_SECONDS = 60.0  # between two lines about ended workers
+LOW_MEMORY = "running low on memory"  # in Ray's message
 VERSIONS = ("2.56", "2.58", "2.60")
 Replacement = tuple[Any, str, Any]  # a module or class, the name of its attribute, the new value
 
@@ -19,7 +24,7 @@ Replacement = tuple[Any, str, Any]  # a module or class, the name of its attribu
 @contextmanager
 def quick_start() -> Iterator[None]:
     """Apply the patches of this module within the block. Other Rays that this process starts later are not patched."""
-    replacements = [*(poll_node_start() or ()), *(skip_servers() or ())]
+    replacements = [*(poll_node_start() or ()), *(skip_servers() or ()), *(shorten_errors() or ())]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     _set(replacements)
     try:
@@ -81,6 +86,28 @@ def skip_servers() -> list[Replacement]:
         # As in an installation of Ray without its dashboard.
         (utils, "get_dashboard_dependency_error", lambda: ImportError("not needed")),
     ]
+
+
+@patch(VERSIONS, {"ray._private.worker:listen_error_messages": ("worker", "threads_stopped")})
+def shorten_errors() -> list[Replacement]:
+    """Of the messages that Ray prints from other processes, print one line where a worker was ended for memory.
+
+    Earns a readable console: Ray prints 60 lines for each such worker, and repeats its work.
+    """
+    from ray._private import worker as ray_worker
+
+    def listen(worker: Any, threads_stopped: threading.Event) -> None:
+        subscriber, is_due = worker.gcs_error_subscriber, Throttle(MEMORY_SECONDS)
+        try:
+            subscriber.subscribe()
+            while not threads_stopped.is_set():
+                _, error = subscriber.poll()
+                if error and LOW_MEMORY in error["error_message"] and is_due.ready():
+                    show_line("this machine is short of memory: Ray ended a worker process, and repeats its work")
+        except (OSError, ConnectionError):  # Ray has ended
+            return
+
+    return [(ray_worker, "listen_error_messages", listen)]
 
 
 @patch(
