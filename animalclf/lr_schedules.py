@@ -31,7 +31,7 @@ class LrSchedule:
         return f"{self.summary}; {resume}."
 
 
-LR_SCHEDULES: Registry[LrSchedule] = Registry("learning-rate schedule", key="optim.schedule")
+LR_SCHEDULES: Registry[LrSchedule] = Registry("learning-rate schedule", key="optim.schedule", in_workers=True)
 
 LR_SCHEDULES.register("constant")(
     LrSchedule(lambda progress: 1.0, depends_on_epochs=False, summary="stays at optim.lr")

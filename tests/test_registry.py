@@ -5,7 +5,11 @@ import sys
 import pytest
 
 from animalclf.errors import UserError
-from animalclf.utils.registry import Registry
+from animalclf.lr_schedules import LR_SCHEDULES
+from animalclf.metrics import METRICS
+from animalclf.metrics.registry import count_metric
+from animalclf.utils import registry as registry_module
+from animalclf.utils.registry import Registry, check_workers_know_all
 
 
 def test_entries_by_name_in_order():
@@ -52,3 +56,47 @@ def test_the_modules_of_a_package_are_imported_at_the_first_lookup(tmp_path, mon
 
     assert "plugins.a" not in sys.modules
     assert plugins.ENTRIES.get("b") == "B" and plugins.ENTRIES.names() == ["a", "b"]
+
+
+def installed(tmp_path, monkeypatch, code):
+    """A package of someone else with a plugin, as `pip install` leaves it."""
+    (tmp_path / "x_test_plugin.py").write_text(code)
+    (tmp_path / "x_test_plugin-1.0.dist-info").mkdir()
+    (tmp_path / "x_test_plugin-1.0.dist-info" / "METADATA").write_text("Name: x-test-plugin\nVersion: 1.0\n")
+    (tmp_path / "x_test_plugin-1.0.dist-info" / "entry_points.txt").write_text(
+        "[animalclf.plugins]\nx = x_test_plugin\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry_module, "_plugins", None)
+
+
+def test_a_plugin_of_an_installed_package_is_known_and_reaches_workers(tmp_path, monkeypatch):
+    code = "from animalclf.lr_schedules import LR_SCHEDULES\n"
+    code += "LR_SCHEDULES.register('x_test_plugin')(1)\n"
+    installed(tmp_path, monkeypatch, code)
+    try:
+        assert "x_test_plugin" in LR_SCHEDULES
+        check_workers_know_all()
+    finally:
+        LR_SCHEDULES.unregister("x_test_plugin")
+        sys.modules.pop("x_test_plugin")
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    installed(tmp_path, monkeypatch, "import x_test_nothing\n")
+    with pytest.raises(
+        UserError, match=r"^the plugin x \(x_test_plugin\) cannot be imported: No module .*x_test_nothing"
+    ):
+        Registry("loss").names()
+
+
+def test_what_workers_do_not_have_is_refused():
+    count_metric("x_test_local", title="x")(lambda counts: counts.hits)
+    try:
+        with pytest.raises(UserError, match=r"^metric 'x_test_local': is registered in this process only \(.*test_reg"):
+            check_workers_know_all()
+    finally:
+        METRICS.unregister("x_test_local")
+    registry = Registry("report section")
+    registry.register("x_test_section")(1)
+    check_workers_know_all()

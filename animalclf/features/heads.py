@@ -107,4 +107,4 @@ class HeadKind(Protocol):
         ...
 
 
-HEADS: Registry[HeadKind] = Registry("head", key="train.heads", package="animalclf.features")
+HEADS: Registry[HeadKind] = Registry("head", key="train.heads", package="animalclf.features", in_workers=True)

@@ -158,7 +158,7 @@ class Metric:
         return max(values) if self.higher_is_better else min(values)
 
 
-METRICS: Registry[Metric] = Registry("metric", package="animalclf.metrics")
+METRICS: Registry[Metric] = Registry("metric", package="animalclf.metrics", in_workers=True)
 
 
 def register_metric(metric: Metric) -> None:

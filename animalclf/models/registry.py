@@ -11,8 +11,8 @@ from animalclf.utils.registry import Registry, nearest
 
 # (model settings, number of classes, whether to load `model.weights`) -> a model on the CPU, all of whose layers train.
 Builder = Callable[[config.Model, int, bool], Classifier]
-MODELS: Registry[Builder] = Registry("model", key="model.name", package="animalclf.models")
-LIBRARIES: Registry[Builder] = Registry("library of networks", package="animalclf.models")
+MODELS: Registry[Builder] = Registry("model", key="model.name", package="animalclf.models", in_workers=True)
+LIBRARIES: Registry[Builder] = Registry("library of networks", package="animalclf.models", in_workers=True)
 """Builders of any network of a library by its name there: torchvision, timm."""
 
 

@@ -18,6 +18,7 @@ from animalclf.training.progress import Report
 from animalclf.training.resources import Workers, choose_cache, input_cpus, preflight
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
+from animalclf.utils.registry import check_workers_know_all
 
 if TYPE_CHECKING:
     from animalclf.data.loader import Loader
@@ -53,6 +54,7 @@ def start_training(
         if local:
             placement = Placement(Workers.fixed(1), True, "in this process")
         else:
+            check_workers_know_all()
             placement = _place_on_ray(config, prepared, run, workers, cpu)
             report(StartupEvent("ray"))
         check.result()

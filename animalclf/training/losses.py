@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Logits float32 (N, classes) and class numbers int64 (N,) to the loss of each image, float32 (N,).
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-LOSSES: Registry[Callable[[Config], Loss]] = Registry("loss", key="train.loss")
+LOSSES: Registry[Callable[[Config], Loss]] = Registry("loss", key="train.loss", in_workers=True)
 FOCAL_GAMMA = 2.0  # the paper's; larger values give more weight to the images that the model gets wrong
 COSINE_CROSS_ENTROPY = 0.1  # the paper's
 

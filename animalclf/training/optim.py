@@ -15,7 +15,7 @@ from animalclf.utils.registry import Registry
 OptimizerState = dict[str, Any]  # as torch.optim.Optimizer.state_dict returns it
 ParameterGroups = list[dict[str, Any]]  # of torch.optim: "params", "weight_decay"; "lr_factor"
 MakeOptimizer = Callable[[ParameterGroups, Optim], torch.optim.Optimizer]
-OPTIMIZERS: Registry[MakeOptimizer] = Registry("optimizer", key="optim.name")
+OPTIMIZERS: Registry[MakeOptimizer] = Registry("optimizer", key="optim.name", in_workers=True)
 
 
 @OPTIMIZERS.register("adam")

@@ -1,18 +1,26 @@
-"""Registries: named entries (losses, models, metrics, ...), each registered where it is defined."""
+"""Registries: named entries (losses, models, metrics, ...), each registered where it is defined: in this package, or in
+a module that an installed package names by an entry point of the group PLUGINS. Every process imports these modules, on
+all nodes."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from animalclf.errors import UserError
-from animalclf.utils.text import shown
+from animalclf.utils.text import reason, shown
 
 T = TypeVar("T")
 AnyT = TypeVar("AnyT")
+PLUGINS = "animalclf.plugins"
+_plugins: set[str] | None = None  # the top packages of the imported plugins, None before their import
+_registries: WeakSet[Registry[Any]] = WeakSet()
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -32,12 +40,15 @@ class Registry(Generic[T]):
 
     `kind` names an entry in messages, `key` the configuration key that selects one. `package`: the package whose
     modules register the entries. They are imported at the first lookup, so that a new entry is only a new file.
+    `in_workers`: whether Ray's workers use the entries, too.
     """
 
-    def __init__(self, kind: str, *, key: str = "", package: str = "") -> None:
-        self.kind, self.key = kind, key
+    def __init__(self, kind: str, *, key: str = "", package: str = "", in_workers: bool = False) -> None:
+        self.kind, self.key, self.in_workers = kind, key, in_workers
         self._package = package
         self._entries: dict[str, T] = {}
+        self.origins: dict[str, str] = {}  # the module that registered an entry
+        _registries.add(self)
 
     def register(self, name: str) -> Callable[[AnyT], AnyT]:
         """A decorator that adds a function, class or object (`register(name)(entry)`) and returns it. Raises ValueError
@@ -47,13 +58,14 @@ class Registry(Generic[T]):
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._entries[name] = entry  # type: ignore[assignment]
+            self.origins[name] = _calling_module()
             return entry
 
         return add
 
     def unregister(self, name: str) -> None:
         """Remove an entry that a test or a notebook added. Raises KeyError if there is none."""
-        del self._entries[name]
+        del self._entries[name], self.origins[name]
 
     def get(self, name: str) -> T:
         """The entry `name`. Raises UserError with the nearest name and all names for an unknown one."""
@@ -83,3 +95,45 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
                 importlib.import_module(f"{self._package}.{module.name}")
             self._package = ""
+        import_plugins()
+
+
+def import_plugins() -> None:
+    """Import the modules of the entry points PLUGINS, once. Raises UserError for one that cannot be imported."""
+    global _plugins
+    if _plugins is not None:
+        return
+    _plugins = set()  # a plugin may look up entries at its import
+    for point in entry_points(group=PLUGINS):
+        try:
+            point.load()
+        except Exception as error:
+            _plugins = None
+            message = (
+                f"the plugin {point.name} ({point.value}) cannot be imported: {reason(error)}; fix or uninstall it"
+            )
+            raise UserError(message) from error
+        _plugins.add(point.value.partition(":")[0].partition(".")[0])
+
+
+def check_workers_know_all() -> None:
+    """Raise UserError if an entry that Ray's workers need is registered in this process only, as in a notebook."""
+    import_plugins()
+    shared = {"animalclf", *(_plugins or ())}
+    for registry in _registries:
+        for name, module in registry.origins.items():
+            if registry.in_workers and module.partition(".")[0] not in shared:
+                raise UserError(
+                    f"{registry.kind} {shown(name)}: is registered in this process only ({module}), and Ray's workers "
+                    f"do not have it; register it in an installed package with an entry point {PLUGINS}, or train "
+                    "with --local"
+                )
+
+
+def _calling_module() -> str:
+    """The module that registers an entry: this package's modules do so at their import, others may call its
+    functions."""
+    frame = sys._getframe(2)
+    while frame.f_back and frame.f_globals["__name__"].startswith("animalclf.") and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"])

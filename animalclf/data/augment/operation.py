@@ -128,7 +128,7 @@ class OperationRegistry(Registry[type[Operation]]):
         return add
 
 
-OPERATIONS = OperationRegistry("augmentation operation", package="animalclf.data.augment.operations")
+OPERATIONS = OperationRegistry("augmentation operation", package="animalclf.data.augment.operations", in_workers=True)
 
 
 def active_operations(augment: Augment) -> list[Operation]:
