@@ -25,6 +25,7 @@ FUNCTIONS = (
     "export",
     "explain",
     "serve",
+    "labels",
     "load",
     "leave_ray",
 )

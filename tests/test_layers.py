@@ -14,8 +14,8 @@ LAYERS = (  # from low to high: a module imports from its own layer and from low
     "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
     "features",
     "models", "raycompat", "cluster", "data", "duplicates", "prepare",
-    "training", "inference", "export", "report", "explain", "serving", "tuning", "demo", "api", "submit", "commands",
-    "cli", "__main__",
+    "training", "inference", "export", "report", "explain", "serving", "labelling", "tuning", "demo", "api", "submit",
+    "commands", "cli", "__main__",
 )  # fmt: skip
 RAY = (
     "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",

@@ -8,6 +8,7 @@ fix, before any long work.
 """
 
 from animalclf.api.inference import ensemble, evaluate, explain, export, load, predict, report
+from animalclf.api.labelling import labels
 from animalclf.api.serving import serve
 from animalclf.api.training import compare, prepare, train
 from animalclf.cluster import leave_ray
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "labels",
     "leave_ray",
     "load",
     "predict",

@@ -27,6 +27,7 @@ CHECKS: dict[str, arguments.Check] = {
     **dict.fromkeys(("members", "folders", "images"), arguments.paths),
     **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
     **dict.fromkeys(("limit", "folds", "samples", "max_concurrent"), arguments.integer(0)),
+    "labels.count": arguments.integer(0),
     "batch_size": arguments.integer(1),
     "check": arguments.integer(0),
     "workers": arguments.integer(0),

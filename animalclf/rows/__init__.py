@@ -14,6 +14,7 @@ from animalclf.rows.data_problems import DataProblems
 from animalclf.rows.evaluation import CalibrationBin, Evaluation, EvaluationResult, PerClass, Unreadable
 from animalclf.rows.explain import ExplainResult
 from animalclf.rows.export import ExportCheck, ExportResult
+from animalclf.rows.labelling import LabelsResult, SuggestResult
 from animalclf.rows.leaderboard import (
     EnsemblesResult,
     Leaderboard,
@@ -55,6 +56,7 @@ __all__ = [
     "ExportResult",
     "FoldRow",
     "HeadRow",
+    "LabelsResult",
     "Leaderboard",
     "LeaderboardPair",
     "LeaderboardRow",
@@ -66,6 +68,7 @@ __all__ = [
     "Row",
     "Spread",
     "StartupEvent",
+    "SuggestResult",
     "TimeSpent",
     "TrainingResult",
     "TrialEntry",

@@ -94,7 +94,7 @@ def _fit_on_features(
     present, labels = np.unique(plan.labels[rows], return_inverse=True)
     if len(present) < 2:
         raise UserError("the training images are all of one class; a classifier needs at least two")
-    training = TrainingSet(inputs, labels, _weights(labels, context.config.train.balance), len(present))
+    training = TrainingSet(inputs, labels, image_weights(labels, context.config.train.balance), len(present))
     fitted = on_all_ranks(lambda: None if context.ranks.rank else _fit(context, training, rows, kinds))
     return all_gather(fitted)[0], training, present
 
@@ -115,7 +115,7 @@ def _fit(context: TrainContext, training: TrainingSet, rows: np.ndarray, kinds: 
         return [fit_head(kind, training, folds) for kind in usable]
 
 
-def _weights(labels: np.ndarray, balance: str) -> np.ndarray:
+def image_weights(labels: np.ndarray, balance: str) -> np.ndarray:
     """Weights of the images, float (N,), with a mean of 1: equal, or (any balancing) each class with the same sum."""
     if balance == "none":
         return np.ones(len(labels))

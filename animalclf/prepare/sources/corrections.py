@@ -53,10 +53,7 @@ def correct(files: pd.DataFrame, file: str, data: str) -> tuple[pd.DataFrame, Co
         dropped=int(counts.get(DROP, 0)),
         kept=int(counts.get(KEEP, 0)),
         undecided=int((table["decision"] == "").sum()),
-        decisions=[
-            Decision(path=row[0], label=row[1], suggested=row[2], decision=row[3])
-            for row in decided[[*COLUMNS]].to_numpy()
-        ],
+        decisions=_decisions(decided),
     )
     return corrected, record
 
@@ -74,6 +71,17 @@ def decisions_hash(record: CorrectionsRecord | None) -> str:
         return ""
     rows = sorted("\t".join(decision[name] for name in COLUMNS) for decision in record["decisions"])  # type: ignore[literal-required]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def filled_decisions(url: str) -> list[Decision]:
+    """The decisions in a file of corrections. Raises UserError for a file that is not one."""
+    table = _read(url)
+    return _decisions(table[table["decision"] != ""])
+
+
+def _decisions(decided: pd.DataFrame) -> list[Decision]:
+    rows = decided[[*COLUMNS]].to_numpy()
+    return [Decision(path=row[0], label=row[1], suggested=row[2], decision=row[3]) for row in rows]
 
 
 def _read(url: str) -> pd.DataFrame:

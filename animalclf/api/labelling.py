@@ -1,0 +1,24 @@
+"""What is done with labels after a training: find wrong ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from animalclf.api.calls import PathLike, path_text, public
+
+if TYPE_CHECKING:
+    from animalclf.rows import LabelsResult
+
+
+@public
+def labels(run: PathLike, *, out: PathLike | None = None, count: int = 0) -> LabelsResult:
+    """List the images of the finished run folder `run` whose labels are probably wrong: labels.csv, in which a person
+    decides (keep, relabel, drop) and which `train` and `prepare` take as `corrections`, and labels.html to look at.
+
+    Every image is judged by a model that has not seen it: by the folds of a run with `folds`; of a run with a frozen
+    base by heads that are fitted in folds now. `out`: the folder (default: RUN/labels). `count`: so many images (0: one
+    and a half times the estimated number of wrong labels, and at least 20).
+    """
+    from animalclf.labelling.labels import labels as list_labels
+
+    return list_labels(str(run), path_text(out), count)

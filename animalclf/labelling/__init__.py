@@ -1,0 +1,1 @@
+"""Labels: which are probably wrong, and which images to label next."""
