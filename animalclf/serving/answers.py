@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -15,15 +16,27 @@ class Scored:
 
     probabilities: np.ndarray | None = None
     error: str = ""
+    heat_map: bytes = b""
+    """A JPEG file of what speaks for the class, if it was asked for."""
+    heat_map_error: str = ""
+    """Why there is none."""
 
 
 Answer = TypedDict(
     "Answer",
-    {"name": str, "class": str, "confidence": float, "probabilities": dict[str, float], "error": str},
+    {
+        "name": str,
+        "class": str,
+        "confidence": float,
+        "probabilities": dict[str, float],
+        "heat_map": str,
+        "heat_map_error": str,
+        "error": str,
+    },
     total=False,
 )
 """`name` and either `error`, or `class`, its probability `confidence`, and the probabilities of the most probable
-classes, the highest first."""
+classes, the highest first; if it was asked for, `heat_map` (a data URI) or `heat_map_error`."""
 
 
 def image_answer(name: str, scored: Scored, classes: Sequence[str], top: int) -> Answer:
@@ -33,4 +46,14 @@ def image_answer(name: str, scored: Scored, classes: Sequence[str], top: int) ->
     order = np.argsort(-scored.probabilities, kind="stable")[:top]
     probabilities = {classes[number]: float(scored.probabilities[number]) for number in order}
     best = classes[order[0]]
-    return {"name": name, "class": best, "confidence": probabilities[best], "probabilities": probabilities}
+    answer: Answer = {
+        "name": name,
+        "class": best,
+        "confidence": probabilities[best],
+        "probabilities": probabilities,
+    }
+    if scored.heat_map:
+        answer["heat_map"] = "data:image/jpeg;base64," + base64.b64encode(scored.heat_map).decode()
+    if scored.heat_map_error:
+        answer["heat_map_error"] = scored.heat_map_error
+    return answer

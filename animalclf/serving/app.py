@@ -32,9 +32,10 @@ TOP = 5  # classes in the answer for an image
 
 @dataclass(frozen=True)
 class Service:
-    """What the application serves. `classify` gives the probabilities of an image file, or why it is unreadable."""
+    """What the application serves. `classify` gives the probabilities of an image file, with a heat map or without, or
+    the reason why it is unreadable."""
 
-    classify: Callable[[Upload], Awaitable[Scored]]
+    classify: Callable[[Upload, bool], Awaitable[Scored]]
     classes: Sequence[str]
     token: str
     limits: Limits
@@ -45,14 +46,14 @@ def build_app(service: Service) -> Starlette:
 
     async def predict(request: Request) -> Response:
         check_token(request, service.token)
-        top = _top(request)
+        top, explain = _top(request), _explain(request)
         with memory.reserve() as reserve:
             async with aclosing(request.stream()) as stream:
                 chunks = limited(stream, request.headers.get("content-length"), service.limits, reserve)
                 uploads = await read_uploads(request.headers, chunks, service.limits)
             try:
                 async with asyncio.timeout(service.limits.answer_seconds):
-                    scored = await asyncio.gather(*map(service.classify, uploads))
+                    scored = await asyncio.gather(*(service.classify(upload, explain) for upload in uploads))
             except TimeoutError:
                 raise Refused(504, f"no answer within {service.limits.answer_seconds:g} s; try again") from None
         images = [
@@ -85,6 +86,13 @@ def _top(request: Request) -> int:
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 7 and int(text)):
         raise Refused(400, f"top: a number of classes from 1 on, not {text[:20]!r}")
     return int(text)
+
+
+def _explain(request: Request) -> bool:
+    text = request.query_params.get("explain", "0")
+    if text not in ("0", "1"):
+        raise Refused(400, f"explain: 0, or 1 for heat maps, not {text[:20]!r}")
+    return text == "1"
 
 
 def _answer(content: object, status: int = 200, **headers: str) -> Response:

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
-import torch
 
-from animalclf.data.formats import UnreadableImage
+from animalclf.data import decode
 from animalclf.data.loader import Batch
+from animalclf.errors import UserError
+from animalclf.inference.explanation import jpeg
 from animalclf.inference.images import model_input
+from animalclf.inference.model import Model
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.serving.answers import Scored
 from animalclf.serving.uploads import Upload
-from animalclf.training import checkpoint
+
+JPEG_QUALITY = 85
 
 
-class Classifier:
+class Classifier(Model):
     """The best model of the run folder `run`, on "cpu" or "cuda"."""
 
     def __init__(self, run: str, device: str = "cpu") -> None:
+        super().__init__(run, device)
         cv2.setNumThreads(1)  # images are the parallelism
-        self.device = torch.device(device)
-        self.model, self.info = checkpoint.load_model(run, self.device)
-        self.bf16 = uses_bf16(self.info.config, self.device)
 
     def view(self, upload: Upload) -> np.ndarray | Scored:
         """The model's input uint8 (S, S, 3), or the reason why the file is unreadable."""
         try:
-            return model_input(upload.content, upload.name, self.info.config)
-        except UnreadableImage as error:
+            return model_input(upload.content, upload.name, self.config)
+        except decode.UnreadableImage as error:
             return Scored(error=str(error))
 
     def scores(self, views: Sequence[np.ndarray]) -> list[Scored]:
         index = np.arange(len(views))
         batch: Batch = {"image": np.stack(views), "label": index, "index": index}
-        outputs = batch_outputs(self.model, iter([batch]), self.device, self.bf16)
+        outputs = batch_outputs(self._classifier, iter([batch]), self.device, uses_bf16(self.config, self.device))
         return [Scored(row) for row in outputs.probabilities]
+
+    def with_heat_map(self, upload: Upload, scored: Scored) -> Scored:
+        """`scored` of a readable upload, with a heat map, or the reason why this network has none."""
+        image = decode.decode(upload.content, name=upload.name, max_pixels=self.config.data.max_pixels).image
+        try:
+            (explanation,) = self.explain(image)
+        except UserError as error:
+            return replace(scored, heat_map_error=str(error))
+        return replace(scored, heat_map=jpeg(explanation.overlay, JPEG_QUALITY))

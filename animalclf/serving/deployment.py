@@ -23,7 +23,6 @@ from animalclf.errors import UserError
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.serving.answers import Scored
 from animalclf.serving.limits import Refused
-from animalclf.serving.replica import MAX_BATCH, Replica
 from animalclf.serving.uploads import Upload
 from animalclf.training.resources import Workers, preflight
 
@@ -50,40 +49,50 @@ class Replicas:
             )
         return cls(minimum, maximum)
 
-    def scaling(self) -> dict[str, Any]:
-        """The arguments of Ray Serve."""
+    def scaling(self, ongoing: int) -> dict[str, Any]:
+        """The arguments of Ray Serve. `ongoing`: images of a replica from which on another one starts."""
         if self.minimum == self.maximum:
             return {"num_replicas": self.minimum}
         limits = {"min_replicas": self.minimum, "max_replicas": self.maximum, "initial_replicas": self.minimum}
         times = {"upscale_delay_s": 3, "downscale_delay_s": 60, "look_back_period_s": 5, "metrics_interval_s": 1}
-        return {"autoscaling_config": {**limits, **times, "target_ongoing_requests": MAX_BATCH // 2}}
+        return {"autoscaling_config": {**limits, **times, "target_ongoing_requests": ongoing}}
+
+
+def connect(replicas: Replicas, run: str) -> str:
+    """Join or start a Ray, and start Ray Serve there. Returns a text of the cluster's resources. Raises
+    UserError if it has no room for the replicas, or a node does not see the run folder."""
+    ensure_ray(min(replicas.maximum, os.cpu_count() or 1))
+    cluster, kind = preflight(Workers.fixed(0), [run]), _kind()
+    if replicas.minimum > max_resources().get(kind, 0):
+        raise UserError(f"--replicas {replicas.minimum}: each takes a {kind}, and the cluster has {cluster}")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(proxy_location="Disabled", logging_config=QUIET)
+    silence_ray()
+    return cluster
+
+
+def _kind() -> str:
+    """The resource that each replica takes one of."""
+    return "GPU" if max_resources().get("GPU", 0) else "CPU"
 
 
 class Deployment:
     """Replicas of the model of the run folder `run`, as the Ray Serve application `name`."""
 
-    def __init__(self, run: str, name: str, replicas: Replicas, show: Callable[[str], None]) -> None:
-        """Start the replicas, and wait until one of them is ready. `show` prints progress. Raises UserError if the
-        cluster has no room for them."""
-        ensure_ray(min(replicas.maximum, os.cpu_count() or 1))
-        resources, kind = max_resources(), "GPU" if max_resources().get("GPU", 0) else "CPU"
-        cluster = preflight(Workers.fixed(0), [run])
-        if replicas.minimum > resources.get(kind, 0):
-            raise UserError(f"--replicas {replicas.minimum}: each takes a {kind}, and the cluster has {cluster}")
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        show(f"starting {replicas.minimum} replica{'s' * (replicas.minimum > 1)} of the model ({cluster})")
-        self.name, self.owns_serve = name, not serve.status().applications
-        serve.start(proxy_location="Disabled", logging_config=QUIET)
-        silence_ray()
+    def __init__(self, run: str, name: str, replicas: Replicas) -> None:
+        """Start the replicas, and wait until the first ones are ready. Needs `connect`."""
+        from animalclf.serving.replica import MAX_BATCH, Replica  # imports PyTorch, which `connect` should not wait for
+
+        kind, self.name, self.is_alone = _kind(), name, not serve.status().applications
         deployment = serve.deployment(
             Replica,
             name="model",
             max_ongoing_requests=2 * MAX_BATCH,
-            ray_actor_options={"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1},
+            ray_actor_options={f"num_{kind.lower()}s": 1},
             health_check_period_s=2,
             graceful_shutdown_timeout_s=5,
             logging_config=QUIET,
-            **replicas.scaling(),
+            **replicas.scaling(MAX_BATCH // 2),
         )
         per_node = math.ceil(replicas.maximum / len(cpus_per_node()))
         try:
@@ -92,13 +101,13 @@ class Deployment:
             self.stop()
             raise
 
-    async def classify(self, upload: Upload) -> Scored:
-        return await persistent(lambda: self.handle.remote(upload))
+    async def classify(self, upload: Upload, explain: bool) -> Scored:
+        return await persistent(lambda: self.handle.remote(upload, explain))
 
     def stop(self) -> None:
-        """End the replicas; on a cluster also Ray Serve, if this process started it and no application uses it."""
+        """End the replicas; on a cluster also Ray Serve, if no other application has used it."""
         serve.delete(self.name)
-        if not os.environ.get(OWN_RAY_VARIABLE) and self.owns_serve and not serve.status().applications:
+        if not os.environ.get(OWN_RAY_VARIABLE) and self.is_alone and not serve.status().applications:
             serve.shutdown()
 
 

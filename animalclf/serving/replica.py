@@ -26,9 +26,13 @@ class Replica:
         self.classifier = Classifier(run, "cuda" if use_gpu else "cpu")
         self.decoding, self.computing = ThreadPoolExecutor(DECODING_THREADS), ThreadPoolExecutor(1)
 
-    async def __call__(self, upload: Upload) -> Scored:
-        view = await asyncio.get_running_loop().run_in_executor(self.decoding, self.classifier.view, upload)
-        return view if isinstance(view, Scored) else await self.scores(view)
+    async def __call__(self, upload: Upload, explain: bool) -> Scored:
+        run = asyncio.get_running_loop().run_in_executor
+        view = await run(self.decoding, self.classifier.view, upload)
+        if isinstance(view, Scored):
+            return view
+        scored: Scored = await self.scores(view)
+        return await run(self.computing, self.classifier.with_heat_map, upload, scored) if explain else scored
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_SECONDS)
     async def scores(self, views: list[np.ndarray]) -> list[Scored]:

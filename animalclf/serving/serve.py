@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from animalclf.errors import UserError
 from animalclf.runs import open_finished
-from animalclf.training import checkpoint
 from animalclf.utils.console import show_line
 
 if TYPE_CHECKING:
     from animalclf.serving.server import Server
+    from animalclf.training.checkpoint import ModelInfo
 
 PACKAGES = ("fastapi", "starlette", "uvicorn", "python_multipart")  # fastapi: Ray Serve imports it
 
@@ -26,7 +27,7 @@ def start(
         raise UserError(f"{', '.join(missing)} is not installed; install it with: pip install 'animalclf[serve]'")
     from animalclf.serving import server
     from animalclf.serving.app import Service, build_app
-    from animalclf.serving.deployment import Deployment, Replicas
+    from animalclf.serving.deployment import Deployment, Replicas, connect
     from animalclf.serving.limits import Limits, parse_size
 
     number, limits = Replicas.parse(replicas), Limits(max_upload=parse_size(max_upload))
@@ -34,16 +35,26 @@ def start(
     folder = open_finished(run)
     listener = server.listen(host, port)
     try:
-        # Loaded here too: a checkpoint that does not fit is refused before Ray starts.
-        _, info = checkpoint.load_model(folder.root)
         if not server.is_private(listener):
             show_line(
                 f"--host {host}: other machines reach the server without encryption; put a proxy with TLS before it"
             )
-        name = f"animalclf-{socket.gethostname()}-{listener.getsockname()[1]}"
-        deployment = Deployment(folder.root, name, number, show_line)
+        with ThreadPoolExecutor(1) as pool:  # PyTorch is imported while Ray starts
+            loading = pool.submit(_check_model, folder.root)
+            cluster = connect(number, folder.root)
+            info = loading.result()
+        name, count = f"animalclf-{socket.gethostname()}-{listener.getsockname()[1]}", number.minimum
+        show_line(f"starting {count} replica{'s' * (count > 1)} of {info.config.name} ({cluster})")
+        deployment = Deployment(folder.root, name, number)
         app = build_app(Service(deployment.classify, info.classes, secret.value, limits))
         return server.Server(folder.root, listener, app, secret, deployment.stop)
     except BaseException:
         listener.close()
         raise
+
+
+def _check_model(run: str) -> ModelInfo:
+    """The description of the model. Raises UserError, before replicas load it, if it cannot be loaded."""
+    from animalclf.training import checkpoint
+
+    return checkpoint.load_model(run)[1]
