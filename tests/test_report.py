@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from helpers import tiny_prepared
 from PIL import Image
-from run_folders import CLASSES, ensemble_result, finished_run, guesses
+from run_folders import CLASSES, ensemble_result, finished_run, guesses, untrained_run_folder
 
+import animalclf
 from animalclf.cli import main
 from animalclf.commands import compare
 from animalclf.data import prepared_set
@@ -32,7 +33,7 @@ from animalclf.report.sections.label_errors import likely_label_errors
 from animalclf.report.sections.model_disagreement import disagreement
 from animalclf.report.sections.throughput import waits_for_images
 from animalclf.report.sections.top_losses import highest_losses
-from animalclf.report.thumbnails import thumbnails
+from animalclf.report.thumbnails import stored_images, thumbnails
 from animalclf.rows import EpochRow, TrialEntry
 from animalclf.runs import Run
 from animalclf.tuning.conclusion import conclude
@@ -188,6 +189,41 @@ def test_thumbnails_come_from_the_prepared_set(tmp_path):
     storage.remove(f"{prepared.root}/{prepared_set.INFO}")
     page = page_of(write_report([run], run.root, title="x"))
     assert "cannot be shown" in page and "not a prepared set" in page
+
+
+def run_with_model(root, prepared, wrong=4):
+    """A finished run on `prepared` with an untrained model, whose first `wrong` validation images are misclassified."""
+    rows = prepared.rows("val")
+    labels = prepared.labels[rows]
+    probabilities = np.full((len(rows), 3), 0.01, np.float32)
+    probabilities[np.arange(len(rows)), (labels + (np.arange(len(rows)) < wrong)) % 3] = 0.98
+    paths = list(prepared.manifest["path"].iloc[rows])
+    run = finished_run(root, probabilities, labels, classes=prepared.classes, paths=paths)
+    origin = {"prepared": prepared.root, "data_fingerprint": prepared.fingerprint}
+    untrained_run_folder(root, **origin)
+    return complete(run, **origin)
+
+
+def section_of(page, name):
+    return re.search(rf'id="{name}">(.*?)</section>', page, re.S).group(1)
+
+
+def test_top_losses_have_heat_maps_of_the_predicted_class(tmp_path):
+    prepared = tiny_prepared(tmp_path / "set", size=80)
+    run = run_with_model(tmp_path / "run", prepared)
+    section = section_of(page_of(write_report([run], run.root, title="x")), "top_losses")
+    uris = re.findall(r'src="(data:[^"]*)" alt="heat map"', section)
+    assert len(uris) == 4 and "what speaks for the predicted class" in section
+    (path, predicted), *_ = zip(*(run.predictions("val")[name] for name in ("path", "predicted")), strict=True)
+    image = stored_images(prepared, [path])[path]
+    (explanation,) = animalclf.load(run.root, device="cpu").explain(image, predicted)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(uris[0].partition(",")[2]))))
+    assert np.abs(shown.astype(int) - explanation.overlay).mean() < 8  # JPEG
+    storage.remove(run.checkpoint("best"))
+    section = section_of(page_of(write_report([run], run.root, title="x")), "top_losses")
+    assert section.count("<img") == 4 and "There are no heat maps: the run folder has no model." in section
+    shutil.rmtree(prepared.root)
+    assert "<img" not in section_of(page_of(write_report([run], run.root, title="x")), "top_losses")
 
 
 def test_top_losses_are_sorted_and_label_errors_need_all_models(tmp_path):

@@ -19,6 +19,13 @@ def stored_image(image: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
     return canvas
 
 
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (H, W, 3), reduced to at most `side` px wide and high, to look at."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else image
+
+
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, 3) to uint8 (size, size, 3), or grey (H, W) to (size, size). Both sides are stretched to the square,
     as by Keras's target_size; area averaging if the image shrinks, cubic interpolation if it grows."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import cv2
 
-from animalclf.inference.explanation import Explanation, jpeg
+from animalclf.inference.explanation import Explanation
 from animalclf.inference.model import Model
 from animalclf.report.render import render
+from animalclf.report.thumbnails import data_uri
 
 MAX_SHOWN = 200  # images on the page: some megabytes
 HEIGHT, QUALITY = 220, 80
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
         pair = explanation.side_by_side
         if len(pair) > HEIGHT:
             pair = cv2.resize(pair, (round(pair.shape[1] * HEIGHT / len(pair)), HEIGHT), interpolation=cv2.INTER_AREA)
-        uri = "data:image/jpeg;base64," + base64.b64encode(jpeg(pair, QUALITY)).decode()
+        uri = data_uri(pair, QUALITY)
         return cls(
             path,
             explanation.class_name,

@@ -48,23 +48,12 @@ class Explanation:
 
     def png(self) -> bytes:
         """`side_by_side` as a PNG file."""
-        return _encoded(".png", self.side_by_side)
+        _, data = cv2.imencode(".png", np.ascontiguousarray(self.side_by_side[:, :, ::-1]))
+        return data.tobytes()
 
     def _repr_png_(self) -> bytes:
         """For notebooks."""
         return self.png()
-
-
-def jpeg(image: np.ndarray, quality: int) -> bytes:
-    """uint8 (H, W, 3) RGB as a JPEG file."""
-    return _encoded(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-
-
-def shown_image(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3), reduced to at most SIDE px wide and high."""
-    scale = min(1.0, SIDE / max(image.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else image
 
 
 def normalized(evidence: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -72,8 +61,3 @@ def normalized(evidence: np.ndarray, height: int, width: int) -> np.ndarray:
     fitted = cv2.resize(evidence, (width, height), interpolation=cv2.INTER_LINEAR)
     largest = float(fitted.max())
     return fitted / largest if largest > 0 else fitted
-
-
-def _encoded(suffix: str, image: np.ndarray, settings: list[int] | None = None) -> bytes:
-    _, data = cv2.imencode(suffix, np.ascontiguousarray(image[:, :, ::-1]), settings or [])
-    return data.tobytes()

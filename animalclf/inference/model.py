@@ -15,9 +15,9 @@ from PIL import Image
 
 from animalclf.data import decode
 from animalclf.data.augment import evaluation_view
-from animalclf.data.resize import stored_image
+from animalclf.data.resize import shrink, stored_image
 from animalclf.errors import UserError
-from animalclf.inference.explanation import Explanation, normalized, shown_image
+from animalclf.inference.explanation import SIDE, Explanation, normalized
 from animalclf.inference.heat_maps import FeatureLayer, feature_layer, heat_map
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.inference.views import UNDONE, VIEWS, check_views
@@ -120,7 +120,7 @@ class Model:
         if self.config.keeps_shape:
             height, width = sides_on_canvas(image.shape[0], image.shape[1], self.config.data.stored_size)
             evidence = evidence[:height, :width]
-        shown = shown_image(image)
+        shown = shrink(image, SIDE)
         return Explanation(
             class_name=self.classes[number],
             probability=float(probabilities[number]),

@@ -1,10 +1,12 @@
-"""Top losses: the validation images with the highest loss of the best run, without those that are right and certain."""
+"""Top losses: the validation images with the highest loss of the best run, without those that are right and certain,
+and what speaks for the predicted class."""
 
 import numpy as np
 import pandas as pd
 
 from animalclf.metrics.calibration import MIN_PROBABILITY
 from animalclf.report.data import ReportData
+from animalclf.report.heat_maps import heat_maps
 from animalclf.report.section import Content, register
 from animalclf.report.thumbnails import GALLERY
 
@@ -14,11 +16,14 @@ CERTAIN = 0.9  # probability of the true class
 @register("top_losses", title="Top losses", order=80, when=lambda data: bool(data.validated))
 def top_losses(data: ReportData) -> Content:
     images = highest_losses(data.predictions[0], GALLERY)
+    maps = heat_maps(data.validated[0][0].run, dict(zip(images["path"], images["predicted"], strict=True)))
     values = {
         "label": data.validated[0][0].label,
         "several": len(data.finished) > 1,
         "certain": CERTAIN,
         "images": images.to_dict("records"),
+        "heat_maps": maps.uris,
+        "missing": maps.missing,
     }
     return Content(values, images=images["path"].tolist())
 
