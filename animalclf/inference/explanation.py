@@ -56,6 +56,12 @@ class Explanation:
         return self.png()
 
 
+def jpeg(image: np.ndarray, quality: int) -> bytes:
+    """uint8 (H, W, 3) RGB as a JPEG file."""
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
 def normalized(evidence: np.ndarray, height: int, width: int) -> np.ndarray:
     """A map of values from 0, float32 (h, w), as (height, width) with the largest value 1, or all 0."""
     fitted = cv2.resize(evidence, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 import torch
 
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.resize import shrink
 from animalclf.data.shards import read_shard
+from animalclf.inference.explanation import jpeg
 from animalclf.models.classifier import content_boxes
 
 SIDE, QUALITY = 112, 80
@@ -22,15 +22,16 @@ def thumbnails(prepared: Prepared, paths: Iterable[str]) -> dict[str, str]:
     """Data URIs (JPEG, at most 112 px) by path, for those of `paths` (as in the manifest) that the prepared set
     holds, without the padding of canvases (`data.resize: keep`). Each shard is read once; the images of a missing shard
     are left out."""
-    return {path: data_uri(shrink(image, SIDE), QUALITY) for path, image in _images(prepared, paths)}
+    return {path: data_uri(shrink(image, SIDE), QUALITY) for path, image in iter_images(prepared, paths)}
 
 
 def stored_images(prepared: Prepared, paths: Iterable[str]) -> dict[str, np.ndarray]:
     """The stored images uint8 (H, W, 3) themselves, otherwise as `thumbnails`."""
-    return dict(_images(prepared, paths))
+    return dict(iter_images(prepared, paths))
 
 
-def _images(prepared: Prepared, paths: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+def iter_images(prepared: Prepared, paths: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The path and stored image of each, otherwise as `thumbnails`."""
     manifest = prepared.manifest
     rows = manifest.loc[manifest["path"].isin(set(paths)) & (manifest["status"] == "ok"), ["path", "shard", "row"]]
     has_canvases = prepared.info["config"].get("resize") == "keep"
@@ -51,5 +52,4 @@ def _content(canvas: np.ndarray) -> np.ndarray:
 
 def data_uri(image: np.ndarray, quality: int) -> str:
     """uint8 (H, W, 3) RGB as the address of a JPEG file."""
-    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(image, quality)).decode()
