@@ -18,6 +18,8 @@ FUNCTIONS = (
     "prepare",
     "train",
     "compare",
+    "plan_training",
+    "plan_comparison",
     "evaluate",
     "predict",
     "ensemble",
@@ -32,6 +34,8 @@ FUNCTIONS = (
 RESULTS = (
     rows.TrainingResult,
     rows.ComparisonResult,
+    rows.TrainingPlan,
+    rows.ComparisonPlan,
     rows.EvaluationResult,
     rows.PredictionResult,
     rows.EnsemblesResult,

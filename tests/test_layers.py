@@ -14,14 +14,14 @@ LAYERS = (  # from low to high: a module imports from its own layer and from low
     "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
     "features",
     "models", "raycompat", "cluster", "data", "duplicates", "prepare",
-    "training", "inference", "export", "report", "explain", "serving", "labelling", "tuning", "demo", "api", "submit",
+    "training", "inference", "export", "report", "explain", "serving", "labelling", "tuning", "planning", "demo", "api",
+    "submit",
     "commands", "cli", "__main__",
 )  # fmt: skip
 RAY = (
     "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",
     "training.resources", "training.progress", "training.stop", "tuning", "inference.classify", "serving.deployment",
-    "serving.replica",
-    "submit",
+    "serving.replica", "planning.machine", "submit",
 )  # fmt: skip
 KNOWN: set[tuple[str, str]] = set()  # (importing, imported): upward imports that are still to go
 

@@ -16,7 +16,7 @@ from animalclf.errors import UserError
 from animalclf.models import build
 from animalclf.models.classifier import count_parameters, layer_names
 from animalclf.models.registry import builder
-from animalclf.training.frozen_features import trains_on_features
+from animalclf.training.checks import trains_on_features
 from animalclf.training.optim import make_optimizer
 from benchmarks import from_scratch
 

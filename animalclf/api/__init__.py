@@ -9,6 +9,7 @@ fix, before any long work.
 
 from animalclf.api.inference import ensemble, evaluate, explain, export, load, predict, report
 from animalclf.api.labelling import labels
+from animalclf.api.planning import plan_comparison, plan_training
 from animalclf.api.serving import serve
 from animalclf.api.training import compare, prepare, train
 from animalclf.cluster import leave_ray
@@ -24,6 +25,8 @@ __all__ = [
     "labels",
     "leave_ray",
     "load",
+    "plan_comparison",
+    "plan_training",
     "predict",
     "prepare",
     "report",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from animalclf import config as configuration
-from animalclf.errors import ExitCode
+from animalclf.errors import ExitCode, UserError
+from animalclf.utils.console import show_error
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -112,6 +113,33 @@ def set_argument(parser: argparse.ArgumentParser) -> None:
         help="change one key of the recipe, e.g. --set train.epochs=5; repeatable (`animalclf recipes NAME` explains "
         "the keys)",
     )
+
+
+def dry_run_arguments(parser: argparse.ArgumentParser, api_function: str) -> None:
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing: time a few steps, and print images, parameters, memory, bytes, time and cost (Python: "
+        f"animalclf.{api_function})",
+    )
+    parser.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="PRICE",
+        help="with --dry-run: the price of one device for an hour; a device is a GPU, or a node if there are none",
+    )
+
+
+def check_dry_run(arguments: argparse.Namespace) -> None:
+    """Raise UserError for a price without --dry-run, which alone uses it."""
+    if arguments.price_per_hour is not None and not arguments.dry_run:
+        raise UserError("--price-per-hour: needs --dry-run, which prints what the command will cost")
+
+
+def show_problems_of(problems: Sequence[str]) -> None:
+    """Print what a plan says does not fit."""
+    for problem in problems:
+        show_error(problem, label="does not fit:")
 
 
 def prior_argument(parser: argparse.ArgumentParser) -> None:

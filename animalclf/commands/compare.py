@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from animalclf import api
@@ -12,11 +12,14 @@ from animalclf.commands.common import (
     Answer,
     add_command,
     call,
+    check_dry_run,
+    dry_run_arguments,
     folds_argument,
     limit_argument,
     prior_argument,
     sample_submission_argument,
     set_argument,
+    show_problems_of,
 )
 from animalclf.config import assignment
 from animalclf.errors import exit_code
@@ -33,6 +36,7 @@ EXAMPLES = """\
   animalclf compare --data photos/ --recipes big_cnn,big_cnn_balanced,vgg16 --seeds 3
   animalclf compare --data photos/ --recipes vgg16_pooled --grid optim.lr=1e-3,3e-3 --grid optim.weight_decay=0,0.1
   animalclf compare --data photos/ --recipes big_cnn --search optim.lr=log:1e-5:1e-2 --samples 12 --schedule asha
+  animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3 --dry-run    (what it will take)
   animalclf compare --data photos/ --file comparison.yaml --out runs/c --predict competition/ --prior uniform
   animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3 --out runs/c --resume     (continue, or add trials)
 a comparison file has the keys recipes, seeds, set, grid, search, samples, searcher and schedule, for example
@@ -72,6 +76,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--predict", metavar="DATA", help="unlabelled images for which the ensembles write submissions")
     prior_argument(parser)
     sample_submission_argument(parser)
+    dry_run_arguments(parser, "plan_comparison")
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +101,21 @@ def _search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Answer:
     flags = flag_values(arguments.recipes, arguments.seeds, arguments.grid, arguments.search)
+    check_dry_run(arguments)
+    if arguments.dry_run:
+        return _plan(arguments, flags)
     return show(call(api.compare, arguments, **flags))
+
+
+def _plan(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> Answer:
+    from animalclf.planning.show import comparison_lines, comparison_table
+
+    plan = call(api.plan_comparison, arguments, **flags)
+    console.print(comparison_table(plan))
+    for line in comparison_lines(plan):
+        show_line(line)
+    show_problems_of(plan.problems)
+    return Answer(plan.to_dict())
 
 
 def flag_values(

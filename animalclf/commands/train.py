@@ -11,9 +11,12 @@ from animalclf.commands.common import (
     Answer,
     add_command,
     call,
+    check_dry_run,
     corrections_argument,
+    dry_run_arguments,
     folds_argument,
     recipe_arguments,
+    show_problems_of,
 )
 from animalclf.errors import exit_code
 from animalclf.utils.console import console, show_line
@@ -30,6 +33,7 @@ EXAMPLES = """\
   animalclf train --data s3://bucket/photos --out s3://bucket/runs/a --workers 4
   animalclf train --data photos/ --out runs/a --resume         (after Ctrl-C, a crash or a lost machine)
   animalclf train --data photos/ --out runs/cnn --resume --set train.epochs=200          (train a finished run further)
+  animalclf train --data photos/ --recipe big_cnn --dry-run           (what it will take; nothing is written)
   animalclf train --data photos/ --recipe big_cnn --local --limit 200 --set train.epochs=1   (breakpoints work)"""
 
 
@@ -65,13 +69,26 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="write a trace of a few steps as profile/trace.json.gz, to open with ui.perfetto.dev",
     )
+    dry_run_arguments(parser, "plan_training")
     recipe_arguments(parser, "quick, or with --resume the run's own configuration")
 
 
 def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.training.display import results_table
 
+    check_dry_run(arguments)
+    if arguments.dry_run:
+        return _plan(arguments)
     result = call(api.train, arguments)
     console.print(results_table(result))
     show_line(f"next: animalclf predict {result.run} --data IMAGES, or animalclf report {result.run}")
     return Answer(result.to_dict(), exit_code(unreadable=bool(result.problems and result.problems.unreadable)))
+
+
+def _plan(arguments: argparse.Namespace) -> Answer:
+    from animalclf.planning.show import training_table
+
+    plan = call(api.plan_training, arguments)
+    console.print(training_table(plan))
+    show_problems_of(plan.problems)
+    return Answer(plan.to_dict())

@@ -21,10 +21,11 @@ from animalclf.predictions import class_probabilities
 from animalclf.rows import PhaseProgress, ProgressEvent
 from animalclf.runs import Run
 from animalclf.training import checkpoint
+from animalclf.training.checks import trains_on_features
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
 from animalclf.training.fitted_heads import image_weights
-from animalclf.training.frozen_features import feature_loader, trains_on_features
+from animalclf.training.frozen_features import feature_loader
 from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
 

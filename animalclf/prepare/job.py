@@ -73,7 +73,7 @@ def prepare(
     existing = None if force else _open_existing(out, source, config, inputs)
     if existing:
         return existing
-    files = _sample_files(source.files.sort_values("path", ignore_index=True), config)
+    files = sample_files(source.files.sort_values("path", ignore_index=True), config)
     output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
     with output_dir.cleared_on_failure(out):
         if progress:
@@ -139,7 +139,7 @@ def _open_existing(out: str, source: sources.Source, config: Data, inputs: str) 
     return prepared
 
 
-def _sample_files(files: pd.DataFrame, config: Data) -> pd.DataFrame:
+def sample_files(files: pd.DataFrame, config: Data) -> pd.DataFrame:
     """`config.limit` of the files, in their order: a random sample in proportion to the classes, with at least two of
     each."""
     if not 0 < config.limit < len(files):

@@ -26,7 +26,7 @@ from animalclf.rows import (
     TrainingResult,
 )
 from animalclf.runs import Run
-from animalclf.training.frozen_features import trains_on_features
+from animalclf.training.checks import trains_on_features
 
 RESAMPLES = 500
 SIGNIFICANT = 0.05

@@ -23,6 +23,7 @@ from animalclf.rows.leaderboard import (
     ReportResult,
     Spread,
 )
+from animalclf.rows.planning import ComparisonPlan, Measured, TrainingPlan, TrialPlan
 from animalclf.rows.prediction import CrossFitting, EnsembleResult, PredictionResult, VoteResult
 from animalclf.rows.training import (
     Environment,
@@ -40,6 +41,7 @@ from animalclf.rows.training import (
 __all__ = [
     "CalibrationBin",
     "ComparedData",
+    "ComparisonPlan",
     "ComparisonResult",
     "ComparisonSummary",
     "CrossFitting",
@@ -60,6 +62,7 @@ __all__ = [
     "Leaderboard",
     "LeaderboardPair",
     "LeaderboardRow",
+    "Measured",
     "PerClass",
     "PhaseProgress",
     "PredictionResult",
@@ -70,9 +73,11 @@ __all__ = [
     "StartupEvent",
     "SuggestResult",
     "TimeSpent",
+    "TrainingPlan",
     "TrainingResult",
     "TrialEntry",
     "TrialFailure",
+    "TrialPlan",
     "TrialProgress",
     "TrialState",
     "Unreadable",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from animalclf import architectures
 from animalclf import config as configuration
 from animalclf.config import Config
+from animalclf.data.augment import is_identity
 from animalclf.data.folds import check_folds, image_folds
 from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prepared
 from animalclf.errors import UserError
@@ -17,9 +19,19 @@ from animalclf.training.losses import LOSSES
 from animalclf.utils import storage
 from animalclf.utils.text import shown
 
+if TYPE_CHECKING:
+    from animalclf.prepare.sources import Source
+
 # Keys of `train` that a resume may change: they decide how a step is executed, not what it computes.
 EXECUTION_KEYS = ("profile", "compile", "compile_from", "cuda_graphs", "cache_features")
 MAX_NAME_BYTES = 200  # of the name of a run folder, to which the time is added
+
+
+def trains_on_features(config: Config) -> bool:
+    """Whether the epochs of such a training see cached features in place of images, by the configuration alone: no
+    layer of the base trains (`Classifier.frozen_features`) and nothing is augmented."""
+    frozen_base = all(name.partition(".")[0] in ("head", "none") for name in config.model.trainable)
+    return frozen_base and is_identity(config.augment)
 
 
 def check_name(name: str) -> None:
@@ -144,20 +156,38 @@ def open_or_prepare(
     return prepared, config
 
 
+def set_to_prepare(data: str, config: Config, prepared_dir: str) -> tuple[Source, str] | None:
+    """The images `data` and the folder of their prepared set, which exists if it was prepared before. None if `data` or
+    `prepared_dir` is a prepared set itself. Raises UserError for images that cannot be found, or dealt to
+    `train.folds`."""
+    if is_prepared(data) or is_prepared(prepared_dir):
+        return None
+    from animalclf.prepare import sources
+
+    source = sources.find(data, config.data)
+    if config.train.folds:
+        counts = {str(name): count for name, count in source.files["label"].value_counts().items()}
+        check_folds(data, config.train.folds, counts, set(source.files["split"]))
+    return source, storage.join(prepared_dir, f"{sources.inputs_hash(source, config.data)[:12]}-{FORMAT}")
+
+
 def _open_or_prepare(
     data: str, config: Config, prepared_dir: str, explicit_keys: Collection[str], workers: int
 ) -> tuple[Prepared, Config]:
-    if not is_prepared(data):
-        if not is_prepared(prepared_dir):
-            from animalclf.prepare import sources
-            from animalclf.prepare.job import prepare
+    if planned := set_to_prepare(data, config, prepared_dir):
+        from animalclf.prepare.job import prepare
 
-            source = sources.find(data, config.data)
-            if config.train.folds:
-                counts = {str(name): count for name, count in source.files["label"].value_counts().items()}
-                check_folds(data, config.train.folds, counts, set(source.files["split"]))
-            name = f"{sources.inputs_hash(source, config.data)[:12]}-{FORMAT}"
-            return prepare(source, storage.join(prepared_dir, name), config.data, workers=workers), config
+        source, folder = planned
+        return prepare(source, folder, config.data, workers=workers), config
+    return open_existing(data, config, prepared_dir, explicit_keys)
+
+
+def open_existing(
+    data: str, config: Config, prepared_dir: str, explicit_keys: Collection[str] = ()
+) -> tuple[Prepared, Config]:
+    """The prepared set `data`, or if that is none `prepared_dir`, a set of these images; and `config` with its data
+    settings. Raises UserError as `open_or_prepare`."""
+    if not is_prepared(data):
         _check_same_images(prepared_dir, data)
         data = prepared_dir
     prepared = open_prepared(data)

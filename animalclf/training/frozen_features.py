@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from animalclf.config import Config
-from animalclf.data.augment import is_identity
 from animalclf.data.augment.torch_form import to_device
 from animalclf.data.loader import Batch
 from animalclf.data.sampler import Phase, SamplingPlan
@@ -31,13 +29,6 @@ from animalclf.utils.canvas import sides_on_canvas
 CHUNK_BYTES = 2**28
 GPU_BATCH = 256  # minimum images in a batch on a GPU; on a CPU it is the recipe's batch size
 SMALL_HEAD = 100_000  # parameters
-
-
-def trains_on_features(config: Config) -> bool:
-    """Whether the epochs of such a training see cached features in place of images, by the configuration alone: no
-    layer of the base trains (`Classifier.frozen_features`) and nothing is augmented."""
-    frozen_base = all(name.partition(".")[0] in ("head", "none") for name in config.model.trainable)
-    return frozen_base and is_identity(config.augment)
 
 
 class FeatureLoader:

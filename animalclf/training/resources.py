@@ -207,17 +207,35 @@ def _resources_text(nodes: int, cpus: int, gpus: int) -> str:
     return f"{count_text(nodes, 'node')}, {count_text(cpus, 'CPU')}" + (f", {count_text(gpus, 'GPU')}" if gpus else "")
 
 
+def concurrent_trials(cpus: int, gpus: int, nodes: int, workers: int, requested: int = 0) -> int:
+    """The number of trials of a comparison at a time. On GPUs (0: on CPUs) as many as their workers fit, at most
+    `requested`. On CPUs one for each node of a worker, since a CPU worker uses all cores of its node, or `requested`,
+    at most as many as there are CPUs."""
+    limit = min(gpus // workers, cpus) if gpus else cpus // (workers + 1)
+    default = limit if gpus else min(nodes // workers, limit)
+    return max(1, min(requested, limit) if requested else default)
+
+
 def choose_cache(choice: str, prepared: Prepared, reserved: int = 0) -> tuple[bool, str]:
-    """Whether the images are cached in Ray's object store (else on the nodes' disks), and a text of that for the plan
-    line. `reserved`: bytes of other sets in the store.
+    """`choose_cache_in` the object stores of the connected cluster. `reserved`: bytes of other sets in the store."""
+    return choose_cache_in(_object_stores(), choice, prepared.pixel_bytes, reserved)
+
+
+def _object_stores() -> list[int]:
+    """Bytes of each node's object store."""
+    import ray
+
+    return [int(node["Resources"].get("object_store_memory", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def choose_cache_in(stores: Sequence[int], choice: str, size: int, reserved: int = 0) -> tuple[bool, str]:
+    """Whether images of `size` bytes are cached in Ray's object stores of these bytes (else on the nodes' disks), and a
+    text of that for the plan line.
 
     A node's store holds all images and the batches in transit, so "auto" chooses it if the images fill at most 70 %
     of the smallest store. Raises UserError for "memory" if they do not fit.
     """
-    import ray
-
-    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    size, room = prepared.pixel_bytes, max(min(stores) * 0.7 - reserved, 0)
+    room = max(min(stores) * 0.7 - reserved, 0)
     text = f"images {size / 1e9:.2g} GB"
     if size <= room and choice != "disk":
         return True, f"{text} in memory"

@@ -25,7 +25,7 @@ from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
 from animalclf.training import checks, launch, mlflow_log
 from animalclf.training.progress import open_mailbox
-from animalclf.training.resources import Workers, choose_cache, preflight
+from animalclf.training.resources import Workers, choose_cache, concurrent_trials, preflight
 from animalclf.tuning import comparison_dir
 from animalclf.tuning.comparison_dir import Show
 from animalclf.tuning.spec import ComparisonSpec, Trial
@@ -217,15 +217,11 @@ def _cache(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, ImageCa
 
 
 def concurrency(workers: int, use_gpu: bool, requested: int = 0) -> int:
-    """The number of trials at a time. On GPUs as many as their workers fit, at most `requested`. On CPUs one for each
-    node of a worker, since a CPU worker uses all cores of its node, or `requested`, at most as many as there are
-    CPUs."""
+    """The number of trials at a time on the connected cluster, see `concurrent_trials`."""
     resources = cluster.max_resources()
-    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     nodes = sum(bool(node["Resources"].get("CPU")) for node in ray.nodes() if node["Alive"])
-    limit = min(gpus // workers, cpus) if use_gpu else cpus // (workers + 1)
-    default = limit if use_gpu else min(nodes // workers, limit)
-    return max(1, min(requested, limit) if requested else default)
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    return concurrent_trials(cpus, gpus if use_gpu else 0, nodes, workers, requested)
 
 
 def _print_plan(

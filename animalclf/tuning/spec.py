@@ -12,6 +12,8 @@ from animalclf.config import Config, flatten, set_key
 from animalclf.metrics import METRICS
 from animalclf.tuning.search_space import SearchRange
 
+REDUCTION_FACTOR = 3  # ASHA: one of three trials passes a rung, and each rung trains three times as long
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -76,6 +78,11 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
 def monitored_metric(config: Config) -> tuple[str, str]:
     """The key of metrics.jsonl that `train.monitor` selects by, and whether its "max" or its "min" is best."""
     return f"val_{config.train.monitor}", "max" if METRICS.get(config.train.monitor).higher_is_better else "min"
+
+
+def grace_epochs(epochs: int) -> int:
+    """ASHA's first rung: before it no trial of `epochs` epochs stops."""
+    return max(1, epochs // REDUCTION_FACTOR**2)
 
 
 def _label(value: Any) -> str:

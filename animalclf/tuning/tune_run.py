@@ -23,11 +23,10 @@ from animalclf.errors import UserError
 from animalclf.rows import TrialEntry
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.tuning.comparison_dir import TrialTracker, TuneEvent
-from animalclf.tuning.spec import ComparisonSpec, monitored_metric
+from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, grace_epochs, monitored_metric
 from animalclf.tuning.trials import ComparisonJob, run_trial
 from animalclf.utils.throttle import Throttle
 
-REDUCTION_FACTOR = 3  # ASHA: one of three trials passes a rung, and each rung trains three times as long
 STOP_SECONDS = 30.0  # for a trial to end its training cleanly
 POLL_SECONDS = 0.3  # between two requests for events
 
@@ -159,13 +158,12 @@ def _scheduler(spec: ComparisonSpec) -> Any:
         return None
     epochs, (metric, mode) = spec.trials[0].config.train.epochs, monitored_metric(spec.trials[0].config)
     # max_t is beyond the last epoch, where Tune would stop a trial before its evaluation.
-    grace = max(1, epochs // REDUCTION_FACTOR**2)
     return ASHAScheduler(
         time_attr="epoch",
         metric=metric,
         mode=mode,
         max_t=epochs + 1,
-        grace_period=grace,
+        grace_period=grace_epochs(epochs),
         reduction_factor=REDUCTION_FACTOR,
     )
 

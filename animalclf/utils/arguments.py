@@ -6,6 +6,7 @@ cannot have.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -84,6 +85,18 @@ def integer(minimum: int) -> Check:
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise _wrong(name, value, f"a whole number, at least {minimum}")
         return value
+
+    return check
+
+
+def number(minimum: float) -> Check:
+    """A finite number from `minimum`."""
+
+    def check(name: str, value: Any) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or value < minimum:
+            raise _wrong(name, value, f"a number, at least {minimum:g}")
+        return float(value)
 
     return check
 

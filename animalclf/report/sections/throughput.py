@@ -2,7 +2,7 @@
 
 from animalclf.report.data import ReportData, RunRecord
 from animalclf.report.section import Content, register
-from animalclf.training.frozen_features import trains_on_features
+from animalclf.training.checks import trains_on_features
 
 # Key of result.json's "time" -> heading.
 FEATURES = {"features": "base features"}  # shown if a run has computed them

@@ -1,0 +1,261 @@
+"""Plans of trainings and comparisons: their numbers are those of what then runs, and nothing is written."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers import LITE, lite_config, spec_of
+
+import animalclf
+from animalclf import UserError
+from animalclf.cli import main
+from animalclf.data.prepared_set import Prepared, open_prepared
+from animalclf.models.classifier import count_parameters
+from animalclf.planning import comparison, estimate, images, measure, sample, steps
+from animalclf.planning.estimate import Setting
+from animalclf.planning.machine import Machine, Node
+from animalclf.planning.plan import Request, memory_problems, plan, worker_count
+from animalclf.planning.show import comparison_lines, size_text, training_table
+from animalclf.rows import Measured, TrainingPlan
+from animalclf.runs import Run
+from animalclf.training import checkpoint
+from animalclf.training.resources import Workers
+from animalclf.utils.console import console
+
+MACHINE = Machine([Node(2, 0, 16 * 10**9, 4 * 10**9)])
+SETS = {
+    **LITE,
+    "data.stored_size": 80,
+    "train.batch_size": 8,
+    "train.epochs": 3,
+    "train.precision": "fp32",
+    "augment.flip": True,
+}
+MEASURED = Measured(imports=1.0, build=0.5, step_seconds=2.0, step_images=8.0, best_bytes=100, last_bytes=300)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 different images of 50 px in three classes."""
+    root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for label, count in (("ape", 12), ("bee", 8), ("cow", 4)):
+        (root / label).mkdir()
+        for number in range(count):
+            picture = generator.integers(0, 255, (50, 50, 3), np.uint8)
+            cv2.imwrite(str(root / label / f"{number}.png"), picture)
+    return root
+
+
+def files_below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def total_size(*paths: str) -> int:
+    return sum(Path(path).stat().st_size for path in paths)
+
+
+def setting(found: images.Images, machine: Machine = MACHINE, workers: int = 1, **measured: object) -> Setting:
+    values = replace(MEASURED, **measured)
+    return Setting(found.config, found, machine, workers, False, values, sample.PrepareSeconds(0.1, 0.05), False)
+
+
+def in_this_process(task: sample.SampleTask) -> sample.SampleAnswer:
+    """`measure.run` without the import of PyTorch in another process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return steps.measure_steps(task, folder, 1.0)
+
+
+def test_the_plan_of_a_training_has_the_numbers_of_the_training(tiny_set: Prepared, tmp_path: Path):
+    out, before = tmp_path / "run", files_below(Path(tiny_set.root))
+    about = {"recipe": "big_cnn", "set": SETS, "out": out, "local": True, "cpu": True}
+    planned = animalclf.plan_training(tiny_set.root, **about)
+    assert not files_below(tmp_path), "a plan writes nothing"
+    assert files_below(Path(tiny_set.root)) == before
+
+    result = animalclf.train(tiny_set.root, **about)
+    run = Run(str(out))
+    model, _ = checkpoint.load_model(run.root)
+    assert planned.rows == result.rows and planned.class_counts == {"class0": 12, "class1": 8, "class2": 4}
+    assert planned.imbalance == 3.0
+    assert planned.steps * planned.epochs == 3 * (-(-result.rows["train"] // 8)) == 9
+    assert planned.measured.parameters == count_parameters(model)
+    assert planned.measured.trainable == count_parameters(model, trainable_only=True)
+    assert planned.measured.precision == result.precision
+    checkpoints = total_size(run.checkpoint("best"), run.checkpoint("last"))
+    assert planned.written["checkpoints"] == pytest.approx(checkpoints, rel=0.01)
+    assert set(planned.written) == {"checkpoints", "other files of the run"}
+    assert planned.read == {"prepared set": total_size(*tiny_set.shard_paths())}
+    assert planned.memory["worker"] > tiny_set.pixel_bytes and planned.memory["worker"] > 10**8
+    assert planned.total_seconds == pytest.approx(sum(planned.seconds.values()))
+    assert TrainingPlan.from_dict(planned.to_dict()) == planned
+
+
+def test_fitted_heads_are_planned_at_the_size_that_they_will_have(
+    tiny_set: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(measure, "run", in_this_process)
+    sets = {
+        **LITE,
+        "data.stored_size": 80,
+        "train.heads": ["logistic", "kernel_ridge"],
+        "train.epochs": 1,
+        "model.trainable": ["head"],
+    }
+    sets |= {"augment.flip": False, "augment.rotation": 0, "augment.shift": 0, "augment.zoom": [1, 1]}
+    about = {"recipe": "big_cnn", "set": sets, "out": tmp_path / "run", "local": True, "cpu": True}
+    planned = animalclf.plan_training(tiny_set.root, **about)
+    result = animalclf.train(tiny_set.root, **about)
+    run, rows = Run(result.run), result.rows["train"] + result.rows["val"]
+    assert planned.steps == 0 and "heads" in planned.seconds and "features" in planned.seconds
+    checkpoints = total_size(run.checkpoint("best"), run.checkpoint("last"))
+    assert planned.written["checkpoints"] == pytest.approx(checkpoints, rel=0.01)
+    stored = [path for path in files_below(Path(tiny_set.root)) if path.name.startswith("features-")]
+    assert planned.written["features"] == rows * (4 * 1280 + 8) == pytest.approx(stored[0].stat().st_size, rel=0.02)
+    head = sum(
+        value.numel() for name, value in checkpoint.load(run.checkpoint("best"))["model"].items() if "head" in name
+    )
+    assert planned.measured.trainable == head
+    again = animalclf.plan_training(tiny_set.root, **about | {"out": tmp_path / "other"})
+    for path in stored:
+        path.unlink()
+    assert "features" not in again.seconds and "features" not in again.written, "they are cached"
+
+
+def test_unprepared_images_are_counted_from_the_listing(photos: Path, tmp_path: Path):
+    found = images.find_images(str(photos), lite_config(), str(tmp_path / "prepared"))
+    assert found.prepared is None and found.class_counts == {"ape": 12, "bee": 8, "cow": 4}
+    assert found.rows["train"] + found.rows["val"] == 24 and found.rows["val"] in (4, 5, 6)
+    assert found.source_bytes == sum(path.stat().st_size for path in photos.rglob("*.png"))
+    small, seconds = sample.write_sample(sample.choose(found, 100), str(tmp_path / "sample"))
+    assert seconds.image > 0 and seconds.duplicates > 0
+    assert small.classes == ["ape", "bee", "cow"] and small.stored_size == 40
+    assert {len(small.rows("train")), len(small.rows("val"))} == {18, 6}
+    written = sum(path.stat().st_size for path in (tmp_path / "sample").iterdir() if path.suffix == ".parquet")
+    assert estimate.prepared_bytes(found) == pytest.approx(written, rel=0.15)
+
+
+def test_a_sample_is_spread_over_the_classes(tiny_set: Prepared, tmp_path: Path):
+    found = images.find_images(tiny_set.root, lite_config(), "")
+    chosen = sample.choose(found, 6)
+    assert set(chosen.rows["label"]) == {"class0", "class1", "class2"}
+    copied, seconds = sample.write_sample(chosen, str(tmp_path / "sample"))
+    assert seconds == sample.PrepareSeconds() and len(copied.manifest) == 6
+    assert open_prepared(copied.root).stored_size == tiny_set.stored_size
+
+
+def test_unreadable_images_are_named(tmp_path: Path):
+    for label in ("ape", "bee"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            (tmp_path / label / f"{number}.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    found = images.find_images(str(tmp_path), lite_config(), str(tmp_path / "prepared"))
+    with pytest.raises(UserError, match="of 8 sampled images 0 are readable"):
+        sample.write_sample(sample.choose(found, 8), str(tmp_path / "sample"))
+
+
+def test_time_and_cost_follow_from_the_steps(tiny_set: Prepared):
+    found = images.find_images(tiny_set.root, lite_config(epochs=10, train__batch_size=8), "")
+    one = plan(setting(found), tiny_set.root, "runs/a", price_per_hour=3.0)
+    assert one.seconds["epochs"] == pytest.approx(10 * (18 / 8) * 2.0, rel=0.01), "18 images, 8 of them in 2 s"
+    assert "prepare" not in one.seconds and one.devices == 1
+    assert one.price == pytest.approx(3.0 * one.total_seconds / 3600)
+    assert plan(setting(found), tiny_set.root, "runs/a").price is None
+    assert one.rewritten == 10 * 400
+
+    cluster = Machine([Node(8, 4, 10**11, 10**10)] * 2, is_cluster=True)
+    gpus = plan(setting(found, cluster, 6, device="cuda", gpu_bytes=10**9, gpu_total=8 * 10**10), "d", "r", 3.0)
+    assert gpus.devices == 6 and setting(found, cluster, 6, device="cuda").nodes == 2
+    assert gpus.seconds["epochs"] == pytest.approx(one.seconds["epochs"] / 6, rel=0.01)
+    assert gpus.memory["gpu"] == 10**9 + tiny_set.pixel_bytes
+
+
+def test_folds_are_counted(tiny_set: Prepared):
+    found = images.find_images(tiny_set.root, lite_config(train__folds=4, train__batch_size=8), "")
+    assert found.rows == {"train": 24, "val": 0, "test": 0}
+    folds = setting(found)
+    assert folds.passes == [(18, 0, 6)] * 4 + [(24, 0, 0)] and plan(folds, "d", "r").trainings == 5
+
+
+def test_what_does_not_fit_names_the_key(tiny_set: Prepared):
+    config = lite_config(train__cache="memory")
+    found = images.find_images(tiny_set.root, config, "")
+    small = Machine([Node(2, 0, 10**9, 1000)])
+    with pytest.raises(UserError, match=r"train\.cache=memory.*data\.stored_size"):
+        plan(setting(found, small), "d", "r")
+    on_disk = replace(found, config=lite_config())
+    problems = plan(setting(on_disk, small, worker_bytes=2 * 10**9), "d", "r").problems
+    assert any("train.batch_size" in problem for problem in problems)
+    assert any("from disk" in problem and "data.stored_size" in problem for problem in problems)
+    assert not memory_problems(config, {"worker": 5}, {"worker": 100})
+    assert "train.accumulate=2" in memory_problems(config, {"gpu": 99}, {"gpu": 100})[0]
+
+
+def test_a_killed_measurement_is_out_of_memory(tiny_set: Prepared):
+    found = images.find_images(tiny_set.root, lite_config(), "")
+    task = sample.SampleTask(lite_config(), sample.choose(found, 6), [1], 16, 1, True)
+    killed: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], -9, "", "")
+    assert "train.batch_size (now 16)" in measure._failure(task, killed)
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback\nKeyError: 'x'")
+    assert "KeyError: 'x'" in measure._failure(task, failed)
+
+
+def test_more_workers_than_the_cluster_has_are_refused():
+    cluster = Machine([Node(4, 0, 10**9, 10**9)], is_cluster=True)
+    assert worker_count(Workers.parse("3"), cluster, local=False, cpu=False) == 3
+    with pytest.raises(UserError, match="--workers 5: 1 node, 4 CPUs have room for 3"):
+        worker_count(Workers.parse("5"), cluster, local=False, cpu=False)
+    assert worker_count(Workers.parse("2:8"), Machine([Node(4, 8, 1, 1)]), local=False, cpu=False) == 8
+
+
+def test_a_comparison_costs_its_trials(tiny_set: Prepared, monkeypatch: pytest.MonkeyPatch):
+    timed: list[str] = []
+
+    def measured(found: images.Images, config: object, request: Request) -> Setting:
+        timed.append(config.model.name)  # type: ignore[attr-defined]
+        return replace(setting(found), config=config)
+
+    monkeypatch.setattr(comparison, "setting_of", measured)
+    spec = spec_of(recipes="big_cnn", seeds="3", grid=["train.epochs=9,18"], overrides={**LITE, "data.stored_size": 80})
+    request = Request(MACHINE, 1, price_per_hour=1.0)
+    whole = comparison.plan_comparison(spec, tiny_set.root, "runs/c", "prepared", request)
+    assert whole.trials == 6 and [cost.trials for cost in whole.costs] == [3, 3]
+    assert timed == [spec.trials[0].config.model.name], "trials that differ in epochs or seed share the timed steps"
+    assert whole.total_seconds == whole.most_seconds
+    assert whole.total_seconds == pytest.approx(whole.shared_seconds + sum(3 * cost.seconds for cost in whole.costs))
+    assert whole.price == pytest.approx(whole.total_seconds / 3600)
+    ended = [trial.slug for trial in spec.trials[:5]]
+    rest = comparison.plan_comparison(spec, tiny_set.root, "runs/c", "prepared", request, ended=ended)
+    assert rest.trials == 1 and rest.total_seconds < whole.total_seconds
+    assert "6 trials, one at a time" in comparison_lines(whole)[0]
+
+
+def test_asha_is_expected_to_train_fewer_epochs():
+    assert comparison.expected_fraction(1, 27) == 1.0
+    assert comparison.expected_fraction(20, 1) == 1.0, "no rung before the only epoch"
+    few, many = comparison.expected_fraction(5, 27), comparison.expected_fraction(50, 27)
+    assert 1 / 9 < many < few < 1
+
+
+def test_flags(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert main(["train", "--data", str(tmp_path), "--price-per-hour", "2"]) == 2
+    assert "--price-per-hour: needs --dry-run" in capsys.readouterr().err
+    assert main(["train", "--data", str(tmp_path), "--dry-run", "--price-per-hour", "-1"]) == 2
+    assert "a number, at least 0" in capsys.readouterr().err
+    assert main(["compare", "--data", str(tmp_path / "none"), "--recipes", "quick", "--dry-run"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_the_table_has_every_number(tiny_set: Prepared):
+    found = images.find_images(tiny_set.root, lite_config(epochs=2), "")
+    with console.capture() as capture:
+        console.print(training_table(plan(setting(found), "d", "runs/a", 2.0)))
+    text = capture.get()
+    for part in ("imbalance 3.0", "4: 2 epochs of 2", "prepared set", "checkpoints 400 B", "at 2 for a node-hour"):
+        assert part in text
+    assert [size_text(size) for size in (5, 1500, 2 * 10**7, 1.25e9)] == ["5 B", "1.5 kB", "20 MB", "1.2 GB"]
