@@ -14,6 +14,7 @@ from animalclf.data.run_images import prepared_root
 from animalclf.errors import UserError
 from animalclf.metrics import PRIMARY
 from animalclf.report.reference_results import ReferenceResults, recipes_with_reference, reference_results
+from animalclf.report.survey import Survey, survey
 from animalclf.rows import (
     EnsembleResult,
     Environment,
@@ -96,6 +97,11 @@ class ReportData:
     def predictions(self) -> list[pd.DataFrame]:
         """Class probabilities of the validation images, one table for each of `validated`, sorted by path."""
         return [record.run.predictions("val").sort_values("path", ignore_index=True) for record, _ in self.validated]
+
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """Of the stored validation images, in the order of `predictions`."""
+        return survey(self.prepared, self.predictions[0]["path"].tolist())
 
     @functools.cached_property
     def references(self) -> dict[str, ReferenceResults]:
