@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
@@ -21,7 +22,10 @@ from animalclf.errors import ExitCode, UserError
 from animalclf.utils import caller
 from animalclf.utils.console import escape_control, show_error, show_line, show_traceback
 from animalclf.utils.interrupts import Terminated, handle_sigterm
+from animalclf.utils.notify import Ending, Notifier
 from animalclf.utils.redact import redact
+
+MAX_ERROR = 500  # characters of an unexpected error in a notification
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,20 +35,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return ExitCode.USER_ERROR
     arguments = parser.parse_args(argv)
-    succeeded = False
+    notifier, started, code = Notifier(), time.monotonic(), int(ExitCode.FAILED)
+    answer, error_text = Answer({}), ""
     try:
+        notifier = Notifier.parse(arguments.notify, arguments.notify_command)
         with caller.set_caller():
-            answer: Answer = arguments.handler(arguments)
-        succeeded = answer.exit_code != ExitCode.FAILED
+            answer = arguments.handler(arguments)
+        code = answer.exit_code
     except UserError as error:
         show_error(str(error))
-        return ExitCode.USER_ERROR
+        code, error_text = ExitCode.USER_ERROR, str(error)
+        return code
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
         _show_stopped(code, resumable="resume" in arguments)
         return code
+    except Exception as error:
+        error_text = f"{type(error).__name__}: {error}"[:MAX_ERROR]
+        raise
     finally:
-        cluster.leave_ray(remove_logs=succeeded)
+        cluster.leave_ray(remove_logs=code in (ExitCode.SUCCESS, ExitCode.UNREADABLE))
+        folder = answer.folder or getattr(arguments, "out", None) or ""
+        notifier.send(
+            Ending(arguments.command_name, code, time.monotonic() - started, folder, answer.headline, error_text)
+        )
     if arguments.json:
         print(json.dumps(answer.content, allow_nan=False, ensure_ascii=False), flush=True)
     return answer.exit_code
@@ -108,7 +122,7 @@ on a cluster:
   animalclf submit train --data s3://bucket/photos --out s3://bucket/runs/a""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(json=False)
+    parser.set_defaults(json=False, notify=None, notify_command=None)
     parser.add_argument("--version", action="version", version=f"animalclf {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in command_modules():

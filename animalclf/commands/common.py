@@ -13,6 +13,8 @@ from animalclf.errors import ExitCode, UserError
 from animalclf.utils.console import show_error
 
 if TYPE_CHECKING:
+    from animalclf.rows import Evaluation
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
@@ -29,10 +31,13 @@ PRIOR_HELP = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command returns: `content` is what --json prints. `exit_code`: see errors.exit_code."""
+    """What a command returns: `content` is what --json prints. `exit_code`: see errors.exit_code. Notifications have
+    `headline`, the result in one line, and the output `folder`."""
 
     content: Mapping[str, object]
     exit_code: int = ExitCode.SUCCESS
+    headline: str = ""
+    folder: str = ""
 
 
 def add_command(
@@ -55,7 +60,7 @@ def add_command(
     )
     parameters = inspect.signature(api_function).parameters.values() if api_function else ()
     defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
-    parser.set_defaults(handler=run, **defaults)
+    parser.set_defaults(handler=run, command_name=name, **defaults)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON line on standard output")
     return parser
 
@@ -113,6 +118,27 @@ def set_argument(parser: argparse.ArgumentParser) -> None:
         help="change one key of the recipe, e.g. --set train.epochs=5; repeatable (`animalclf recipes NAME` explains "
         "the keys)",
     )
+
+
+def notify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--notify", metavar="URL", help="POST a JSON to this webhook when the command ends, also by an error or Ctrl-C"
+    )
+    parser.add_argument(
+        "--notify-command",
+        metavar="COMMAND",
+        help="run this when the command ends, with that JSON on standard input and as ANIMALCLF_NOTIFY_... variables",
+    )
+
+
+def evaluation_headline(evaluation: Evaluation | None) -> str:
+    """`balanced accuracy 0.9333 (95 %: 0.8114 to 0.9668)`; empty without an evaluation."""
+    from animalclf.metrics import METRICS, PRIMARY
+    from animalclf.metrics.text import metric_lines
+
+    title = METRICS.get(PRIMARY).title
+    lines = [line for line in metric_lines(evaluation) if line.title == title] if evaluation else []
+    return f"{title} {lines[0].text.replace('  ', ' ')}" if lines else ""
 
 
 def dry_run_arguments(parser: argparse.ArgumentParser, api_function: str) -> None:

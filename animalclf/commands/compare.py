@@ -16,6 +16,7 @@ from animalclf.commands.common import (
     dry_run_arguments,
     folds_argument,
     limit_argument,
+    notify_arguments,
     prior_argument,
     sample_submission_argument,
     set_argument,
@@ -28,7 +29,7 @@ from animalclf.utils.yaml_text import parse_list
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
-    from animalclf.rows import ComparisonResult
+    from animalclf.rows import ComparisonResult, Leaderboard
 
 ORDER = 40
 EXAMPLES = """\
@@ -77,6 +78,7 @@ def add(commands: Commands) -> None:
     prior_argument(parser)
     sample_submission_argument(parser)
     dry_run_arguments(parser, "plan_comparison")
+    notify_arguments(parser)
 
 
 def _search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,4 +150,16 @@ def show(result: ComparisonResult) -> Answer:
     unreadable |= bool(result.problems and result.problems.unreadable)
     ranking = result.leaderboard.to_dict()
     content = {**result.to_dict(), "leaderboard": ranking["rows"], "pairs": ranking["pairs"]}
-    return Answer(content, exit_code(failed=bool(result.failed), unreadable=unreadable))
+    code = exit_code(failed=bool(result.failed), unreadable=unreadable)
+    return Answer(content, code, _headline(result.leaderboard), result.comparison)
+
+
+def _headline(board: Leaderboard) -> str:
+    """The best recipe, as `quick: balanced accuracy 0.9333 (95 %: 0.9100 to 0.9500)`."""
+    from animalclf.metrics import METRICS, PRIMARY
+
+    if not board.rows or PRIMARY not in board.rows[0].metrics:
+        return ""
+    metric, spread = METRICS.get(PRIMARY), board.rows[0].metrics[PRIMARY]
+    interval = f" (95 %: {metric.text(spread.low)} to {metric.text(spread.high)})"
+    return f"{board.rows[0].recipe}: {metric.title} {metric.text(spread.mean)}{interval}"

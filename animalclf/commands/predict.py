@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import posixpath
 from typing import TYPE_CHECKING
 
 from animalclf import api
@@ -10,6 +11,7 @@ from animalclf.commands.common import (
     Answer,
     add_command,
     call,
+    notify_arguments,
     prior_argument,
     sample_submission_argument,
     views_arguments,
@@ -56,6 +58,7 @@ def add(commands: Commands) -> None:
         "--workers", type=int, metavar="N", help="replicas of the model (default: one per GPU, or one per node)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    notify_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -71,4 +74,5 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")
     if result.ignored:
         show_line(f"skipped: {len(result.ignored):,} files that are not images, such as {result.ignored[0]}")
-    return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))
+    code, folder = exit_code(unreadable=bool(result.unreadable)), posixpath.dirname(result.predictions)
+    return Answer(result.to_dict(), code, done, folder)

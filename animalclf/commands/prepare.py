@@ -6,7 +6,15 @@ import argparse
 from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import DATA_HELP, Answer, add_command, call, corrections_argument, recipe_arguments
+from animalclf.commands.common import (
+    DATA_HELP,
+    Answer,
+    add_command,
+    call,
+    corrections_argument,
+    notify_arguments,
+    recipe_arguments,
+)
 from animalclf.errors import exit_code
 from animalclf.utils.console import console
 
@@ -33,6 +41,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--out", required=True, help="folder or s3:// prefix for the prepared set")
     parser.add_argument("--force", action="store_true", help="replace a prepared set of other images or settings")
+    notify_arguments(parser)
     recipe_arguments(parser)
     corrections_argument(parser)
 
@@ -45,4 +54,5 @@ def run(arguments: argparse.Namespace) -> Answer:
     problems = find_problems(prepared)
     console.print(summary(prepared, problems))
     content = {**prepared.info, "root": prepared.root, "problems": problems.to_dict()}
-    return Answer(content, exit_code(unreadable=bool(problems.unreadable)))
+    images = f"{len(prepared.manifest):,} images, {len(prepared.classes)} classes"
+    return Answer(content, exit_code(unreadable=bool(problems.unreadable)), images, prepared.root)

@@ -14,7 +14,9 @@ from animalclf.commands.common import (
     check_dry_run,
     corrections_argument,
     dry_run_arguments,
+    evaluation_headline,
     folds_argument,
+    notify_arguments,
     recipe_arguments,
     show_problems_of,
 )
@@ -70,6 +72,7 @@ def add(commands: Commands) -> None:
         help="write a trace of a few steps as profile/trace.json.gz, to open with ui.perfetto.dev",
     )
     dry_run_arguments(parser, "plan_training")
+    notify_arguments(parser)
     recipe_arguments(parser, "quick, or with --resume the run's own configuration")
 
 
@@ -82,7 +85,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     result = call(api.train, arguments)
     console.print(results_table(result))
     show_line(f"next: animalclf predict {result.run} --data IMAGES, or animalclf report {result.run}")
-    return Answer(result.to_dict(), exit_code(unreadable=bool(result.problems and result.problems.unreadable)))
+    code = exit_code(unreadable=bool(result.problems and result.problems.unreadable))
+    return Answer(result.to_dict(), code, evaluation_headline(result.val or result.test), result.run)
 
 
 def _plan(arguments: argparse.Namespace) -> Answer:

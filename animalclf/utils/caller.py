@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from animalclf.utils.redact import redact_command
+from animalclf.utils.redact import redact_arguments, redact_command
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def is_known() -> bool:
 
 
 def _process() -> Caller:
-    return Caller(redact_command(" ".join(sys.argv)), psutil.Process().create_time())
+    return Caller(redact_command(" ".join(redact_arguments(sys.argv))), psutil.Process().create_time())
 
 
 @contextmanager

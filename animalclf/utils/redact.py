@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 HIDDEN = "***"
 SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
+SECRET_FLAGS = ("--notify",)  # and --notify-command: who knows a webhook's URL can write to it
 MIN_LENGTH = 8  # of a secret that is looked for in text
 MIN_LENGTH_BY_NAME = 16  # of a variable that is secret by its name, as HF_TOKEN
 
@@ -36,6 +37,17 @@ def redact(text: str) -> str:
 def redact_command(text: str) -> str:
     """`redact`, and *** in place of what is assigned to a secret's name, as in AWS_SECRET_ACCESS_KEY=..."""
     return _ASSIGNMENT.sub(rf"\g<1>{HIDDEN}", redact(text))
+
+
+def redact_arguments(words: Sequence[str]) -> list[str]:
+    """The words of a command, with *** in place of the values of SECRET_FLAGS. argparse accepts a flag's beginning."""
+    shown, hide = [], False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        is_secret_flag = len(flag) > 2 and any(flag.startswith(name) or name.startswith(flag) for name in SECRET_FLAGS)
+        shown.append(HIDDEN if hide else f"{flag}={HIDDEN}" if is_secret_flag and equals else word)
+        hide = is_secret_flag and not equals and not hide
+    return shown
 
 
 def has_credentials(url: str) -> bool:
