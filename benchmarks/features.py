@@ -12,6 +12,7 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -145,13 +146,33 @@ def out_of_fold(
     folds, probabilities = deal_folds(labels, groups, OUTER_FOLDS, seed), np.zeros((len(labels), classes), np.float32)
     for fold in range(OUTER_FOLDS):
         held_out = folds == fold
-        present, own = np.unique(labels[~held_out], return_inverse=True)
-        training = TrainingSet(features[~held_out], own, np.ones(len(own)), len(present))
-        inner = deal_folds(own, groups[~held_out], INNER_FOLDS, seed)
-        with threadpool_limits(torch.get_num_threads()):
-            module = module_of([fit_head(kind, training, inner) for kind in heads], present, classes)
-        probabilities[held_out] = module(torch.tensor(features[held_out], dtype=torch.float32)).exp().numpy()
+        inner = deal_folds(labels[~held_out], groups[~held_out], INNER_FOLDS, seed)
+        predict = fitted(features[~held_out], labels[~held_out], inner, heads, classes)
+        probabilities[held_out] = predict(features[held_out])
     return probabilities
+
+
+def fitted(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, heads: list[str], classes: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Heads fitted on features float (N, F) with inner `folds` int64 (N,): a function from features float (M, F) to
+    probabilities float32 (M, classes)."""
+    present, own = np.unique(labels, return_inverse=True)
+    training = TrainingSet(features, own, np.ones(len(own)), len(present))
+    with threadpool_limits(torch.get_num_threads()):
+        module = module_of([fit_head(kind, training, folds) for kind in heads], present, classes)
+    return lambda others: module(torch.tensor(others, dtype=torch.float32)).exp().numpy()
+
+
+def features_of_quick(data: str, folder: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the readable images of `data`: features float64 (N, F) of the recipe `quick`, class numbers int64 (N,) and
+    groups of duplicates int64 (N,). `folder` stores the prepared set and its features."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = os.path.join(folder or temporary, os.path.basename(data.rstrip("/")))
+        prepared = animalclf.prepare(data, out, recipe="quick")
+        features = all_features(configuration.load("quick"), prepared)
+    rows = np.flatnonzero(prepared.manifest["status"] == "ok")
+    return features[rows], prepared.labels[rows], prepared.manifest["group"].to_numpy(np.int64)[rows]
 
 
 if __name__ == "__main__":
