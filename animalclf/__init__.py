@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         prepare,
         report,
         serve,
+        suggest,
         train,
     )
 
@@ -44,6 +45,7 @@ __all__ = [
     "prepare",
     "report",
     "serve",
+    "suggest",
     "train",
 ]
 

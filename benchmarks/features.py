@@ -36,7 +36,7 @@ from animalclf.models.fitted_heads import module_of
 from animalclf.runs import Run
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
-from animalclf.training.fitted_heads import INNER_FOLDS
+from animalclf.training.fitted_heads import INNER_FOLDS, image_weights
 from animalclf.training.frozen_features import feature_loader
 from animalclf.utils.canvas import sides_on_canvas
 from benchmarks.common import argument_parser, write_json
@@ -153,12 +153,12 @@ def out_of_fold(
 
 
 def fitted(
-    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, heads: list[str], classes: int
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, heads: list[str], classes: int, balance: str = "none"
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Heads fitted on features float (N, F) with inner `folds` int64 (N,): a function from features float (M, F) to
-    probabilities float32 (M, classes)."""
+    probabilities float32 (M, classes). `balance`: as train.balance."""
     present, own = np.unique(labels, return_inverse=True)
-    training = TrainingSet(features, own, np.ones(len(own)), len(present))
+    training = TrainingSet(features, own, image_weights(own, balance), len(present))
     with threadpool_limits(torch.get_num_threads()):
         module = module_of([fit_head(kind, training, folds) for kind in heads], present, classes)
     return lambda others: module(torch.tensor(others, dtype=torch.float32)).exp().numpy()

@@ -122,7 +122,7 @@ def gain(
     accuracies = {}
     for name, training_labels in (("planted", given), ("corrected", corrected), ("original", labels_in)):
         inner = deal_folds(training_labels, groups_in, INNER_FOLDS, seed)
-        predict = fitted(features_in, training_labels, inner, arguments.heads, int(labels.max()) + 1)
+        predict = fitted(features_in, training_labels, inner, arguments.heads, int(labels.max()) + 1, "class_weights")
         accuracies[name] = balanced_accuracy(predict(features[held_out]), labels[held_out])
     return accuracies
 

@@ -28,6 +28,7 @@ FUNCTIONS = (
     "explain",
     "serve",
     "labels",
+    "suggest",
     "load",
     "leave_ray",
 )

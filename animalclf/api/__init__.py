@@ -8,7 +8,7 @@ fix, before any long work.
 """
 
 from animalclf.api.inference import ensemble, evaluate, explain, export, load, predict, report
-from animalclf.api.labelling import labels
+from animalclf.api.labelling import labels, suggest
 from animalclf.api.planning import plan_comparison, plan_training
 from animalclf.api.serving import serve
 from animalclf.api.training import compare, prepare, train
@@ -31,5 +31,6 @@ __all__ = [
     "prepare",
     "report",
     "serve",
+    "suggest",
     "train",
 ]

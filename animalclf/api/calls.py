@@ -28,6 +28,7 @@ CHECKS: dict[str, arguments.Check] = {
     **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
     **dict.fromkeys(("limit", "folds", "samples", "max_concurrent"), arguments.integer(0)),
     "labels.count": arguments.integer(0),
+    "suggest.count": arguments.integer(1),
     "batch_size": arguments.integer(1),
     "price_per_hour": arguments.number(0),
     "check": arguments.integer(0),

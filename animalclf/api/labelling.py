@@ -1,4 +1,4 @@
-"""What is done with labels after a training: find wrong ones."""
+"""What is done with labels after a training: find wrong ones, and choose what to label next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from animalclf.api.calls import PathLike, path_text, public
 
 if TYPE_CHECKING:
-    from animalclf.rows import LabelsResult
+    from animalclf.rows import LabelsResult, SuggestResult
 
 
 @public
@@ -22,3 +22,18 @@ def labels(run: PathLike, *, out: PathLike | None = None, count: int = 0) -> Lab
     from animalclf.labelling.labels import labels as list_labels
 
     return list_labels(str(run), path_text(out), count)
+
+
+@public
+def suggest(run: PathLike, data: PathLike, *, count: int = 50, out: PathLike | None = None) -> SuggestResult:
+    """Choose the `count` unlabelled images of the folder `data` whose labels help the model of the run folder `run`
+    most: suggest.csv, in which a person writes the labels and which `train` and `prepare` take as `data`, and
+    suggest.html to look at.
+
+    The images that the model is unsure of, and that stand for many others, come first. Near-duplicates, of labelled
+    images too, are suggested once. The table also has the labelled images of the run. `out`: the folder (default:
+    RUN/suggest).
+    """
+    from animalclf.labelling.suggest import suggest as choose_images
+
+    return choose_images(str(run), str(data), path_text(out), count)

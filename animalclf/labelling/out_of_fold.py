@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from animalclf.config import Config
-from animalclf.data.loader import MemoryLoader, load_images
-from animalclf.data.prepared_set import Prepared
 from animalclf.data.run_images import prepared_set_of
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
 from animalclf.features.heads import HEADS, TrainingSet
+from animalclf.labelling.features import frozen_features
 from animalclf.predictions import class_probabilities
-from animalclf.rows import PhaseProgress, ProgressEvent
 from animalclf.runs import Run
-from animalclf.training import checkpoint
 from animalclf.training.checks import trains_on_features
-from animalclf.training.context import TrainContext
-from animalclf.training.distributed import RankContext
 from animalclf.training.fitted_heads import image_weights
-from animalclf.training.frozen_features import feature_loader
 from animalclf.utils.console import show_line
-from animalclf.utils.progress import ProgressLine
 
 FOLDS = 5
 HEAD, HEAD_OF_MANY = "logistic", "lda"  # of a run without fitted heads; for more images than its heads fit
@@ -85,7 +78,7 @@ def _of_folds(run: Run, classes: Sequence[str], folds: int) -> OutOfFold:
 def _of_frozen_base(run: Run, config: Config) -> OutOfFold:
     prepared = prepared_set_of(run)
     rows = np.sort(np.concatenate(list(sampling_plan(prepared, config).rows.values())))
-    features = _features(run, config, prepared, rows)
+    features = frozen_features(run, config, prepared, rows)
     labels, groups = prepared.labels[rows], rows if prepared.groups is None else prepared.groups[rows]
     present, numbers = np.unique(labels, return_inverse=True)
     training = TrainingSet(features, numbers, image_weights(numbers, config.train.balance), len(present))
@@ -113,23 +106,3 @@ def head_probabilities(training: TrainingSet, folds: np.ndarray, kinds: Sequence
     with threadpool_limits(torch.get_num_threads()):
         heads = [fit_head(kind, training, folds).log_probabilities for kind in kinds]
     return np.exp(mean_of_heads(heads))
-
-
-def _features(run: Run, config: Config, prepared: Prepared, rows: np.ndarray) -> np.ndarray:
-    """Features float64 (N, F) of manifest rows by the run's frozen base: from the prepared set's cache, or computed."""
-    ranks = RankContext(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    model, _ = checkpoint.load_model(run.root, ranks.device)
-    if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    with ProgressLine() as line:
-
-        def report(event: ProgressEvent) -> None:
-            if isinstance(event, PhaseProgress):
-                line.update("computing features", event.done, event.total)
-
-        plan = replace(sampling_plan(prepared, config), rows={"train": rows, "val": rows[:0]})
-        context = TrainContext(
-            config, prepared, plan, run, ranks, lambda plan, _: MemoryLoader(plan, load_images(prepared)), report
-        )
-        loader = feature_loader(context, model)
-    return loader.features[loader.position[rows]].reshape(len(rows), -1).astype(np.float64)

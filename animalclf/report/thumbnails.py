@@ -22,7 +22,12 @@ def thumbnails(prepared: Prepared, paths: Iterable[str]) -> dict[str, str]:
     """Data URIs (JPEG, at most 112 px) by path, for those of `paths` (as in the manifest) that the prepared set
     holds, without the padding of canvases (`data.resize: keep`). Each shard is read once; the images of a missing shard
     are left out."""
-    return {path: data_uri(shrink(image, SIDE), QUALITY) for path, image in iter_images(prepared, paths)}
+    return {path: thumbnail(image) for path, image in iter_images(prepared, paths)}
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """An image uint8 (H, W, 3) as a data URI (JPEG, at most 112 px)."""
+    return data_uri(shrink(image, SIDE), QUALITY)
 
 
 def stored_images(prepared: Prepared, paths: Iterable[str]) -> dict[str, np.ndarray]:
@@ -41,10 +46,13 @@ def iter_images(prepared: Prepared, paths: Iterable[str]) -> Iterator[tuple[str,
         except FileNotFoundError:
             continue
         for path, row in zip(group["path"], group["row"], strict=True):
-            yield path, (_content(images[row]) if has_canvases else images[row]).copy()  # and not the whole shard
+            yield (
+                path,
+                (without_padding(images[row]) if has_canvases else images[row]).copy(),
+            )  # and not the whole shard
 
 
-def _content(canvas: np.ndarray) -> np.ndarray:
+def without_padding(canvas: np.ndarray) -> np.ndarray:
     """The image on a canvas uint8 (S, S, 3), without the padding around it."""
     top, bottom, left, right = content_boxes(torch.from_numpy(canvas[None]))[0].tolist()
     return canvas[top:bottom, left:right]

@@ -98,7 +98,7 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
     if not labelled:
         return paths, empty, empty
     labels = table[config.label_column].astype("string").str.strip()
-    _refuse_rows(url, labels.isna() | (labels == ""), "have no label")
+    _refuse_rows(url, labels.isna() | (labels == ""), "have no label", "label these images, or remove the rows")
     _refuse_rows(url, labels.str.contains(CONTROL), "have a line break or a control character in the label")
     if config.split_column not in table.columns:
         return paths, labels, empty
