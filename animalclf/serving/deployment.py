@@ -7,6 +7,8 @@ replica has answered it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import logging
 import math
 import os
@@ -105,10 +107,13 @@ class Deployment:
         return await persistent(lambda: self.handle.remote(upload, explain))
 
     def stop(self) -> None:
-        """End the replicas; on a cluster also Ray Serve, if no other application has used it."""
-        serve.delete(self.name)
-        if not os.environ.get(OWN_RAY_VARIABLE) and self.is_alone and not serve.status().applications:
-            serve.shutdown()
+        """End the replicas; on a cluster also Ray Serve, if no other application uses it or has used it."""
+        own_ray = os.environ.get(OWN_RAY_VARIABLE)  # which ends with this process
+        if not own_ray and self.is_alone and set(serve.status().applications) <= {self.name}:
+            with contextlib.redirect_stdout(io.StringIO()):  # Ray prints that a controller has died, which is the aim
+                serve.shutdown()
+        else:
+            serve.delete(self.name)
 
 
 async def persistent(send: Callable[[], Awaitable[Scored]]) -> Scored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from animalclf.errors import UserError
 from animalclf.utils.console import show_line
@@ -26,7 +28,26 @@ TOKEN_VARIABLE = "ANIMALCLF_SERVE_TOKEN"
 MIN_TOKEN = 16  # characters
 MAX_PORT = 65_535
 BACKLOG = 1024  # clients that wait to be accepted
+SILENT_SECONDS = 10
 STOP_SECONDS = 3  # for running requests
+
+
+class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that is closed if it sends no whole request head for SILENT_SECONDS. uvicorn would wait for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def _watch(self) -> None:
+        asyncio.get_running_loop().call_later(SILENT_SECONDS, self._check, self.cycle)
+
+    def _check(self, previous_request: object) -> None:
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self.cycle is previous_request:
+            self.transport.close()
+        if not self.transport.is_closing():
+            self._watch()
 
 
 class Token(NamedTuple):
@@ -48,6 +69,7 @@ class Server:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=Connection,
                 log_config=None,
                 log_level="critical",
                 access_log=False,
