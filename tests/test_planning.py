@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from helpers import LITE, lite_config, spec_of
 import animalclf
 from animalclf import UserError
 from animalclf.cli import main
+from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared, open_prepared
 from animalclf.models.classifier import count_parameters
 from animalclf.planning import comparison, estimate, images, measure, sample, steps
@@ -24,7 +26,7 @@ from animalclf.planning.plan import Request, memory_problems, plan, worker_count
 from animalclf.planning.show import comparison_lines, size_text, training_table
 from animalclf.rows import Measured, TrainingPlan
 from animalclf.runs import Run
-from animalclf.training import checkpoint
+from animalclf.training import checkpoint, similar_runs
 from animalclf.training.resources import Workers
 from animalclf.utils.console import console
 
@@ -259,3 +261,42 @@ def test_the_table_has_every_number(tiny_set: Prepared):
     for part in ("imbalance 3.0", "4: 2 epochs of 2", "prepared set", "checkpoints 400 B", "at 2 for a node-hour"):
         assert part in text
     assert [size_text(size) for size in (5, 1500, 2 * 10**7, 1.25e9)] == ["5 B", "1.5 kB", "20 MB", "1.2 GB"]
+
+
+def similar_run(folder: Path, config: Config, prepared: Prepared, **fields: object) -> Run:
+    """A finished run of 18 images and 60 s, 20 of them for features."""
+    run = Run(str(folder))
+    run.write_environment(data_fingerprint=prepared.fingerprint, workers="1", gpu=False, **fields)
+    run.write_config(config)
+    epochs = config.train.epochs
+    content = {"run": run.root, "epochs": epochs, "rows": {"train": 18}, "seconds": 60.0, "time": {"features": 20.0}}
+    run.write_result(content)
+    return run
+
+
+def test_the_plan_line_knows_similar_runs(tiny_set: Prepared, tmp_path: Path):
+    config, run = lite_config(epochs=4), Run(str(tmp_path / "new"))
+
+    def expected(config: Config = config, images: int = 18) -> float | None:
+        known = similar_runs.expectation(run, config, tiny_set, images, "1", False)
+        return known and known.seconds
+
+    assert expected() is None
+    similar_run(tmp_path / "a", replace(config, seed=7), tiny_set)
+    assert expected() == 40.0, "the features are cached"
+    assert expected(images=27) == 60.0 and expected(images=60) is None
+    assert expected(lite_config(epochs=8, optim__lr=1.0)) == 80.0
+    assert expected(lite_config(epochs=4, train__batch_size=4)) is None
+    similar_run(tmp_path / "b", config, tiny_set, host="another")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "result.json").write_text("{")
+    assert expected() == 40.0, "other machines and damaged files are passed over"
+
+
+def test_features_that_are_not_cached_cost_again(tiny_set: Prepared, tmp_path: Path):
+    frozen = {"model__trainable": ["head"], "augment__flip": False, "augment__rotation": 0, "augment__shift": 0}
+    config, run = lite_config(epochs=4, augment__zoom=[1, 1], **frozen), Run(str(tmp_path / "new"))
+    other = SimpleNamespace(fingerprint="other images")
+    similar_run(tmp_path / "a", config, other)  # type: ignore[arg-type]
+    known = similar_runs.expectation(run, config, tiny_set, 18, "1", False)
+    assert known and known.seconds == 60.0 and known.run == str(tmp_path / "a")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from animalclf.config import Config
 from animalclf.planning.estimate import Setting
 from animalclf.planning.images import Images, find_images
 from animalclf.planning.plan import Request, plan, setting_of, without_download
 from animalclf.rows import ComparisonPlan, TrialPlan
 from animalclf.training import checks
 from animalclf.training.resources import concurrent_trials
+from animalclf.training.similar_runs import cost_key
 from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, Trial, grace_epochs
 
 SHARED = ("start", "Ray", "prepare", "end")  # phases that a comparison has once
@@ -96,32 +96,23 @@ def _costs(
 ) -> list[Cost]:
     """The pending trials, those that cost the same once. Trials that differ in their number of epochs share the timed
     steps."""
-    alike = Counter(_cost_key(trial.config) for trial in pending)
+    alike = Counter(cost_key(trial.config) for trial in pending)
     images: dict[object, Images] = {}
     settings: dict[str, Setting] = {}
     costs: dict[str, Cost] = {}
     for trial in pending:
-        if (key := _cost_key(trial.config)) in costs:
+        if (key := cost_key(trial.config)) in costs:
             continue
         config = checks.resolve_config(without_download(trial.config))
         if config.data not in images:
             images[config.data] = find_images(data, config, prepared_dir, spec.data_keys)
         found = images[config.data]
         config = replace(config, data=found.config.data)
-        steps = _cost_key(replace(config, train=replace(config.train, epochs=1)))
+        steps = cost_key(replace(config, train=replace(config.train, epochs=1)))
         if steps not in settings:
             settings[steps] = setting_of(found, config, request)
         costs[key] = Cost(trial, replace(settings[steps], config=config), count if spec.searching else alike[key])
     return list(costs.values())
-
-
-def _cost_key(config: Config) -> str:
-    """What the cost of a training depends on, as text: not the seed, the learning rate and the like."""
-    model, optim = config.model, config.optim
-    train = replace(config.train, loss="cross_entropy", balance="none", monitor="balanced_accuracy", max_failures=0)
-    model = replace(model, dropout=0.0, batchnorm_momentum=0.9)
-    averages = [bool(value) for value in (optim.ema, optim.l2_sp, optim.wise_ft)]
-    return repr((model, config.data, config.augment, train, optim.name, averages))
 
 
 def expected_fraction(trials: int, epochs: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from animalclf.runs import Run
 from animalclf.training.checks import config_changes
 from animalclf.training.progress import Report
 from animalclf.training.resources import Workers, choose_cache, input_cpus, preflight
+from animalclf.training.similar_runs import expectation
 from animalclf.utils import storage
-from animalclf.utils.console import show_line
+from animalclf.utils.console import duration, show_line
 from animalclf.utils.registry import check_workers_know_all
 
 if TYPE_CHECKING:
@@ -115,7 +117,10 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
     length += " for each fold and for all images" if config.train.folds else ""
     if finished:
         length = f"epochs {finished + 1} to {epochs}" if finished < epochs else f"{length}, all finished,"
-    return f"{config.name}: {data}, {length} {placement.text}; run folder {run.root}"
+    workers, expected = placement.workers, ""
+    if known := expectation(run, config, prepared, train, str(workers), workers.use_gpu):
+        expected = f"; about {duration(known.seconds)} of training, by {os.path.basename(known.run)}"
+    return f"{config.name}: {data}, {length} {placement.text}{expected}; run folder {run.root}"
 
 
 def record_run(config: Config, prepared: Prepared, run: Run, **fields: Any) -> None:
