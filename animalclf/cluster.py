@@ -47,6 +47,9 @@ SYSTEM_CONFIG = {
     "worker_niceness": 0,
     # Repeats of a task whose worker Ray ends for memory, over one minute; Ray repeats it without end.
     "task_oom_retries": 6,
+    # Between SIGTERM, which the processes of a local Ray ignore, and SIGKILL; by default 5 s. With Ray 2.56 the workers
+    # of a stopped training would train on for so long.
+    "kill_worker_timeout_milliseconds": 100,
 }
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # delay until a dead worker or the end of a run is noticed; default 2

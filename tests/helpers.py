@@ -85,14 +85,19 @@ def terminate_all(pid: int) -> None:
             process.terminate()
 
 
-def train_workers() -> list[int]:
-    """The process ids of the training workers of the Ray that this process started."""
+def ray_processes(name: str) -> list[int]:
+    """The ids of the processes with `name` in their command line, of the Ray that this process started."""
     pids = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # one that has just ended
-            if "RayTrainWorker" in " ".join(process.cmdline()):
+            if name in " ".join(process.cmdline()):
                 pids.append(process.pid)
     return pids
+
+
+def train_workers() -> list[int]:
+    """The ids of the processes of the training workers."""
+    return ray_processes("RayTrainWorker")
 
 
 def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:

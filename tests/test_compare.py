@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from helpers import LITE, lite_config, remaining, spec_of, tiny_prepared, train_workers, without_times
+from helpers import LITE, lite_config, ray_processes, remaining, spec_of, tiny_prepared, train_workers, without_times
 from rich.console import Console
 
 from animalclf.errors import UserError
@@ -161,6 +161,27 @@ def test_asha_stops_a_bad_trial_and_frees_its_resources(tmp_path, comparing, pre
     assert remaining(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
     resumed = compare(spec, prepared.root, out, resume=True)
     assert [(trial.state, trial.epochs) for trial in resumed.trials] == [("finished", EPOCHS), ("stopped", bad.epochs)]
+
+
+@pytest.mark.ray
+def test_a_killed_trial_fails_and_frees_its_resources(tmp_path, comparing, prepared):
+    """As when the node is out of memory: the process of the trial dies, and with it the controller of its training."""
+    import ray
+
+    compare, _ = comparing
+    killed = []
+
+    def show(event):
+        if isinstance(event, TrialProgress) and isinstance(event.event, EpochEnd) and not killed:
+            killed.extend(ray_processes("ray::ImplicitFunc"))
+            for trial in killed:
+                os.kill(trial, signal.SIGKILL)
+
+    spec = spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": 1000})
+    (entry,) = compare(spec, prepared.root, str(tmp_path / "comparison"), show=show).trials
+    assert killed and entry.state == "failed" and "its process died" in entry.reason
+    assert not remaining(train_workers), "the killed trial's workers still run"
+    assert remaining(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
 
 
 @pytest.mark.ray

@@ -22,6 +22,7 @@ class Mailbox:
         self.stopping = False
         self.trials_to_stop: set[str] = set()  # slugs
         self.ended_trials: set[str] = set()
+        self.trial_groups: dict[str, Any] = {}  # placement groups of the workers, by slug
 
     def post(self, event: Event, group: Any = None) -> None:
         """An event, of a worker with its placement group."""
@@ -43,6 +44,10 @@ class Mailbox:
         self.stopping = True
         return self.group
 
+    def workers(self) -> Any:
+        """The placement group of the training's workers, None before they start."""
+        return self.group
+
     def stopped(self) -> bool:
         """Whether the end of the training was requested."""
         return self.stopping
@@ -51,9 +56,14 @@ class Mailbox:
         """Request the end of trials."""
         self.trials_to_stop |= slugs
 
-    def is_to_stop(self, slug: str) -> bool:
-        """Whether the end of the trial was requested."""
+    def is_to_stop(self, slug: str, group: Any = None) -> bool:
+        """Whether the end of the trial was requested. `group`: the placement group of its workers, once they start."""
+        self.trial_groups[slug] = group or self.trial_groups.get(slug)
         return slug in self.trials_to_stop
+
+    def trial_group(self, slug: str) -> Any:
+        """The last placement group of the trial's workers; None if it had none."""
+        return self.trial_groups.get(slug)
 
     def trial_ended(self, slug: str) -> None:
         """The trial's training has ended."""

@@ -49,6 +49,13 @@ class Switch:
         if group is not None:
             ray.util.remove_placement_group(group)
 
+    def group(self) -> Any:
+        """The placement group of the training's workers; None before they start and after they end."""
+        with self._lock:
+            if self._mailbox is None or self._ended.is_set():
+                return None
+        return ray.get(self._mailbox.workers.remote())
+
     def wait(self, timeout: float | None = None) -> None:
         """Wait until no training runs, at most `timeout` seconds."""
         self._ended.wait(timeout)

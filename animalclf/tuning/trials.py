@@ -121,9 +121,9 @@ def _report(rows: Sequence[EpochRow]) -> None:
 
 def _stop_on_request(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> None:
     """In a thread of the trial's process, whose main thread may wait for Tune: stop the training on the request of
-    `StopTrials`, and confirm its end."""
+    `StopTrials`, and confirm its end. Until then tell `mailbox` the placement group of its workers."""
     while not done.wait(STOP_POLL_SECONDS):
-        if ray.get(mailbox.is_to_stop.remote(slug)):
+        if ray.get(mailbox.is_to_stop.remote(slug, switch.group())):
             switch.stop()
             switch.wait()
             break

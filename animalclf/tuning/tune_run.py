@@ -34,8 +34,8 @@ POLL_SECONDS = 0.3  # between two requests for events
 class StopTrials(tune.Callback):
     """Passes on the events of Tune, ends the trainings of the trials that it stops, and stops Tune on request.
 
-    Only a trial's own process can end its training cleanly. If Tune kills the process, its workers die too, but their
-    resources stay reserved until the end of the job.
+    Only a trial's own process can end its training cleanly. If the process is killed, its workers die too, but their
+    resources stay reserved until the end of the job, unless `on_trial_error` releases them.
     """
 
     def __init__(self, comparison: ComparisonJob) -> None:
@@ -63,7 +63,11 @@ class StopTrials(tune.Callback):
         self._put(trial, "complete")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.running.discard(self.comparison.job(trial.config).trial.slug)
+        slug = self.comparison.job(trial.config).trial.slug
+        group = ray.get(self.comparison.mailbox.trial_group.remote(slug))
+        if group is not None:
+            ray.util.remove_placement_group(group)  # nothing happens if the trial itself could end its training
+        self.running.discard(slug)
         self._put(trial, "failed")
 
     def _end_trainings(self, slugs: set[str]) -> None:

@@ -160,10 +160,27 @@ class Cluster:
         request = urllib.request.Request(DASHBOARD + path, headers={"Authorization": f"Bearer {token}"})
         return json.loads(urllib.request.urlopen(request, timeout=30).read())
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """Ray's nodes, also those that have ended."""
+        nodes: list[dict[str, Any]] = self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]
+        return nodes
+
     def alive(self) -> list[str]:
         """Addresses of the hosts that are up, as the cluster sees it."""
-        nodes = self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]
-        return sorted(node["node_ip"] for node in nodes if node["state"] == "ALIVE")
+        return sorted(node["node_ip"] for node in self.nodes() if node["state"] == "ALIVE")
+
+    def drain(self, host: machines.Host, seconds: int) -> None:
+        """Announce that `host` is taken away in so many seconds, as the warning of a spot machine does."""
+        (node,) = [node for node in self.nodes() if node["node_ip"] == host.address and node["state"] == "ALIVE"]
+        options = {
+            "address": f"{self.head.address}:6379",
+            "node-id": node["node_id"],
+            "reason": "DRAIN_NODE_REASON_PREEMPTION",
+            "reason-message": "spot",
+            "deadline-remaining-seconds": seconds,
+        }
+        flags = " ".join(f"--{name}={value}" for name, value in options.items())
+        self.head.ssh(f"ray drain-node {flags}")
 
     def wait_for_hosts(self, count: int, timeout: float = 150) -> float:
         """Seconds until `count` hosts are up."""
@@ -194,10 +211,7 @@ class Cluster:
 
     def trained_on(self) -> set[str]:
         """Addresses of the hosts on which training workers of any job ran."""
-        nodes = {
-            node["node_id"]: node["node_ip"]
-            for node in self.ask("/api/v0/nodes?limit=100&detail=True")["data"]["result"]["result"]
-        }
+        nodes = {node["node_id"]: node["node_ip"] for node in self.nodes()}
         actors = self.ask("/api/v0/actors?limit=1000&detail=True")["data"]["result"]["result"]
         return {
             nodes[actor["node_id"]]

@@ -21,7 +21,8 @@ ENDLESS = 10_000  # epochs of a training that goes on for as long as harm is don
 
 
 def train(cluster, out, epochs, *more, workers=3):
-    sets = ["--set", f"train.epochs={epochs}", "--workers", str(workers), "--prepared", PREPARED]
+    sets = ["--set", f"train.epochs={epochs}", "--set", "train.max_failures=10"]
+    sets += ["--workers", str(workers), "--prepared", PREPARED]
     return cluster.submit(
         "train", "--data", DATA, "--out", f"s3://bucket/{out}", "--recipe", "demo", *SMALL, *sets, *more
     )
@@ -83,13 +84,16 @@ def job(cluster):
     return job
 
 
-def test_a_killed_training_process(cluster, job):
-    victim, before = (
-        next(host for host in cluster.machines.hosts if "TrainWorker" in host.ssh("ps -eo args")),
-        Run("s3://bucket/runs/faults").metrics(),
-    )
+def training_host(hosts):
+    """The first of the hosts on which a training worker runs."""
+    return next(host for host in hosts if "TrainWorker" in host.ssh("ps -eo args"))
+
+
+@pytest.mark.parametrize("signal", ["KILL", "TERM"])  # TERM: also how a spot machine warns its processes
+def test_a_killed_training_process(cluster, job, signal):
+    victim, before = training_host(cluster.machines.hosts), Run("s3://bucket/runs/faults").metrics()
     died = time.time()
-    assert "killed" in victim.ssh("pkill -9 -f '[r]ay::.*TrainWorker' && echo killed")
+    assert "killed" in victim.ssh(f"pkill -{signal} -f '[r]ay::.*TrainWorker' && echo killed")
     job.wait_for("| val ", after=job.wait_for("workers restarted, 3 now", after=died))
     assert before and Run("s3://bucket/runs/faults").metrics()[: len(before)] == before
 
@@ -140,6 +144,22 @@ def test_a_host_cut_off_for_half_a_minute(cluster, job):
     again = job.wait_for("| val ", after=began + 30)
     note(f"host cut off for 30 s: the next epoch was done {again - began:.0f} s after the cut")
     cluster.wait_for_hosts(3)
+
+
+def test_a_drained_host_trains_on_until_it_is_taken_away(cluster, job):
+    """A spot machine: a warning, and a minute later it is gone."""
+    victim, warned = training_host(cluster.others), time.time()
+    cluster.drain(victim, seconds=60)
+    job.wait_for("| val ", after=warned)
+    before, died = Run("s3://bucket/runs/faults").metrics(), time.time()
+    assert not [line for when, line in job.lines if when > warned and "workers restarted" in line]
+    victim.kill()
+    restarted = job.wait_for("workers restarted, 3 now", after=died)
+    victim.start()
+    cluster.wait_for_hosts(3)
+    again = job.wait_for("| val ", after=restarted)
+    assert Run("s3://bucket/runs/faults").metrics()[: len(before)] == before
+    note(f"drained host killed: the lost epoch done {again - died:.0f} s later")
 
 
 def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_on_two_workers(cluster, job):

@@ -15,7 +15,8 @@ def main() -> int:
     parser.add_argument("commands", nargs="*", default=names, help=f"{', '.join(names)} (default: all)")
     parser.add_argument("--count", type=int, default=100, help="kills, and full disks, of each command")
     parser.add_argument("--modes", nargs="+", default=["kill", "full"], help="kill, full (default: both)")
-    parser.add_argument("--ray", type=int, default=0, help="kills of each real command on Ray: driver and workers")
+    parser.add_argument("--ray", type=int, default=0, help="kills of each real command on Ray, for each victim")
+    parser.add_argument("--victims", nargs="+", default=on_ray.VICTIMS, choices=on_ray.VICTIMS, help="on Ray")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--first", type=int, default=0, help="number of the first case, to repeat one")
     arguments = parser.parse_args()
@@ -30,7 +31,7 @@ def main() -> int:
                 faults += show(f"{kind.name}, {mode}", arguments.seed, report)
     for kind in on_ray.SCENARIOS if arguments.ray else ():
         if kind.name in arguments.commands:
-            for victim in ("driver", "worker"):
+            for victim in arguments.victims:
                 report = on_ray.run(kind, victim, arguments.ray, arguments.seed, arguments.first)
                 faults += show(f"{kind.name} on Ray, {victim} killed", arguments.seed, report)
     return min(faults, 1)

@@ -1,10 +1,13 @@
-"""Kills of real commands on a local Ray: of the command itself (the driver), or of one of Ray's worker processes."""
+"""Kills of real commands on a local Ray: SIGKILL to the command itself (the driver) or to one of Ray's worker
+processes, SIGTERM to one of them (the warning of a spot machine)."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +15,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import psutil
 
@@ -31,7 +34,8 @@ SETTINGS = {
 }
 END_SECONDS = 90.0  # for Ray's processes to end after their driver; its agents look for it for a minute
 TIMEOUT = 400.0
-Victim = Literal["driver", "worker"]
+Victim = Literal["driver", "worker", "warned-worker"]
+VICTIMS: tuple[Victim, ...] = get_args(Victim)
 
 
 class RayTrain(Train):
@@ -57,7 +61,8 @@ SCENARIOS: Sequence[type[Scenario]] = (RayTrain, Prepare, RayPredict, RayCompare
 
 
 def run(kind: type[Scenario], victim: Victim, count: int, seed: int, first: int = 0) -> Report:
-    """Kill `count` times. A killed driver is started again; a killed worker must not end the command."""
+    """Kill `count` times. A killed driver is started again; a killed worker must not end the command. One may end a
+    trial of a comparison, which is started again too."""
     report, started = Report(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="animalclf-kills-") as temporary:
         folder = Path(temporary).resolve()
@@ -86,7 +91,8 @@ def _kill(
 ) -> None:
     ended = _command(scenario, out, (victim, rng.uniform(0, seconds), rng))
     report.outcomes[f"killed ({victim})" if ended.struck else "ended before"] += 1
-    if victim == "driver" and ended.struck:
+    continued = victim == "driver" or (scenario.name == "compare" and ended.code == scenario.failed_code)
+    if continued and ended.struck:
         before = scenario.check(out, facts)
         ended = _command(scenario, out)
         scenario.check_continued(out, before)
@@ -100,8 +106,9 @@ def _command(scenario: Scenario, out: Path, strike: tuple[Victim, float, random.
     """Run the command to its end; with `strike` kill the driver or a worker after these seconds."""
     command, log = [sys.executable, "-m", "animalclf.cli", *scenario.arguments(out)], out.with_suffix(".log")
     started, struck, processes = time.monotonic(), False, set[psutil.Process]()
+    environment = {**os.environ, "RAY_ADDRESS": "local"}  # not a cluster that happens to run on this machine
     with open(log, "w") as file:
-        driver = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        driver = subprocess.Popen(command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
     while driver.poll() is None:
         time.sleep(0.02)
         seconds = time.monotonic() - started
@@ -126,7 +133,8 @@ def _strike(driver: subprocess.Popen[bytes], victim: Victim, rng: random.Random)
     if not any(_is_busy(process) for process in workers):
         return False  # Ray's own start waits without end for a worker that is killed before it is connected
     with contextlib.suppress(psutil.Error, IndexError):
-        rng.choice(sorted(workers, key=lambda process: process.pid)).kill()
+        process = rng.choice(sorted(workers, key=lambda process: process.pid))
+        process.send_signal(signal.SIGTERM if victim == "warned-worker" else signal.SIGKILL)
         return True
     return False
 
