@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from animalclf.rows import Unreadable
+from animalclf.utils import storage
 
 OK = "ok"  # the status of a readable image
+FORMATS = ("parquet", "csv", "jsonl")
 
 
 def predictions_table(
@@ -55,3 +57,15 @@ def predicted_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, i
 def unreadable(paths: Sequence[str], status: Sequence[str]) -> list[Unreadable]:
     """The images whose status is not OK."""
     return [Unreadable(path=path, reason=reason) for path, reason in zip(paths, status, strict=True) if reason != OK]
+
+
+def write_predictions(url: str, table: pd.DataFrame) -> None:
+    """Write a table of predictions in the format of its suffix: .parquet, .csv, or .jsonl (an object for each
+    image)."""
+    if url.endswith(".parquet"):
+        storage.write_table(url, table)
+    elif url.endswith(".csv"):
+        storage.write_bytes(url, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+    else:
+        text = table.to_json(orient="records", lines=True, force_ascii=False, double_precision=7)
+        storage.write_bytes(url, text.encode())

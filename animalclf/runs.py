@@ -75,6 +75,11 @@ class Run:
     def has_checkpoint(self, which: str) -> bool:
         return storage.exists(self.checkpoint(which))
 
+    @property
+    def known_scores(self) -> str:
+        """The URL of the fitted score of "none of these", of a finished run with validation images."""
+        return self.url("known.npz")
+
     def exists(self) -> bool:
         return storage.exists(self.url("config.yaml"))
 

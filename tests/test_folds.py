@@ -19,6 +19,8 @@ from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.features.temperature import apply_temperature, cross_calibrate, fit_temperature, logits_of
 from animalclf.inference.evaluate import evaluate
+from animalclf.inference.features import image_features
+from animalclf.inference.known import known_scorer
 from animalclf.metrics import from_probabilities
 from animalclf.models import build
 from animalclf.predictions import class_probabilities
@@ -128,6 +130,18 @@ def test_the_model_is_that_of_a_training_on_all_images(folded, prepared, tmp_pat
     np.testing.assert_allclose(
         class_probabilities(folded[0].predictions("test"), prepared.classes), calibrated, atol=1e-5
     )
+
+
+def test_each_image_has_the_distances_without_its_fold_and_the_file_those_of_all(folded, prepared):
+    run = folded[0]
+    model, info = checkpoint.load_model(run.root)
+    scorer = known_scorer(run, model, info)
+    folds = [Run(run.url("folds", str(number))).predictions("val") for number in range(3)]
+    assert sum(map(len, folds)) == len(scorer.validation) == 44
+    assert all(np.isfinite(table["distance"]).all() for table in folds)
+    out_of_fold = np.concatenate([table["distance"] for table in folds])
+    in_sample = scorer.distances(image_features(run.root, split="train").features)
+    assert out_of_fold.mean() > in_sample.mean()  # an image is nearest to distributions that it is part of
 
 
 def test_events_name_their_fold_and_features_are_computed_once(folded):

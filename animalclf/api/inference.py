@@ -32,6 +32,8 @@ def evaluate(
     prior: str = "train",
     views: str = "none",
     transport: bool = False,
+    top_k: int = 1,
+    format: str = "parquet",
     out: PathLike | None = None,
 ) -> EvaluationResult:
     """Evaluate the best model of the run folder `run`: metrics with 95 % intervals, per class, confusion, calibration.
@@ -41,10 +43,12 @@ def evaluate(
     predictions), "dog=0.2,cat=0.8", or a file. `views`: what the probabilities are averaged over: "none", "flip" (the
     image and its mirror image) or "multi" (these two and their middles, enlarged). `transport`: for images whose class
     counts are known exactly, such as a balanced test set, with these as `prior`: assign the classes by optimal
-    transport, so that their counts fit; the notes have its effect. `out`: where the result and the probabilities go
-    (default: RUN/predictions), for a run folder that cannot be written.
+    transport, so that their counts fit; the notes have its effect. `top_k`: columns for this many most probable
+    classes. `format`: of the table of probabilities: "parquet", "csv" or "jsonl". `out`: where the result and the
+    probabilities go (default: RUN/predictions), for a run folder that cannot be written.
     """
     from animalclf.inference import evaluate as evaluation
+    from animalclf.inference.extra_columns import TableOptions
 
     return evaluation.evaluate(
         str(run),
@@ -53,6 +57,7 @@ def evaluate(
         prior=prior,
         views=views,
         transport=transport,
+        columns=TableOptions(top_k=top_k, format=format),
         out=path_text(out),
     )
 
@@ -66,6 +71,9 @@ def predict(
     prior: str = "train",
     views: str = "none",
     transport: bool = False,
+    top_k: int = 1,
+    sets: float = 0.0,
+    format: str = "parquet",
     sample_submission: PathLike | None = None,
     batch_size: int = 64,
     workers: int = 0,
@@ -73,13 +81,19 @@ def predict(
 ) -> PredictionResult:
     """Classify the unlabelled images of a folder with Ray Data: write predictions.parquet and submission.csv.
 
-    `data`: a folder of images of any depth, one image, or a Kaggle competition folder (its test images). The id of
-    an image is its file name, or its path if several folders have the same name. `out`: the folder of the files
-    (default: RUN/predictions/<data>). `prior`, `views`, `transport`: see `evaluate`. `sample_submission`: check ids and
-    classes against this CSV. `workers`: replicas of the model (0: one for each GPU, or one for each node). `limit`:
-    only the first `limit` images. For a few images at hand `load(run).predict(images)` is simpler.
+    The column `known` says whether an image shows one of the classes at all: yes if its `known_score` is 0 or more,
+    as for 95 % of the validation images.
+
+    `data`: a folder of images of any depth, one image, or a Kaggle competition folder (its test images). The id of an
+    image is its file name, or its path if several folders have the same name. `out`: the folder of the files (default:
+    RUN/predictions/<data>). `prior`, `views`, `transport`, `top_k`: see `evaluate`. `sets`: a coverage such as 0.9 adds
+    the column `set`, the classes that an image may be: for this fraction of images the true one is among them.
+    `format`: of the table: "parquet", "csv" or "jsonl". `sample_submission`: check ids and classes against this CSV.
+    `workers`: replicas of the model (0: one for each GPU, or one for each node). `limit`: only the first `limit`
+    images. For a few images at hand `load(run).predict(images)` is simpler.
     """
     from animalclf.inference import predict as prediction
+    from animalclf.inference.extra_columns import TableOptions
     from animalclf.utils import storage
 
     name = os.path.basename(storage.absolute(str(data)))
@@ -91,6 +105,7 @@ def predict(
         prior=prior,
         views=views,
         transport=transport,
+        columns=TableOptions(top_k=top_k, sets=sets, format=format),
         sample_submission=path_text(sample_submission),
         limit=limit,
         batch_size=batch_size,

@@ -191,5 +191,19 @@ def views_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def table_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="columns predicted_2, probability_2, ... for the K most probable classes (default: 1, which is predicted)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["parquet", "csv", "jsonl"],
+        help="of the table of probabilities: Parquet, CSV, or JSON lines (default: parquet)",
+    )
+
+
 def sample_submission_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample-submission", metavar="CSV", help="check the submission's ids and classes against it")

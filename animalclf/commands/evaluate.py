@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from animalclf import api
-from animalclf.commands.common import Answer, add_command, call, prior_argument, views_arguments
+from animalclf.commands.common import Answer, add_command, call, prior_argument, table_arguments, views_arguments
 from animalclf.errors import exit_code
 from animalclf.utils.console import console
 
@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
     )
     prior_argument(parser)
     views_arguments(parser)
+    table_arguments(parser)
     parser.add_argument(
         "--out", metavar="FOLDER", help="where the result and the probabilities go (default: RUN/predictions)"
     )

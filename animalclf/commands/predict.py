@@ -14,6 +14,7 @@ from animalclf.commands.common import (
     notify_arguments,
     prior_argument,
     sample_submission_argument,
+    table_arguments,
     views_arguments,
 )
 from animalclf.errors import exit_code
@@ -26,6 +27,7 @@ ORDER = 60
 EXAMPLES = """\
   animalclf predict runs/a --data new_photos/ --out predictions/
   animalclf predict runs/a --data competition/ --prior uniform         (its test images; a balanced test set)
+  animalclf predict runs/a --data new/ --sets 0.9 --format csv         (with the classes that each image may be)
   animalclf predict runs/a --data new/ --sample-submission sample_submission.csv"""
 MAX_LISTED, MAX_CLASSES = 20, 20  # unreadable images, and classes, in the output
 
@@ -50,6 +52,14 @@ def add(commands: Commands) -> None:
     )
     prior_argument(parser)
     views_arguments(parser)
+    parser.add_argument(
+        "--sets",
+        type=float,
+        metavar="COVERAGE",
+        help="add the column `set`, the classes that an image may be: for this fraction of images (such as 0.9) the "
+        "true one is among them; selected on the validation images",
+    )
+    table_arguments(parser)
     sample_submission_argument(parser)
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images that a replica classifies at a time (default: %(default)s)"
@@ -70,6 +80,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     counts = sorted(result.predicted.items(), key=lambda item: -item[1])
     more = f" and {len(counts) - MAX_CLASSES} more classes" if len(counts) > MAX_CLASSES else ""
     show_line(f"predicted: {', '.join(f'{name} {count:,}' for name, count in counts[:MAX_CLASSES])}{more}")
+    if result.unknown is not None:
+        unknown = "image shows" if result.unknown == 1 else "images show"
+        show_line(f"none of the classes: {result.unknown:,} {unknown} none, by the column `known`")
     if result.transported is not None:
         show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")
     if result.ignored:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jinja2
 
 from animalclf import architectures, config
+from animalclf.features.known import KEPT
+from animalclf.features.known_file import read_scorer
 from animalclf.metrics.text import metric_lines
 from animalclf.models import embedded
 from animalclf.runs import Run
@@ -62,6 +64,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
         files=files,
         metrics={key: measured[key] for key in MAIN_METRICS if key in measured.metrics} if measured else {},
         lines=metric_lines(measured) if measured else [],
+        known={"kept": KEPT, "images": f"{len(scorer.validation):,}"} if (scorer := read_scorer(run)) else None,
         images=f"{measured.rows:,}" if measured else "No",
         measured=result.measured if result.val else "test",
         temperature=info.temperature,

@@ -14,6 +14,7 @@ from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
 from animalclf.inference import mixing, prior_shift, submission
+from animalclf.inference.extra_columns import TableOptions
 from animalclf.inference.labelled import predict_prepared
 from animalclf.inference.validation import ValidationPredictions, validation_predictions
 from animalclf.metrics import from_probabilities, main_metrics
@@ -177,7 +178,13 @@ class _UnlabelledImages:
         if cached != inputs or not storage.exists(table):
             storage.remove(cache_key)  # an interrupt must not leave the key of one table beside another
             predict.predict(
-                member.root, self.data, folder, limit=self.limit, views="flip" if flips else "none", **self.options
+                member.root,
+                self.data,
+                folder,
+                limit=self.limit,
+                views="flip" if flips else "none",
+                columns=TableOptions(known=False),
+                **self.options,
             )
             storage.write_json(cache_key, inputs.to_dict())
         return storage.read_table(table)

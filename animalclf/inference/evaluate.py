@@ -21,13 +21,14 @@ from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.features.temperature import cross_calibrate
 from animalclf.inference import prior_shift
+from animalclf.inference.extra_columns import DEFAULT_TABLE, TableOptions, add_top_k
 from animalclf.inference.labelled import LabelledPredictions, predict_images, predict_prepared
 from animalclf.inference.probabilities import uses_bf16
 from animalclf.inference.views import check_views
 from animalclf.metrics import from_probabilities
 from animalclf.metrics.text import metric_lines
 from animalclf.models.classifier import Classifier
-from animalclf.predictions import OK, class_probabilities, predictions_table, unreadable
+from animalclf.predictions import OK, class_probabilities, predictions_table, unreadable, write_predictions
 from animalclf.rows import EvaluationResult
 from animalclf.runs import Run, open_run
 from animalclf.training import checkpoint
@@ -56,6 +57,7 @@ def evaluate(
     prior: str = "train",
     views: str = "none",
     transport: bool = False,
+    columns: TableOptions = DEFAULT_TABLE,
     out: str | None = None,
 ) -> EvaluationResult:
     """Evaluate the run folder's best model on `split` of its own prepared set, or on `data`: another prepared set's
@@ -63,7 +65,8 @@ def evaluate(
     `views`: see VIEWS. `transport`: see prior_shift.transport; its effect is in the notes of the result.
 
     Unreadable images are listed and not part of the metrics. Writes the result as evaluate-<name>.json and the
-    probabilities as evaluate-<name>.parquet into `out` (default: the run's predictions folder).
+    probabilities (with top_k and format of `columns`) as evaluate-<name>.parquet into `out` (default: the run's
+    predictions folder).
 
     Raises UserError if the class lists differ, the prepared set changed since the training, or no image is readable.
     """
@@ -72,6 +75,7 @@ def evaluate(
     model, info = checkpoint.load_model(folder.root)
     target_prior = prior_shift.parse_prior(prior, info.classes, info.prior)
     check_views(views, info.config.keeps_shape)
+    columns.check()
     if transport:
         prior_shift.check_transport(prior)
     folder_out = storage.absolute(out) if out else folder.url("predictions")
@@ -107,10 +111,11 @@ def evaluate(
         images=len(readable),
         unreadable=unreadable(predictions.paths, predictions.status),
         notes=predictions.notes,
-        predictions=f"{target}.parquet",
+        predictions=f"{target}.{columns.format}",
         seconds=time.perf_counter() - started,
     )
-    storage.write_table(result.predictions, _table_of(predictions, info.classes))
+    written = add_top_k(_table_of(predictions, info.classes), probabilities, info.classes, columns.top_k)
+    write_predictions(result.predictions, written)
     storage.write_json(f"{target}.json", result.to_dict())
     return result
 

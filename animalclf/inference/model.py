@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -18,11 +19,13 @@ from animalclf.data.augment import evaluation_view
 from animalclf.data.resize import shrink, stored_image
 from animalclf.errors import UserError
 from animalclf.inference.explanation import SIDE, Explanation, normalized
+from animalclf.inference.extra_columns import ExtraColumns, TableOptions
 from animalclf.inference.heat_maps import FeatureLayer, feature_layer, heat_map
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.inference.views import UNDONE, VIEWS, check_views
+from animalclf.predictions import OK, predictions_table
 from animalclf.rows import html_table
-from animalclf.runs import open_run
+from animalclf.runs import Run, open_run
 from animalclf.training import checkpoint
 from animalclf.training.outputs import Outputs, Summary, features_only
 from animalclf.utils import storage
@@ -54,8 +57,8 @@ class Model:
         UserError if there is no run or no checkpoint."""
         self.device = _device(device)
         self.run = open_run(os.fspath(run)).root
-        self._classifier, info = checkpoint.load_model(self.run, self.device)
-        self.classes, self.config = info.classes, info.config
+        self._classifier, self._info = checkpoint.load_model(self.run, self.device)
+        self.classes, self.config = self._info.classes, self._info.config
 
     def __repr__(self) -> str:
         return f"Model({self.run!r}: {self.config.name}, {len(self.classes)} classes, {self.device})"
@@ -80,6 +83,21 @@ class Model:
             side = self.config.view_size
             return self.features(np.zeros((side, side, 3), np.uint8))[:0]
         return summaries
+
+    def table(self, images: Images, *, top_k: int = 1, sets: float = 0.0) -> pd.DataFrame:
+        """A row per image as in the table of `animalclf.predict`: predicted, probability, p_<class>, and, if the run
+        has the score, `known` (yes or no) and `known_score`. `top_k`: columns for this many most probable classes.
+        `sets`: a coverage such as 0.9 adds the column `set`, the classes that an image may be."""
+        columns = TableOptions(top_k=top_k, sets=sets)
+        extra = ExtraColumns(columns, Run(self.run), self._classifier, self._info)
+        listed = list(_as_iterable(images))
+        _, probabilities, scores = self._outputs(listed, extra.summary)
+        names = [
+            os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+            for number, image in enumerate(listed)
+        ]
+        table = predictions_table(names, self.classes, probabilities, [OK] * len(names))
+        return extra.add(table, np.asarray(self._info.prior), scores)
 
     def _outputs(self, images: Images, summary: Summary | None = None) -> Outputs:
         """Probabilities, and the summary of the features, in the order of the images."""

@@ -9,10 +9,12 @@ import numpy as np
 
 from animalclf.inference import prior_shift, submission
 from animalclf.inference.classify import Options, classify
+from animalclf.inference.extra_columns import DEFAULT_TABLE, ExtraColumns, TableOptions
 from animalclf.inference.views import check_views
-from animalclf.predictions import OK, predicted_counts, predictions_table, unreadable
+from animalclf.predictions import OK, predicted_counts, predictions_table, unreadable, write_predictions
 from animalclf.prepare import sources
 from animalclf.rows import PredictionResult
+from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
@@ -28,38 +30,39 @@ def predict(
     transport: bool = False,
     sample_submission: str | None = None,
     limit: int = 0,
+    columns: TableOptions = DEFAULT_TABLE,
     **options: Any,
 ) -> PredictionResult:
     """Classify the images of `data` (a file, a folder, or a competition folder's test images) with the best model of
     the run folder `run`.
 
-    Writes `predictions.parquet` (see predictions_table) and `submission.csv` into `out`. The id of an image is its file
-    name; if several folders hold the same name, its path within `data`. `prior`: see prior_shift.parse_prior;
-    `transport`: prior_shift.transport, whose effect is the result's `transported`. `limit`: only the first N images, 0
-    for all. `options`: see classify.Options. An unreadable image has a row, too: the class priors as its probabilities,
-    the most frequent class, the reason as its status.
+    Writes the table of predictions (see predictions_table and `columns`) and `submission.csv` into `out`. The id of an
+    image is its file name; if several folders hold the same name, its path within `data`. `prior`: see
+    prior_shift.parse_prior; `transport`: prior_shift.transport, whose effect is the result's `transported`. `limit`:
+    only the first N images, 0 for all. `options`: see classify.Options. An unreadable image has a row, too: the class
+    priors as its probabilities, the most frequent class, the reason as its status.
 
     Raises UserError, before any long work, for what the user can fix.
     """
     started = time.perf_counter()
     # Loaded here and not in the workers: a checkpoint that does not fit is refused before any long work.
     model, info = checkpoint.load_model(run)
-    classes, config = info.classes, info.config
+    classes, config, settings = info.classes, info.config, Options(**options)
     target_prior = prior_shift.parse_prior(prior, classes, info.prior)
     source = sources.find(data, config.data, labelled=False)
     paths = submission.first_images(source.files["path"], limit)
     ids = submission.image_ids(paths)
     form = submission.form_like(sample_submission, ids, classes)
-    settings = Options(**options)
     check_views(settings.views, config.keeps_shape)
     if transport:
         prior_shift.check_transport(prior)
-    out = storage.absolute(out)
+    folder, out = Run(storage.absolute(run)), storage.absolute(out)
+    extra = ExtraColumns(columns, folder, model, info, settings.views, transport)
     storage.check_writable(out)
     remove_leftovers(out)
-    for note in [*source.warnings, *filter(None, [form.note])] if settings.progress else ():
+    for note in [*source.warnings, *filter(None, [form.note, extra.note])] if settings.progress else ():
         show_line(note)
-    probabilities, status, _ = classify(model, config, source.root, paths, settings)
+    probabilities, status, scores = classify(model, config, source.root, paths, settings, extra.summary)
     readable = np.array([reason == OK for reason in status])
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     transported = None
@@ -67,13 +70,14 @@ def predict(
         before, corrected = corrected.argmax(1), prior_shift.transport(corrected, priors)
         transported = int((before != corrected.argmax(1)).sum())
     probabilities[readable], probabilities[~readable] = corrected, priors
-    table = predictions_table(paths, classes, probabilities, status).assign(id=ids)
-    predictions, submission_file = storage.join(out, "predictions.parquet"), storage.join(out, "submission.csv")
-    storage.write_table(predictions, table)
+    table = extra.add(predictions_table(paths, classes, probabilities, status).assign(id=ids), priors, scores)
+    predictions = storage.join(out, f"predictions.{columns.format}")
+    submission_file = storage.join(out, "submission.csv")
+    write_predictions(predictions, table)
     submission.write_form(submission_file, form, table)
     seconds = time.perf_counter() - started
     return PredictionResult(
-        run=storage.absolute(run),
+        run=folder.root,
         data=source.root,
         images=len(paths),
         ignored=source.ignored,
@@ -81,6 +85,8 @@ def predict(
         prior=prior,
         views=None if settings.views == "none" else settings.views,
         transported=transported,
+        unknown=None if scores is None else int((table["known"] == "no").sum()),
+        coverage=columns.sets or None,
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
         predicted=predicted_counts(table, classes),
         seconds=seconds,

@@ -57,11 +57,11 @@ def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
         _check_same_images(run, table, runs[0], first)
         probabilities.append(class_probabilities(table.set_index("path").loc[first["path"]], classes))
     labels = np.array([classes.index(label) for label in first["label"]], np.int64)
-    groups = _duplicate_groups(runs[0], first)
+    groups = duplicate_groups(runs[0], first)
     return ValidationPredictions(classes, first["path"].tolist(), labels, np.stack(probabilities), groups)
 
 
-def _duplicate_groups(run: Run, table: pd.DataFrame) -> np.ndarray | None:
+def duplicate_groups(run: Run, table: pd.DataFrame) -> np.ndarray | None:
     """The group of duplicates of each image of a table of predictions, int64 (N,): its column or, in run folders of
     older versions, that of the prepared set. None if neither knows it."""
     if "group" in table:

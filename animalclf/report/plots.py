@@ -122,6 +122,18 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
     return figure
 
 
+def known_scores(scores: np.ndarray) -> Figure:
+    """Histogram of the scores of "none of these" float (N,) of validation images; the line at 0 is the threshold."""
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    shown = np.clip(scores, np.quantile(scores, 0.005) - 1, None)  # a single outlier does not stretch the axis
+    axes.hist(shown, bins=min(40, max(5, len(scores) // 5)), color=COLOURS[0])
+    axes.axvline(0, color=COLOURS[5], linewidth=1.5)
+    axes.set_xlabel("score; below 0: none of these")
+    axes.set_ylabel("validation images")
+    return figure
+
+
 def confusion(label: str, classes: Sequence[str], counts: np.ndarray, support: np.ndarray) -> Figure:
     """A confusion matrix. `counts`: int64 (C, C), rows = true class, columns = predicted class; the shade is the
     fraction of the row's `support`, int64 (C,)."""

@@ -25,6 +25,10 @@ class PredictionResult(Row):
     """What the probabilities are averaged over, if over several views: flip or multi."""
     transported: int | None = field(default=None, metadata=OMIT_NONE)
     """Images whose class the transport to the class priors changed, if it was asked for."""
+    unknown: int | None = field(default=None, metadata=OMIT_NONE)
+    """Images that show none of the classes (`known` is no), if the run has the score."""
+    coverage: float | None = field(default=None, metadata=OMIT_NONE)
+    """That the prediction sets are calibrated for, if they were asked for."""
     class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
     predicted: dict[str, int]
     """Images of each predicted class."""

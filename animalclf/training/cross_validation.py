@@ -22,6 +22,7 @@ from animalclf.training.context import TrainContext
 from animalclf.training.distributed import on_all_ranks
 from animalclf.training.final_eval import OutOfFold, ScoredRows, evaluate_scored, finish, score
 from animalclf.training.frozen_features import FeatureLoader
+from animalclf.training.known_scores import measured_distances
 from animalclf.utils import storage
 
 TrainOnce = Callable[[TrainContext, FeatureLoader | None], tuple[list[EpochRow], FeatureLoader | None]]
@@ -50,11 +51,11 @@ def cross_validate(context: TrainContext, train_once: TrainOnce) -> TrainingResu
             histories += history
         scored.append(stored)
     history, features = train_once(_with_part(context, "all images"), features)
-    index, probabilities = (
-        np.concatenate([getattr(part_scores, name) for part_scores in scored]) for name in ("index", "probabilities")
-    )
+    index = np.concatenate([part.index for part in scored])
     order = np.argsort(index)
-    out_of_fold = OutOfFold(ScoredRows(index[order], probabilities[order]), fold)
+    probabilities = np.concatenate([part.probabilities for part in scored])[order]
+    distances = np.concatenate([part.distances for part in scored])[order]
+    out_of_fold = OutOfFold(ScoredRows(index[order], probabilities, distances), fold)
     return finish(context, [*histories, *history], time.time() - started, features, out_of_fold)
 
 
@@ -73,14 +74,16 @@ def _with_part(context: TrainContext, part: str) -> TrainContext:
 
 
 def _score_and_store(context: TrainContext, features: FeatureLoader | None) -> ScoredRows:
-    """The probabilities of a trained fold's images, which rank 0 writes; then it removes the fold's checkpoints."""
+    """The probabilities and distances of a trained fold's images, which rank 0 writes; then it removes the fold's
+    checkpoints."""
     run, ranks = context.run, context.ranks
     model, _ = on_all_ranks(lambda: checkpoint.load_model(run.checkpoint("best"), ranks.device))
-    scored = score(context, model, "val", features)
+    distances = measured_distances(context, model, features)[1]
+    scored = replace(score(context, model, "val", features), distances=distances)
 
     def write() -> None:
         if not ranks.rank:
-            run.write_predictions("val", evaluate_scored(context, scored)[1])
+            run.write_predictions("val", evaluate_scored(context, scored)[1].assign(distance=distances))
             for name in ("best", "last"):
                 storage.remove(run.checkpoint(name))
 
@@ -89,9 +92,11 @@ def _score_and_store(context: TrainContext, features: FeatureLoader | None) -> S
 
 
 def _read_scored(context: TrainContext) -> ScoredRows | None:
-    """The probabilities of a fold that has ended; else None."""
+    """The probabilities and distances of a fold that has ended; else None."""
     if not storage.exists(context.run.url("predictions", "val.parquet")):
         return None
     index = context.plan.rows["val"]
     table = context.run.predictions("val").set_index("path").loc[context.prepared.manifest["path"].iloc[index]]
-    return ScoredRows(index, class_probabilities(table, context.classes))
+    if "distance" not in table:  # of a version without the score of unknown images
+        table = table.assign(distance=np.nan)
+    return ScoredRows(index, class_probabilities(table, context.classes), table["distance"].to_numpy(np.float32))

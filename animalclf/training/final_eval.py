@@ -13,15 +13,19 @@ from torch import nn
 from animalclf.data.loader import Phase
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
+from animalclf.features.known import FeatureDistances, fit_scorer
+from animalclf.features.known_file import write_scorer
 from animalclf.features.temperature import apply_temperature, cross_calibrate, fit_temperature, logits_of
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK, predictions_table
 from animalclf.rows import EpochRow, Evaluation, FoldRow, TimeSpent, TrainingResult
+from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
 from animalclf.training.frozen_features import FeatureLoader
+from animalclf.training.known_scores import measured_distances
 from animalclf.training.outputs import model_outputs
 from animalclf.training.train_state import selects_on_validation
 
@@ -34,6 +38,8 @@ class ScoredRows:
 
     index: np.ndarray
     probabilities: np.ndarray
+    distances: np.ndarray | None = None
+    """Of the features to those of the training images, float32 (N,), of validation images; see known_scores.py."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +69,10 @@ def finish(
     splits: list[Phase] = [split for split in ("val", "test") if len(rows[split])]
     scored = {"val": out_of_fold.scored} if out_of_fold else {}
     scored |= {split: score(context, model, split, features) for split in splits}
+    if "val" in scored:
+        feature_distances, held_out = measured_distances(context, model, features)
+        if not out_of_fold:
+            scored["val"] = replace(scored["val"], distances=held_out)
     fold, temperature = None, 1.0
     if out_of_fold:
         fold = out_of_fold.fold
@@ -83,12 +93,22 @@ def finish(
 
     def write() -> None:
         if not ranks.rank:
+            if "val" in scored:
+                _write_scorer(run, feature_distances, scored["val"])
             for split, table in tables.items():
                 run.write_predictions(split, table)
             run.write_result(result.to_dict())
 
     on_all_ranks(write)
     return result
+
+
+def _write_scorer(run: Run, distances: FeatureDistances, val: ScoredRows) -> None:
+    """Store the score of "none of these", from validation (or out-of-fold) distances and probabilities."""
+    assert val.distances is not None
+    measured = np.isfinite(val.distances)
+    if measured.any():
+        write_scorer(run, fit_scorer(distances, val.distances[measured], val.probabilities[measured]))
 
 
 def _fold_rows(context: TrainContext, out_of_fold: OutOfFold, scored: ScoredRows) -> list[FoldRow]:
@@ -112,9 +132,8 @@ def _calibrate(scored: dict[str, ScoredRows], labels: np.ndarray, fold: np.ndarr
     of its images), test by that of all validation images, which is returned."""
     val = scored["val"]
     temperature = fit_temperature(logits_of(val.probabilities), labels[val.index])
-    scored["val"] = ScoredRows(
-        val.index, cross_calibrate(val.probabilities, labels[val.index], fold).astype(np.float32)
-    )
+    calibrated = cross_calibrate(val.probabilities, labels[val.index], fold).astype(np.float32)
+    scored["val"] = replace(val, probabilities=calibrated)
     if test := scored.get("test"):
         scored["test"] = ScoredRows(test.index, apply_temperature(test.probabilities, temperature).astype(np.float32))
     return temperature

@@ -16,7 +16,8 @@ from animalclf.training import loop
 from animalclf.training.frozen_features import with_recorded_rows
 
 Summary = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Penultimate features float32 (N, F) and logits float32 (N, C) to what is collected of each image, float (N, ...)."""
+"""Penultimate features float32 (N, F) and class probabilities float32 (N, C) to what is collected of each image, float
+(N, ...)."""
 
 
 class Outputs(NamedTuple):
@@ -30,7 +31,7 @@ class Outputs(NamedTuple):
     """float32 (N, ...), if a summary was asked for and there are images."""
 
 
-def features_only(features: np.ndarray, logits: np.ndarray) -> np.ndarray:
+def features_only(features: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The summary that is the features themselves."""
     return features
 
@@ -50,12 +51,12 @@ def model_outputs(
     for image, _ in loop.on_device(with_recorded_rows(batches, indices), device, loop.Clock()):
         with loop.autocast(device, bf16):
             if summary is None:
-                logits = network(image).float()
+                parts.append(network(image).float().softmax(1))
             else:
                 features, logits = features_and_logits(network, image)
-                logits = logits.float()
-                summaries.append(summary(features.cpu().numpy(), logits.cpu().numpy()).astype(np.float32))
-            parts.append(logits.softmax(1))
+                parts.append(logits.float().softmax(1))
+                collected = summary(features.cpu().numpy(), parts[-1].cpu().numpy())
+                summaries.append(collected.astype(np.float32))
     return Outputs(
         np.concatenate(indices), torch.cat(parts).cpu().numpy(), np.concatenate(summaries) if summaries else None
     )

@@ -1,0 +1,57 @@
+"""Prediction sets (`--sets`) of a run's model, calibrated on the validation images of the run. Without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from animalclf.errors import UserError
+from animalclf.features.conformal import group_weights, prediction_sets, set_threshold
+from animalclf.inference.prior_shift import adjust
+from animalclf.inference.validation import duplicate_groups
+from animalclf.predictions import class_probabilities
+from animalclf.runs import Run
+from animalclf.utils import storage
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Validation images (with folds: all images, out of fold): `probabilities` float32 (N, C) under the class priors of
+    the training, `labels` int64 (N,), `weights` float (N,)."""
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    coverage: float
+
+    def sets(self, probabilities: np.ndarray, train_prior: Sequence[float], priors: np.ndarray) -> np.ndarray:
+        """Whether each class is in each image's set, bool (N, C), of probabilities (N, C) that are corrected from
+        `train_prior` for `priors`, float (C,). An image of the calibration counts as its class does under these (label
+        shift: Podkopaev, Ramdas 2021)."""
+        train = np.asarray(train_prior, np.float64)
+        ratio = np.divide(priors, train, out=np.zeros(len(train)), where=train > 0)
+        corrected = self.probabilities if np.array_equal(priors, train) else adjust(self.probabilities, train, priors)
+        weights = self.weights * ratio[self.labels]
+        threshold = set_threshold(corrected, self.labels, self.coverage, weights, float(ratio.max()))
+        return prediction_sets(probabilities, threshold)
+
+
+def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: str = "none") -> Calibration:
+    """The calibration images of a finished run. Raises UserError for a coverage that is none, an unfinished run, a run
+    without validation images, and several `views` of which there are no validation probabilities yet."""
+    if not 0 < coverage < 1:
+        raise UserError(f"sets: {coverage:g} is not a coverage between 0 and 1, such as 0.9")
+    if run.result().val is None:
+        raise UserError(f"{run.root}: sets need validation images, and this run has none; train with data.val above 0")
+    name = "val" if views == "none" else f"evaluate-val-{views}"
+    if not storage.exists(run.url("predictions", f"{name}.parquet")):
+        raise UserError(
+            f"{run.root}: sets with views={views} need the validation probabilities of these views; first run: "
+            f"animalclf evaluate {run.root} --views {views}"
+        )
+    table = run.predictions(name)
+    labels = np.array([list(classes).index(label) for label in table["label"]], np.int64)
+    weights = group_weights(duplicate_groups(run, table), len(labels))
+    return Calibration(class_probabilities(table, classes), labels, weights, coverage)

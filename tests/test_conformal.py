@@ -1,0 +1,90 @@
+"""Prediction sets: coverage on images that they were not calibrated on."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_folders import CLASSES, finished_run
+
+from animalclf.errors import UserError
+from animalclf.features.conformal import group_weights, prediction_sets, set_threshold
+from animalclf.features.folds import deal_folds
+from animalclf.inference.extra_columns import add_sets, add_top_k
+from animalclf.inference.prediction_sets import open_calibration
+
+
+def labelled_probabilities(generator, images, classes=6):
+    """Probabilities (N, C) of a model that is overconfident, and the labels int64 (N,)."""
+    labels = generator.integers(0, classes, images)
+    logits = generator.normal(size=(images, classes)) * 1.5 + 3 * np.eye(classes)[labels]
+    exponentials = np.exp(1.7 * logits)
+    return exponentials / exponentials.sum(1, keepdims=True), labels
+
+
+@pytest.mark.parametrize("coverage", [0.9, 0.7])
+def test_the_true_class_is_in_the_set_as_often_as_asked_over_20_splits(coverage):
+    generator = np.random.default_rng(0)
+    probabilities, labels = labelled_probabilities(generator, 600)
+    groups = np.repeat(np.arange(300), 2)  # each image has a near-duplicate
+    probabilities, labels = np.repeat(probabilities[:300], 2, axis=0), np.repeat(labels[:300], 2)
+    covered = []
+    for seed in range(20):
+        half = deal_folds(labels, groups, 2, seed) == 0
+        threshold = set_threshold(probabilities[half], labels[half], coverage, group_weights(groups[half], half.sum()))
+        members = prediction_sets(probabilities[~half], threshold)
+        covered.append(members[np.arange((~half).sum()), labels[~half]].mean())
+    assert np.mean(covered) == pytest.approx(coverage, abs=0.02)
+
+
+def test_near_duplicates_count_once():
+    probabilities = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]] * 91)
+    labels, groups = np.zeros(100, np.int64), np.array([*range(9), *[9] * 91])
+    assert set_threshold(probabilities, labels, 0.8, np.ones(100)) == pytest.approx(0.2)
+    assert set_threshold(probabilities, labels, 0.8, group_weights(groups, 100)) == pytest.approx(0.9)
+
+
+def test_too_few_images_give_sets_of_all_classes():
+    threshold = set_threshold(np.array([[0.9, 0.1]] * 8), np.zeros(8, np.int64), 0.9, np.ones(8))
+    assert threshold == 0 and prediction_sets(np.array([[1.0, 0.0]]), threshold).all()
+    assert set_threshold(np.array([[0.9, 0.1]] * 9), np.zeros(9, np.int64), 0.9, np.ones(9)) == pytest.approx(0.9)
+
+
+def test_other_class_priors_keep_the_coverage(tmp_path):
+    generator = np.random.default_rng(1)
+    classes, priors = len(CLASSES), np.array([0.05, 0.15, 0.8])
+    probabilities, labels = labelled_probabilities(generator, 3000, classes)
+    run = finished_run(tmp_path / "run", probabilities[:1500], labels[:1500])
+    calibration = open_calibration(run, CLASSES, 0.9)
+    train = np.bincount(labels[:1500], minlength=classes) / 1500
+    chosen = generator.choice(1500, 4000, p=(priors / train)[labels[1500:]] / (priors / train)[labels[1500:]].sum())
+    from animalclf.inference.prior_shift import adjust
+
+    corrected = adjust(probabilities[1500:][chosen], train, priors)
+    members = calibration.sets(corrected, train.tolist(), priors)
+    assert members[np.arange(4000), labels[1500:][chosen]].mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_sets_and_further_classes_are_columns_in_the_order_of_their_probability():
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.9, 0.06, 0.04], [0.34, 0.33, 0.33]])
+    table = pd.DataFrame({"id": list("abc")})
+    assert add_sets(table, probabilities >= 0.3, probabilities, CLASSES)["set"].tolist() == [
+        "bee|cow",
+        "ape",
+        "ape|bee|cow",
+    ]
+    assert add_sets(table, probabilities >= 0.95, probabilities, CLASSES)["set"].tolist() == ["", "", ""]
+    top = add_top_k(table, probabilities, CLASSES, 9)
+    assert top["predicted_2"].tolist() == ["cow", "bee", "bee"] and top["probability_3"].tolist() == [0.2, 0.04, 0.33]
+    assert list(add_top_k(table, probabilities, CLASSES, 1)) == ["id"]
+
+
+def test_what_cannot_be_calibrated_is_refused(tmp_path):
+    probabilities, labels = labelled_probabilities(np.random.default_rng(2), 40, 3)
+    run = finished_run(tmp_path / "run", probabilities, labels)
+    for coverage in (0, 1, 1.5, -1, float("nan")):
+        with pytest.raises(UserError, match="not a coverage between 0 and 1"):
+            open_calibration(run, CLASSES, coverage)
+    with pytest.raises(UserError, match=r"first run: animalclf evaluate .*run --views flip"):
+        open_calibration(run, CLASSES, 0.9, "flip")
+    run.write_result({**run.read_result(), "val": None})
+    with pytest.raises(UserError, match="need validation images, and this run has none"):
+        open_calibration(run, CLASSES, 0.9)
