@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers import tiny_prepared
 from PIL import Image
-from run_folders import CLASSES, ensemble_result, finished_run, guesses, untrained_run_folder
+from run_folders import CLASSES, ensemble_result, finished_run, guesses, run_with_model
 
 import animalclf
 from animalclf.cli import main
@@ -189,19 +189,6 @@ def test_thumbnails_come_from_the_prepared_set(tmp_path):
     storage.remove(f"{prepared.root}/{prepared_set.INFO}")
     page = page_of(write_report([run], run.root, title="x"))
     assert "cannot be shown" in page and "not a prepared set" in page
-
-
-def run_with_model(root, prepared, wrong=4):
-    """A finished run on `prepared` with an untrained model, whose first `wrong` validation images are misclassified."""
-    rows = prepared.rows("val")
-    labels = prepared.labels[rows]
-    probabilities = np.full((len(rows), 3), 0.01, np.float32)
-    probabilities[np.arange(len(rows)), (labels + (np.arange(len(rows)) < wrong)) % 3] = 0.98
-    paths = list(prepared.manifest["path"].iloc[rows])
-    run = finished_run(root, probabilities, labels, classes=prepared.classes, paths=paths)
-    origin = {"prepared": prepared.root, "data_fingerprint": prepared.fingerprint}
-    untrained_run_folder(root, **origin)
-    return complete(run, **origin)
 
 
 def section_of(page, name):

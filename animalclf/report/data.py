@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from animalclf.config import Config
@@ -13,6 +14,7 @@ from animalclf.data.prepared_set import Prepared, open_prepared
 from animalclf.data.run_images import prepared_root
 from animalclf.errors import UserError
 from animalclf.metrics import PRIMARY
+from animalclf.report.map_features import map_features
 from animalclf.report.reference_results import ReferenceResults, recipes_with_reference, reference_results
 from animalclf.report.survey import Survey, survey
 from animalclf.rows import (
@@ -97,6 +99,18 @@ class ReportData:
     def predictions(self) -> list[pd.DataFrame]:
         """Class probabilities of the validation images, one table for each of `validated`, sorted by path."""
         return [record.run.predictions("val").sort_values("path", ignore_index=True) for record, _ in self.validated]
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """Width and height of the validation images, float64 (N, 2) in the order of `predictions`; nan if unknown."""
+        manifest = self.prepared.manifest if self.prepared else pd.DataFrame({"path": []})
+        sizes = manifest.drop_duplicates("path").set_index("path").reindex(columns=["width", "height"])
+        return sizes.reindex(self.predictions[0]["path"]).to_numpy(np.float64)
+
+    @functools.cached_property
+    def image_map(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The rows of `predictions` that the map shows, and their features; None without a model or images."""
+        return map_features(self.validated[0][0].run, self.predictions[0]) if self.validated else None
 
     @functools.cached_property
     def survey(self) -> Survey:

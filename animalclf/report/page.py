@@ -10,7 +10,7 @@ from markupsafe import Markup
 from animalclf.report import data as report_data
 from animalclf.report import plots
 from animalclf.report.data import ReportData
-from animalclf.report.render import render
+from animalclf.report.render import render, script
 from animalclf.report.section import SECTIONS, Content, Section
 from animalclf.report.thumbnails import thumbnails
 from animalclf.rows import EnsembleResult, Leaderboard, ReportResult, TrialEntry
@@ -55,7 +55,8 @@ def _page(title: str, data: ReportData, parts: Sequence[tuple[Section, Content]]
     images = thumbnails(data.prepared, paths) if data.prepared else {}
     sections = [(section, _body(section, content, images)) for section, content in parts]
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return render("page.html", title=title, written=written, sections=sections, **_summary(data))
+    scripts = [script(content.script) for _, content in parts if content.script]
+    return render("page.html", scripts, title=title, written=written, sections=sections, **_summary(data))
 
 
 def _body(section: Section, content: Content, images: Mapping[str, str]) -> Markup:

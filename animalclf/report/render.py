@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Sequence
+
 import jinja2
+from markupsafe import Markup
 
 from animalclf.errors import UserError
 from animalclf.metrics.text import p_value
@@ -40,10 +45,22 @@ ENVIRONMENT = jinja2.Environment(
 ENVIRONMENT.filters |= {filter.__name__: filter for filter in (decimals, thousands, percent, p_value, seconds)}
 
 
-def render(template: str, **values: object) -> str:
-    """The HTML of templates/`template`. Raises UserError for a template that is not there, jinja2.UndefinedError naming
-    a variable that `values` lacks."""
+def script(name: str) -> Markup:
+    """The text of templates/`name`, a script of ours."""
+    assert ENVIRONMENT.loader
+    return Markup(ENVIRONMENT.loader.get_source(ENVIRONMENT, name)[0])
+
+
+def script_hash(text: str) -> str:
+    """What allows this script in a Content-Security-Policy."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def render(template: str, scripts: Sequence[str] = (), /, **values: object) -> str:
+    """The HTML of templates/`template`; of a page with `scripts`, the only ones that its policy allows. Raises
+    UserError for a template that is not there, jinja2.UndefinedError naming a variable that `values` lacks."""
     try:
-        return ENVIRONMENT.get_template(template).render(values)
+        hashes = [script_hash(text) for text in scripts]
+        return ENVIRONMENT.get_template(template).render(values, scripts=scripts, hashes=hashes)
     except jinja2.TemplateNotFound as error:
         raise UserError(f"animalclf/report/templates/{error.name}: no such template; add the file") from error

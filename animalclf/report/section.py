@@ -23,11 +23,12 @@ from animalclf.utils.registry import Registry
 class Content:
     """The content of a section. `values`: the variables of its template, plain data; `plots`: figures by the name of
     their PNG file, unique on the page, which the template shows as `{{ plots[name] }}`; `images`: manifest paths of
-    images whose thumbnails the template shows."""
+    images whose thumbnails the template shows; `script`: the file in templates/ that runs at the end of the page."""
 
     values: Mapping[str, object] = field(default_factory=dict)
     plots: Mapping[str, Figure] = field(default_factory=dict)
     images: Sequence[str] = ()
+    script: str = ""
 
 
 Gather = Callable[[ReportData], Content]

@@ -24,6 +24,10 @@ class Survey:
     tiny: np.ndarray
     """uint8 (N, TINY, TINY, 3): each image stretched to a square, RGB."""
 
+    def part(self, rows: np.ndarray) -> Survey:
+        """Of these rows, int64."""
+        return Survey(self.brightness[rows], self.tiny[rows])
+
     @property
     def has_images(self) -> bool:
         return not bool(np.isnan(self.brightness).all())

@@ -13,14 +13,16 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from filelock import FileLock
 
+from animalclf.config import Config
 from animalclf.data.disk_cache import cache_folder
+from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier
 from animalclf.training.context import TrainContext
@@ -109,19 +111,39 @@ class FeatureCache:
 
 def cache_of(context: TrainContext, model: Classifier) -> FeatureCache:
     """The cache of the features that `model` computes in this training."""
-    spec, ranks = context.config.model, context.ranks
-    facts = {
+    facts = _facts(context.prepared, context.config, model)
+    return _cache(context.prepared, facts, "bf16" if context.bf16 else "fp32", context.ranks.device.type, model)
+
+
+def stored_features(prepared: Prepared, config: Config, model: Classifier) -> Features | None:
+    """The features that a training with this base has stored, in any number format; None if there are none."""
+    facts = _facts(prepared, config, model)
+    for precision in ("fp32", "bf16"):
+        for device in ("cpu", "cuda"):
+            if features := _cache(prepared, facts, precision, device, model).read():
+                return features
+    return None
+
+
+def _facts(prepared: Prepared, config: Config, model: Classifier) -> dict[str, object]:
+    """What the features depend on, but for the number format."""
+    return {
         "format": FORMAT,
-        "images": context.prepared.fingerprint,
-        "architecture": [spec.name, spec.pool],
+        "images": prepared.fingerprint,
+        "architecture": [config.model.name, config.model.pool],
         "base": _hash(model.base),
         "pixels": [model.mean.flatten().tolist(), model.scale.flatten().tolist()],
-        "size": [context.plan.input_size, model.keep_shape],
-        "precision": ["bf16" if context.bf16 else "fp32", ranks.device.type, model.channels_last],
+        "size": [config.view_size, model.keep_shape],
         "torch": torch.__version__,
     }
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    return FeatureCache(context.prepared.root, key)
+
+
+def _cache(
+    prepared: Prepared, facts: Mapping[str, object], precision: str, device: str, model: Classifier
+) -> FeatureCache:
+    content = {**facts, "precision": [precision, device, model.channels_last]}
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return FeatureCache(prepared.root, key)
 
 
 def _hash(module: torch.nn.Module) -> str:
