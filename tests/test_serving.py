@@ -325,9 +325,11 @@ def test_a_server_stops_and_frees_its_port(app):
 
 
 def test_hosts():
-    for host, port in (("no.such.host.invalid", 0), ("203.0.113.1", 0), ("127.0.0.1", 70_000), ("x" * 70, 0)):
+    for host, port in (("no.such.host.invalid", 0), ("203.0.113.1", 0), ("x" * 70, 0)):
         with pytest.raises(UserError, match="cannot listen on"):
             server.listen(host, port)
+    with pytest.raises(UserError, match="--port 70000: the largest is 65535"):
+        server.listen("127.0.0.1", 70_000)
     with server.listen("0.0.0.0", 0) as everywhere, server.listen("localhost", 0) as here:
         assert server.is_private(here) and not server.is_private(everywhere)
 

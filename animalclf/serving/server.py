@@ -110,14 +110,15 @@ class Server:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket on which clients can connect. Raises UserError if the port is in use or the host is not this machine."""
+    if port > MAX_PORT:
+        raise UserError(f"--port {port}: the largest is {MAX_PORT}; 0: any free one")
     try:
-        if port > MAX_PORT:
-            raise OSError(errno.EINVAL, f"the largest port is {MAX_PORT}")
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
-        code = getattr(error, "errno", None)
-        reason = "the port is in use" if code == errno.EADDRINUSE else getattr(error, "strerror", None) or str(error)
+        code = getattr(error, "errno", None) or 0  # below 0 for a host name that is not found
+        reason = os.strerror(code) if code > 0 else getattr(error, "strerror", None) or str(error)
+        reason = "the port is in use" if code == errno.EADDRINUSE else reason
         raise UserError(
             f"cannot listen on {host}:{port}: {reason}; name another --port (0: any free one) or --host"
         ) from error
