@@ -24,6 +24,7 @@ from run_folders import TINY_CLASSES, untrained_run_folder
 
 import animalclf
 from animalclf.errors import UserError
+from animalclf.features.known import fit_distances, fit_scorer
 from animalclf.runs import Run
 
 httpx2 = pytest.importorskip("httpx2", reason="not installed")
@@ -32,11 +33,12 @@ pytest.importorskip("python_multipart", reason="the extra serve is not installed
 from starlette.testclient import TestClient  # noqa: E402
 
 from animalclf.serving import server  # noqa: E402
-from animalclf.serving.answers import Scored  # noqa: E402
+from animalclf.serving.answers import Scored, image_answer  # noqa: E402
 from animalclf.serving.app import Service, build_app  # noqa: E402
 from animalclf.serving.classifier import Classifier  # noqa: E402
 from animalclf.serving.limits import Limits, parse_size  # noqa: E402
 from animalclf.serving.page import page  # noqa: E402
+from animalclf.serving.uploads import Upload  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -223,6 +225,29 @@ def test_a_wrong_request_gets_one_line(client, headers, body, status, reason):
 @pytest.mark.parametrize("query", ["top=0", "top=-1", "top=x", "top=", "top=²", f"top={'9' * 5000}", "explain=yes"])
 def test_a_wrong_query_is_refused(client, query):
     assert post(client, jpeg(), path=f"/predict?{query}").status_code == 400
+
+
+def test_known_is_that_of_the_score(client, run, monkeypatch):
+    """With a score that is fitted on the features of noise, and without one."""
+    assert "known" not in post(client, jpeg()).json()["images"][0]
+    model, seeds = animalclf.load(run, device="cpu"), range(100, 116)
+    noise = [np.array(Image.open(io.BytesIO(jpeg(seed)))) for seed in seeds]
+    features, probabilities = model.features(noise), model.predict_proba(noise)
+    distances = fit_distances(features[:12], np.arange(12) % 3)
+    scorer = fit_scorer(distances, distances(features[12:]), probabilities[12:])
+    flat = io.BytesIO()
+    Image.new("RGB", (90, 60), "red").save(flat, "PNG")
+    classifier = Classifier(run)
+    classifier.scorer = scorer
+    uploads = [Upload("", content) for content in (jpeg(113), flat.getvalue())]
+    views = [classifier.view(upload) for upload in uploads]
+    scores = scorer.score(
+        model.features([noise[13], np.array(Image.open(flat))]),
+        model.predict_proba([noise[13], np.array(Image.open(flat))]),
+    )
+    answers = [image_answer("", scored, TINY_CLASSES, 1) for scored in classifier.scores(views)]
+    np.testing.assert_allclose([answer["known_score"] for answer in answers], scores, rtol=1e-4)
+    assert [answer["known"] for answer in answers] == (scores >= 0).tolist() == [True, False]
 
 
 def test_a_heat_map_on_request(client, run, monkeypatch):

@@ -16,6 +16,8 @@ class Scored:
 
     probabilities: np.ndarray | None = None
     error: str = ""
+    known_score: float | None = None
+    """0 or more if the image shows one of the classes; None if the run has no such score."""
     heat_map: bytes = b""
     """A JPEG file of what speaks for the class, if it was asked for."""
     heat_map_error: str = ""
@@ -29,6 +31,8 @@ Answer = TypedDict(
         "class": str,
         "confidence": float,
         "probabilities": dict[str, float],
+        "known": bool,
+        "known_score": float,
         "heat_map": str,
         "heat_map_error": str,
         "error": str,
@@ -36,7 +40,8 @@ Answer = TypedDict(
     total=False,
 )
 """`name` and either `error`, or `class`, its probability `confidence`, and the probabilities of the most probable
-classes, the highest first; if it was asked for, `heat_map` (a data URI) or `heat_map_error`."""
+classes, the highest first; `known` and `known_score` (see features/known.py), if the run has the score; if it was asked
+for, `heat_map` (a data URI) or `heat_map_error`."""
 
 
 def image_answer(name: str, scored: Scored, classes: Sequence[str], top: int) -> Answer:
@@ -52,6 +57,8 @@ def image_answer(name: str, scored: Scored, classes: Sequence[str], top: int) ->
         "confidence": probabilities[best],
         "probabilities": probabilities,
     }
+    if scored.known_score is not None:
+        answer["known"], answer["known_score"] = scored.known_score >= 0, scored.known_score
     if scored.heat_map:
         answer["heat_map"] = "data:image/jpeg;base64," + base64.b64encode(scored.heat_map).decode()
     if scored.heat_map_error:

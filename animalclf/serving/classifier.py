@@ -11,10 +11,12 @@ import numpy as np
 from animalclf.data import decode
 from animalclf.data.loader import Batch
 from animalclf.errors import UserError
+from animalclf.features.known_file import read_scorer
 from animalclf.inference.explanation import jpeg
 from animalclf.inference.images import model_input
 from animalclf.inference.model import Model
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
+from animalclf.runs import Run
 from animalclf.serving.answers import Scored
 from animalclf.serving.uploads import Upload
 
@@ -26,6 +28,7 @@ class Classifier(Model):
 
     def __init__(self, run: str, device: str = "cpu") -> None:
         super().__init__(run, device)
+        self.scorer = read_scorer(Run(self.run))
         cv2.setNumThreads(1)  # images are the parallelism
 
     def view(self, upload: Upload) -> np.ndarray | Scored:
@@ -38,8 +41,13 @@ class Classifier(Model):
     def scores(self, views: Sequence[np.ndarray]) -> list[Scored]:
         index = np.arange(len(views))
         batch: Batch = {"image": np.stack(views), "label": index, "index": index}
-        outputs = batch_outputs(self._classifier, iter([batch]), self.device, uses_bf16(self.config, self.device))
-        return [Scored(row) for row in outputs.probabilities]
+        bf16 = uses_bf16(self.config, self.device)
+        summary = self.scorer.score if self.scorer else None
+        outputs = batch_outputs(self._classifier, iter([batch]), self.device, bf16, summary=summary)
+        if outputs.summaries is None:
+            return [Scored(row) for row in outputs.probabilities]
+        pairs = zip(outputs.probabilities, outputs.summaries.tolist(), strict=True)
+        return [Scored(row, known_score=score) for row, score in pairs]
 
     def with_heat_map(self, upload: Upload, scored: Scored) -> Scored:
         """`scored` of a readable upload, with a heat map, or the reason why this network has none."""

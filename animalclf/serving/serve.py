@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from animalclf.errors import UserError
-from animalclf.runs import open_finished
+from animalclf.runs import Run, open_finished
 from animalclf.utils.console import show_line
 from animalclf.utils.registry import check_workers_know_all
 
@@ -57,6 +57,14 @@ def start(
 
 def _check_model(run: str) -> ModelInfo:
     """The description of the model. Raises UserError, before replicas load it, if it cannot be loaded."""
+    from animalclf.features.known_file import read_scorer
+    from animalclf.inference.known import scorer_or_reason
     from animalclf.training import checkpoint
 
-    return checkpoint.load_model(run)[1]
+    model, info = checkpoint.load_model(run)
+    scorer, reason = scorer_or_reason(Run(run), model, info)  # stores that of an old run, for the replicas
+    if scorer and not read_scorer(Run(run)):
+        reason = f"{run}: its score cannot be written there for the replicas"
+    if reason:
+        show_line(f"answers without `known`: {reason}")
+    return info
