@@ -12,7 +12,7 @@ import torch
 
 MAX_EXACT = 1000  # images: 4 s on one core
 COMPONENTS = 50
-MAX_PERPLEXITY = 30.0  # effective number of neighbours of an image; of few images the root of their number
+MAX_PERPLEXITY = 30.0  # effective number of neighbours of an image; of few images a third of them
 STEPS, EARLY_STEPS, EXAGGERATION = 500, 200, 12.0
 NEIGHBOURS = 5
 
@@ -71,7 +71,7 @@ def _affinities(components: torch.Tensor) -> torch.Tensor:
     count = len(components)
     distances = _squared_distances(components, components).fill_diagonal_(torch.inf)
     distances = distances / distances[distances.isfinite()].mean().clamp_min(1e-12)
-    entropy = float(np.log(min(MAX_PERPLEXITY, count**0.5)))
+    entropy = float(np.log(min(MAX_PERPLEXITY, (count - 1) / 3)))
     low, high = torch.full((count, 1), -10.0), torch.full((count, 1), 20.0)  # log of the precision
     for _ in range(40):
         middle = (low + high) / 2

@@ -31,6 +31,7 @@ def image_map(data: ReportData) -> Content:
         "exact": min(MAX_EXACT, len(rows)),
         "mistakes": int((table["predicted"] != table["label"]).sum()),
         "features": np.shape(features)[1],
+        "classes": len(val.classes),
         "folds": bool(record.result and record.result.folds),
     }
     return Content(values, script=SCRIPT)

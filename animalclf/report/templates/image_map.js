@@ -51,16 +51,16 @@
       for (const row of order) {
         if (!isShown(row) || isChosen(row) !== visible) continue;
         const [x, y] = place(row);
-        context.globalAlpha = visible ? (isMistake[row] ? 1 : 0.75) : 0.35;
-        context.fillStyle = visible ? colour(data.label[row]) : style.getPropertyValue("--line");
+        context.globalAlpha = visible ? (isMistake[row] ? 1 : 0.75) : 0.25;
+        context.fillStyle = visible ? colour(data.label[row]) : style.getPropertyValue("--soft");
         context.beginPath();
         outline(context, data.label[row], x, y, size);
         context.fill();
         if (isMistake[row] && visible) {
           context.strokeStyle = style.getPropertyValue("--ink");
-          context.lineWidth = 1.5;
+          context.lineWidth = count < 5000 ? 1.5 : 0.8;
           context.beginPath();
-          context.arc(x, y, size + 2.5, 0, 2 * Math.PI);
+          context.arc(x, y, size + (count < 5000 ? 2.5 : 1.2), 0, 2 * Math.PI);
           context.stroke();
         }
       }
@@ -149,7 +149,7 @@
     outline(context, number, 14, 14, 10);
     context.fill();
     button.type = "button";
-    button.append(swatch, `${name} ${counts[number]}`);
+    button.append(swatch, `${name} (${counts[number].toLocaleString("en")})`);
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => {
       chosen = chosen === number ? -1 : number;
