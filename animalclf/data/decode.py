@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -38,35 +38,42 @@ _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # tags
 @dataclass(frozen=True)
 class DecodedImage:
     """`image` uint8 (H, W, 3) RGB, upright; `format` as Pillow names it; `note`: conversions and oddities ("" if
-    none)."""
+    none); `height` and `width` of the file's image in pixels, upright, which has `scale` times the sides of `image`."""
 
     image: np.ndarray
     format: str
-    note: str = ""
+    note: str
+    height: int
+    width: int
+    scale: int = 1
 
 
-def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode(data: bytes, *, name: str = "", max_pixels: int = MAX_PIXELS, min_side: int = 0) -> DecodedImage:
     """Decode an image file. Applies the EXIF orientation; composites transparency on white; converts grey, palette,
     CMYK, 16 bits and floating point; takes the first frame of an animation.
 
-    `name`: the file's, to note an extension that does not fit the content. Raises UnreadableImage.
+    `name`: the file's, to note an extension that does not fit the content. `min_side`: decode a JPEG image at a half, a
+    quarter or an eighth of its sides if the shorter one is at least `min_side` then; 0: never. Raises UnreadableImage.
     """
     if not data:
         raise UnreadableImage("empty file")
     if name.lower().endswith(formats.RAW_SUFFIXES) and not data.startswith((formats.JPEG, formats.PNG)):
         raise UnreadableImage("raw image of a camera, which is not supported; convert it to JPEG, PNG or TIFF")
     with _boundary():
-        image, format_name, notes = (
-            _decode_jpeg(data, max_pixels) if data.startswith(formats.JPEG) else _decode(data, max_pixels)
-        )
-        if not image.size:
+        is_jpeg = data.startswith(formats.JPEG)
+        decoded = _decode_jpeg(data, max_pixels, min_side) if is_jpeg else _decode(data, max_pixels)
+        if not decoded.image.size:
             raise UnreadableImage("no pixels")
-        if _is_single_colour(image):
+        notes = [decoded.note]
+        # Blocks of different pixels may have equal means.
+        if _is_single_colour(decoded.image) and (
+            decoded.scale == 1 or SINGLE_COLOUR in decode(data, max_pixels=max_pixels).note
+        ):
             notes.append(SINGLE_COLOUR)
     extension = name.rpartition(".")[2]
-    if _EXTENSIONS.get(extension.lower(), format_name) != format_name:
-        notes.append(f"{format_name} named .{extension}")
-    return DecodedImage(image, format_name, ", ".join(notes))
+    if _EXTENSIONS.get(extension.lower(), decoded.format) != decoded.format:
+        notes.append(f"{decoded.format} named .{extension}")
+    return replace(decoded, note=", ".join(filter(None, notes)))
 
 
 def from_pil(image: Image.Image) -> np.ndarray:
@@ -103,7 +110,7 @@ def _reason(error: Exception) -> str:
 # --------------------------------------------------------------------------------------------------------------- JPEG
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
+def _decode_jpeg(data: bytes, max_pixels: int, min_side: int) -> DecodedImage:
     """Twice as fast as Pillow, and strict: Pillow accepts damaged Huffman codes and fills the rest with grey."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
@@ -112,35 +119,35 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[st
     except ValueError as error:
         if "subsampling" in str(error):  # one that TurboJPEG does not know; libjpeg does
             return _decode(data, max_pixels)
-        raise UnreadableImage(_jpeg_reason(str(error), data)) from None
+        raise UnreadableImage(jpeg.reason(str(error), data)) from None
     _check_size(width, height, max_pixels)
+    scale = jpeg.scale_for(data, height, width, min_side)
     try:
-        # Pillow converts CMYK; here it is only checked.
-        image, note = jpeg.decode(data, "CMYK" if colours in ("CMYK", "YCCK") else "RGB")
+        image, note = jpeg.decode(data, "CMYK" if colours in ("CMYK", "YCCK") else "RGB", scale)
     except ValueError as error:
-        raise UnreadableImage(_jpeg_reason(str(error), data)) from None
-    notes = [note] if note else []
-    if image.shape[2] == 4:
-        image, format_name, conversions = _decode(data, max_pixels)
-        return image, format_name, notes + conversions
+        raise UnreadableImage(jpeg.reason(str(error), data)) from None
+    conversions: list[str] = []
+    if image.shape[2] == 4:  # inverted, as Adobe's programs write CMYK
+        image, conversions = to_rgb(Image.fromarray(~image, "CMYK"))
     orientation = 1
     if jpeg.has_exif(data):
         with suppress(Exception), warnings.catch_warnings(action="ignore"):  # the metadata may be damaged
             orientation = orientation_of(Image.open(io.BytesIO(data), formats=("JPEG",)))
     image, rotation = upright(image, orientation)
-    return image, "JPEG", notes + rotation
-
-
-def _jpeg_reason(error: str, data: bytes) -> str:
-    if "remature end" in error or b"\xff\xd9" not in data[-1024:]:
-        return f"truncated: the JPEG data ends too early ({len(data):,} bytes)"
-    return f"damaged: {error}"
+    if 5 <= orientation <= 8:
+        height, width = width, height
+    return DecodedImage(image, "JPEG", ", ".join(filter(None, [note, *rotation, *conversions])), height, width, scale)
 
 
 # ---------------------------------------------------------------------------------------------------- all other formats
 
 
-def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
+def _decode(data: bytes, max_pixels: int) -> DecodedImage:
+    image, format_name, notes = _decode_all(data, max_pixels)
+    return DecodedImage(image, format_name, ", ".join(notes), image.shape[0], image.shape[1])
+
+
+def _decode_all(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str]]:
     """Pillow, and a second attempt if it gives up: without metadata, or with OpenCV."""
     try:
         return _decode_pillow(data, max_pixels)

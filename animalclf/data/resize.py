@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
-from animalclf.utils.canvas import PADDING, sides_on_canvas
+from animalclf.utils.canvas import PADDING, SHORT_SIDE, sides_on_canvas
+
+MIN_SIDE = 576
+"""Shorter side in pixels to which `prepare` and prediction let `decode` reduce a large JPEG image: twice that of a
+stored image of 288 px, or of 384 px with its shape kept."""
+
+
+def decoded_side(size: int, resize_mode: str) -> int:
+    """The least shorter side in pixels of images that are resized to the stored size `size`: MIN_SIDE, or twice the
+    longest shorter side of a stored image. Stored sizes up to MIN_SIDE / 2 share the decoded pixels."""
+    return max(MIN_SIDE, math.ceil(2 * size * (SHORT_SIDE if resize_mode == "keep" else 1)))
 
 
 def stored_image(image: np.ndarray, size: int, resize_mode: str) -> np.ndarray:

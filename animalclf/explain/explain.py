@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from animalclf.data.decode import UnreadableImage, decode
+from animalclf.config import Data
+from animalclf.data.decode import UnreadableImage
 from animalclf.explain.page import MAX_SHOWN, Entry, page
 from animalclf.inference.explanation import Explanation
+from animalclf.inference.images import decoded_image
 from animalclf.inference.model import Model
 from animalclf.predictions import OK
 from animalclf.prepare import sources
@@ -107,18 +109,18 @@ def _explanations(
     with ProgressLine() as line:
         line.update("explaining", 0, len(files))
         for done, file in enumerate(files, start=1):
-            pixels = _pixels(file, model.config.data.max_pixels)
+            pixels = _pixels(file, model.config.data)
             yield file, pixels if isinstance(pixels, str) else model.explain(pixels, class_name, views)[0]
             line.update("explaining", done, len(files))
 
 
-def _pixels(file: ImageFile, max_pixels: int) -> np.ndarray | str:
+def _pixels(file: ImageFile, data: Data) -> np.ndarray | str:
     """uint8 (H, W, 3), or why there are none."""
     (content,) = read_files(file.root, [file.path])
     if isinstance(content, str):
         return content
     try:
-        return decode(content, name=file.path, max_pixels=max_pixels).image
+        return decoded_image(content, file.path, data)
     except UnreadableImage as error:
         return str(error)
 

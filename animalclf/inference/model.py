@@ -21,6 +21,7 @@ from animalclf.errors import UserError
 from animalclf.inference.explanation import SIDE, Explanation, normalized
 from animalclf.inference.extra_columns import ExtraColumns, TableOptions
 from animalclf.inference.heat_maps import FeatureLayer, feature_layer, heat_map
+from animalclf.inference.images import decoded_image
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.inference.views import UNDONE, VIEWS, check_views
 from animalclf.predictions import OK, predictions_table
@@ -204,7 +205,8 @@ def _as_iterable(images: Any) -> Iterable[Any]:
 
 
 def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
-    """The pixels uint8 (H, W, 3) of image `number`. Raises UserError naming it if it is unreadable."""
+    """The pixels uint8 (H, W, 3) of image `number`; a large file's are reduced. Raises UserError naming an
+    unreadable one."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(f"image {number}: an array of {image.dtype} {image.shape}; give {ARRAY_FORMAT}")
@@ -215,7 +217,7 @@ def _pixels(image: Any, number: int, config: Config) -> np.ndarray:
             return decode.from_pil(image)
         name = os.fspath(image) or name
         content = storage.read_bytes(storage.absolute(name))
-        return decode.decode(content, name=name, max_pixels=config.data.max_pixels).image
+        return decoded_image(content, name, config.data)
     except TypeError as error:
         raise UserError(
             f"image {number}: {type(image).__name__} is not a path, URL, uint8 array or PIL image"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from animalclf.config import Config
-from animalclf.data.resize import stored_image
+from animalclf.data.resize import decoded_side, stored_image
 from animalclf.duplicates import find
 from animalclf.duplicates.verification import LONG_SIDE
 from animalclf.prepare.task import read_image
@@ -39,5 +39,6 @@ def comparable(image: np.ndarray) -> np.ndarray:
 def read_comparable(root: str, path: str, config: Config) -> np.ndarray:
     """An image file in the form that `comparable` has of the prepared images of a run with this configuration."""
     data = config.data
-    stored = stored_image(read_image(root, data.max_pixels, path), data.stored_size, data.resize)
+    image = read_image(root, data.max_pixels, path, decoded_side(data.stored_size, data.resize))
+    stored = stored_image(image, data.stored_size, data.resize)
     return comparable(without_padding(stored) if data.resize == "keep" else stored)

@@ -148,9 +148,12 @@ def _count_duplicates(manifest: pd.DataFrame) -> DuplicateCounts:
 
 
 def fingerprint(manifest: pd.DataFrame, config: Data) -> str:
-    """SHA-256 (hex) of what training sees: path, label, split, content and status of every row, and the settings."""
+    """SHA-256 (hex) of what training sees: path, label, split, content and status of every row, the settings, and how
+    much each large image was reduced while it was decoded."""
     digest = hashlib.sha256(configuration.hashed_json(config).encode())
     columns = [manifest[name] for name in ("path", "label", "split", "sha256", "status")]
+    scale = manifest["scale"].astype(str)
+    columns[-1] = columns[-1].where(manifest["scale"] == 1, columns[-1] + "\x1f1/" + scale)
     for row in zip(*columns, strict=True):
         digest.update("\x1f".join(row).encode() + b"\x1e")
     return digest.hexdigest()

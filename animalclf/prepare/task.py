@@ -19,7 +19,7 @@ import pandas as pd
 from fsspec import AbstractFileSystem
 
 from animalclf.data.decode import UnreadableImage, decode
-from animalclf.data.resize import stored_image
+from animalclf.data.resize import MIN_SIDE, decoded_side, stored_image
 from animalclf.data.shards import write_shard
 from animalclf.duplicates import find
 from animalclf.errors import UserError
@@ -59,6 +59,8 @@ class Measurement:
     bytes: int = 0
     sha256: str = ""
     signature: np.ndarray | None = None
+    scale: int = 1
+    """A large JPEG image was decoded at 1/scale of its sides."""
     row: int = -1
     """Row in the shard."""
 
@@ -71,9 +73,9 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     """Write the readable images of `chunk` (columns index, path, bytes, shard; `shard` is the same in all rows) as a
     shard. Returns the measurements.
 
-    Columns: index, shard, row (both -1 for an unreadable file), width, height, bytes, sha256, phash, status, note,
-    signature uint8 (rows, 1600), and `error`, which is "". If the whole job must stop, the only column is `error`,
-    with one row: the message (Ray would wrap a UserError).
+    Columns: index, shard, row (both -1 for an unreadable file), width, height, scale, bytes, sha256, phash, status,
+    note, signature uint8 (rows, 1600), and `error`, which is "". If the whole job must stop, the only column is
+    `error`, with one row: the message (Ray would wrap a UserError).
     """
     cv2.setNumThreads(1)  # all cores run tasks
     keep_freed_memory()
@@ -118,6 +120,7 @@ def _columns(chunk: pd.DataFrame, measurements: Sequence[Measurement]) -> dict[s
         "row": row,
         "width": np.array([file.width for file in measurements], np.int32),
         "height": np.array([file.height for file in measurements], np.int32),
+        "scale": np.array([file.scale for file in measurements], np.int8),
         "sha256": np.array([file.sha256 for file in measurements], object),
         "phash": phash,
         "status": np.array([file.status for file in measurements], object),
@@ -127,9 +130,10 @@ def _columns(chunk: pd.DataFrame, measurements: Sequence[Measurement]) -> dict[s
     }
 
 
-def read_image(root: str, max_pixels: int, path: str) -> np.ndarray:
-    """Image uint8 (H, W, 3) of the file `path` in `root`."""
-    return decode(storage.read_bytes(storage.join(root, path)), name=path, max_pixels=max_pixels).image
+def read_image(root: str, max_pixels: int, path: str, min_side: int = MIN_SIDE) -> np.ndarray:
+    """Image uint8 (H, W, 3) of the file `path` in `root`. `min_side`: see `decode`."""
+    content = storage.read_bytes(storage.join(root, path))
+    return decode(content, name=path, max_pixels=max_pixels, min_side=min_side).image
 
 
 def _error(message: str) -> dict[str, np.ndarray]:
@@ -143,14 +147,17 @@ def _measure_file(path: str, content: bytes | str, job: Job, row: int) -> tuple[
         return Measurement(content), None
     size, sha256 = len(content), hashlib.sha256(content).hexdigest()
     try:
-        decoded = decode(content, name=path, max_pixels=job.max_pixels)
+        min_side = decoded_side(job.size, job.resize)
+        decoded = decode(content, name=path, max_pixels=job.max_pixels, min_side=min_side)
+        stored = stored_image(decoded.image, job.size, job.resize)
+        # Of the same pixels for all stored sizes, so that their sets have the same near-duplicates and the same split.
+        image = decoded.image
+        if min(decoded.height, decoded.width) // (2 * decoded.scale) >= MIN_SIDE and decoded.format == "JPEG":
+            image = decode(content, max_pixels=job.max_pixels, min_side=MIN_SIDE).image
     except UnreadableImage as error:
         return Measurement(str(error), bytes=size, sha256=sha256), None
-    height, width = decoded.image.shape[:2]
-    stored = stored_image(decoded.image, job.size, job.resize)
-    # Not of the stored image, so that sets of other stored sizes have the same near-duplicates and the same split.
-    signature = find.signature(decoded.image)
-    return Measurement("ok", decoded.note, width, height, size, sha256, signature, row), stored
+    shape = (decoded.width, decoded.height)
+    return Measurement("ok", decoded.note, *shape, size, sha256, find.signature(image), decoded.scale, row), stored
 
 
 def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:

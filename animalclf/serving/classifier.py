@@ -13,7 +13,7 @@ from animalclf.data.loader import Batch
 from animalclf.errors import UserError
 from animalclf.features.known_file import read_scorer
 from animalclf.inference.explanation import jpeg
-from animalclf.inference.images import model_input
+from animalclf.inference.images import decoded_image, model_input
 from animalclf.inference.model import Model
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.runs import Run
@@ -51,7 +51,7 @@ class Classifier(Model):
 
     def with_heat_map(self, upload: Upload, scored: Scored) -> Scored:
         """`scored` of a readable upload, with a heat map, or the reason why this network has none."""
-        image = decode.decode(upload.content, name=upload.name, max_pixels=self.config.data.max_pixels).image
+        image = decoded_image(upload.content, upload.name, self.config.data)
         try:
             (explanation,) = self.explain(image)
         except UserError as error:
