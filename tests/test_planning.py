@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from dataclasses import replace
@@ -21,9 +22,10 @@ from animalclf.data.prepared_set import Prepared, open_prepared
 from animalclf.models.classifier import count_parameters
 from animalclf.planning import comparison, estimate, images, measure, sample, steps
 from animalclf.planning.estimate import Setting
-from animalclf.planning.machine import Machine, Node
+from animalclf.planning.machine import Machine, Node, find_machine, on_worker
 from animalclf.planning.plan import Request, memory_problems, plan, worker_count
 from animalclf.planning.show import comparison_lines, size_text, training_table
+from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.rows import Measured, TrainingPlan
 from animalclf.runs import Run
 from animalclf.training import checkpoint, similar_runs
@@ -300,3 +302,18 @@ def test_features_that_are_not_cached_cost_again(tiny_set: Prepared, tmp_path: P
     similar_run(tmp_path / "a", config, other)  # type: ignore[arg-type]
     known = similar_runs.expectation(run, config, tiny_set, 18, "1", False)
     assert known and known.seconds == 60.0 and known.run == str(tmp_path / "a")
+
+
+@pytest.mark.ray
+def test_a_cluster_that_runs_is_asked_and_measures(ray_local: None, monkeypatch: pytest.MonkeyPatch):
+    def process_and_square(number: int) -> tuple[int, int]:
+        return os.getpid(), number**2
+
+    machine = find_machine(1)
+    assert machine.is_cluster and machine.text == "1 node, 4 CPUs"
+    assert machine.nodes[0].store >= 512 * 2**20 and machine.nodes[0].memory > machine.nodes[0].store
+    here = os.getpid()
+    assert on_worker(machine, False, process_and_square, 3) == (here, 9), "our own Ray runs on this machine"
+    monkeypatch.delenv(OWN_RAY_VARIABLE)
+    process, square = on_worker(machine, False, process_and_square, 3)
+    assert square == 9 and process != here
