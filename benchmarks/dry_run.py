@@ -95,11 +95,11 @@ def measure(arguments: argparse.Namespace) -> list[Round]:
 def one_round(recipe: str, data: str, folder: str, sets: list[str]) -> Round:
     command = ["train", "--recipe", recipe, "--data", data, "--out", f"{folder}/run", "--json", *sets]
     started = time.monotonic()
-    output, planned_load, _ = watched(lambda: animalclf(*command, "--dry-run"))
+    output, planned_load, _ = watched(lambda: animalclf(*command, "--dry-run", RAY_ADDRESS="local"))
     plan_takes = time.monotonic() - started
     plan = TrainingPlan.from_dict(json.loads(output))
     started = time.monotonic()
-    output, load, worker_bytes = watched(lambda: animalclf(*command))
+    output, load, worker_bytes = watched(lambda: animalclf(*command, RAY_ADDRESS="local"))
     seconds, result = time.monotonic() - started, json.loads(output)
     written = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     startup = result["startup"]

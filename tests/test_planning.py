@@ -75,7 +75,9 @@ def in_this_process(task: sample.SampleTask) -> sample.SampleAnswer:
         return steps.measure_steps(task, folder, 1.0)
 
 
-def test_the_plan_of_a_training_has_the_numbers_of_the_training(tiny_set: Prepared, tmp_path: Path):
+def test_the_plan_of_a_training_has_the_numbers_of_the_training(
+    tiny_set: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     out, before = tmp_path / "run", files_below(Path(tiny_set.root))
     about = {"recipe": "big_cnn", "set": SETS, "out": out, "local": True, "cpu": True}
     planned = animalclf.plan_training(tiny_set.root, **about)
@@ -98,6 +100,17 @@ def test_the_plan_of_a_training_has_the_numbers_of_the_training(tiny_set: Prepar
     assert planned.memory["worker"] > tiny_set.pixel_bytes and planned.memory["worker"] > 10**8
     assert planned.total_seconds == pytest.approx(sum(planned.seconds.values()))
     assert TrainingPlan.from_dict(planned.to_dict()) == planned
+
+    with pytest.raises(UserError, match="already contains a run"):
+        animalclf.plan_training(tiny_set.root, **about)
+    with pytest.raises(UserError, match="the configuration differs"):
+        animalclf.plan_training(tiny_set.root, **about | {"set": SETS | {"optim.lr": 1.0}}, resume=True)
+    monkeypatch.setattr(measure, "run", in_this_process)
+    longer = animalclf.plan_training(tiny_set.root, **about | {"set": SETS | {"train.epochs": 4}}, resume=True)
+    one = longer.measured
+    steps = 3 * one.step_seconds * (18 / 3) / one.step_images
+    rest = 18 * one.input_seconds + 6 * one.validate_seconds + one.epoch_seconds
+    assert longer.seconds["epochs"] == pytest.approx(steps + rest), "one epoch is left"
 
 
 def test_fitted_heads_are_planned_at_the_size_that_they_will_have(

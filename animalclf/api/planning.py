@@ -41,7 +41,6 @@ def plan_training(
     from animalclf.planning.images import find_images
     from animalclf.planning.machine import find_machine
     from animalclf.planning.plan import Request, plan, setting_of, without_download, worker_count
-    from animalclf.runs import Run
     from animalclf.training import checks
     from animalclf.training.resources import Workers
     from animalclf.utils import storage
@@ -51,15 +50,17 @@ def plan_training(
         raise UserError("--resume needs --out: the run folder to continue")
     recipe = recipe or (resume and checks.recipe_of_run(str(out))) or "quick"
     config = configuration.load(recipe, settings)
+    if not resume:
+        checks.check_name(config.name)
     folder = output_folder(out, config.name)
-    checks.check_run_folder(folder, resume)
+    run = checks.check_run_folder(folder, resume)
     config = checks.resolve_config(without_download(config))
     stored_in = str(prepared or storage.join(os.path.dirname(folder), "prepared"))
     images = find_images(str(data), config, stored_in, settings)
     machine = find_machine(number.maximum)
     request = Request(machine, worker_count(number, machine, local, cpu), local, cpu)
-    done = len(Run(folder).metrics()) if resume else 0
-    setting = setting_of(images, images.config, request, done)
+    checks.check_resumable(run, images.config, resume)
+    setting = setting_of(images, images.config, request, done_epochs=len(run.metrics()))
     return plan(setting, str(data), folder, price_per_hour)
 
 

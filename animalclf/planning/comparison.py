@@ -19,7 +19,7 @@ from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, Trial, grace
 
 SHARED = ("start", "Ray", "prepare", "end")  # phases that a comparison has once
 CONCLUSION = 3.0  # leaderboard, ensembles and report, in imports of PyTorch, as the starts in estimate.py
-DRAWS = 200  # simulated comparisons
+DRAWS = 50  # simulated comparisons
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,7 @@ def phase_seconds(setting: Setting) -> dict[str, float]:
     imports = measured.imports
     prepares = images.prepared is None
     seconds = {"start": COMMAND * imports + images.seconds}
-    if prepares or not setting.local:
+    if (prepares or not setting.local) and not setting.machine.is_cluster:
         seconds["Ray"] = RAY * imports
     if prepares:
         tasks = images.total * setting.prepare.image / setting.machine.cpus

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import psutil
 
+from animalclf.errors import UserError
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils.ray_address import cluster_address
 from animalclf.utils.text import count_text
@@ -55,7 +56,7 @@ class Machine:
 
 def find_machine(workers: int) -> Machine:
     """The cluster of this process, or that RAY_ADDRESS or `ray start` names; else this machine, with the Ray that would
-    be started for `workers` workers. Raises UserError if the cluster does not answer."""
+    be started for `workers` workers. Raises UserError if the cluster does not answer or has no CPUs."""
     ray = sys.modules.get("ray")
     if (ray and ray.is_initialized()) or cluster_address()[0]:
         return _cluster(workers)
@@ -69,6 +70,8 @@ def _cluster(workers: int) -> Machine:
 
     ensure_ray(workers)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not nodes:
+        raise UserError("the cluster has no node with CPUs now; start its workers, and plan again")
     return Machine(
         [
             Node(

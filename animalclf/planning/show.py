@@ -76,8 +76,8 @@ def cost_text(plan: TrainingPlan | ComparisonPlan) -> str:
 def comparison_table(plan: ComparisonPlan) -> Table:
     """A comparison before it starts: the trials that cost the same in one row."""
     table = Table(title=Text("comparison: plan, nothing is written"), title_justify="left")
-    for heading in ("trials", "", "one of them", "memory of a worker"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    for heading in ("trials", "recipe", "one of them", "memory of a worker"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right")
     for cost in plan.costs:
         more = f" and {cost.trials - 1} alike" if cost.trials > 1 else ""
         memory = size_text(cost.plan.memory["worker"])

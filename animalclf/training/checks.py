@@ -92,14 +92,19 @@ def lock_run(out: str, config: Config, resume: bool, same_length: bool = False) 
     of the training, or (`same_length`) at all.
     """
     run = check_run_folder(out, resume)
+    check_resumable(run, config, resume, same_length)
+    run.lock()
+    return run
+
+
+def check_resumable(run: Run, config: Config, resume: bool, same_length: bool = False) -> None:
+    """Raises UserError as `lock_run` for a configuration that differs from the run's."""
     changes = config_changes(run.config(), config) if resume else []
     if changes and (same_length or not can_extend(run, config)):
         raise UserError(
-            f"{out}: the configuration differs from the run's ({'; '.join(changes)}); "
+            f"{run.root}: the configuration differs from the run's ({'; '.join(changes)}); "
             "resume without these changes, or choose another --out"
         )
-    run.lock()
-    return run
 
 
 def config_changes(stored: Config, config: Config) -> list[str]:
