@@ -15,6 +15,7 @@ import torch
 from helpers import LITE, tiny_prepared
 from PIL import Image
 from run_folders import run_with_model
+from test_report import browse, page_of
 
 from animalclf import config as configuration
 from animalclf.report import map_features as features_module
@@ -130,6 +131,37 @@ def test_the_page_has_the_map_and_runs_our_script_alone(tmp_path):
     storage.remove(run.checkpoint("best"))
     page = storage.read_bytes(write_report([run], run.root, title="x").report).decode()
     assert "<script" not in page and "script-src" not in page and 'id="image_map"' not in page
+
+
+PROBE = """<script>
+const errors = [];
+window.onerror = (text) => errors.push(text);
+addEventListener('load', () => setTimeout(() => {
+  const map = (name) => document.getElementById(`image_map_${name}`), canvas = map('canvas'), tip = map('tip');
+  const data = JSON.parse(map('data').textContent), box = canvas.getBoundingClientRect();
+  const x = 14 + data.x[0] / data.levels * (box.width - 28), y = 14 + data.y[0] / data.levels * (box.height - 28);
+  canvas.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + x, clientY: box.top + y}));
+  const shown = tip.getBoundingClientRect(), picture = tip.querySelector('canvas');
+  const drawn = picture.getContext('2d').getImageData(64, 64, 1, 1).data[3];
+  const texts = [...tip.querySelectorAll('p')].map(p => p.textContent), legend = map('legend').children.length;
+  const inside = shown.left >= box.left - 1 && shown.right <= box.right + 1;
+  const scroll = document.documentElement.scrollWidth;
+  parent.postMessage(JSON.stringify({errors, drawn, texts, legend, inside, scroll}), '*');
+}, 300));
+</script>"""
+
+
+def test_in_a_browser_the_map_shows_the_image_under_the_pointer(tmp_path):
+    prepared = tiny_prepared(tmp_path / "set", size=80)
+    run = run_with_model(tmp_path / "run", prepared)
+    (tmp_path / "probed.html").write_text(
+        page_of(write_report([run], run.root, title="x")).replace("<head>", f"<head>{PROBE}")
+    )
+    findings = browse(tmp_path, 390)
+    assert findings["errors"] == [] and findings["inside"] and findings["scroll"] <= 390
+    assert findings["drawn"] == 255 and findings["legend"] == 3
+    path = prepared.manifest["path"].iloc[prepared.rows("val")[0]]
+    assert findings["texts"] == ["class0", "predicted class1, 98 %", path]
 
 
 def test_names_end_no_element():

@@ -496,23 +496,28 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@pytest.mark.parametrize("width", [390, 1000, 1440])
-def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
+def browse(folder, width):
+    """What the page probed.html in `folder` posts, in a window of `width` pixels. Skips without a browser."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
     if not chromium:
         pytest.skip("no Chromium on this machine")
+    # A narrow window is a frame in a wide one: headless Chromium has no windows below 500 px.
+    frame = f'<iframe src="probed.html" style="width:{width}px;height:900px;border:0"></iframe>'
+    listen = "<script>addEventListener('message',e=>{document.title=e.data})</script>"
+    (folder / "frame.html").write_text(f"<!doctype html><title></title>{listen}{frame}")
+    command = [chromium, *CHROMIUM_FLAGS, f"--user-data-dir={folder}/profile", f"file://{folder}/frame.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    return json.loads(re.search(r"<title>(.*?)</title>", dom).group(1).replace("&quot;", '"'))
+
+
+@pytest.mark.parametrize("width", [390, 1000, 1440])
+def test_in_a_browser_nothing_fails_or_overflows(tmp_path, width):
     runs = comparison(tmp_path, classes=["a-very-long-class-name-without-any-spaces-in-it", *ODD_NAMES[1:]])
     times = dict.fromkeys(("features", "step", "validate", "checkpoint", "augment"), 754.0)
     runs[0].write_result({**runs[0].read_result(), "time": times, "seconds": 3754.0, "images_per_s": 12345.0})
     page = page_of(write_report(runs, str(tmp_path), title="Comparison", board=leaderboard(runs)))
     (tmp_path / "probed.html").write_text(page.replace("<head>", f"<head>{PROBE}"))
-    # A narrow window is a frame in a wide one: headless Chromium has no windows below 500 px.
-    frame = f'<iframe src="probed.html" style="width:{width}px;height:900px;border:0"></iframe>'
-    listen = "<script>addEventListener('message',e=>{document.title=e.data})</script>"
-    (tmp_path / "frame.html").write_text(f"<!doctype html><title></title>{listen}{frame}")
-    command = [chromium, *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path}/profile", f"file://{tmp_path}/frame.html"]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    findings = json.loads(re.search(r"<title>(.*?)</title>", dom).group(1).replace("&quot;", '"'))
+    findings = browse(tmp_path, width)
     assert findings["errors"] == [] and findings["wide"] == []
     assert findings["inner"] == width and findings["scroll"] <= width
     assert width < 1000 or not findings["tables"], "tables of the leaderboard or of times need a scroll bar"

@@ -106,6 +106,6 @@ def _independent(cluster: np.ndarray) -> float:
 
 
 def _number(value: float, column: str) -> str:
-    if column == "pixels":
-        return f"{value / 1e6:.2f} MP" if value >= 1e5 else f"{value:,.0f}"
-    return f"{value:.2f}"
+    if column != "pixels":
+        return f"{value:.2f}"
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value / 1e3:.0f} k" if value >= 1e4 else f"{value:,.0f}"
