@@ -95,7 +95,7 @@ def test_a_run_with_folds_is_judged_by_them(run_with_folds, capsys):
     output = capsys.readouterr()
     result = json.loads(output.out.splitlines()[-1])
     assert result["estimated"] == result["likely_wrong"] == 2 and result["contradictory"] == 1
-    assert "write keep, relabel or drop into the column decision" in " ".join(output.err.split())
+    assert "write keep, relabel or drop into its column decision" in " ".join(output.err.split())
     table = pd.read_csv(result["table"], keep_default_na=False)
     assert table["path"].tolist()[:2] == ["bee/<script>alert(1)</script>.jpg", "cow/1.jpg"]
     assert table["suggested"].tolist() == ["ape", "bee", "", ""] and (table["decision"] == "").all()

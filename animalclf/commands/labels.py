@@ -42,7 +42,6 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.labelling.labels import worst_table
-    from animalclf.runs import Run
 
     result = call(api.labels, arguments)
     show_line(f"{result.images:,} images, judged by {result.origin}, in {duration(result.seconds)}")
@@ -51,7 +50,6 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"groups of near-duplicates with different labels: {result.contradictory:,}, listed too")
     if result.listed:
         console.print(worst_table(result))
-        show_line(f"write keep, relabel or drop into the column decision of {result.table}, then:")
-        data = Run(result.run).environment().data
-        show_line(f"next: animalclf train --data {data} --corrections {result.table}")
+        show_line("next: write keep, relabel or drop into its column decision, and train again with")
+        show_line(f"  --corrections {result.table}")
     return Answer(result.to_dict())
