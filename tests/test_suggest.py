@@ -43,6 +43,20 @@ def test_each_cluster_is_suggested_once_the_largest_first():
     assert (np.diff(chosen.gain) < 0).all() and chosen.gain.sum() < 1
 
 
+def test_the_order_is_that_of_all_gains_computed_anew_each_time():
+    generator = np.random.default_rng(0)
+    pool, weights, known = generator.normal(size=(60, 8)), generator.random(60), generator.normal(size=(9, 8))
+    directions, labelled = selection._directions(pool, known)
+    similarity = selection._similarity(directions, directions)
+    covered, order = selection._similarity(directions, labelled).max(1), []
+    for _ in range(20):
+        gain = weights @ np.maximum(similarity - covered[:, None], 0)
+        gain[order] = -1
+        order.append(int(gain.argmax()))
+        covered = np.maximum(covered, similarity[:, order[-1]])
+    assert select(pool, weights, known, 20).order.tolist() == order
+
+
 def test_what_is_labelled_or_certain_comes_last():
     pool, weights = clusters((30, 30, 30)), np.repeat([1.0, 1.0, 0.0], 30)
     chosen = select(pool, weights, pool[:3], 2).order

@@ -13,6 +13,7 @@ import numpy as np
 
 MAX_POOL = 4_000  # unlabelled images, the most uncertain ones, whose similarities are in memory: 64 MB
 BLOCK = 2_048  # labelled images whose similarities are in memory at a time
+SELECTED = -1.0  # in place of the gain of an image that is selected
 BANDWIDTH = 1.0  # squared distance of two directions at which the similarity is 1 / e
 
 
@@ -49,14 +50,22 @@ def select(pool: np.ndarray, weights: np.ndarray, labelled: np.ndarray, count: i
     for start in range(0, len(labelled), BLOCK):
         covered = np.maximum(covered, _similarity(directions, labelled[start : start + BLOCK]).max(1))
     weight, total = weights[rows].astype(np.float32), float(weights[rows].sum()) or 1.0
-    order, gains, free = [], [], np.ones(len(rows), bool)
-    for _ in range(count):
-        gain = weight @ np.maximum(similarity - covered[:, None], 0)
-        best = int(np.where(free, gain, -1.0).argmax())
+    # A gain only falls when others are selected, so that an earlier value is an upper bound (Minoux 1978): the image
+    # with the largest value is selected as soon as its value is of this round.
+    gain, is_current = weight @ np.maximum(similarity - covered[:, None], 0), np.ones(len(rows), bool)
+    order: list[int] = []
+    gains: list[float] = []
+    while len(order) < count:
+        best = int(gain.argmax())
+        if not is_current[best]:
+            gain[best] = weight @ np.maximum(similarity[:, best] - covered, 0)
+            is_current[best] = True
+            continue
         order.append(best)
         gains.append(float(gain[best]) / total)
-        free[best] = False
         covered = np.maximum(covered, similarity[:, best])
+        is_current[:] = False
+        gain[best], is_current[best] = SELECTED, True
     return Selection(rows[order], np.array(gains))
 
 
