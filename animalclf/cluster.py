@@ -15,6 +15,7 @@ import yaml
 
 from animalclf.errors import UserError
 from animalclf.raycompat.auth_token import prepare_token
+from animalclf.raycompat.errors import named_start_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.raycompat.train_controller import STRUCTURED_LOGGING
 from animalclf.utils.environment import restored, set_variables
@@ -145,7 +146,7 @@ def start_local(cpus: int, **options: Any) -> None:
         os.environ[name] = value
 
     def start() -> Any:
-        with quick_start(), blocked_sigterm():
+        with quick_start(), blocked_sigterm(), named_start_errors():
             return ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -252,19 +253,6 @@ def silence_ray() -> None:
     """Print only errors of Ray to the console; its log files still have everything. Ray Data raises its errors, too."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL if name == "ray.data" else logging.ERROR)
-
-
-@contextmanager
-def named_worker_errors(remedy: str) -> Iterator[None]:
-    """Turn Ray's error about a worker that was ended for memory, or died repeatedly, into a UserError with `remedy`."""
-    import ray.exceptions
-
-    try:
-        yield
-    except ray.exceptions.OutOfMemoryError as error:
-        raise UserError(f"a machine is short of memory, and Ray ended a worker there; {remedy}") from error
-    except ray.exceptions.WorkerCrashedError as error:
-        raise UserError(f"a worker process died repeatedly, probably out of memory; {remedy}") from error
 
 
 def gpu_count() -> int:

@@ -17,6 +17,7 @@ import animalclf
 from animalclf import cluster
 from animalclf.errors import UserError
 from animalclf.raycompat import auth_token
+from animalclf.raycompat.errors import named_start_errors, named_worker_errors
 from animalclf.raycompat.local_start import shorten_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils import lasting_thread
@@ -192,7 +193,7 @@ def test_no_answer_is_left_to_ray(monkeypatch):
 @pytest.mark.parametrize("error", [ray.exceptions.OutOfMemoryError("60 lines"), ray.exceptions.WorkerCrashedError()])
 def test_a_worker_that_is_ended_for_memory_is_one_line(error):
     with pytest.raises(UserError, match=r"^[^\n]*memory[^\n]*; free memory$"):
-        with cluster.named_worker_errors("free memory"):
+        with named_worker_errors("free memory"):
             raise error
 
 
@@ -213,3 +214,12 @@ def test_of_the_messages_of_ray_only_ended_workers_are_printed_once_a_minute(mon
         "this machine is short of memory: Ray ended a worker process, and repeats its work"
     ]
     assert not output.out
+
+
+def test_a_start_of_ray_that_takes_too_long_is_one_line():
+    with pytest.raises(UserError, match=r"^Ray did not start in time: this machine is too busy"):
+        with named_start_errors():
+            raise Exception("The current node timed out during startup. This could happen because ...")
+    with pytest.raises(ValueError, match="another"):
+        with named_start_errors():
+            raise ValueError("another")

@@ -30,7 +30,7 @@ from animalclf.models import weights
 from animalclf.prepare import sources
 from animalclf.prepare.job import _enlargement
 from animalclf.prepare.sources.listing import list_images
-from animalclf.prepare.task import MAX_FILE_BYTES, read_files
+from animalclf.prepare.task import MAX_FILE_BYTES, _contents, read_files
 from animalclf.training import checkpoint, checks
 from animalclf.tuning import comparison_dir
 from animalclf.utils import storage
@@ -259,6 +259,13 @@ def test_pipes_devices_and_giant_files_are_not_read(tmp_path: Path) -> None:
     assert "too large: 1,073,741,825 bytes" in str(reasons[0])
     assert all("not a file, but a pipe, a socket or a device" in str(reason) for reason in reasons[1:])
     assert stat.S_ISFIFO(os.stat(tmp_path / "cat" / "pipe.jpg").st_mode)
+
+
+def test_a_file_that_is_too_large_by_its_listing_is_not_requested(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    files = pd.DataFrame({"path": ["giant.jpg", "a.jpg"], "bytes": [MAX_FILE_BYTES + 1, 5]})
+    assert list(_contents(str(tmp_path), files)) == ["too large: 1,073,741,825 bytes (limit 1,073,741,824)", b"image"]
+    assert list(_contents("memory://bucket", files[:1])) == ["too large: 1,073,741,825 bytes (limit 1,073,741,824)"]
 
 
 def test_names_of_255_bytes(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from animalclf import config as configuration
 from animalclf.cli import main
+from animalclf.data.prepared_set import open_prepared
 from animalclf.errors import ExitCode, UserError, exit_code
 from animalclf.prepare.job import prepare
 from animalclf.prepare.problems import find_problems, show_problems
@@ -131,3 +132,23 @@ def test_a_set_of_an_older_version_has_examples_of_skipped_files_only(tmp_path: 
 def test_a_failed_trial_wins_over_an_unreadable_image() -> None:
     assert exit_code() == 0 and exit_code(unreadable=True) == 3 and exit_code(failed=True, unreadable=True) == 1
     assert ExitCode.USER_ERROR == 2
+
+
+def test_a_missing_shard_is_named(tmp_path, capsys):
+    prepared = tiny_prepared(tmp_path / "set", (6, 6))
+    Path(prepared.shard_paths()[0]).unlink()
+    arguments = ["train", "--data", prepared.root, "--out", str(tmp_path / "run"), "--recipe", "demo", "--local"]
+    assert (
+        main([*arguments, "--set", f"data={{stored_size: {prepared.stored_size}}}", "--set", "model.input_size=32"])
+        == 2
+    )
+    error = capsys.readouterr().err
+    assert f"{prepared.shard_paths()[0]}: is missing; prepare it again" in error and "Traceback" not in error
+
+
+def test_a_label_that_is_no_class_is_named(tmp_path):
+    prepared = tiny_prepared(tmp_path / "set", (6, 6))
+    manifest = prepared.manifest.assign(label=["wolf", *prepared.manifest["label"][1:]])
+    manifest.to_parquet(tmp_path / "set" / "manifest.parquet")
+    with pytest.raises(UserError, match=r"manifest\.parquet: has the label 'wolf', which is no class in dataset\.json"):
+        open_prepared(prepared.root)

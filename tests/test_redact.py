@@ -10,10 +10,12 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.runs import Run
 from animalclf.submit.checks import check_job
+from animalclf.training import checks
 from animalclf.utils import caller, storage
 from animalclf.utils.console import LiteralConsole, console, show_error, show_line, show_traceback
 from animalclf.utils.redact import redact, redact_command
@@ -236,3 +238,13 @@ def test_all_text_goes_through_the_console():
 )
 def test_the_rule_sees_other_ways_to_print(source):
     assert wrong_output(source)
+
+
+@pytest.mark.parametrize("value", [TOKEN, f"run-{TOKEN}", KEY, f"https://me:{SECRET}@host/w.pth"])
+def test_a_secret_in_a_setting_is_refused_before_any_work(secret, value):
+    config = configuration.load("demo", {"name": value})
+    with pytest.raises(
+        UserError, match=r"^name: holds a secret \(.*\*\*\*.*\), which run folders and reports"
+    ) as caught:
+        checks.resolve_config(config)
+    assert TOKEN not in str(caught.value) and SECRET not in str(caught.value)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import s3_server
 import s3fs
+from botocore.exceptions import ClientError
 from moto.s3.models import s3_backends
+from s3fs.errors import translate_boto_error
 
 from animalclf.data import prepared_set
 from animalclf.errors import UserError
@@ -49,6 +51,20 @@ def test_every_operation_retries_while_the_server_fails(server, capsys):
     server.fail(times=7, status=503, code="SlowDown")
     assert storage.read_bytes("s3://bucket/a/x") == b"1"
     assert "trying again" in capsys.readouterr().err
+
+
+def test_a_write_is_repeated_if_the_answer_that_completed_it_was_lost(server):
+    attempts = []
+
+    def write():
+        attempts.append(1)
+        if len(attempts) == 1:  # the answer of the client's own retry
+            response = {"Error": {"Code": "NoSuchUpload"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+            error = ClientError(response, "CompleteMultipartUpload")
+            raise translate_boto_error(error) from error
+        return "written"
+
+    assert s3_errors.with_retries("s3://bucket/x", write) == "written" and len(attempts) == 2
 
 
 def test_a_server_that_has_answered_before_is_retried_while_it_is_down(server, monkeypatch):

@@ -15,7 +15,7 @@ from animalclf.data.shards import PREPARE_AGAIN
 from animalclf.errors import UserError
 from animalclf.rows import html_table
 from animalclf.utils import storage
-from animalclf.utils.text import reason
+from animalclf.utils.text import reason, shown
 
 FORMAT = 2
 MANIFEST = "manifest.parquet"
@@ -227,6 +227,12 @@ def _check_shards(prepared: Prepared, url: str) -> None:
     counts = ok["shard"].value_counts().to_dict()
     if counts != {number: shard["rows"] for number, shard in enumerate(prepared.info["shards"]) if shard["rows"]}:
         raise UserError(f"{url}: has other images than {INFO} beside it; {PREPARE_AGAIN}")
+    labels = ok["label"][ok["label"] != ""]
+    unknown = labels[~labels.isin(prepared.classes)]
+    if len(unknown):
+        raise UserError(
+            f"{url}: has the label {shown(unknown.iloc[0])}, which is no class in {INFO} beside it; {PREPARE_AGAIN}"
+        )
 
 
 def is_prepared(root: str) -> bool:

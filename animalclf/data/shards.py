@@ -73,13 +73,19 @@ def _row_group(indices: np.ndarray, images: np.ndarray, schema: pa.Schema) -> pa
     return pa.table([pa.array(indices, pa.int64()), column], schema=schema)
 
 
+class MissingShard(UserError):
+    """A shard of a prepared set that is not there."""
+
+
 def read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (N, size, size, 3) and their manifest rows int64 (N,) of one shard, decoded if it holds JPEG.
-    Raises FileNotFoundError, and UserError for a damaged file."""
+    Raises UserError for a damaged file, MissingShard if there is none."""
     try:
         return _read_shard(url, size)
-    except (FileNotFoundError, UserError):
+    except UserError:
         raise
+    except FileNotFoundError as error:
+        raise MissingShard(f"{url}: is missing; {PREPARE_AGAIN}") from error
     except Exception as error:  # Arrow raises errors of many types for damaged files
         raise UserError(f"{url}: not a readable shard of {size} px ({reason(error)}); {PREPARE_AGAIN}") from error
 

@@ -203,7 +203,8 @@ def _measure_all(
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Run the tasks. Returns the manifest without groups (path, label, given split, measurements) and, with
     data.near_duplicates, the signatures uint8 (rows, 1600)."""
-    from animalclf.cluster import configure_ray_data, ensure_ray, named_worker_errors
+    from animalclf.cluster import configure_ray_data, ensure_ray
+    from animalclf.raycompat.errors import named_worker_errors
 
     progress("starting Ray", 0)
     ensure_ray(workers)

@@ -167,12 +167,23 @@ def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:
     read_number = np.arange(len(paths)) // READ_FILES + np.cumsum(chunk["bytes"].to_numpy(np.int64)) // READ_BYTES
     edges = [0, *(np.flatnonzero(np.diff(read_number)) + 1), len(paths)]
     with ThreadPoolExecutor(1) as reader:
-        prefetch = reader.submit(read_files, root, paths[: edges[1]])
+        prefetch = reader.submit(_read_listed, root, chunk[: edges[1]])
         for start, stop in zip(edges[1:], [*edges[2:], None], strict=True):
             contents = prefetch.result()
             if stop is not None:
-                prefetch = reader.submit(read_files, root, paths[start:stop])
+                prefetch = reader.submit(_read_listed, root, chunk[start:stop])
             yield from contents
+
+
+def _read_listed(root: str, files: pd.DataFrame) -> list[bytes | str]:
+    """As read_files, without a request for the files (columns path, bytes) that are too large by their listing."""
+    small = files["bytes"] <= MAX_FILE_BYTES
+    contents = iter(read_files(root, files["path"][small].to_list()))
+    return [next(contents) if ok else _too_large(size) for ok, size in zip(small, files["bytes"], strict=True)]
+
+
+def _too_large(size: int) -> str:
+    return f"too large: {size:,} bytes (limit {MAX_FILE_BYTES:,})"
 
 
 def _advise(folder: str, paths: Sequence[str]) -> None:
@@ -206,7 +217,7 @@ def _read_local(path: str) -> bytes | str:
             if not stat.S_ISREG(status.st_mode):
                 return "not a file, but a pipe, a socket or a device"
             if status.st_size > MAX_FILE_BYTES:
-                return f"too large: {status.st_size:,} bytes (limit {MAX_FILE_BYTES:,})"
+                return _too_large(status.st_size)
             return file.read()
     except FileNotFoundError:
         return "file not found"

@@ -10,7 +10,7 @@ import torch
 
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.resize import shrink
-from animalclf.data.shards import read_shard
+from animalclf.data.shards import MissingShard, read_shard
 from animalclf.inference.explanation import jpeg
 from animalclf.models.classifier import content_boxes
 
@@ -43,7 +43,7 @@ def iter_images(prepared: Prepared, paths: Iterable[str]) -> Iterator[tuple[str,
     for shard, group in rows.groupby("shard"):
         try:
             images, _ = read_shard(prepared.shard_paths()[int(str(shard))], prepared.stored_size)
-        except FileNotFoundError:
+        except MissingShard:
             continue
         for path, row in zip(group["path"], group["row"], strict=True):
             yield (

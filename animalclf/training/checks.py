@@ -17,7 +17,8 @@ from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.runs import Run
 from animalclf.training.losses import LOSSES
 from animalclf.utils import storage
-from animalclf.utils.text import shown
+from animalclf.utils.redact import has_credentials, redact
+from animalclf.utils.text import cut, shown
 
 if TYPE_CHECKING:
     from animalclf.prepare.sources import Source
@@ -48,8 +49,10 @@ def resolve_config(config: Config) -> Config:
     """Check the names of loss and model and the pretrained weights. Returns `config` with the absolute path of the
     weights, because workers have other working directories.
 
-    Raises UserError for an unknown loss or model, and for weights that are missing or cannot be downloaded.
+    Raises UserError for a secret in a value, an unknown loss or model, and for weights that are missing or cannot be
+    downloaded.
     """
+    check_no_secrets(config)
     LOSSES.get(config.train.loss)
     if config.model.name not in architectures.OWN:  # the models import PyTorch, which takes seconds
         from animalclf.models.registry import builder
@@ -63,6 +66,17 @@ def resolve_config(config: Config) -> Config:
     weights.check(config.model.name, source)
     file = config.model.weights_file
     return replace(config, model=replace(config.model, weights=storage.absolute(file))) if file else config
+
+
+def check_no_secrets(config: Config) -> None:
+    """Raise UserError for a value that holds a secret: run folders and reports have all values."""
+    for key, value in configuration.flatten(configuration.to_dict(config)).items():
+        is_address = key == "model.weights" and has_credentials(str(value))  # refused with its remedy when it is read
+        if redact(str(value)) != str(value) and not is_address:
+            raise UserError(
+                f"{key}: holds a secret ({cut(redact(str(value)))}), which run folders and reports would show; "
+                "write another value"
+            )
 
 
 def recipe_of_run(out: str) -> str:

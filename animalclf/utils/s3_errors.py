@@ -16,6 +16,7 @@ MAX_PAUSE = 8.0  # seconds between two attempts
 WRITE_SECONDS, WRITE_SPEED = 60.0, 250e3  # of a write, and the slowest upload in bytes/s that counts as one
 CONNECT_SECONDS, READ_SECONDS = 5.0, 15.0  # without an answer or a part of it, after which an attempt has failed
 TRANSIENT_CODES = {
+    "NoSuchUpload",  # of a repeated request to complete an upload, whose first answer was lost
     "SlowDown",
     "Throttling",
     "ThrottlingException",
@@ -23,6 +24,7 @@ TRANSIENT_CODES = {
     "RequestTimeout",
     "BandwidthLimitExceeded",
 }
+NOT_OF_A_FILE = {"NoSuchBucket", "NoSuchUpload"}  # codes that s3fs raises as FileNotFoundError
 TRANSIENT_STATUS = {429, 500, 502, 503, 504}
 CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile in ~/.aws (AWS_PROFILE), or a role on this machine"
@@ -75,7 +77,7 @@ def with_retries(url: str, action: Callable[[], T]) -> T:
             _reached.add(_endpoint())
             return result
         except (OSError, boto.BotoCoreError, boto.ClientError, aiohttp.ClientError) as error:
-            if isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket":
+            if isinstance(error, FileNotFoundError) and _code(error) not in NOT_OF_A_FILE:
                 _reached.add(_endpoint())
                 raise
             if not is_transient(error) or time.monotonic() - started > RETRY_SECONDS:
