@@ -17,6 +17,7 @@ ORDER = 50
 EXAMPLES = """\
   animalclf evaluate runs/a                                 (the validation split of the run's prepared set)
   animalclf evaluate runs/a --data other_photos/            (any labelled folder or table)
+  animalclf evaluate runs/a --data labels.csv --format csv         (a table with the columns path and label)
   animalclf evaluate runs/a --prior uniform                 (corrected for equally frequent classes)"""
 
 
