@@ -1,4 +1,4 @@
-"""The Ray cluster: connect to one or start a local one, its resources, and Ray's log output."""
+"""The Ray cluster: connect to one or start a local one, and Ray's log output."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from animalclf.errors import UserError
 from animalclf.raycompat.auth_token import prepare_token
@@ -37,7 +35,6 @@ CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the t
 # A custom resource of a local Ray, requested by tasks that load images. If they requested CPUs, they would delay the
 # start of the training workers.
 LOADING_RESOURCE = "loading"
-BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # written to the head node by `ray up`
 SYSTEM_CONFIG = {
     # Ray ends a worker process after one idle second by default; starting another takes two seconds or more.
     "idle_worker_killing_time_threshold_ms": 60_000,
@@ -253,46 +250,3 @@ def silence_ray() -> None:
     """Print only errors of Ray to the console; its log files still have everything. Ray Data raises its errors, too."""
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL if name == "ray.data" else logging.ERROR)
-
-
-def gpu_count() -> int:
-    """GPUs of the connected cluster at its current size."""
-    import ray
-
-    return int(ray.cluster_resources().get("GPU", 0))
-
-
-def cpus_per_node() -> list[int]:
-    """The number of CPUs of each alive node with CPUs; [1] without such a node."""
-    import ray
-
-    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return [count for count in counts if count] or [1]
-
-
-def max_resources() -> dict[str, float]:
-    """The amount of each resource ("CPU", "GPU", ...) of the connected cluster. For a cluster that `ray up` started: at
-    its maximum size, which Ray itself does not report."""
-    import ray
-
-    resources = ray.cluster_resources()
-    bootstrap = os.path.expanduser(BOOTSTRAP)
-    if os.environ.get(OWN_RAY_VARIABLE) or not os.path.exists(bootstrap):
-        return dict(resources)
-    with open(bootstrap, encoding="utf-8") as file:
-        full_size = full_size_resources(yaml.safe_load(file))
-    return {name: max(resources.get(name, 0), full_size.get(name, 0)) for name in {*resources, *full_size}}
-
-
-def full_size_resources(config: Mapping[str, Any]) -> dict[str, float]:
-    """The maximum of each resource on a cluster with this `ray up` configuration: with as many nodes as allowed of the
-    node types that have most of the resource."""
-    types = dict(config.get("available_node_types", {}))
-    total = dict(types.pop(config.get("head_node_type"), {}).get("resources", {}))
-    for name in {name for node_type in types.values() for name in node_type["resources"]}:
-        nodes_left = config.get("max_workers", 0)
-        for node_type in sorted(types.values(), key=lambda node_type: -node_type["resources"].get(name, 0)):
-            nodes = min(nodes_left, node_type.get("max_workers", nodes_left))
-            total[name] = total.get(name, 0) + nodes * node_type["resources"].get(name, 0)
-            nodes_left -= nodes
-    return total

@@ -16,7 +16,7 @@ import ray
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from animalclf import cluster
+from animalclf import cluster_size
 
 ROOT = Path(__file__).parents[1]
 FILES = ["cluster.yaml", "examples/cluster-local.yaml"]
@@ -148,13 +148,13 @@ def test_a_cluster_that_grows_is_as_large_as_its_file_allows(tmp_path, monkeypat
     sizes = {"head": {"CPU": 0}, "gpu_worker": {"CPU": 4, "GPU": 1}, "cpu_worker": {"CPU": 8}}
     for name, resources in sizes.items():
         config["available_node_types"][name]["resources"] = resources
-    assert (config["max_workers"], cluster.full_size_resources(config)) == (4, {"CPU": 2 * 8 + 2 * 4, "GPU": 4})
-    assert cluster.full_size_resources(read("examples/cluster-local.yaml")) == {}
+    assert (config["max_workers"], cluster_size.full_size_resources(config)) == (4, {"CPU": 2 * 8 + 2 * 4, "GPU": 4})
+    assert cluster_size.full_size_resources(read("examples/cluster-local.yaml")) == {}
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 7.0, "CPU": 64.0})
-    monkeypatch.delenv(cluster.OWN_RAY_VARIABLE, raising=False)
-    monkeypatch.setattr(cluster, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
-    assert cluster.max_resources() == {"memory": 7.0, "CPU": 64.0}
+    monkeypatch.delenv(cluster_size.OWN_RAY_VARIABLE, raising=False)
+    monkeypatch.setattr(cluster_size, "BOOTSTRAP", str(tmp_path / "ray_bootstrap_config.yaml"))
+    assert cluster_size.max_resources() == {"memory": 7.0, "CPU": 64.0}
     (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
-    assert cluster.max_resources() == {"memory": 7.0, "CPU": 64.0, "GPU": 4}
-    monkeypatch.setenv(cluster.OWN_RAY_VARIABLE, "1")
-    assert cluster.max_resources() == {"memory": 7.0, "CPU": 64.0}
+    assert cluster_size.max_resources() == {"memory": 7.0, "CPU": 64.0, "GPU": 4}
+    monkeypatch.setenv(cluster_size.OWN_RAY_VARIABLE, "1")
+    assert cluster_size.max_resources() == {"memory": 7.0, "CPU": 64.0}

@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (  # from low to high: a module imports from its own layer and from lower ones
     "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
     "features",
-    "models", "raycompat", "cluster", "data", "duplicates", "prepare",
+    "models", "raycompat", "cluster", "cluster_size", "data", "duplicates", "prepare",
     "training", "inference", "export", "report", "explain", "serving", "labelling", "tuning", "planning", "demo", "api",
     "submit",
     "commands", "cli", "__main__",
 )  # fmt: skip
 RAY = (
-    "cluster", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",
+    "cluster", "cluster_size", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",
     "training.resources", "training.progress", "training.stop", "tuning", "inference.classify", "serving.deployment",
     "serving.replica", "planning.machine", "submit",
 )  # fmt: skip

@@ -17,7 +17,8 @@ import ray.data
 import torch
 from ray.util.annotations import RayDeprecationWarning
 
-from animalclf.cluster import configure_ray_data, cpus_per_node
+from animalclf.cluster import configure_ray_data
+from animalclf.cluster_size import cpus_per_node
 from animalclf.config import Config
 from animalclf.data.formats import UnreadableImage
 from animalclf.errors import UserError
@@ -93,7 +94,8 @@ def classify(
     Raises UserError if the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
     probabilities are not finite.
     """
-    from animalclf.cluster import ensure_ray, gpu_count, max_resources
+    from animalclf.cluster import ensure_ray
+    from animalclf.cluster_size import gpu_count, max_resources
     from animalclf.training.resources import Workers, preflight
 
     check_views(options.views, config.keeps_shape)

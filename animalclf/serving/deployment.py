@@ -20,7 +20,8 @@ from typing import Any
 from ray import serve
 from ray.exceptions import RayActorError
 
-from animalclf.cluster import cpus_per_node, ensure_ray, max_resources, silence_ray
+from animalclf.cluster import ensure_ray, silence_ray
+from animalclf.cluster_size import cpus_per_node, max_resources
 from animalclf.errors import UserError
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.serving.answers import Scored

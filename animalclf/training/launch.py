@@ -90,7 +90,8 @@ def check_model(config: Config, classes: int, *, load_weights: bool) -> None:
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> Placement:
     """Connect to Ray, and choose the workers and the cache that the cluster has room for. Raises UserError."""
-    from animalclf.cluster import ensure_ray, gpu_count, max_resources
+    from animalclf.cluster import ensure_ray
+    from animalclf.cluster_size import gpu_count, max_resources
 
     ensure_ray(workers.maximum)
     use_gpu = not cpu and max_resources().get("GPU", 0) > 0

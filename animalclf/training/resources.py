@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from animalclf.cluster import max_resources
+from animalclf.cluster_size import max_resources
 from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
 from animalclf.utils import storage

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import ray
 
-from animalclf import cluster
+from animalclf import cluster, cluster_size
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
@@ -69,7 +69,7 @@ def compare(
     folder.lock()
     try:
         cluster.ensure_ray(workers)
-        trial_workers = Workers.fixed(workers, not cpu and cluster.max_resources().get("GPU", 0) > 0)
+        trial_workers = Workers.fixed(workers, not cpu and cluster_size.max_resources().get("GPU", 0) > 0)
         preflight(trial_workers, [])  # before the preparation, which may take long
         spec, prepared = _prepare(spec, data, prepared_dir or storage.join(os.path.dirname(out), "prepared"))
         compared_data = _compared_data(spec, prepared, workers)
@@ -218,7 +218,7 @@ def _cache(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, ImageCa
 
 def concurrency(workers: int, use_gpu: bool, requested: int = 0) -> int:
     """The number of trials at a time on the connected cluster, see `concurrent_trials`."""
-    resources = cluster.max_resources()
+    resources = cluster_size.max_resources()
     nodes = sum(bool(node["Resources"].get("CPU")) for node in ray.nodes() if node["Alive"])
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     return concurrent_trials(cpus, gpus if use_gpu else 0, nodes, workers, requested)
