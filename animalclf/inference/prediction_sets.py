@@ -48,8 +48,8 @@ def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: s
     name = "val" if views == "none" else f"evaluate-val-{views}"
     if not storage.exists(run.url("predictions", f"{name}.parquet")):
         raise UserError(
-            f"{run.root}: sets with views={views} need the validation probabilities of these views; first run: "
-            f"animalclf evaluate {run.root} --views {views}"
+            f"{run.root}: sets with views={views} need the validation probabilities of these views; first evaluate the "
+            f"run with views={views}"
         )
     table = run.predictions(name)
     labels = np.array([list(classes).index(label) for label in table["label"]], np.int64)
