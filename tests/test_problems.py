@@ -10,6 +10,7 @@ from PIL import Image
 
 from animalclf import config as configuration
 from animalclf.cli import main
+from animalclf.data.loader import load_images
 from animalclf.data.prepared_set import open_prepared
 from animalclf.errors import ExitCode, UserError, exit_code
 from animalclf.prepare.job import prepare
@@ -134,16 +135,11 @@ def test_a_failed_trial_wins_over_an_unreadable_image() -> None:
     assert ExitCode.USER_ERROR == 2
 
 
-def test_a_missing_shard_is_named(tmp_path, capsys):
+def test_a_missing_shard_is_named(tmp_path):
     prepared = tiny_prepared(tmp_path / "set", (6, 6))
     Path(prepared.shard_paths()[0]).unlink()
-    arguments = ["train", "--data", prepared.root, "--out", str(tmp_path / "run"), "--recipe", "demo", "--local"]
-    assert (
-        main([*arguments, "--set", f"data={{stored_size: {prepared.stored_size}}}", "--set", "model.input_size=32"])
-        == 2
-    )
-    error = capsys.readouterr().err
-    assert f"{prepared.shard_paths()[0]}: is missing; prepare it again" in error and "Traceback" not in error
+    with pytest.raises(UserError, match=r"set/shard-00000\.parquet: is missing; prepare it again with"):
+        load_images(prepared)
 
 
 def test_a_label_that_is_no_class_is_named(tmp_path):
