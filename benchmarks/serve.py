@@ -30,9 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf.serving.classifier import Classifier
-from animalclf.serving.replica import MAX_BATCH
+from animalclf.serving.replica import MAX_BATCH, set_threads
 from animalclf.serving.uploads import Upload
-from animalclf.training.distributed import set_up_cpu
 from benchmarks.common import argument_parser, write_json
 
 MAX_FILES = 200
@@ -71,7 +70,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, contents: list[bytes]) -> list[Timing]:
-    set_up_cpu(0, 1)
+    set_threads(1)
     classifier = Classifier(arguments.run)
     loop(classifier, contents, 1, 1.0)  # warms up, as the server below
     timings = [loop(classifier, contents, size, arguments.seconds) for size in (1, MAX_BATCH)]

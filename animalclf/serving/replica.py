@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from ray import serve
 
 from animalclf.serving.answers import Scored
@@ -18,13 +19,21 @@ BATCH_SECONDS = 0.002  # that an idle replica waits for more images
 DECODING_THREADS = 2
 
 
+def set_threads(replicas_per_node: int) -> None:
+    """Set the CPU threads of the networks that the calling thread computes: the node's cores divided by its replicas,
+    without one, which decodes images and answers clients."""
+    set_up_cpu(0, replicas_per_node)
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+
+
 class Replica:
     """A model in its own process. While it classifies a batch, the images of the next one are decoded."""
 
     def __init__(self, run: str, use_gpu: bool, replicas_per_node: int) -> None:
-        set_up_cpu(0, replicas_per_node)
         self.classifier = Classifier(run, "cuda" if use_gpu else "cpu")
-        self.decoding, self.computing = ThreadPoolExecutor(DECODING_THREADS), ThreadPoolExecutor(1)
+        self.decoding = ThreadPoolExecutor(DECODING_THREADS)
+        # PyTorch's number of threads belongs to the thread that sets it.
+        self.computing = ThreadPoolExecutor(1, initializer=set_threads, initargs=(replicas_per_node,))
 
     async def __call__(self, upload: Upload, explain: bool) -> Scored:
         run = asyncio.get_running_loop().run_in_executor
