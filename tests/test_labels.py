@@ -75,6 +75,15 @@ def test_the_table_lists_the_worst_first_then_contradictory_duplicates_then_deci
     ]  # fmt: skip
 
 
+def test_a_table_of_decisions_alone():
+    none = np.empty(0, np.int64)
+    decided = [{"path": "1.jpg", "label": "bee", "suggested": "ape", "decision": "relabel"}]
+    table = labels_table(judged([0, 1], [[0.8, 0.2], [0.3, 0.7]]), none, none, decided)
+    assert table["path"].tolist() == ["1.jpg"] and table["reason"].tolist() == ["decided before"]
+    assert table.to_csv(index=False).splitlines()[1] == "1.jpg,bee,ape,relabel,,,,decided before"
+    assert labels_table(judged([0], [[0.8, 0.2]]), none, none).empty
+
+
 @pytest.fixture
 def run_with_folds(tmp_path) -> Run:
     """A run with 3 folds whose images 0 and 1 have wrong labels; the name of the first is HTML."""

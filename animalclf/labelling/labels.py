@@ -96,7 +96,7 @@ def labels_table(
             "label_probability": label_probability[rows].round(4),
             "reason": ["; ".join(reasons[row]) for row in rows.tolist()],
         }
-    )
+    ).astype(dict.fromkeys([*COLUMNS, "reason"], object))  # without rows, pandas takes text for numbers
     earlier = pd.DataFrame([dict(decision) for decision in decided], columns=[*COLUMNS]).assign(
         score=np.nan, probability=np.nan, label_probability=np.nan, reason="decided before"
     )
