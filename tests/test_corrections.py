@@ -72,6 +72,11 @@ def test_a_table_without_the_columns_is_refused(tmp_path):
         corrected(tmp_path, "cat/0.jpg,cat", header="path,label\n")
 
 
+def test_a_folder_is_no_file_of_corrections(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}: cannot be read: Is a directory"):
+        correct(FILES, str(tmp_path), "photos")
+
+
 def test_the_same_decision_twice_counts_once(tmp_path):
     _, text = corrected(tmp_path, "cat/0.jpg,cat,dog,drop", "cat/0.jpg,cat,,drop")
     assert text == "labels.csv: 1 dropped"

@@ -34,6 +34,8 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
         content = storage.with_retries(url, lambda: storage.read_bytes(url))
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such table") from error
+    except OSError as error:
+        raise UserError(f"{url}: cannot be read: {error.strerror or reason(error)}") from error
     try:
         if url.lower().endswith(".parquet"):
             return _rename_columns(storage.parse_parquet(content), config)
