@@ -10,6 +10,7 @@ from animalclf.features.conformal import group_weights, prediction_sets, set_thr
 from animalclf.features.folds import deal_folds
 from animalclf.inference.extra_columns import add_sets, add_top_k
 from animalclf.inference.prediction_sets import open_calibration
+from animalclf.utils import storage
 
 
 def labelled_probabilities(generator, images, classes=6):
@@ -75,6 +76,42 @@ def test_sets_and_further_classes_are_columns_in_the_order_of_their_probability(
     top = add_top_k(table, probabilities, CLASSES, 9)
     assert top["predicted_2"].tolist() == ["cow", "bee", "bee"] and top["probability_3"].tolist() == [0.2, 0.04, 0.33]
     assert list(add_top_k(table, probabilities, CLASSES, 1)) == ["id"]
+
+
+def evaluated(run, **changes):
+    """Files as `evaluate` writes them of the run's validation images with views=flip, with `changes` of the result."""
+    result = run.read_result()
+    written = {"run": run.root, "data": "set", "split": "val", "prior": "train", "views": "flip", "epoch": 2}
+    more = {"class_priors": {}, "images": 40, "unreadable": [], "notes": [], "predictions": "a.parquet", "seconds": 1.0}
+    storage.write_json(
+        run.url("predictions", "evaluate-val-flip.json"), {**result["val"], **written, **more, **changes}
+    )
+    run.write_predictions("evaluate-val-flip", run.predictions("val"))
+
+
+def test_views_are_calibrated_on_the_runs_own_images_by_its_present_model_only(tmp_path):
+    probabilities, labels = labelled_probabilities(np.random.default_rng(2), 40, 3)
+    run = finished_run(tmp_path / "run", probabilities, labels)
+    evaluated(run)
+    assert len(open_calibration(run, CLASSES, 0.9, "flip").labels) == 40
+    first_evaluate = pytest.raises(UserError, match="first evaluate the run with views=flip")
+    for change in ({"epoch": 1}, {"split": ""}, {"prior": "flip"}, {"views": None}, {"predictions": "a.csv"}):
+        evaluated(run, **change)
+        with first_evaluate:
+            open_calibration(run, CLASSES, 0.9, "flip")
+    evaluated(run)
+    own = run.predictions("val")
+    for strangers in (own.assign(path="a/" + own["path"]), own.assign(label=CLASSES[0]), own[1:]):
+        run.write_predictions("evaluate-val-flip", strangers)
+        with first_evaluate:
+            open_calibration(run, CLASSES, 0.9, "flip")
+
+
+def test_a_run_with_folds_has_sets_of_the_plain_images_only(tmp_path):
+    probabilities, labels = labelled_probabilities(np.random.default_rng(2), 40, 3)
+    run = finished_run(tmp_path / "run", probabilities, labels, sets=["train.folds=5"])
+    with pytest.raises(UserError, match="sets of a run with folds are of the plain images; use them without views"):
+        open_calibration(run, CLASSES, 0.9, "flip")
 
 
 def test_what_cannot_be_calibrated_is_refused(tmp_path):

@@ -24,7 +24,7 @@ from animalclf.data.run_images import prepared_root
 from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
 from animalclf.inference import submission
-from animalclf.inference.evaluate import _slug
+from animalclf.inference.evaluate import _data_name, _slug
 from animalclf.inference.prior_shift import parse_prior
 from animalclf.models import weights
 from animalclf.prepare import sources
@@ -273,7 +273,8 @@ def test_names_of_255_bytes(tmp_path: Path) -> None:
     (tmp_path / ("ü" * 127)).mkdir()
     (tmp_path / ("ü" * 127) / name).write_bytes(b"image")
     assert read_files(str(tmp_path), list(list_images(str(tmp_path)).images["path"])) == [b"image"]
-    assert len(f"evaluate-{_slug('猫' * 200)}-test-{_slug('x=0.1,' * 99)}.parquet.01234567.tmp".encode()) <= 255
+    evaluation = f"evaluate-{_data_name('猫' * 200)}-test-{_slug('x=0.1,' * 99)}-multi-transport.parquet.01234567.tmp"
+    assert len(evaluation.encode()) <= 255
     assert "is not the name of a run" in refusal(lambda: checks.check_name("a" * 255))
 
 

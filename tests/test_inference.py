@@ -323,7 +323,7 @@ def test_files_and_the_prepared_set_give_the_same_predictions(untrained_run, tin
     stored, files = evaluate(untrained_run), evaluate(untrained_run, data=str(tmp_path / "photos"))
     assert files.rows == stored.rows == 6 and files.images == 7 and files.unreadable[0].path == "class0/broken.png"
     assert files.confusion == stored.confusion and files["loss"] == pytest.approx(stored["loss"], rel=1e-4)
-    assert files.predictions.endswith("evaluate-photos.parquet") and not files.notes
+    assert files.predictions.endswith("evaluate-data-photos.parquet") and not files.notes
 
     (tmp_path / "photos" / "class2").rename(tmp_path / "elsewhere")
     fewer = evaluate(untrained_run, data=str(tmp_path / "photos"))

@@ -9,6 +9,7 @@ from animalclf.data.loader import load_images
 from animalclf.errors import UserError
 from animalclf.inference import prior_shift
 from animalclf.inference.evaluate import evaluate
+from animalclf.inference.labelled import LabelledPredictions
 from animalclf.inference.views import VIEWS, check_views
 from animalclf.runs import Run
 from animalclf.training import checkpoint
@@ -51,6 +52,16 @@ def test_the_probabilities_are_the_mean_over_the_views(untrained_run, tiny_set, 
 
     stored = pd.read_parquet(result.predictions)
     np.testing.assert_allclose(stored.filter(like="p_").to_numpy(), expected, atol=1e-5)
+
+
+def test_other_images_never_take_the_name_of_the_runs_own(untrained_run, tmp_path, monkeypatch):
+    image = np.eye(3, dtype=np.float32)[:1]
+    strangers = LabelledPredictions(["a.jpg"], ["class0"], image, ["ok"])
+    monkeypatch.setattr("animalclf.inference.evaluate.predict_images", lambda *_: strangers)
+    for split in ("val", "test"):
+        (tmp_path / split).mkdir()
+        result = evaluate(untrained_run, data=str(tmp_path / split), views="flip", out=str(tmp_path))
+        assert result.predictions == str(tmp_path / f"evaluate-data-{split}-flip.parquet")
 
 
 def test_the_effect_of_the_transport_stands_apart(untrained_run, tmp_path):

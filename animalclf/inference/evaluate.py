@@ -37,7 +37,7 @@ from animalclf.training.final_eval import validation_folds
 from animalclf.utils import storage
 
 MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
-MAX_NAME = 100  # bytes of the data's name in the names of files
+MAX_NAME = 90  # bytes of the data's name in the names of files
 
 
 class ConfusedPair(NamedTuple):
@@ -66,7 +66,7 @@ def evaluate(
 
     Unreadable images are listed and not part of the metrics. Writes the result as evaluate-<name>.json and the
     probabilities (with top_k and format of `columns`) as evaluate-<name>.parquet into `out` (default: the run's
-    predictions folder).
+    predictions folder). The name is the split, or data-<name of the data>.
 
     Raises UserError if the class lists differ, the prepared set changed since the training, or no image is readable.
     """
@@ -126,9 +126,9 @@ def _predict(
     """The URL and the name of the labelled images, their split (empty for a folder or table), and their predictions."""
     if data is not None and not is_prepared(data):
         predictions = predict_images(model, info.classes, info.config, data, views)
-        return storage.absolute(data), _basename(data), "", predictions
+        return storage.absolute(data), _data_name(data), "", predictions
     prepared = prepared_set_of(folder) if data is None else open_prepared(data)
-    name = split if data is None else f"{_basename(data)}-{split}"
+    name = split if data is None else f"{_data_name(data)}-{split}"
     own = data is None or _trained_on(folder, info, prepared)
     if own and split == "val":
         predictions = _predict_own_validation(folder, model, info, prepared, views)
@@ -266,8 +266,9 @@ def _no_limit(config: Config) -> Config:
     return replace(config, data=replace(config.data, limit=0), train=replace(config.train, folds=0))
 
 
-def _basename(url: str) -> str:
-    return _slug(storage.absolute(url).rsplit("/", 1)[-1])
+def _data_name(url: str) -> str:
+    """The name of other data than the run's own, which no split of the run has."""
+    return f"data-{_slug(storage.absolute(url).rsplit('/', 1)[-1])}"
 
 
 def _slug(text: str) -> str:

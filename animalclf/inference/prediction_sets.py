@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from animalclf.errors import UserError
 from animalclf.features.conformal import group_weights, prediction_sets, set_threshold
 from animalclf.inference.prior_shift import adjust
 from animalclf.inference.validation import duplicate_groups
 from animalclf.predictions import class_probabilities
+from animalclf.rows import EvaluationResult
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -40,18 +42,31 @@ class Calibration:
 
 def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: str = "none") -> Calibration:
     """The calibration images of a finished run. Raises UserError for a coverage that is none, an unfinished run, a run
-    without validation images, and several `views` of which there are no validation probabilities yet."""
+    without validation images, and several `views` of which there are no validation probabilities by this model yet."""
     if not 0 < coverage < 1:
         raise UserError(f"sets: {coverage:g} is not a coverage between 0 and 1, such as 0.9")
     if run.result().val is None:
         raise UserError(f"{run.root}: sets need validation images, and this run has none; train with data.val above 0")
-    name = "val" if views == "none" else f"evaluate-val-{views}"
-    if not storage.exists(run.url("predictions", f"{name}.parquet")):
-        raise UserError(
-            f"{run.root}: sets with views={views} need the validation probabilities of these views; first evaluate the "
-            f"run with views={views}"
-        )
-    table = run.predictions(name)
+    table = run.predictions("val") if views == "none" else _validation_of_views(run, views)
     labels = np.array([list(classes).index(label) for label in table["label"]], np.int64)
     weights = group_weights(duplicate_groups(run, table), len(labels))
     return Calibration(class_probabilities(table, classes), labels, weights, coverage)
+
+
+def _validation_of_views(run: Run, views: str) -> pd.DataFrame:
+    """The table that `evaluate` wrote of the run's own validation images with `views`. Raises UserError if there is
+    none of the run's present model."""
+    if run.config().train.folds:
+        raise UserError(f"{run.root}: sets of a run with folds are of the plain images; use them without views={views}")
+    name, own = f"evaluate-val-{views}", run.predictions("val")
+    if all(storage.exists(run.url("predictions", f"{name}.{suffix}")) for suffix in ("json", "parquet")):
+        url, table = run.url("predictions", f"{name}.json"), run.predictions(name)
+        result = EvaluationResult.from_dict(storage.read_json(url), url)
+        written = (result.split, result.prior, result.views, result.epoch, result.predictions.rpartition(".")[2])
+        same_model = written == ("val", "train", views, run.result().best_epoch, "parquet")
+        if same_model and all(table[column].tolist() == own[column].tolist() for column in ("path", "label")):
+            return table
+    raise UserError(
+        f"{run.root}: sets with views={views} need the validation probabilities of these views by this model; first "
+        f"evaluate the run with views={views}"
+    )
