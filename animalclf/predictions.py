@@ -67,5 +67,5 @@ def write_predictions(url: str, table: pd.DataFrame) -> None:
     elif url.endswith(".csv"):
         storage.write_bytes(url, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
     else:
-        text = table.to_json(orient="records", lines=True, force_ascii=False, double_precision=7)
+        text = table.to_json(orient="records", lines=True, force_ascii=False, double_precision=15)
         storage.write_bytes(url, text.encode())

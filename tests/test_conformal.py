@@ -1,5 +1,7 @@
 """Prediction sets: coverage on images that they were not calibrated on."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from animalclf.features.conformal import group_weights, prediction_sets, set_thr
 from animalclf.features.folds import deal_folds
 from animalclf.inference.extra_columns import add_sets, add_top_k
 from animalclf.inference.prediction_sets import open_calibration
+from animalclf.predictions import FORMATS, class_probabilities, predictions_table, write_predictions
 from animalclf.utils import storage
 
 
@@ -112,6 +115,15 @@ def test_a_run_with_folds_has_sets_of_the_plain_images_only(tmp_path):
     run = finished_run(tmp_path / "run", probabilities, labels, sets=["train.folds=5"])
     with pytest.raises(UserError, match="sets of a run with folds are of the plain images; use them without views"):
         open_calibration(run, CLASSES, 0.9, "flip")
+
+
+def test_small_probabilities_are_whole_in_every_format(tmp_path):
+    small = np.array([[1e-9, 3.25e-8, 1]], np.float32)
+    table = predictions_table(["a.jpg"], CLASSES, small, ["ok"])
+    files = [str(tmp_path / f"a.{suffix}") for suffix in FORMATS]
+    for file, read in zip(files, (pd.read_parquet, pd.read_csv, partial(pd.read_json, lines=True)), strict=True):
+        write_predictions(file, table)
+        np.testing.assert_allclose(class_probabilities(read(file), CLASSES), small, rtol=1e-5)
 
 
 def test_what_cannot_be_calibrated_is_refused(tmp_path):
