@@ -198,6 +198,14 @@ MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 JSON = {"Content-Type": "application/json"}
 
 
+def form(name: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="i"; filename="' + name + b'"\r\n\r\ntext\r\n--x--\r\n'
+
+
+def multipart(charset: str) -> dict[str, str]:
+    return {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+
+
 @pytest.mark.parametrize(
     "headers, body, status, reason",
     [
@@ -214,12 +222,26 @@ JSON = {"Content-Type": "application/json"}
         (JSON, b'{"images": ["file:///etc/passwd"]}', 400, "not base64"),
         (JSON, b'{"images": ["http://127.0.0.1/x.jpg"]}', 400, "not base64"),
         (JSON, b'{"images": ["", "", "", ""]}', 413, "at most 3"),
+        (multipart("undefined"), form(b"a.jpg"), 400, "charset"),
+        (multipart("punycode"), form(b"\xff.jpg"), 400, "charset"),
     ],
 )
 def test_a_wrong_request_gets_one_line(client, headers, body, status, reason):
     response = client.post("/predict", content=body, headers=BEARER | headers)
     assert response.status_code == status
     assert reason in response.json()["error"] and "\n" not in response.json()["error"]
+
+
+@pytest.mark.parametrize("charset, name", [("unicode_escape", rb"\ud800.jpg"), ("utf-7", b"+2AA-.jpg")])
+def test_a_name_that_is_no_text_has_question_marks(client, charset, name):
+    response = client.post("/predict", content=form(name), headers=BEARER | multipart(charset))
+    assert response.status_code == 422 and response.json()["error"].startswith("?.jpg: text")
+
+
+def test_base64_may_have_line_breaks(client):
+    encoded = {"images": [base64.encodebytes(jpeg()).decode().replace("\n", "\r\n")]}
+    (image,) = client.post("/predict", json=encoded, headers=BEARER).json()["images"]
+    assert image["class"] == post(client, jpeg()).json()["images"][0]["class"]
 
 
 @pytest.mark.parametrize("query", ["top=0", "top=-1", "top=x", "top=", "top=²", f"top={'9' * 5000}", "explain=yes"])

@@ -49,10 +49,17 @@ async def _files(headers: Headers, stream: AsyncIterator[bytes], limits: Limits)
     except (MultiPartException, KeyError) as error:  # KeyError: no boundary
         reason = error.message if isinstance(error, MultiPartException) else "the header names no boundary"
         raise Refused(400, f"not a multipart form: {reason}") from None
+    except UnicodeError:  # of codecs such as `undefined`
+        raise Refused(400, "not a multipart form: a name is no text of its charset; send UTF-8") from None
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    uploads = [Upload((file.filename or f"image {n}")[:MAX_NAME], await file.read()) for n, file in enumerate(files)]
+    uploads = [Upload(_name(file.filename or f"image {n}"), await file.read()) for n, file in enumerate(files)]
     await form.close()
     return uploads
+
+
+def _name(text: str) -> str:
+    """The first MAX_NAME characters, with question marks for those that no answer can have: single surrogates."""
+    return text[:MAX_NAME].encode(errors="replace").decode()
 
 
 def _decoded(body: bytes) -> list[Upload]:
@@ -65,7 +72,7 @@ def _decoded(body: bytes) -> list[Upload]:
     uploads = []
     for number, image in enumerate(images):
         try:
-            uploads.append(Upload(f"image {number}", base64.b64decode(image, validate=True)))
+            uploads.append(Upload(f"image {number}", base64.b64decode("".join(image.split()), validate=True)))
         except (binascii.Error, ValueError):
             raise Refused(400, f"image {number}: not base64 (paths and addresses are not read)") from None
     return uploads
