@@ -155,7 +155,9 @@ def test_an_older_run_gets_its_score_from_the_prepared_set(run, tmp_path, capsys
     np.testing.assert_allclose(computed.distances.classes.centres, expected.distances.classes.centres, atol=1e-4)
     assert (tmp_path / "old" / "known.npz").exists()
     (tmp_path / "old" / "known.npz").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"known\.npz: not readable .* remove the file"):
+    with pytest.raises(
+        UserError, match=r"known\.npz: not readable .* remove the file, and it is computed again, .* folds, train again"
+    ):
         known_scorer(old, model, info)
     (tmp_path / "old" / "known.npz").unlink()
     (tmp_path / "old" / "environment.json").write_text('{"prepared": "/nowhere", "data_fingerprint": "x"}')

@@ -27,7 +27,8 @@ def read_scorer(run: Run) -> KnownScorer | None:
         return None
     except ValueError as error:
         raise UserError(
-            f"{run.known_scores}: not readable ({error}); remove the file, and it is computed again"
+            f"{run.known_scores}: not readable ({error}); remove the file, and it is computed again, or, of a run with "
+            "folds, train again"
         ) from error
 
 

@@ -28,7 +28,10 @@ class Classifier(Model):
 
     def __init__(self, run: str, device: str = "cpu") -> None:
         super().__init__(run, device)
-        self.scorer = read_scorer(Run(self.run))
+        try:
+            self.scorer = read_scorer(Run(self.run))
+        except UserError:  # `serve` has said why: its answers have no `known`
+            self.scorer = None
         cv2.setNumThreads(1)  # images are the parallelism
 
     def view(self, upload: Upload) -> np.ndarray | Scored:
