@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def tiny_prepared(
     seed: int = 0,
     shard_rows: int = 16,
     store: str = "pixels",
+    names: Sequence[str] = (),
 ) -> prepared_set.Prepared:
     """A prepared set of noisy squares: class c is a bright square in its own corner, which a small network learns."""
     root.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def tiny_prepared(
     for image, label in zip(images, labels, strict=True):
         x, y = (label % 2) * size // 2, (label // 2 % 2) * size // 2
         image[y + 2 : y + size // 2 - 2, x + 2 : x + size // 2 - 2] += 120
-    names = [f"class{number}" for number in range(len(counts))]
+    names = list(names) or [f"class{number}" for number in range(len(counts))]
     splits = np.where(np.arange(total) % round(1 / val) == 0, "val", "train") if val else np.full(total, "train")
     order = generator.permutation(total)
     shard, row = np.empty(total, np.int32), np.empty(total, np.int32)

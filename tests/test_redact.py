@@ -186,7 +186,7 @@ def test_the_dashboard_gets_no_secret_variable(env, refused, monkeypatch):
 
 PACKAGE = Path(__file__).parents[1] / "animalclf"
 # Standard output is for programs: --json, and the log of a job.
-STDOUT = {"cli.py": {"print"}, "submit/log.py": {"sys.stdout.write"}}
+STDOUT = {"cli.py": {"print"}, "commands/completion.py": {"print"}, "submit/log.py": {"sys.stdout.write"}}
 OUTPUT = {"print", "pprint", "sys.stdout.write", "sys.stderr.write", "warnings.warn"}
 LOGGING = re.compile(r"(^|\.)(logging|logger|log)\.(warn|warning|error|exception|critical)")
 

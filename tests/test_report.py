@@ -433,8 +433,7 @@ def test_an_unfinished_run_has_the_classes_of_its_prepared_set(tmp_path, monkeyp
     storage.remove(run.url("result.json"))
     monkeypatch.setattr(reference_results, "MAX_DEVIATION", 1.0)  # any number of images
     assert "reference" not in page_of(write_report([run], run.root, title="x"))
-    info = storage.read_json(f"{prepared.root}/{prepared_set.INFO}")
-    storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info | {"classes": ANIMALS})
+    tiny_prepared(tmp_path / "set", (2,) * len(ANIMALS), names=ANIMALS)
     assert 'id="reference_results"' in page_of(write_report([run], run.root, title="x"))
 
 
