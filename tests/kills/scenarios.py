@@ -54,6 +54,8 @@ def register_tiny_model() -> None:
         base = nn.Sequential(OrderedDict(layers))
         return Classifier(base, head, (0, 0, 0), (1, 1, 1), spec.input_size, classes)
 
+    MODELS.origins["tiny"] = "animalclf"  # this process has the workers of a comparison, too
+
 
 def flags(settings: dict[str, Any]) -> list[str]:
     return [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
