@@ -124,6 +124,7 @@ def test_a_run_is_exported_checked_and_used_without_animalclf(trained_run, tmp_p
     result = animalclf.export(trained_run, to=["onnx", "onnx-int8", "safetensors"], out=tmp_path / "out", check=33)
     files = {"model.onnx", "model-int8.onnx", "model.safetensors", "labels.json", "predict_onnx.py", "README.md"}
     assert set(result.files) == files == {path.name for path in (tmp_path / "out").iterdir()}
+    assert "if the shorter side is at least 1,152 px" in (tmp_path / "out" / "README.md").read_text()
     exact, small = result.checks
     assert exact.same_class == exact.files == 33 and exact.largest_difference < 1e-3
     assert exact.accuracy == exact.accuracy_of_predict and small.file == "model-int8.onnx"

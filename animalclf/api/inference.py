@@ -220,7 +220,8 @@ def explain(
 @public
 def load(run: PathLike, *, device: str | torch.device = "auto") -> Model:
     """The best model of the run folder `run` in this process, without Ray, on `device`: "auto", "cpu", "cuda",
-    "cuda:1", or a torch.device."""
+    "cuda:1", or a torch.device. An array or a PIL image of a large JPEG photograph has slightly other probabilities
+    than its path (see Model)."""
     from animalclf.inference.model import Model
 
     return Model(run, str(device))

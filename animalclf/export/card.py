@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jinja2
 
 from animalclf import architectures, config
+from animalclf.data.resize import decoded_side
 from animalclf.features.known import KEPT
 from animalclf.features.known_file import read_scorer
 from animalclf.metrics.text import metric_lines
@@ -68,6 +69,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
         images=f"{measured.rows:,}" if measured else "No",
         measured=result.measured if result.val else "test",
         temperature=info.temperature,
+        reduced_from=f"{2 * decoded_side(info.config.data.stored_size, info.config.data.resize):,}",
         data=environment.data,
         rows=", ".join(f"{count:,} {split}" for split, count in result.rows.items()),
         fingerprint=environment.data_fingerprint,

@@ -49,8 +49,9 @@ class Model:
 
     Every method takes one image or many: a path, an s3:// URL, a NumPy array uint8 (H, W, 3) RGB, a PIL image, a
     list of these, or a batch uint8 (N, H, W, 3). They are decoded, resized and scaled exactly as by
-    `animalclf.predict`. The result has one row per image, even for a single image. An unreadable file raises UserError
-    with its name.
+    `animalclf.predict`, which reduces a JPEG file of 1,152 px or more (its shorter side) while it decodes it: an array
+    or a PIL image of such a photograph has slightly other probabilities than its path. The result has one row per
+    image, even for a single image. An unreadable file raises UserError with its name.
     """
 
     def __init__(self, run: str | os.PathLike[str], device: str | torch.device = "auto") -> None:
