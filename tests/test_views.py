@@ -1,18 +1,24 @@
 """Views averaged at prediction time, and the transport of predictions to known class counts."""
 
+import shutil
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from animalclf.data.augment import evaluation_view
 from animalclf.data.loader import load_images
 from animalclf.errors import UserError
+from animalclf.features.temperature import fit_temperature
 from animalclf.inference import prior_shift
 from animalclf.inference.evaluate import evaluate
 from animalclf.inference.labelled import LabelledPredictions
 from animalclf.inference.views import VIEWS, check_views
 from animalclf.runs import Run
 from animalclf.training import checkpoint
+from animalclf.training.final_eval import validation_folds
 
 
 def test_transport_scales_rows_and_columns_until_the_counts_fit():
@@ -48,10 +54,25 @@ def test_the_probabilities_are_the_mean_over_the_views(untrained_run, tiny_set, 
     batches["multi"] = [*batches["flip"], middle, middle[:, :, ::-1]]
     with torch.no_grad():
         expected = np.mean([model(torch.tensor(batch.copy())).softmax(1).numpy() for batch in batches[views]], axis=0)
-    import pandas as pd
-
     stored = pd.read_parquet(result.predictions)
     np.testing.assert_allclose(stored.filter(like="p_").to_numpy(), expected, atol=1e-5)
+
+
+def test_a_temperature_is_applied_to_each_view_as_predict_applies_it(untrained_run, tiny_set, tmp_path):
+    run = Run(str(shutil.copytree(untrained_run, tmp_path / "run")))
+    run.write_result({"run": run.root, "best_epoch": 3, "temperature": 3.0})
+    stored = pd.read_parquet(evaluate(run.root, views="flip").predictions).filter(like="p_").to_numpy()
+    model, rows = checkpoint.load_model(run.root)[0], tiny_set.rows("val")
+    model.temperature = 1.0
+    plain = evaluation_view(load_images(tiny_set).views(rows), 76)
+    labels, groups = tiny_set.labels[rows], tiny_set.groups
+    with torch.no_grad():
+        logits, flipped = (model(torch.tensor(view.copy())) for view in (plain, plain[:, :, ::-1]))
+    folds = validation_folds(labels, None if groups is None else groups[rows])
+    for fold in np.unique(folds):
+        temperature = fit_temperature(logits.numpy()[folds != fold], labels[folds != fold])
+        expected = sum((view / temperature).softmax(1).numpy() for view in (logits, flipped)) / 2
+        np.testing.assert_allclose(stored[folds == fold], expected[folds == fold], atol=2e-3)
 
 
 def test_other_images_never_take_the_name_of_the_runs_own(untrained_run, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def logits_of(probabilities: np.ndarray) -> np.ndarray:
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (N, C) at a temperature: float64 (N, C)."""
+    """Probabilities (..., C) at a temperature: float64 (..., C)."""
     logits = logits_of(probabilities) / temperature
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
@@ -43,8 +43,10 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
 def cross_calibrate(probabilities: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Probabilities float64 (N, C), those of each fold (`fold` int64 (N,)) at the temperature that is fitted on other
-    folds: metrics of them are not optimistic."""
-    logits, calibrated = logits_of(probabilities), np.empty(probabilities.shape, np.float64)
+    folds: metrics of them are not optimistic. Of several views, (N, V, C), it is fitted on the first, the image itself,
+    as that of the model is."""
+    logits = logits_of(probabilities if probabilities.ndim == 2 else probabilities[:, 0])
+    calibrated = np.empty(probabilities.shape, np.float64)
     for number in np.unique(fold):
         rows = fold == number
         calibrated[rows] = apply_temperature(probabilities[rows], fit_temperature(logits[~rows], labels[~rows]))

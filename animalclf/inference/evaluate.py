@@ -152,7 +152,9 @@ def _predict_own_validation(
     if info.temperature != 1:
         labels = predictions.class_numbers(info.classes)
         folds = validation_folds(labels, predictions.groups)
-        predictions.probabilities = cross_calibrate(predictions.probabilities, labels, folds).astype(np.float32)
+        assert predictions.view_probabilities is not None
+        calibrated = cross_calibrate(predictions.view_probabilities, labels, folds)
+        predictions.probabilities = calibrated.mean(1).astype(np.float32)
     result = folder.result() if folder.finished() else None
     if result and result.selected:
         predictions.notes.append("the epoch was selected on these images: their metrics are optimistic")

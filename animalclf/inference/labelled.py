@@ -16,7 +16,7 @@ from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import sampling_plan
 from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
-from animalclf.inference.probabilities import batch_outputs, uses_bf16
+from animalclf.inference.probabilities import uses_bf16, view_outputs
 from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
@@ -42,6 +42,8 @@ class LabelledPredictions:
     """The folder or table that the prepared set was made of."""
     summaries: np.ndarray | None = None
     """Of the features, float32 (N, ...), if they were asked for."""
+    view_probabilities: np.ndarray | None = None
+    """Of each of V views, the image itself first, float32 (N, V, C), for the images of a prepared set."""
 
     def class_numbers(self, classes: Sequence[str]) -> np.ndarray:
         """The labels as positions in `classes`, int64 (N,)."""
@@ -84,7 +86,7 @@ def predict_prepared(
     batches = _batches(prepared, rows, prepared.stored_size if model.keep_shape else model.input_size)
     with ProgressLine() as line:
         batches = _with_progress(batches, line, len(rows))
-        outputs = batch_outputs(model.to(device), batches, device, uses_bf16(config, device), views, summary)
+        outputs = view_outputs(model.to(device), batches, device, uses_bf16(config, device), views, summary)
     order = np.argsort(outputs.rows)
     if not np.array_equal(outputs.rows[order], rows):
         raise RuntimeError(f"{split}: the evaluated rows are not the split's rows: this is a bug, please report it")
@@ -96,10 +98,12 @@ def predict_prepared(
         )
     paths, labels = images["path"].tolist(), images["label"].tolist()
     groups = None if prepared.groups is None else prepared.groups[rows]
+    view_probabilities = outputs.probabilities[order]
     return LabelledPredictions(
         paths=paths,
         labels=labels,
-        probabilities=outputs.probabilities[order],
+        probabilities=view_probabilities.mean(1),
+        view_probabilities=view_probabilities,
         status=[OK] * len(rows),
         notes=notes,
         groups=groups,
