@@ -49,6 +49,21 @@ def table_of(text):
     return table
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("/home/me/.venv/bin/animalclf", "animalclf"),
+        ("/home/me/animalclf/animalclf/__main__.py", "animalclf"),
+        ("ray_jobs/train.py", "ray_jobs/train.py"),
+        ("/home/me/notes.py", "/home/me/notes.py"),
+    ],
+)
+def test_a_run_records_the_command_as_it_is_typed(file, name, monkeypatch):
+    monkeypatch.setattr("sys.argv", [file, "train", "--data", "photos"])
+    with caller.set_caller():
+        assert caller.caller().text == f"{name} train --data photos"
+
+
 @pytest.mark.parametrize("text", PLANTED)
 def test_planted_secrets_reach_neither_the_log_nor_the_run_folder_nor_the_dashboard(
     secret, text, tmp_path, capsys, monkeypatch

@@ -70,7 +70,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
         measured=result.measured if result.val else "test",
         temperature=info.temperature,
         reduced_from=f"{2 * decoded_side(info.config.data.stored_size, info.config.data.resize):,}",
-        data=environment.data,
+        dataset=environment.data.rstrip("/").rpartition("/")[2],  # a folder of this machine says nothing elsewhere
         rows=", ".join(f"{count:,} {split}" for split, count in result.rows.items()),
         fingerprint=environment.data_fingerprint,
         priors=prior_texts + more,

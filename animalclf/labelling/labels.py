@@ -148,7 +148,7 @@ def _page(
     sections = [
         GallerySection(
             "Likely wrong labels",
-            "The worst first: the predicted class and its probability, then the label and the label's. Look at an "
+            "The worst first: the predicted class with its probability, then the label with its own. Look at an "
             f"image before you change its label.{_cut_text(len(listed[listed['suggested'] != '']))}",
             [
                 GalleryImage(

@@ -120,7 +120,7 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
         length = f"epochs {finished + 1} to {epochs}" if finished < epochs else f"{length}, all finished,"
     workers, expected = placement.workers, ""
     if known := expectation(run, config, prepared, train, str(workers), workers.use_gpu):
-        expected = f"; about {duration(known.seconds)} of training, by {os.path.basename(known.run)}"
+        expected = f"; about {duration(known.seconds)} of training, as {os.path.basename(known.run)} took"
     return f"{config.name}: {data}, {length} {placement.text}{expected}; run folder {run.root}"
 
 

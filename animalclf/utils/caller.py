@@ -3,6 +3,7 @@ its start."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -36,7 +37,14 @@ def is_known() -> bool:
 
 
 def _process() -> Caller:
-    return Caller(redact_command(" ".join(redact_arguments(sys.argv))), psutil.Process().create_time())
+    return Caller(redact_command(" ".join(redact_arguments(_typed(sys.argv)))), psutil.Process().create_time())
+
+
+def _typed(argv: list[str]) -> list[str]:
+    """The command as a person types it: `animalclf` in place of the file that Python runs for it."""
+    file = os.path.normpath(argv[0])
+    is_ours = os.path.basename(file) == "animalclf" or file.endswith(os.path.join("animalclf", "__main__.py"))
+    return ["animalclf", *argv[1:]] if is_ours else argv
 
 
 @contextmanager
