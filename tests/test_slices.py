@@ -62,10 +62,11 @@ def test_small_slices_and_unknown_values_are_left_out():
 
 
 def test_the_folder_of_a_class_is_no_source():
-    paths = ["cat/x.jpg", "farm/cat/y.JPEG", "farm/cat/2020/z.tif", "w.png"]
-    assert [source_folder(path, "cat") for path in paths] == [".", "farm", "farm/2020", "."]
+    paths = ["cat/x.jpg", "farm/dog/y.JPEG", "farm/cat/2020/z.tif", "w.png"]  # y is relabelled
+    assert [source_folder(path, {"cat", "dog"}) for path in paths] == [".", "farm", "farm/2020", "."]
     table = pd.DataFrame({"path": paths, "label": "cat", "predicted": ["cat", "dog", "cat", "cat"]})
     content = image_table(table.assign(group=[0, 0, 1, 2]), ["cat", "dog"])
+    assert content["folder"].tolist() == [".", "farm", "farm/2020", "."]
     assert content["format"].tolist() == ["jpg", "jpg", "tif", "png"] and content["cluster"].tolist() == [0, 0, 1, 2]
     assert content["correct"].tolist() == [True, False, True, True]
 

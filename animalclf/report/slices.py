@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,20 +53,22 @@ def image_table(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """What `slices` takes, from a table of predictions of labelled images; see `predictions_table`."""
     groups = table["group"].to_numpy(np.int64) if "group" in table else None
     labels = table["label"].map({name: number for number, name in enumerate(classes)}).to_numpy(np.int64)
+    names = frozenset(classes)
     formats = table["path"].str.extract(r"\.(\w+)$")[0].str.lower().replace({"jpeg": "jpg", "tiff": "tif"})
     return pd.DataFrame(
         {
             "correct": (table["predicted"] == table["label"]).to_numpy(),
             "cluster": clusters(labels, groups),
-            "folder": [source_folder(path, label) for path, label in zip(table["path"], table["label"], strict=True)],
+            "folder": [source_folder(path, names) for path in table["path"]],
             "format": formats.to_numpy(object),
         }
     )
 
 
-def source_folder(path: str, label: str) -> str:
-    """The folder of an image without that of its class, which the per-class metrics are about."""
-    return "/".join(part for part in path.split("/")[:-1] if part != label) or "."
+def source_folder(path: str, classes: Collection[str]) -> str:
+    """The folder of an image without those of classes: the per-class metrics are about these, and a corrected label is
+    another than the folder's."""
+    return "/".join(part for part in path.split("/")[:-1] if part not in classes) or "."
 
 
 def _parts(images: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
