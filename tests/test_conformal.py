@@ -46,6 +46,12 @@ def test_near_duplicates_count_once():
     assert set_threshold(probabilities, labels, 0.8, group_weights(groups, 100)) == pytest.approx(0.9)
 
 
+def test_near_duplicates_of_a_run_share_a_weight(tmp_path):
+    probabilities, labels = labelled_probabilities(np.random.default_rng(3), 5, len(CLASSES))
+    run = finished_run(tmp_path / "run", probabilities, labels, groups=np.array([7, 2, 7, 7, 2]))
+    assert open_calibration(run, CLASSES, 0.9).weights.tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 3, 1 / 3, 1 / 2])
+
+
 def test_too_few_images_give_sets_of_all_classes():
     threshold = set_threshold(np.array([[0.9, 0.1]] * 8), np.zeros(8, np.int64), 0.9, np.ones(8))
     assert threshold == 0 and prediction_sets(np.array([[1.0, 0.0]]), threshold).all()

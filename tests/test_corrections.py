@@ -10,7 +10,7 @@ from animalclf.api.calls import overrides
 from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
 from animalclf.prepare import sources
-from animalclf.prepare.sources.corrections import correct, corrections_text
+from animalclf.prepare.sources.corrections import COLUMNS, correct, corrections_text, decisions_hash
 from animalclf.training.checks import open_or_prepare
 
 FILES = pd.DataFrame(
@@ -107,6 +107,12 @@ def test_decisions_change_the_fingerprint_of_the_inputs_and_the_place_of_the_fil
         classes=["cat", "dog"],
     )
     assert evaluated.corrections is None
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_the_hash_of_decisions_is_of_every_column(column):
+    decision = {"path": "a.jpg", "label": "cat", "suggested": "dog", "decision": "relabel"}
+    assert decisions_hash({"decisions": [decision]}) != decisions_hash({"decisions": [{**decision, column: "other"}]})
 
 
 def test_corrections_of_a_prepared_set_are_refused(tiny_set: Prepared):

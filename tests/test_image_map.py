@@ -24,6 +24,7 @@ from animalclf.report.image_map import map_json, thumbnail_numbers
 from animalclf.report.map_features import chosen_rows, map_features
 from animalclf.report.page import write_report
 from animalclf.report.projection import project
+from animalclf.report.sections import image_map as section
 from animalclf.report.survey import TINY, Survey
 from animalclf.training import checkpoint
 from animalclf.training.feature_cache import Features, cache_of
@@ -131,6 +132,21 @@ def test_the_page_has_the_map_and_runs_our_script_alone(tmp_path):
     storage.remove(run.checkpoint("best"))
     page = storage.read_bytes(write_report([run], run.root, title="x").report).decode()
     assert "<script" not in page and "script-src" not in page and 'id="image_map"' not in page
+
+
+def test_the_section_places_each_image_by_its_own_features():
+    table, classes = predictions(30)
+    features, rows = groups(12)[0], np.arange(3, 15)
+    survey = Survey(np.full(30, np.nan), np.zeros((30, TINY, TINY, 3), np.uint8))
+    data = SimpleNamespace(
+        image_map=(rows, features),
+        validated=[(SimpleNamespace(label="", result=None), SimpleNamespace(classes=classes))],
+        predictions=[table], sizes=np.ones((30, 2)), survey=survey, finished=[],
+    )  # fmt: skip
+    content = json.loads(section.image_map(data).values["json"])
+    assert content["path"] == table["path"].iloc[rows].tolist()
+    positions = np.transpose([content["x"], content["y"]]) / content["levels"]
+    np.testing.assert_allclose(positions, project(features), atol=1e-2)
 
 
 PROBE = """<script>

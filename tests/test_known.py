@@ -57,6 +57,15 @@ def test_the_score_separates_unseen_clusters_and_keeps_95_percent_of_the_validat
     assert auroc(scorer.score(val, known), scorer.score(val, unsure)) > 0.95
 
 
+def test_the_distance_is_relative_to_that_to_all_images():
+    """With one class, both distances are the same."""
+    generator = np.random.default_rng(3)
+    features, _ = clusters(generator, [0, 1], 20)
+    distances = fit_distances(features, np.zeros(len(features), np.int64))
+    others, _ = clusters(generator, [2, 3], 5)
+    np.testing.assert_allclose(distances(others), 0, atol=1e-4)
+
+
 def test_fewer_images_than_features_have_the_same_covariance():
     """The eigenvectors come from the smaller of two products."""
     generator = np.random.default_rng(1)

@@ -1,6 +1,7 @@
 """Probably wrong labels: which, from what probabilities, and the files for a person."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import animalclf
 from animalclf.cli import main
 from animalclf.data.prepared_set import MANIFEST, Prepared, open_prepared
 from animalclf.errors import UserError
+from animalclf.labelling import out_of_fold
 from animalclf.labelling.confident import LIST_FACTOR, likely_wrong, margins, wrong_labels
 from animalclf.labelling.labels import labels_table
 from animalclf.labelling.out_of_fold import OutOfFold
@@ -154,6 +156,24 @@ def test_a_run_with_a_frozen_base_is_judged_by_heads_on_its_features(planted_set
     assert (table["path"] == paths[PLANTED[0]]).sum() == 1 and result.decided == 1
     assert result.images == 36 and Path(result.page).read_text().count("data:image/jpeg") == result.listed
     animalclf.labels(run)  # what was decided before is no decision that would be lost
+
+
+def test_near_duplicates_are_judged_by_heads_that_saw_none_of_them(tiny_set, tmp_path, monkeypatch):
+    groups = np.arange(len(tiny_set.manifest)) // 4
+    prepared = replace(tiny_set, manifest=tiny_set.manifest.assign(group=groups))
+    dealt = []
+
+    def without_heads(training, folds, kinds):
+        dealt.extend(folds)
+        return np.full((len(folds), training.classes), 0.5)
+
+    monkeypatch.setattr(out_of_fold, "prepared_set_of", lambda run: prepared)
+    monkeypatch.setattr(out_of_fold, "trains_on_features", lambda config: True)
+    monkeypatch.setattr(out_of_fold, "frozen_features", lambda run, config, prepared, rows: np.zeros((len(rows), 2)))
+    monkeypatch.setattr(out_of_fold, "head_probabilities", without_heads)
+    images = out_of_fold.out_of_fold(finished_run(tmp_path / "run", np.eye(3), np.arange(3)))
+    assert len(set(dealt)) == out_of_fold.FOLDS
+    assert len(set(zip(images.groups.tolist(), dealt, strict=True))) == len(set(images.groups.tolist()))
 
 
 def test_what_cannot_be_judged_is_refused_with_the_command_that_helps(tmp_path, untrained_run):

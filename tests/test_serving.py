@@ -37,7 +37,7 @@ from animalclf.serving import server  # noqa: E402
 from animalclf.serving.answers import Scored, image_answer  # noqa: E402
 from animalclf.serving.app import Service, build_app  # noqa: E402
 from animalclf.serving.classifier import Classifier  # noqa: E402
-from animalclf.serving.limits import Limits, parse_size  # noqa: E402
+from animalclf.serving.limits import Limits, Refused, limited, parse_size  # noqa: E402
 from animalclf.serving.page import page  # noqa: E402
 from animalclf.serving.uploads import Upload  # noqa: E402
 
@@ -159,6 +159,20 @@ def test_a_large_upload_is_refused_unread(app):
     assert status == 413 and "0.3 MB" in answer["error"] and not reads
     status, _ = asyncio.run(request(app, receive, {**BEARER, "Content-Type": "application/json"}))
     assert status == 413 and len(reads) == 4  # without a length: counted
+
+
+def test_an_upload_that_never_stalls_ends_too():
+    async def drip():
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            yield b"x"
+
+    async def read():
+        limits = Limits(stall_seconds=60, upload_seconds=0.1)
+        return [chunk async for chunk in limited(drip(), None, limits, lambda count: None)]
+
+    with pytest.raises(Refused, match=r"takes longer than 0\.1 s"):
+        asyncio.run(read())
 
 
 def test_memory_of_all_uploads_is_bounded(app):

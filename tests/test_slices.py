@@ -1,6 +1,7 @@
 """Slices: the accuracy on parts of the images, the worst first, with what is by chance alone."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from run_folders import finished_run, guesses
 
 from animalclf.metrics.intervals import wilson
 from animalclf.report.page import write_report
+from animalclf.report.sections import slices as section
 from animalclf.report.slices import MIN_IMAGES, image_table, slices, source_folder
 from animalclf.report.survey import TINY, survey
 from animalclf.utils import storage
@@ -78,6 +80,16 @@ def test_the_survey_measures_the_stored_images(tmp_path):
     assert result.tiny.shape == (4, TINY, TINY, 3) and result.has_images
     assert np.isnan(result.brightness[3]) and (abs(result.brightness[:3] - 0.27) < 0.03).all()
     assert not survey(None, paths).has_images
+
+
+def test_the_section_divides_by_the_sizes_and_brightness_of_its_images(monkeypatch):
+    table, taken = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "label": "cat", "predicted": "cat"}), []
+    monkeypatch.setattr(section, "worst_first", lambda images: taken.append(images) or [])
+    section.slices(SimpleNamespace(
+        validated=[(SimpleNamespace(label=""), SimpleNamespace(classes=["cat", "dog"]))], predictions=[table],
+        finished=[], sizes=np.array([[40.0, 20], [30, 60]]), survey=SimpleNamespace(brightness=np.array([0.1, 0.9])),
+    ))  # fmt: skip
+    assert taken[0][["pixels", "aspect", "brightness"]].to_numpy().tolist() == [[800, 2, 0.1], [1800, 0.5, 0.9]]
 
 
 def test_the_section_names_the_slices_and_their_number(tmp_path):

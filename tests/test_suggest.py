@@ -115,6 +115,19 @@ def test_a_duplicate_is_replaced_by_the_next_best_image(photos, tiny_set):
     assert choose(pool, labelled, config, 1).rows.tolist() == [0]
 
 
+def test_a_second_round_knows_the_images_of_the_first(tmp_path, tiny_set):
+    """Images 0 to 4 are the same, and image 6 has nearly the features of image 0: neither 4 nor 6 is worth a label."""
+    for number, image in enumerate([drawn(0)] * 5 + [drawn(1), drawn(2)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image[:, :, ::-1])
+    axes = np.eye(8, dtype=np.float32)
+    pool = pool_of(tmp_path, np.concatenate([axes[:6], axes[:1] + 0.3 * axes[6]]))
+    best = np.array([0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.65])
+    pool.probabilities[:] = np.transpose([best, 1 - best])
+    labelled = Labelled(tiny_set, np.arange(4), np.tile(axes[7], (4, 1)))
+    chosen = choose(pool, labelled, configuration.load("quick", {"data.resize": "squash"}), 2)
+    assert chosen.rows.tolist() == [0, 5] and chosen.duplicates == 4
+
+
 @pytest.fixture(scope="module")
 def run_on_set(tmp_path_factory) -> tuple[Run, Prepared]:
     root = tmp_path_factory.mktemp("suggest")
