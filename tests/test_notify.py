@@ -104,6 +104,7 @@ def test_the_webhook_gets_the_result(hook: Hook, monkeypatch: pytest.MonkeyPatch
         (Terminated(), 143, "terminated", ""),
         (Answer({}, ExitCode.FAILED), 1, "failed", ""),
         (Answer({}, ExitCode.UNREADABLE), 3, "succeeded", ""),
+        (Answer({}, 137), 137, "failed", ""),  # of a job
     ],
 )
 def test_every_end_is_reported(hook: Hook, monkeypatch: pytest.MonkeyPatch, outcome, code, status, error):

@@ -29,7 +29,7 @@ from animalclf.utils.console import duration, show_line
 from animalclf.utils.redact import redact
 
 SECONDS, LAST_SECONDS = 5.0, 2.0  # for each notification; after SIGTERM, which leaves few seconds in all
-STATUS = {
+STATUS: dict[int, str] = {
     ExitCode.SUCCESS: "succeeded",
     ExitCode.UNREADABLE: "succeeded",
     ExitCode.INTERRUPTED: "interrupted",
@@ -53,7 +53,7 @@ class Ending:
 
     def content(self) -> dict[str, Any]:
         """The JSON, without secrets."""
-        status = STATUS.get(ExitCode(self.exit_code), "failed")
+        status = STATUS.get(self.exit_code, "failed")  # a job may end with any exit code
         about = "; ".join(text for text in (self.result, self.error, self.folder) if text)
         text = f"animalclf {self.command} {status} after {duration(self.seconds)}" + (f": {about}" if about else "")
         values = asdict(self) | {"status": status, "host": socket.gethostname(), "text": text}
