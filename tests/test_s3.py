@@ -181,13 +181,13 @@ def test_a_long_listing_takes_few_requests(server, monkeypatch):
 
 def test_right_bytes_or_a_named_error_whatever_the_server_does(server, monkeypatch, tmp_path):
     """A third of the requests fail: errors, resets before and after their effect, slow, stalled and short answers."""
+    storage.write_bytes("s3://bucket/first", b"")  # a server that never answered is not retried
     monkeypatch.setattr(s3_errors, "READ_SECONDS", 0.5)
     monkeypatch.setattr(s3_errors, "WRITE_SECONDS", 2.0)
     monkeypatch.setattr(s3_errors, "RETRY_SECONDS", 20.0)
     monkeypatch.setattr(s3_server, "STALL_SECONDS", 0.8)
     s3fs.S3FileSystem.clear_instance_cache()
     generator = np.random.default_rng(0)
-    storage.write_bytes("s3://bucket/first", b"")  # a server that never answered is not retried
     server.app.fault_rate = 1 / 3
     for number in range(4):
         content = generator.bytes(int(generator.integers(1, 300_000)))
