@@ -110,7 +110,7 @@ def wait_for_start(host, timeout=150):
 
 
 def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
-    victim, before, died = cluster.others[-1], Run("s3://bucket/runs/faults").metrics(), time.time()
+    victim, before, died = training_host(cluster.others), Run("s3://bucket/runs/faults").metrics(), time.time()
     victim.kill()
     restarted = job.wait_for("workers restarted, 3 now", after=died)
     victim.start()
