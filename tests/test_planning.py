@@ -51,8 +51,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, count in (("ape", 12), ("bee", 8), ("cow", 4)):
         (root / label).mkdir()
         for number in range(count):
-            picture = generator.integers(0, 255, (50, 50, 3), np.uint8)
-            cv2.imwrite(str(root / label / f"{number}.png"), picture)
+            image = generator.integers(0, 255, (50, 50, 3), np.uint8)
+            cv2.imwrite(str(root / label / f"{number}.png"), image)
     return root
 
 

@@ -16,8 +16,9 @@ def labels(run: PathLike, *, out: PathLike | None = None, count: int = 0) -> Lab
     decides (keep, relabel, drop) and which `train` and `prepare` take as `corrections`, and labels.html to look at.
 
     Every image is judged by a model that has not seen it: by the folds of a run with `folds`; of a run with a frozen
-    base by heads that are fitted in folds now. `out`: the folder (default: RUN/labels). `count`: so many images (0: one
-    and a half times the estimated number of wrong labels, and at least 20).
+    base by heads that are fitted in folds now. `out`: the folder (default: RUN/labels). `count`: the number of images
+    listed (0: one and a half times the estimated number of wrong labels, at least 20), of those
+    of which another class is more probable than their label.
     """
     from animalclf.labelling.labels import labels as list_labels
 

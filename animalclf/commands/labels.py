@@ -36,7 +36,8 @@ def add(commands: Commands) -> None:
         "--count",
         type=int,
         metavar="N",
-        help="list N images (default: one and a half times the estimated number of wrong labels, at least 20)",
+        help="list N of the images of which another class is more probable (default: one and a half times the "
+        "estimated number of wrong labels, at least 20)",
     )
 
 

@@ -33,7 +33,7 @@ MAX_LISTED = 10  # in the terminal
 
 def labels(run: str, out: str | None = None, count: int = 0) -> LabelsResult:
     """List the images of a finished run whose labels are probably wrong in `out` (default: RUN/labels): labels.csv and
-    labels.html. `count`: so many of them; 0: see `likely_wrong`. Near-duplicates with different labels come after them,
+    labels.html. `count`: their number; 0: see `likely_wrong`. Near-duplicates with different labels come after them,
     and last the decisions that the run's own images were corrected by.
 
     Raises UserError as `out_of_fold`, and for a labels.csv there with decisions that would be lost.

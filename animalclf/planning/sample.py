@@ -23,7 +23,7 @@ from animalclf.rows import Measured
 from animalclf.utils import storage
 
 WARM_UP = 4  # images before the timed ones
-VAL_EVERY = 4  # one of so many images of a sample validates
+VAL_EVERY = 4  # every fourth image of a sample validates
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""One pass over the stored images that a report is about: their brightness, and tiny pictures for the map."""
+"""One pass over the stored images that a report is about: their brightness, and thumbnails for the map."""
 
 from __future__ import annotations
 

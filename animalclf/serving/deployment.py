@@ -29,7 +29,7 @@ from animalclf.serving.limits import Refused
 from animalclf.serving.uploads import Upload
 from animalclf.training.resources import Workers, preflight
 
-ATTEMPTS = 4  # of an image whose replica dies: a file that kills replicas must not kill them for ever
+ATTEMPTS = 4  # of an image whose replica dies: a file that kills replicas must not kill one after another
 PAUSE_SECONDS = 0.2  # before another attempt
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 

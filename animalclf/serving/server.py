@@ -33,7 +33,7 @@ STOP_SECONDS = 3  # for running requests
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """A connection that is closed if it sends no whole request head for SILENT_SECONDS. uvicorn would wait for ever."""
+    """A connection that is closed if it sends no whole request head for SILENT_SECONDS. uvicorn has no limit."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)

@@ -170,7 +170,7 @@ class Cluster:
         return sorted(node["node_ip"] for node in self.nodes() if node["state"] == "ALIVE")
 
     def drain(self, host: machines.Host, seconds: int) -> None:
-        """Announce that `host` is taken away in so many seconds, as the warning of a spot machine does."""
+        """Announce that `host` is taken away in `seconds`, as the warning of a spot machine does."""
         (node,) = [node for node in self.nodes() if node["node_ip"] == host.address and node["state"] == "ALIVE"]
         options = {
             "address": f"{self.head.address}:6379",
