@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
+# Two processes with a Ray each: the tests of a file share theirs.
+TWO := --numprocesses 2 --dist loadfile
+
 .PHONY: demo test test-long test-cluster test-kill test-ray fuzz check lock audit wheel wheel-test clean
 
 demo: $(VENV)/.installed
@@ -22,7 +25,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not ray" --numprocesses 2
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m ray $(TWO)
 
 test-long: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py
@@ -42,7 +45,7 @@ test-cluster: $(VENV)/.installed
 test-ray:
 	@test -n "$(VERSION)" || { echo "name the Ray to test with: make test-ray VERSION=2.58.1"; exit 1; }
 	$(MAKE) VENV=.venv-ray-$(VERSION) RAY=$(VERSION) .venv-ray-$(VERSION)/.installed
-	.venv-ray-$(VERSION)/bin/python -m pytest -m ray
+	.venv-ray-$(VERSION)/bin/python -m pytest -m ray $(TWO)
 
 # The versions are those of constraints.txt, the packages those of Linux x86-64; the hashes are those of all files of a
 # version, for any Python from 3.11 to 3.13. No file names a server.
