@@ -19,6 +19,7 @@ from animalclf import __version__, cluster
 from animalclf.commands import command_modules
 from animalclf.commands.common import Answer
 from animalclf.errors import ExitCode, UserError
+from animalclf.raycompat.errors import causes, is_rays, ray_problem
 from animalclf.utils import caller
 from animalclf.utils.console import escape_control, show_error, show_line, show_traceback
 from animalclf.utils.interrupts import Terminated, handle_sigterm
@@ -43,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             answer = arguments.handler(arguments)
         code = answer.exit_code
     except UserError as error:
-        show_error(str(error))
-        code, error_text = ExitCode.USER_ERROR, str(error)
+        error_text = ray_problem(error, "") or str(error)
+        show_error(error_text)
+        code = ExitCode.USER_ERROR
         return code
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
@@ -52,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except Exception as error:
         error_text = f"{type(error).__name__}: {error}"[:MAX_ERROR]
-        raise
+        if not is_rays(error):
+            raise
+        error_text, code = _show_ray_error(error, resumable="resume" in arguments)
+        return code
     finally:
         cluster.leave_ray(remove_logs=code in (ExitCode.SUCCESS, ExitCode.UNREADABLE))
         folder = answer.folder or getattr(arguments, "out", None) or ""
@@ -139,6 +144,18 @@ class _Parser(argparse.ArgumentParser):
 
 def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:
     return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
+
+
+def _show_ray_error(error: Exception, resumable: bool) -> tuple[str, ExitCode]:
+    """Print an error of Ray as one line, of an error in our code that ran on Ray also the traceback. Returns the line
+    and the exit code."""
+    remedy = "run the same command again" + (", with --resume if its run folder exists" if resumable else "")
+    line, cause = ray_problem(error, remedy), causes(error)[-1]
+    is_bug = not is_rays(cause) and not isinstance(cause, UserError)
+    if is_bug:
+        show_traceback(type(error), error, error.__traceback__)
+    show_error(line)
+    return line, ExitCode.FAILED if is_bug else ExitCode.USER_ERROR
 
 
 def _show_stopped(code: ExitCode, resumable: bool) -> None:

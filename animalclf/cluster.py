@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from animalclf.errors import UserError
-from animalclf.raycompat.auth_token import prepare_token
-from animalclf.raycompat.errors import named_start_errors
+from animalclf.raycompat.auth_token import answers, prepare_token
+from animalclf.raycompat.errors import joining_problem, named_start_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.raycompat.train_controller import STRUCTURED_LOGGING
+from animalclf.utils.console import show_line
 from animalclf.utils.environment import restored, set_variables
 from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
 from animalclf.utils.lasting_thread import in_lasting_thread
@@ -115,15 +116,18 @@ def _join(address: str, source: str) -> None:
     """Connect to the cluster at `address`, which `source` names. Raises UserError."""
     import ray
 
+    start = "set RAY_ADDRESS=local to use a local Ray"
+    if not answers(address):
+        other = "start it" if source == "RAY_ADDRESS" else "start it again, remove that file"
+        raise UserError(f"no Ray answers at {address}, the cluster that {source} names; {other}, or {start}")
     prepare_token(address)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except ConnectionError as error:
-        remedy = "unset it" if source == "RAY_ADDRESS" else "remove that file"
+    except Exception as error:  # Ray raises RuntimeError, ValueError, ConnectionError and Exception
         raise UserError(
-            f"the Ray cluster at {address}, which {source} names, does not answer ({error}); start it, or {remedy} to "
-            "use a local Ray"
+            f"the Ray at {address} ({source}) cannot be used: {joining_problem(error)}, or {start}"
         ) from error
+    show_line(f"using the Ray at {address} ({source})")
 
 
 def start_local(cpus: int, **options: Any) -> None:

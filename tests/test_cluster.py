@@ -1,11 +1,13 @@
 """Joining a cluster, with and without a token, and starting a local Ray, from any thread."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +19,6 @@ import animalclf
 from animalclf import cluster
 from animalclf.errors import UserError
 from animalclf.raycompat import auth_token
-from animalclf.raycompat.errors import named_start_errors, named_worker_errors
 from animalclf.raycompat.local_start import shorten_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils import lasting_thread
@@ -106,30 +107,132 @@ def test_a_head_has_ended_when_it_refuses_connections():
 # ------------------------------------------------------------------------------------------------------------ joining
 
 
-def test_the_cluster_comes_from_the_environment_or_from_ray_start(monkeypatch, tmp_path):
+@pytest.fixture
+def recorded(monkeypatch, tmp_path):
+    """Writes an address to where `ray start` records its cluster; returns the file."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     file = tmp_path / "ray" / "ray_current_cluster"
-    assert cluster_address() == ("", str(file))
     file.parent.mkdir()
-    file.write_text("10.0.0.1:6379\n")
-    assert cluster_address() == ("10.0.0.1:6379", str(file))
+
+    def record(address):
+        file.write_text(f"{address}\n")
+        return file
+
+    return record
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_the_cluster_comes_from_the_environment_or_from_ray_start(monkeypatch, recorded, tmp_path):
+    assert cluster_address() == ("", str(tmp_path / "ray" / "ray_current_cluster"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        file = recorded(address)
+        assert cluster_address() == (address, str(file))
+        monkeypatch.setenv("RAY_ADDRESS", "auto")
+        assert cluster_address() == (address, str(file))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     assert cluster_address() == ("10.0.0.2:6379", "RAY_ADDRESS")
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert cluster_address() == ("", "RAY_ADDRESS")
 
 
-@pytest.mark.parametrize("source, remedy", [("RAY_ADDRESS", "or unset it"), ("/x/ray_current_cluster", "or remove")])
-def test_a_cluster_that_does_not_answer_is_named_with_its_source(monkeypatch, source, remedy):
-    def fail(**_):
-        raise ConnectionError("no answer")
+def test_a_recorded_cluster_that_has_ended_is_named_and_ray_starts_here(monkeypatch, recorded, capsys):
+    address = f"127.0.0.1:{free_port()}"
+    file = recorded(address)
+    assert cluster_address() == ("", str(file))
+    line = (
+        f"the Ray at {address}, which `ray start` recorded in {file}, has ended: a local one is used; remove that file"
+    )
+    assert capsys.readouterr().err.splitlines() == [line]
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS=auto: no cluster of `ray start` runs on this machine; set RAY"):
+        cluster_address()
 
-    monkeypatch.setattr(cluster, "prepare_token", lambda address: None)
-    monkeypatch.setattr(ray, "init", fail)
-    with pytest.raises(UserError, match=f"127.0.0.1:1, which {source} names, does not answer") as caught:
-        cluster._join("127.0.0.1:1", source)
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "ray://10.0.0.1:10001", "head", "head:", ":6379", "head:port", "head:99999"]
+)
+def test_what_is_no_address_is_refused_by_its_source(monkeypatch, recorded, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS: '.*' is no Ray cluster's HOST:PORT; set RAY_ADDRESS to"):
+        cluster_address()
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    file = recorded(address)
+    with pytest.raises(UserError, match=f"^{file}: "):
+        cluster_address()
+
+
+class OtherServer(BaseHTTPRequestHandler):
+    """Not Ray: answers every request, also one of HTTP/2, by 404."""
+
+    def handle_one_request(self):
+        self.wfile.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        self.close_connection = True
+
+
+@pytest.fixture(params=["nothing", "silence", "web server"])
+def no_ray(request):
+    """The address of what is no head of a cluster."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, HTTPServer(("127.0.0.1", 0), OtherServer) as web:
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
+        ports = {"nothing": free_port(), "silence": silent.getsockname()[1], "web server": web.server_port}
+        yield f"127.0.0.1:{ports[request.param]}"
+        web.shutdown()
+
+
+@pytest.mark.parametrize(
+    "source, remedy", [("RAY_ADDRESS", "start it, or set"), ("/x/ray_current_cluster", "start it again, remove that")]
+)
+def test_a_cluster_that_does_not_answer_is_named_before_ray_tries_for_minutes(monkeypatch, no_ray, source, remedy):
+    monkeypatch.setattr(auth_token, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(ray, "init", None)
+    with pytest.raises(UserError, match=f"no Ray answers at {no_ray}, the cluster that {source} names") as caught:
+        cluster._join(no_ray, source)
     assert remedy in str(caught.value) and "ray stop" not in str(caught.value)  # it ends every Ray of the machine
+
+
+VERSIONS = """Version mismatch: The cluster was started with:
+    Ray: 2.58.1
+    Python: 3.11.9
+This process on node 10.0.0.1 was started with:
+    Ray: 2.60.0
+    Python: 3.11.11
+"""
+
+
+@pytest.mark.parametrize(
+    "error, problem",
+    [
+        (None, ""),
+        (
+            RuntimeError(VERSIONS),
+            "it has Ray 2.58.1 and Python 3.11.9, this environment Ray 2.60.0 and Python 3.11.11;",
+        ),
+        (
+            ValueError("Can't find a `node_ip_address.json` file\nin 60 s"),
+            "Can't find a `node_ip_address.json` file, or",
+        ),
+    ],
+)
+def test_joining_names_the_ray_and_what_does_not_fit(monkeypatch, capsys, error, problem):
+    def init(**_):
+        if error:
+            raise error
+
+    monkeypatch.setattr(cluster, "answers", lambda address: True)
+    monkeypatch.setattr(cluster, "prepare_token", lambda address: None)
+    monkeypatch.setattr(ray, "init", init)
+    if error:
+        with pytest.raises(UserError, match=re.escape(f"the Ray at h:1 (RAY_ADDRESS) cannot be used: {problem}")):
+            cluster._join("h:1", "RAY_ADDRESS")
+    else:
+        cluster._join("h:1", "RAY_ADDRESS")
+        assert capsys.readouterr().err == "using the Ray at h:1 (RAY_ADDRESS)\n"
 
 
 class Head(grpc.GenericRpcHandler):
@@ -176,25 +279,12 @@ def test_the_token_goes_to_a_cluster_that_requires_it(monkeypatch, tmp_path, req
                 auth_token.prepare_token(address)
         else:
             auth_token.prepare_token(address)
+        assert auth_token.answers(address)
     finally:
         server.stop(None)
     assert bool(sent) == sends
     if not required:
-        assert head.received == [""]  # it never gets the token
-
-
-def test_no_answer_is_left_to_ray(monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_MODE", "")
-    monkeypatch.setattr(auth_token, "PROBE_SECONDS", 0.1)
-    auth_token.prepare_token("127.0.0.1:1")
-    auth_token.prepare_token("ray://127.0.0.1:1")
-
-
-@pytest.mark.parametrize("error", [ray.exceptions.OutOfMemoryError("60 lines"), ray.exceptions.WorkerCrashedError()])
-def test_a_worker_that_is_ended_for_memory_is_one_line(error):
-    with pytest.raises(UserError, match=r"^[^\n]*memory[^\n]*; free memory$"):
-        with named_worker_errors("free memory"):
-            raise error
+        assert set(head.received) == {""}  # it never gets the token
 
 
 def test_of_the_messages_of_ray_only_ended_workers_are_printed_once_a_minute(monkeypatch, capsys):
@@ -214,12 +304,3 @@ def test_of_the_messages_of_ray_only_ended_workers_are_printed_once_a_minute(mon
         "this machine is short of memory: Ray ended a worker process, and repeats its work"
     ]
     assert not output.out
-
-
-def test_a_start_of_ray_that_takes_too_long_is_one_line():
-    with pytest.raises(UserError, match=r"^Ray did not start in time: this machine is too busy"):
-        with named_start_errors():
-            raise Exception("The current node timed out during startup. This could happen because ...")
-    with pytest.raises(ValueError, match="another"):
-        with named_start_errors():
-            raise ValueError("another")

@@ -14,7 +14,9 @@ from animalclf.raycompat.patches import patch
 
 MODE_VARIABLE = "RAY_AUTH_MODE"
 PROBE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a request that every cluster answers
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 10.0  # a head on a busy machine takes seconds
+# gRPC's codes if nothing answers, or another server, whose HTTP status gRPC translates.
+SILENCE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "UNKNOWN", "INTERNAL")
 WHERE = "put the cluster's into ~/.ray/auth_token, or name its file with RAY_AUTH_TOKEN_PATH"
 
 
@@ -34,7 +36,7 @@ def prepare_token(address: str) -> None:
     """Send the token from now on if the cluster at `address` (host:port) requires one; a cluster that requires none
     never gets it. Raises UserError for a missing or wrong token."""
     mode, token = os.environ.get(MODE_VARIABLE, ""), read_token()
-    if "://" in address or (mode != "token" and not _rejects(address, "")):
+    if mode != "token" and not _rejects(address, ""):
         return
     if not token or _rejects(address, token):
         raise UserError(f"the Ray cluster at {address} {'has another' if token else 'requires a'} token; {WHERE}")
@@ -42,8 +44,19 @@ def prepare_token(address: str) -> None:
         raise UserError(f"the Ray cluster at {address} requires a token; set {MODE_VARIABLE}=token")
 
 
+def answers(address: str) -> bool:
+    """Whether the head of a Ray cluster answers at `address` (host:port) within PROBE_SECONDS. Ray itself would try for
+    minutes to join one that does not."""
+    return _probe(address, "") not in SILENCE
+
+
 def _rejects(address: str, token: str) -> bool:
     """Whether the cluster answers that this token (empty: no token) is not its own."""
+    return _probe(address, token) == "UNAUTHENTICATED"
+
+
+def _probe(address: str, token: str) -> str:
+    """The name of gRPC's code of the head's answer to PROBE with this token (empty: no token)."""
     import grpc
 
     metadata = [("authorization", f"Bearer {token}")] if token else []
@@ -51,8 +64,8 @@ def _rejects(address: str, token: str) -> bool:
         try:
             channel.unary_unary(PROBE)(b"", timeout=PROBE_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
-            return error.code() == grpc.StatusCode.UNAUTHENTICATED
-    return False
+            return str(error.code().name)
+    return "OK"
 
 
 @patch(("2.56", "2.58", "2.60"), {"ray._raylet:Config.initialize": None}, shared=True)

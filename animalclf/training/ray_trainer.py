@@ -17,6 +17,7 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import ImageCache, cache_images
 from animalclf.errors import UserError
+from animalclf.raycompat.errors import causes
 from animalclf.rows import TrainingResult
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training.progress import Report, open_mailbox
@@ -154,8 +155,6 @@ def _stop_workers(switch: Switch) -> None:
         show_line(f"the workers could not be stopped ({type(error).__name__})")
 
 
-def is_out_of_memory(error: object) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether Ray's memory monitor ended a worker, for example one of the `worker_failures` of Ray Train's error."""
-    causes = [getattr(error, name, None) for name in ("health_check_failure", "controller_failure", "cause")]
-    causes += getattr(error, "worker_failures", {}).values()
-    return isinstance(error, ray.exceptions.OutOfMemoryError) or any(map(is_out_of_memory, filter(None, causes)))
+    return any(isinstance(cause, ray.exceptions.OutOfMemoryError) for cause in causes(error))
