@@ -1,15 +1,18 @@
 """Registries: entries by name, errors with the nearest name, discovery of a package's modules."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
+from animalclf.config import Config
+from animalclf.data.augment.operation import OPERATIONS, Operation
 from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.metrics import METRICS
 from animalclf.metrics.registry import count_metric
 from animalclf.utils import registry as registry_module
-from animalclf.utils.registry import Registry, check_workers_know_all
+from animalclf.utils.registry import Registry, check_workers_know
 
 
 def test_entries_by_name_in_order():
@@ -76,7 +79,7 @@ def test_a_plugin_of_an_installed_package_is_known_and_reaches_workers(tmp_path,
     installed(tmp_path, monkeypatch, code)
     try:
         assert "x_test_plugin" in LR_SCHEDULES
-        check_workers_know_all()
+        check_workers_know(replace(Config(), optim=replace(Config().optim, schedule="x_test_plugin")))
     finally:
         LR_SCHEDULES.unregister("x_test_plugin")
         sys.modules.pop("x_test_plugin")
@@ -90,13 +93,35 @@ def test_a_plugin_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
         Registry("loss").names()
 
 
-def test_what_workers_do_not_have_is_refused():
+def test_what_a_run_uses_and_workers_do_not_have_is_refused():
+    config = Config()
     count_metric("x_test_local", title="x")(lambda counts: counts.hits)
     try:
         with pytest.raises(UserError, match=r"^metric 'x_test_local': is registered in this process only \(.*test_reg"):
-            check_workers_know_all()
+            check_workers_know(config)
+        check_workers_know(config, ["model"])  # replicas compute no metrics
     finally:
         METRICS.unregister("x_test_local")
     registry = Registry("report section")
     registry.register("x_test_section")(1)
-    check_workers_know_all()
+    check_workers_know(config)
+
+
+def test_what_a_run_does_not_use_may_be_in_this_process_only():
+    LR_SCHEDULES.register("x_test_schedule")(LR_SCHEDULES.get("constant"))
+
+    @OPERATIONS.register("x_test_operation")
+    class Inverted(Operation):
+        def is_active(self, augment):
+            return augment.blur == 3.0
+
+    config = Config()
+    try:
+        check_workers_know(config)
+        with pytest.raises(UserError, match=r"^learning-rate schedule 'x_test_schedule': .*train with --local$"):
+            check_workers_know(replace(config, optim=replace(config.optim, schedule="x_test_schedule")))
+        with pytest.raises(UserError, match=r"^augmentation operation 'x_test_operation': is registered in this"):
+            check_workers_know(replace(config, augment=replace(config.augment, blur=3.0)))
+    finally:
+        LR_SCHEDULES.unregister("x_test_schedule")
+        OPERATIONS.unregister("x_test_operation")

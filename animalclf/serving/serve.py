@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from animalclf.errors import UserError
 from animalclf.runs import Run, open_finished
 from animalclf.utils.console import show_line
-from animalclf.utils.registry import check_workers_know_all
+from animalclf.utils.registry import check_workers_know
 
 if TYPE_CHECKING:
     from animalclf.serving.server import Server
@@ -34,7 +34,7 @@ def start(
     number, limits = Replicas.parse(replicas), Limits(max_upload=parse_size(max_upload))
     secret = server.find_token(token, token_file)
     folder = open_finished(run)
-    check_workers_know_all()
+    check_workers_know(folder.config(), ["model"])
     listener = server.listen(host, port)
     try:
         if not server.is_private(listener):

@@ -20,7 +20,7 @@ from animalclf.training.resources import Workers, choose_cache, input_cpus, pref
 from animalclf.training.similar_runs import expectation
 from animalclf.utils import storage
 from animalclf.utils.console import duration, show_line
-from animalclf.utils.registry import check_workers_know_all
+from animalclf.utils.registry import check_workers_know
 
 if TYPE_CHECKING:
     from animalclf.data.loader import Loader
@@ -56,7 +56,7 @@ def start_training(
         if local:
             placement = Placement(Workers.fixed(1), True, "in this process")
         else:
-            check_workers_know_all()
+            check_workers_know(config)
             placement = _place_on_ray(config, prepared, run, workers, cpu)
             report(StartupEvent("ray"))
         check.result()

@@ -34,7 +34,7 @@ from animalclf.tuning.tune_run import check_searcher, run_trials
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
 from animalclf.utils.console import show_line
-from animalclf.utils.registry import check_workers_know_all
+from animalclf.utils.registry import check_workers_know
 from animalclf.utils.text import count_text
 
 
@@ -62,7 +62,8 @@ def compare(
     """
     out, workers = storage.absolute(out), workers or 1
     check_searcher(spec)
-    check_workers_know_all()
+    for trial in spec.trials:
+        check_workers_know(trial.config)
     mlflow_log.enabled()
     stored = comparison_dir.open_folder(out, resume)
     folder = Run(out)

@@ -8,8 +8,9 @@ import difflib
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -90,6 +91,13 @@ class Registry(Generic[T]):
         self._import_package()
         return name in self._entries
 
+    def used_by(self, config: Any) -> Collection[str]:
+        """The names that a Config has at `key`; all names if there is no key: workers compute every metric."""
+        if not self.key:
+            return self.names()
+        value = attrgetter(self.key)(config)
+        return [value] if isinstance(value, str) else value
+
     def _import_package(self) -> None:
         if self._package:
             for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
@@ -116,13 +124,17 @@ def import_plugins() -> None:
         _plugins.add(point.value.partition(":")[0].partition(".")[0])
 
 
-def check_workers_know_all() -> None:
-    """Raise UserError if an entry that Ray's workers need is registered in this process only, as in a notebook."""
+def check_workers_know(config: Any, kinds: Collection[str] = ()) -> None:
+    """Raise UserError if an entry that Ray's workers need for `config` is registered in this process only, as in a
+    notebook. `kinds`: of the registries that they use (default: all)."""
     import_plugins()
     shared = {"animalclf", *(_plugins or ())}
     for registry in _registries:
-        for name, module in registry.origins.items():
-            if registry.in_workers and module.partition(".")[0] not in shared:
+        if not registry.in_workers or (kinds and registry.kind not in kinds):
+            continue
+        for name in registry.used_by(config):
+            module = registry.origins.get(name, "animalclf")
+            if module.partition(".")[0] not in shared:
                 raise UserError(
                     f"{registry.kind} {shown(name)}: is registered in this process only ({module}), and Ray's workers "
                     f"do not have it; register it in an installed package with an entry point {PLUGINS}, or train "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from animalclf.config import Augment
+from animalclf.config import Augment, Config
 from animalclf.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -126,6 +126,10 @@ class OperationRegistry(Registry[type[Operation]]):
             return super(OperationRegistry, self).register(name)(operation)
 
         return add
+
+    def used_by(self, config: Config) -> list[str]:
+        """The names of the operations that the settings turn on."""
+        return [name for name, operation in self.entries().items() if operation().is_active(config.augment)]
 
 
 OPERATIONS = OperationRegistry("augmentation operation", package="animalclf.data.augment.operations", in_workers=True)
