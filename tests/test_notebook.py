@@ -10,12 +10,13 @@ import time
 
 import nbformat
 import pytest
+from helpers import LITE
 from nbclient import NotebookClient
 
 from animalclf.demo.dataset import write_demo
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-EPOCHS = 4  # of the interrupted training: enough that it does not end before the interrupt reaches its workers
+EPOCHS = 12  # of the interrupted training: enough that it does not end before the interrupt reaches its workers
 
 
 @pytest.fixture
@@ -47,16 +48,20 @@ def result_of(outputs, kind="text/plain"):
     return next(output["data"][kind] for output in outputs if output["output_type"] == "execute_result")
 
 
+def training(out, epochs, resume=False):
+    """A cell that trains the smallest network into the folder `out`."""
+    settings = {**LITE, "train.epochs": epochs, "train.precision": "fp32"}
+    return f"animalclf.train('set', recipe='demo', out={out!r}, set={settings}, resume={resume})"
+
+
 @pytest.mark.ray
 def test_cells_one_after_another_and_an_interrupted_one(notebook, tmp_path):
     write_demo(str(tmp_path / "demo"), images=36, test_images=2, seed=0)
-    outputs = notebook("import animalclf\nanimalclf.prepare('demo', 'set', recipe='demo')")
+    outputs = notebook(f"import animalclf\nanimalclf.prepare('demo', 'set', recipe='demo', set={LITE})")
     assert "<table>" in result_of(outputs, "text/html")
     ray = "import ray\nray.get_runtime_context().gcs_address if ray.is_initialized() else None"
     address = result_of(notebook(ray))
-    settings = "{{'train.epochs': {}, 'train.precision': 'fp32'}}"
-    train = f"animalclf.train('set', recipe='demo', out={{!r}}, set={settings}, resume={{}})"
-    outputs = notebook(train.format("one", 1, False))
+    outputs = notebook(training("one", 1))
     assert "<td>balanced accuracy</td>" in result_of(outputs, "text/html")
     assert any(WIDGET in output.get("data", {}) for output in outputs)  # the progress bar
     assert result_of(notebook(ray)) == address  # the second call uses the Ray of the first
@@ -70,8 +75,8 @@ def test_cells_one_after_another_and_an_interrupted_one(notebook, tmp_path):
         notebook.interrupt()
 
     threading.Thread(target=interrupt).start()
-    outputs = notebook(train.format("two", EPOCHS, False))
+    outputs = notebook(training("two", EPOCHS))
     assert [output["ename"] for output in outputs if output["output_type"] == "error"] == ["KeyboardInterrupt"]
     assert not (tmp_path / "two" / "result.json").exists() and not (tmp_path / "two" / "running.json").exists()
     assert result_of(notebook(f"{ray} or 'left'")) == "'left'"  # nothing trains on
-    assert result_of(notebook(f"{train.format('two', EPOCHS, True)}.epochs")) == str(EPOCHS)
+    assert result_of(notebook(f"{training('two', EPOCHS, resume=True)}.epochs")) == str(EPOCHS)
