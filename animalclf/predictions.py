@@ -12,6 +12,8 @@ from animalclf.utils import storage
 
 OK = "ok"  # the status of a readable image
 FORMATS = ("parquet", "csv", "jsonl")
+SET = "set"  # the column of prediction sets, each a list of class names
+SEPARATOR = "|"  # between these in a CSV file
 
 
 def predictions_table(
@@ -61,10 +63,12 @@ def unreadable(paths: Sequence[str], status: Sequence[str]) -> list[Unreadable]:
 
 def write_predictions(url: str, table: pd.DataFrame) -> None:
     """Write a table of predictions in the format of its suffix: .parquet, .csv, or .jsonl (an object for each
-    image)."""
+    image). In CSV the classes of a set have | between them."""
     if url.endswith(".parquet"):
         storage.write_table(url, table)
     elif url.endswith(".csv"):
+        if SET in table:
+            table = table.assign(**{SET: table[SET].map(SEPARATOR.join)})
         storage.write_bytes(url, table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
     else:
         text = table.to_json(orient="records", lines=True, force_ascii=False, double_precision=15)

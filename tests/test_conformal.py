@@ -1,6 +1,8 @@
 """Prediction sets: coverage on images that they were not calibrated on."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from animalclf.errors import UserError
 from animalclf.features.conformal import group_weights, prediction_sets, set_threshold
 from animalclf.features.folds import deal_folds
 from animalclf.inference.extra_columns import add_sets, add_top_k
-from animalclf.inference.prediction_sets import open_calibration
+from animalclf.inference.prediction_sets import open_calibration, set_sizes
 from animalclf.predictions import FORMATS, class_probabilities, predictions_table, write_predictions
 from animalclf.utils import storage
 
@@ -49,7 +51,7 @@ def test_near_duplicates_count_once():
 def test_near_duplicates_of_a_run_share_a_weight(tmp_path):
     probabilities, labels = labelled_probabilities(np.random.default_rng(3), 5, len(CLASSES))
     run = finished_run(tmp_path / "run", probabilities, labels, groups=np.array([7, 2, 7, 7, 2]))
-    assert open_calibration(run, CLASSES, 0.9).weights.tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 3, 1 / 3, 1 / 2])
+    assert open_calibration(run, CLASSES, 0.6).weights.tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 3, 1 / 3, 1 / 2])
 
 
 def test_too_few_images_give_sets_of_all_classes():
@@ -77,14 +79,26 @@ def test_sets_and_further_classes_are_columns_in_the_order_of_their_probability(
     probabilities = np.array([[0.2, 0.5, 0.3], [0.9, 0.06, 0.04], [0.34, 0.33, 0.33]])
     table = pd.DataFrame({"id": list("abc")})
     assert add_sets(table, probabilities >= 0.3, probabilities, CLASSES)["set"].tolist() == [
-        "bee|cow",
-        "ape",
-        "ape|bee|cow",
+        ["bee", "cow"],
+        ["ape"],
+        ["ape", "bee", "cow"],
     ]
-    assert add_sets(table, probabilities >= 0.95, probabilities, CLASSES)["set"].tolist() == ["", "", ""]
+    assert add_sets(table, probabilities >= 0.95, probabilities, CLASSES)["set"].tolist() == [[], [], []]
     top = add_top_k(table, probabilities, CLASSES, 9)
     assert top["predicted_2"].tolist() == ["cow", "bee", "bee"] and top["probability_3"].tolist() == [0.2, 0.04, 0.33]
     assert list(add_top_k(table, probabilities, CLASSES, 1)) == ["id"]
+
+
+def test_a_set_is_a_list_of_names_but_in_csv(tmp_path):
+    table = pd.DataFrame({"id": list("abc"), "set": [["bee", "cow"], ["ape"], []]})
+    files = [str(tmp_path / f"a.{suffix}") for suffix in FORMATS]
+    for file in files:
+        write_predictions(file, table)
+    assert [list(names) for names in pd.read_parquet(files[0])["set"]] == [["bee", "cow"], ["ape"], []]
+    assert Path(files[1]).read_text() == "id,set\na,bee|cow\nb,ape\nc,\n"
+    assert [json.loads(line)["set"] for line in Path(files[2]).read_text().splitlines()] == table["set"].tolist()
+    sizes = set_sizes(table["set"])
+    assert (sizes.mean, sizes.one, sizes.empty) == pytest.approx((1, 1 / 3, 1 / 3))
 
 
 def evaluated(run, **changes):
@@ -138,6 +152,9 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path):
     for coverage in (0, 1, 1.5, -1, float("nan")):
         with pytest.raises(UserError, match="not a coverage between 0 and 1"):
             open_calibration(run, CLASSES, coverage)
+    assert open_calibration(run, CLASSES, 40 / 41).sets(np.eye(3), [1 / 3] * 3, np.full(3, 1 / 3)).shape == (3, 3)
+    with pytest.raises(UserError, match=r"0\.98 needs more than its 40 validation images .* use at most 0\.975"):
+        open_calibration(run, CLASSES, 0.98)
     with pytest.raises(UserError, match="first evaluate the run with views=flip"):
         open_calibration(run, CLASSES, 0.9, "flip")
     run.write_result({**run.read_result(), "val": None})

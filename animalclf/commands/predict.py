@@ -83,6 +83,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     if result.unknown is not None:
         unknown = "image shows" if result.unknown == 1 else "images show"
         show_line(f"none of the classes: {result.unknown:,} {unknown} none, by the column `known`")
+    if sizes := result.set_sizes:
+        show_line(
+            f"sets: {sizes.mean:.2f} classes on average, {sizes.one:.0%} of one class, {sizes.empty:.0%} empty; "
+            f"for {100 * (result.coverage or 0):.4g} % of images like the validation images it has the true class"
+        )
     if result.transported is not None:
         show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")
     if result.ignored:

@@ -32,6 +32,12 @@ def set_threshold(
     return float(true[order][enough.argmax()]) if enough.any() else 0.0
 
 
+def max_coverage(weights: np.ndarray, new_weight: float = 1.0) -> float:
+    """The highest coverage that calibration images of the `weights` float (N,) allow; above it, sets have all
+    classes."""
+    return float(weights.sum() / (weights.sum() + new_weight))
+
+
 def prediction_sets(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     """Whether each class is in the set of each image, bool (N, C), of probabilities (N, C). A set is empty if no class
     is probable enough."""

@@ -17,8 +17,6 @@ from animalclf.runs import Run
 from animalclf.training.checkpoint import ModelInfo
 from animalclf.training.outputs import Summary
 
-SEPARATOR = "|"  # between the classes of a set
-
 
 @dataclass(frozen=True)
 class TableOptions:
@@ -91,10 +89,10 @@ def add_top_k(table: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[
 def add_sets(
     table: pd.DataFrame, members: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """The table with `set`: the classes of `members` bool (N, C), the most probable first, with | between them."""
+    """The table with `set`: the classes of `members` bool (N, C), the most probable first, a list[str]."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     rows = zip(order.tolist(), members.tolist(), strict=True)
-    return table.assign(set=[SEPARATOR.join(classes[n] for n in numbers if inside[n]) for numbers, inside in rows])
+    return table.assign(set=[[classes[n] for n in numbers if inside[n]] for numbers, inside in rows])
 
 
 def add_known(table: pd.DataFrame, scores: np.ndarray, readable: np.ndarray) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 from animalclf.inference import prior_shift, submission
 from animalclf.inference.classify import Options, classify
 from animalclf.inference.extra_columns import DEFAULT_TABLE, ExtraColumns, TableOptions
+from animalclf.inference.prediction_sets import set_sizes
 from animalclf.inference.views import check_views
 from animalclf.predictions import OK, predicted_counts, predictions_table, unreadable, write_predictions
 from animalclf.prepare import sources
@@ -87,6 +88,7 @@ def predict(
         transported=transported,
         unknown=None if scores is None else int((table["known"] == "no").sum()),
         coverage=columns.sets or None,
+        set_sizes=set_sizes(table["set"][readable]) if columns.sets and readable.any() else None,
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
         predicted=predicted_counts(table, classes),
         seconds=seconds,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor
 
 import numpy as np
 import pandas as pd
 
 from animalclf.errors import UserError
-from animalclf.features.conformal import group_weights, prediction_sets, set_threshold
+from animalclf.features.conformal import group_weights, max_coverage, prediction_sets, set_threshold
 from animalclf.inference.prior_shift import adjust
 from animalclf.inference.validation import duplicate_groups
 from animalclf.predictions import class_probabilities
-from animalclf.rows import EvaluationResult
+from animalclf.rows import EvaluationResult, SetSizes
 from animalclf.runs import Run
 from animalclf.utils import storage
 
@@ -42,7 +43,8 @@ class Calibration:
 
 def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: str = "none") -> Calibration:
     """The calibration images of a finished run. Raises UserError for a coverage that is none, an unfinished run, a run
-    without validation images, and several `views` of which there are no validation probabilities by this model yet."""
+    without validation images or with too few for the coverage, and several `views` of which there are no validation
+    probabilities by this model yet."""
     if not 0 < coverage < 1:
         raise UserError(f"sets: {coverage:g} is not a coverage between 0 and 1, such as 0.9")
     if run.result().val is None:
@@ -50,6 +52,11 @@ def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: s
     table = run.predictions("val") if views == "none" else _validation_of_views(run, views)
     labels = np.array([list(classes).index(label) for label in table["label"]], np.int64)
     weights = group_weights(duplicate_groups(run, table), len(labels))
+    if coverage > (highest := max_coverage(weights)) + 1e-9:
+        raise UserError(
+            f"{run.root}: sets: a coverage of {coverage:g} needs more than its {len(labels):,} validation images (near-"
+            f"duplicates count once); use at most {floor(1000 * highest) / 1000:g}"
+        )
     return Calibration(class_probabilities(table, classes), labels, weights, coverage)
 
 
@@ -70,3 +77,9 @@ def _validation_of_views(run: Run, views: str) -> pd.DataFrame:
         f"{run.root}: sets with views={views} need the validation probabilities of these views by this model; first "
         f"evaluate the run with views={views}"
     )
+
+
+def set_sizes(sets: Sequence[Sequence[str]]) -> SetSizes:
+    """Of the sets of at least one image."""
+    sizes = np.array([len(names) for names in sets])
+    return SetSizes(mean=float(sizes.mean()), one=float((sizes == 1).mean()), empty=float((sizes == 0).mean()))

@@ -24,7 +24,7 @@ from animalclf.rows.leaderboard import (
     Spread,
 )
 from animalclf.rows.planning import ComparisonPlan, Measured, TrainingPlan, TrialPlan
-from animalclf.rows.prediction import CrossFitting, EnsembleResult, PredictionResult, VoteResult
+from animalclf.rows.prediction import CrossFitting, EnsembleResult, PredictionResult, SetSizes, VoteResult
 from animalclf.rows.training import (
     Environment,
     EpochEnd,
@@ -69,6 +69,7 @@ __all__ = [
     "ProgressEvent",
     "ReportResult",
     "Row",
+    "SetSizes",
     "Spread",
     "StartupEvent",
     "SuggestResult",

@@ -10,6 +10,15 @@ from animalclf.rows.evaluation import Evaluation, Unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetSizes(Row):
+    """Of prediction sets: the mean number of classes, and the fractions of sets of one class and of none."""
+
+    mean: float
+    one: float
+    empty: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictionResult(Row):
     """What `predict` returns."""
 
@@ -29,6 +38,8 @@ class PredictionResult(Row):
     """Images that show none of the classes (`known` is no), if the run has the score."""
     coverage: float | None = field(default=None, metadata=OMIT_NONE)
     """That the prediction sets are calibrated for, if they were asked for."""
+    set_sizes: SetSizes | None = field(default=None, metadata={"row": SetSizes, **OMIT_NONE})
+    """Of the readable images, if there are any."""
     class_priors: dict[str, float] = field(metadata={"old_keys": ["prior_shares"]})
     predicted: dict[str, int]
     """Images of each predicted class."""
