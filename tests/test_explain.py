@@ -22,7 +22,7 @@ from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.explain.explain import file_name
 from animalclf.inference.explanation import SIDE, normalized
-from animalclf.inference.heat_maps import feature_layer, heat_map
+from animalclf.inference.heat_maps import feature_layer, forward_pass, heat_map
 from animalclf.inference.views import UNDONE, VIEWS
 from animalclf.models.classifier import Classifier
 from animalclf.models.fitted_heads import FittedHeads, KernelHead, LinearHead
@@ -37,6 +37,10 @@ def corner_mass(evidence, corner):
     half = evidence.shape[0] // 2
     y, x = corner[0] * half, corner[1] * half
     return float(evidence[y : y + half, x : x + half].sum() / evidence.sum())
+
+
+def map_of(model, layer, image, number):
+    return heat_map(model, forward_pass(model, layer, image), number)
 
 
 def colour_image(*squares):
@@ -98,9 +102,9 @@ def test_the_map_of_a_class_lies_in_the_corner_where_it_is_drawn(head, corner):
     layer = feature_layer(model, S)
     opposite = (1 - corner[0], 1 - corner[1])
     image = colour_image((0, corner), (2, opposite))
-    assert corner_mass(heat_map(model, layer, image, 0), corner) > 0.95
-    assert corner_mass(heat_map(model, layer, image, 2), opposite) > 0.95
-    assert heat_map(model, layer, colour_image((2, corner)), 1).max() == 0  # nothing speaks for the class
+    assert corner_mass(map_of(model, layer, image, 0), corner) > 0.95
+    assert corner_mass(map_of(model, layer, image, 2), opposite) > 0.95
+    assert map_of(model, layer, colour_image((2, corner)), 1).max() == 0  # nothing speaks for the class
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -113,7 +117,7 @@ def test_a_class_that_is_a_place_has_its_map_there(number):
     with torch.no_grad():
         model.head[1].weight.copy_(weight.flatten(1))
     image = colour_image(*((0, corner) for corner in CORNERS))
-    assert corner_mass(heat_map(model, feature_layer(model, S), image, number), CORNERS[number]) > 0.9
+    assert corner_mass(map_of(model, feature_layer(model, S), image, number), CORNERS[number]) > 0.9
 
 
 def test_the_map_of_a_mean_and_a_dense_layer_is_its_part_of_the_score():
@@ -124,7 +128,7 @@ def test_the_map_of_a_mean_and_a_dense_layer_is_its_part_of_the_score():
     model = Classifier(base, nn.Sequential(nn.Linear(5, 2, bias=False)), (0, 0, 0), (1, 1, 1), S, 2).eval()
     image, layer = torch.randint(256, (1, S, S, 3)).float(), feature_layer(model, S)
     assert layer.module is base[1]
-    difference = heat_map(model, layer, image, 1) - heat_map(model, layer, image, 0)
+    difference = map_of(model, layer, image, 1) - map_of(model, layer, image, 0)
     first, second = model(image)[0].tolist()
     assert difference.sum() == pytest.approx(second - first, rel=1e-4) and np.ptp(difference) > 0
     pixels = (
@@ -165,7 +169,7 @@ def test_a_trained_network_sees_its_class_where_it_is_drawn():
     images, labels, corners = shapes(32, seed=1)
     assert (model(images).argmax(1) == labels).float().mean() > 0.9
     layer = feature_layer(model, S)
-    maps = [heat_map(model, layer, image[None], int(label)) for image, label in zip(images, labels, strict=True)]
+    maps = [map_of(model, layer, image[None], int(label)) for image, label in zip(images, labels, strict=True)]
     masses = [corner_mass(evidence, corner) for evidence, corner in zip(maps, corners, strict=True)]
     assert np.mean(masses) > 0.8
 

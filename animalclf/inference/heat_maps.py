@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 
 from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier, content_boxes
+from animalclf.training import loop
 
 Hook = Callable[[nn.Module, Any, Any], torch.Tensor | None]
 
@@ -73,23 +74,40 @@ def feature_layer(model: Classifier, side: int) -> FeatureLayer:
     return used[-1]
 
 
-def heat_map(model: Classifier, layer: FeatureLayer, image: torch.Tensor, number: int) -> np.ndarray:
-    """Float32 (S, S), 0 or more: how much each place of the `image` (1, S, S, 3) speaks for class `number`. 0 on the
-    padding of a canvas, and everywhere if nothing speaks for the class."""
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """Of an `image` (1, S, S, 3): the `activations` of a layer, at which the graph begins, and the `logits` (1, C)."""
+
+    image: torch.Tensor
+    layer: FeatureLayer
+    activations: torch.Tensor
+    logits: torch.Tensor
+
+
+def forward_pass(model: Classifier, layer: FeatureLayer, image: torch.Tensor, bf16: bool = False) -> ForwardPass:
+    """One computation of the logits, for the maps of any number of classes. The layers before `layer` compute as in
+    prediction."""
     activations: list[torch.Tensor] = []
 
     def cut(module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
-        """The graph begins here: the layers before it compute as in prediction."""
         torch.set_grad_enabled(True)
         activations.append(output.detach().requires_grad_())
         return activations[-1].clone()
 
-    with torch.no_grad(), _hooked(layer.module, cut):
+    with torch.no_grad(), loop.autocast(image.device, bf16), _hooked(layer.module, cut):
         logits = model(image)
-        (gradient,) = torch.autograd.grad(_log_odds(logits, number), activations[-1])
+    return ForwardPass(image, layer, activations[-1], logits)
+
+
+def heat_map(model: Classifier, forward: ForwardPass, number: int) -> np.ndarray:
+    """Float32 (S, S), 0 or more: how much each place of the image speaks for class `number`. 0 on the padding of a
+    canvas, and everywhere if nothing speaks for the class."""
+    image, channels, activations = forward.image, forward.layer.channels, forward.activations
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(_log_odds(forward.logits, number), activations, retain_graph=True)
     if model.any_shape:
-        gradient = gradient.mean([axis for axis in (1, 2, 3) if axis != layer.channels], keepdim=True)
-    evidence = (gradient * activations[-1].detach()).sum(layer.channels)[0].clamp_min(0)
+        gradient = gradient.mean([axis for axis in (1, 2, 3) if axis != channels], keepdim=True)
+    evidence = (gradient * activations.detach()).sum(channels)[0].float().clamp_min(0)
     side = image.shape[1]
     top, bottom, left, right = content_boxes(image)[0].tolist() if model.keep_shape else (0, side, 0, side)
     result = np.zeros((side, side), np.float32)

@@ -20,7 +20,7 @@ from animalclf.data.resize import shrink, stored_image
 from animalclf.errors import UserError
 from animalclf.inference.explanation import SIDE, Explanation, normalized
 from animalclf.inference.extra_columns import ExtraColumns, TableOptions
-from animalclf.inference.heat_maps import FeatureLayer, feature_layer, heat_map
+from animalclf.inference.heat_maps import FeatureLayer, feature_layer, forward_pass, heat_map
 from animalclf.inference.images import decoded_image
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
 from animalclf.inference.views import UNDONE, VIEWS, check_views
@@ -130,13 +130,15 @@ class Model:
         """Of pixels uint8 (H, W, 3)."""
         (batch,) = self._batches(image)
         bf16 = uses_bf16(self.config, self.device)
-        (probabilities,) = batch_outputs(self._classifier, iter([batch]), self.device, bf16, views).probabilities
+        pixels = [torch.from_numpy(view(batch["image"])).to(self.device) for view in VIEWS[views]]
+        passes = [forward_pass(self._classifier, layer, each, bf16) for each in pixels]
+        logits = torch.cat([each.logits.detach() for each in passes])
+        probabilities = logits.float().softmax(1).mean(0).cpu().numpy()
         best = int(probabilities.argmax())
         number = best if class_name is None else self.classes.index(class_name)
         evidence = np.zeros((self.config.view_size,) * 2, np.float32)
-        for view, undone in zip(VIEWS[views], UNDONE[views], strict=True):
-            pixels = torch.from_numpy(view(batch["image"])).to(self.device)
-            evidence += undone(heat_map(self._classifier, layer, pixels, number)[None])[0]
+        for forward, undone in zip(passes, UNDONE[views], strict=True):
+            evidence += undone(heat_map(self._classifier, forward, number)[None])[0]
         if self.config.keeps_shape:
             height, width = sides_on_canvas(image.shape[0], image.shape[1], self.config.data.stored_size)
             evidence = evidence[:height, :width]
