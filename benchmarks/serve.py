@@ -3,9 +3,12 @@
     python -m benchmarks.serve runs/a --data photos/                     1, 8 and 32 clients, 10 s each
     python -m benchmarks.serve runs/a --data photos/ --clients 200 --replicas 2 --json serve.json
 
+    python -m benchmarks.serve runs/a --data photos/ --clients 1,40 --replicas 1:2     grows and shrinks
+
 The loop decodes and classifies files in this process, with the threads of a replica: one file at a time, and in batches
 as large as those of a replica. Each client sends one file a request, over a connection that stays open, and waits for
-the answer. Clients and server share the machine.
+the answer. Clients and server share the machine. With a range of replicas their number after each load is shown, and at
+the end the time until it is the smallest again.
 """
 
 from __future__ import annotations
@@ -22,10 +25,11 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +39,7 @@ from animalclf.serving.uploads import Upload
 from benchmarks.common import argument_parser, write_json
 
 MAX_FILES = 200
+SHRINK_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Timing:
     per_s: float
     p50_ms: float
     p99_ms: float
+    replicas: int = 0
 
     @classmethod
     def of(cls, what: str, seconds: Sequence[float], total: float, images: int = 1) -> Timing:
@@ -74,11 +80,28 @@ def measure(arguments: argparse.Namespace, contents: list[bytes]) -> list[Timing
     classifier = Classifier(arguments.run)
     loop(classifier, contents, 1, 1.0)  # warms up, as the server below
     timings = [loop(classifier, contents, size, arguments.seconds) for size in (1, MAX_BATCH)]
-    with server(arguments.run, arguments.replicas) as (url, token):
-        ask(url, token, contents, 4, 2.0)
+    with server(arguments.run, arguments.replicas) as (url, token, process):
+        ask(url, token, contents, 1, 2.0)
         for clients in map(int, arguments.clients.split(",")):
-            timings.append(ask(url, token, contents, clients, arguments.seconds))
+            timing = ask(url, token, contents, clients, arguments.seconds)
+            timings.append(replace(timing, replicas=replicas_of(process)))
+        wait_until_fewest(process, int(arguments.replicas.partition(":")[0]))
     return timings
+
+
+def replicas_of(process: int) -> int:
+    """The replicas that the server `process` has."""
+    family = psutil.Process(process).children(recursive=True)
+    return sum("ServeReplica" in " ".join(child.cmdline()) for child in family)
+
+
+def wait_until_fewest(process: int, minimum: int) -> None:
+    """Print how long a server without load takes to have its smallest number of replicas."""
+    started, before = time.perf_counter(), replicas_of(process)
+    while (now := replicas_of(process)) > minimum and time.perf_counter() - started < SHRINK_SECONDS:
+        time.sleep(1)
+    if before > minimum:
+        print(f"replicas without load: {before}, after {time.perf_counter() - started:.0f} s {now}")
 
 
 def loop(classifier: Classifier, contents: list[bytes], size: int, limit: float) -> Timing:
@@ -96,8 +119,8 @@ def loop(classifier: Classifier, contents: list[bytes], size: int, limit: float)
 
 
 @contextmanager
-def server(run: str, replicas: str) -> Iterator[tuple[str, str]]:
-    """Address and token of the command in another process."""
+def server(run: str, replicas: str) -> Iterator[tuple[str, str, int]]:
+    """Address, token and process of the command."""
     command = [sys.executable, "-m", "animalclf.cli", "serve", run, "--port", "0", "--replicas", replicas]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
@@ -106,7 +129,7 @@ def server(run: str, replicas: str) -> Iterator[tuple[str, str]]:
         match = next((match for match in matches if match), None)
         if match is None:
             sys.exit(f"{' '.join(command)} ended; run it to see why")
-        yield match[1], match[2]
+        yield match[1], match[2], process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -143,10 +166,11 @@ def show(timings: list[Timing], contents: list[bytes], replicas: str) -> None:
     size = sum(map(len, contents)) / len(contents) / 1e3
     title = f"{len(contents)} files of {size:.0f} KB on average, replicas {replicas}, {os.cpu_count()} CPUs"
     table = Table(title=title, title_justify="left")
-    for heading in ("", "images", "images/s", "p50 (ms)", "p99 (ms)"):
+    for heading in ("", "images", "images/s", "p50 (ms)", "p99 (ms)", "replicas"):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in timings:
-        table.add_row(row.what, f"{row.requests:,}", f"{row.per_s:.1f}", f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}")
+        times = (f"{value:.1f}" for value in (row.per_s, row.p50_ms, row.p99_ms))
+        table.add_row(row.what, f"{row.requests:,}", *times, str(row.replicas or ""))
     Console(width=100).print(table)
 
 

@@ -184,7 +184,8 @@ def worst_table(result: LabelsResult) -> Table:
     """The first lines of labels.csv, for a terminal."""
     content = io.BytesIO(storage.read_bytes(result.table))
     rows = pd.read_csv(content, dtype=str, keep_default_na=False).head(min(MAX_LISTED, result.listed))
-    table = Table(title=Text(result.table, overflow="fold"), title_justify="left")
+    shown = f"the first {len(rows)} of {result.listed:,} lines of " if len(rows) < result.listed else ""
+    table = Table(title=Text(shown + result.table, overflow="fold"), title_justify="left")
     for heading in ("image", "label", "suggested", "probability"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "probability" else "left")
     for row in rows[["path", "label", "suggested", "probability"]].to_numpy().tolist():
