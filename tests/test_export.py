@@ -1,8 +1,12 @@
 """Exported models: the same probabilities as `predict`, from the pixels of files of any size and mode."""
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
+from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,19 +14,24 @@ import pytest
 import torch
 import yaml
 from helpers import LITE, tiny_prepared
+from PIL import Image, ImageOps
 
 from animalclf import config as configuration
 from animalclf.data.augment import evaluation_view
+from animalclf.data.decode import decode
 from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
 from animalclf.models import build
 from animalclf.runs import Run
+from animalclf.training import checkpoint
 from animalclf.utils.canvas import sides_on_canvas
 
 pytest.importorskip("onnx", reason="the extra export is not installed")
 ort = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 
-from animalclf.export.check import save_varied  # noqa: E402
+from animalclf.export import export  # noqa: E402
+from animalclf.export.card import model_card  # noqa: E402
+from animalclf.export.check import KINDS, save_varied  # noqa: E402
 from animalclf.export.network import area_weights, network_graph, whole_graph  # noqa: E402
 from animalclf.export.preprocessing import preprocessing  # noqa: E402
 
@@ -118,29 +127,89 @@ def test_each_architecture_gives_the_probabilities_of_its_model(recipe, settings
     np.testing.assert_allclose(several[0], probabilities[0], atol=1e-6)
 
 
-def test_a_run_is_exported_checked_and_used_without_animalclf(trained_run, tmp_path):
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory):
+    """The result of an export in all formats, compared on one file of each kind and two photographs more."""
     import animalclf
 
-    result = animalclf.export(trained_run, to=["onnx", "onnx-int8", "safetensors"], out=tmp_path / "out", check=33)
-    files = {"model.onnx", "model-int8.onnx", "model.safetensors", "labels.json", "predict_onnx.py", "README.md"}
-    assert set(result.files) == files == {path.name for path in (tmp_path / "out").iterdir()}
-    assert "if the shorter side is at least 1,152 px" in (tmp_path / "out" / "README.md").read_text()
-    exact, small = result.checks
-    assert exact.same_class == exact.files == 33 and exact.largest_difference < 1e-3
-    assert exact.accuracy == exact.accuracy_of_predict and small.file == "model-int8.onnx"
-    model = animalclf.load(trained_run)
-    paths = [save_varied(photo(seed, 60, 80), seed, tmp_path) for seed in range(11)]  # one of each kind of file
+    out = tmp_path_factory.mktemp("exported") / "out"
+    formats = ["onnx", "onnx-int8", "safetensors"]
+    return animalclf.export(trained_run, to=formats, out=out, check=len(KINDS) + 2)
+
+
+def run_script(folder, *arguments):
+    """`predict_onnx.py` without animalclf and the packages that only it needs."""
     code = "import sys; sys.modules.update(animalclf=None, torch=None, cv2=None); import runpy; sys.argv.pop(0); "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    script = str(tmp_path / "out" / "predict_onnx.py")
-    printed = subprocess.run(
-        [sys.executable, "-c", code, script, *paths], capture_output=True, text=True, check=True, cwd=tmp_path
-    ).stdout
-    rows = [line.split("\t") for line in printed.splitlines()]
+    command = [sys.executable, "-c", code, f"{folder}/predict_onnx.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_run_is_exported_and_checked(exported):
+    files = {"model.onnx", "model-int8.onnx", "model.safetensors", "labels.json", "predict_onnx.py", "README.md"}
+    assert set(exported.files) == files == {path.name for path in Path(exported.folder).iterdir()}
+    exact, small = exported.checks
+    assert exact.same_class == exact.files == len(KINDS) + 2 and exact.largest_difference < 1e-3
+    assert exact.accuracy == exact.accuracy_of_predict and small.file == "model-int8.onnx" and small.split == "val"
+
+
+def test_the_card_says_which_file_the_figures_are_of(exported, trained_run):
+    card, small = (Path(exported.folder) / "README.md").read_text(), exported.checks[1]
+    assert "the figures of model.onnx and model.safetensors, and not of model-int8.onnx." in card
+    loss = small.accuracy - small.accuracy_of_predict
+    assert f"its accuracy is {small.accuracy:.3f}" in card and f"a difference of {loss:+.3f}" in card
+    _, info = checkpoint.load_model(trained_run)
+    alone = model_card(Run(trained_run), info, {"model-int8.onnx": "1 MB"}, [])
+    assert "Its loss of accuracy is not measured" in alone and "uses `model-int8.onnx`" in alone
+    assert "model-index" not in yaml.safe_load(alone.split("---")[1])
+
+
+def test_weights_of_8_bits_are_measured_without_being_asked(trained_run, tmp_path, capsys):
+    exact, lossy = export.FORMATS.get("onnx"), export.FORMATS.get("onnx-int8")
+    assert export._check_count(Run(trained_run), [exact, lossy], 0) == export.FILES
+    assert export._check_count(Run(trained_run), [exact], 0) == 0
+    moved = Run(str(shutil.copytree(trained_run, tmp_path / "moved")))
+    (tmp_path / "moved" / "environment.json").write_text('{"prepared": "/nowhere", "data_fingerprint": "x"}')
+    assert export._check_count(moved, [lossy], 0) == 0
+    assert "8 bits is not measured: " in capsys.readouterr().err
+
+
+def test_the_script_gives_the_answers_of_predict(exported, trained_run, tmp_path):
+    import animalclf
+
+    model = animalclf.load(trained_run)
+    paths = [save_varied(photo(seed, 60, 80), seed, tmp_path, 576) for seed in range(len(KINDS))]
+    (tmp_path / "text.jpg").write_text("text")
+    printed = run_script(exported.folder, paths[0], str(tmp_path / "text.jpg"), str(tmp_path / "none.jpg"), *paths[1:])
+    assert printed.returncode == 3
+    text, missing = printed.stderr.splitlines()
+    assert text.startswith(f"unreadable: {tmp_path}/text.jpg: cannot identify")
+    assert missing == f"unreadable: {tmp_path}/none.jpg: No such file or directory"
+    rows = [line.split("\t") for line in printed.stdout.splitlines()]
     assert [row[0] for row in rows] == paths and [row[1] for row in rows] == model.predict(paths)
     confidence = [float(row[2]) for row in rows]
     np.testing.assert_allclose(confidence, model.predict_proba(paths).max(1), atol=1e-3)
-    assert json.loads((tmp_path / "out" / "labels.json").read_text()) == model.classes
+    assert json.loads((Path(exported.folder) / "labels.json").read_text()) == model.classes
+    usage = run_script(exported.folder)
+    assert (usage.returncode, usage.stderr) == (2, "usage: python predict_onnx.py IMAGE ...\n")
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": "4:4:4"}, {"progressive": True}, {"mode": "CMYK"}], ids=str)
+@pytest.mark.parametrize("sides", [(461, 606), (458, 602)], ids=str)
+def test_the_script_reduces_photographs_as_predict_does(options, sides, tmp_path):
+    """At a quarter of sides that four does not divide."""
+    script = runpy.run_path(str(resources.files("animalclf.export") / "templates" / "predict_onnx.py"))
+    mode = options.pop("mode", "RGB")
+    file, exif = tmp_path / "a.jpg", Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo(1, *sides)).convert(mode).save(file, exif=exif, **options)
+    image = Image.open(file)
+    _, (_, _, width, height) = image.draft(None, (112, 112))
+    pixels = np.asarray(ImageOps.exif_transpose(script["whole_pixels"](image, width, height)).convert("RGB"))
+    expected = decode(file.read_bytes(), min_side=112)
+    assert expected.scale == 4 and pixels.shape == expected.image.shape
+    difference = np.abs(pixels.astype(int) - expected.image)
+    assert difference.max() <= 1 and np.mean(difference > 0) < (1e-3 if mode == "RGB" else 0.1)
 
 
 def test_safetensors_have_the_weights_and_what_else_a_model_needs(trained_run, tmp_path):
@@ -190,10 +259,7 @@ def test_licences(name, weights, tag):
 
 
 def test_refused(trained_run, tmp_path, monkeypatch):
-    import shutil
-
     import animalclf
-    from animalclf.export import export
 
     with pytest.raises(UserError, match=r"onx.*did you mean 'onnx'"):
         animalclf.export(trained_run, to="onx")

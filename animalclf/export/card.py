@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 from typing import NamedTuple
 
 import jinja2
 
 from animalclf import architectures, config
-from animalclf.data.resize import decoded_side
+from animalclf.export.formats import FORMATS
 from animalclf.features.known import KEPT
 from animalclf.features.known_file import read_scorer
 from animalclf.metrics.text import metric_lines
 from animalclf.models import embedded
+from animalclf.rows import ExportCheck
 from animalclf.runs import Run
 from animalclf.training.checkpoint import ModelInfo
 
@@ -47,14 +48,18 @@ def licence(model: config.Model) -> Licence:
     return Licence("other", f"Pretrained weights of the file {model.weights}: see where it comes from. {yours}")
 
 
-def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
-    """Markdown for the finished run; `files`: names and sizes of the files beside the card."""
+def model_card(run: Run, info: ModelInfo, files: Mapping[str, str], checks: Sequence[ExportCheck]) -> str:
+    """Markdown for the finished run; `files`: names and sizes of the files beside the card; `checks`: of these."""
     environment, result = run.environment(), run.result()
     measured = result.val or result.test
     priors = dict(zip(info.classes, info.prior, strict=True))
     prior_texts = ", ".join(f"{name} {prior:.3f}" for name, prior in list(priors.items())[:MAX_CLASSES])
     more = f" and {len(priors) - MAX_CLASSES} more" if len(priors) > MAX_CLASSES else ""
     spec = info.config.model
+    exact, lossy = (
+        [form.file for form in FORMATS.entries().values() if form.file in files and form.exact == is_exact]
+        for is_exact in (True, False)
+    )
     return _template().render(
         name=info.config.name,
         title=f"{info.config.name}, {len(info.classes)} classes",
@@ -63,13 +68,17 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str]) -> str:
         classes=info.classes,
         licence=licence(spec),
         files=files,
-        metrics={key: measured[key] for key in MAIN_METRICS if key in measured.metrics} if measured else {},
+        exact=exact,
+        lossy=lossy,
+        onnx_files=[name for name in files if name.endswith(".onnx")],
+        checks={check.file: check for check in checks},
+        # Of a single file with other probabilities they would not be true.
+        metrics={key: measured[key] for key in MAIN_METRICS if key in measured.metrics} if measured and exact else {},
         lines=metric_lines(measured) if measured else [],
         known={"kept": KEPT, "images": f"{len(scorer.validation):,}"} if (scorer := read_scorer(run)) else None,
         images=f"{measured.rows:,}" if measured else "No",
         measured=result.measured if result.val else "test",
         temperature=info.temperature,
-        reduced_from=f"{2 * decoded_side(info.config.data.stored_size, info.config.data.resize):,}",
         dataset=environment.data.rstrip("/").rpartition("/")[2],  # a folder of this machine says nothing elsewhere
         rows=", ".join(f"{count:,} {split}" for split, count in result.rows.items()),
         fingerprint=environment.data_fingerprint,

@@ -3,16 +3,19 @@ beside the model."""
 
 from __future__ import annotations
 
+import math
 import runpy
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from animalclf.data.prepared_set import Prepared
+from animalclf.data.resize import decoded_side
 from animalclf.data.run_images import prepared_set_of
 from animalclf.data.sampler import sampling_plan
 from animalclf.data.shards import read_shard
@@ -22,59 +25,68 @@ from animalclf.runs import Run
 from animalclf.utils.canvas import PADDING
 
 TOLERANCE = 1e-3
-"""Largest difference of a probability, for files that Pillow and `predict` decode a little differently."""
+"""Largest difference of a probability: Pillow and `predict` decode some files a little differently."""
 SIZES = (0.4, 2.5)  # of a file, as a factor of the stored sides
+LARGE_SIZES = (1.0, 1.2)  # of a photograph, as a factor of the shorter side from which it is decoded at 1/2 or 1/4
+GRAIN = 12  # of 255: what a camera adds to each pixel of it, at most
 EXIF_ORIENTATION = 0x0112
 
 
 def check(run: Run, folder: Path, files: Sequence[str], count: int) -> list[ExportCheck]:
     """Compare each of the ONNX `files` of the export `folder` with the run's model in fp32, on `count` files made of
     validation images. Raises UserError if the run's prepared set cannot be opened."""
-    probabilities = runpy.run_path(str(folder / "predict_onnx.py"))["probabilities"]
+    script = runpy.run_path(str(folder / "predict_onnx.py"))
+
+    def probabilities(paths: Sequence[str], file: str) -> np.ndarray:
+        session = script["open_model"](file)
+        return np.stack([script["probabilities"](path, session) for path in paths])
+
     model = Model(run.root, device="cpu")
     model.config = replace(model.config, train=replace(model.config.train, precision="fp32"))
-    images, labels = _validation_images(prepared_set_of(run), model, count)
+    split, images, labels = _validation_images(prepared_set_of(run), model, count)
+    min_side = decoded_side(model.config.data.stored_size, model.config.data.resize)
     with tempfile.TemporaryDirectory() as temporary:
         plain = [_save_plain(image, number, Path(temporary)) for number, image in enumerate(images)]
-        varied = [save_varied(images[number % len(images)], number, Path(temporary)) for number in range(count)]
-        expected, expected_varied = model.predict_proba(plain), model.predict_proba(varied)
+        varied = [
+            save_varied(images[number % len(images)], number, Path(temporary), min_side) for number in range(count)
+        ]
+        expected = [model.predict_proba(paths) for paths in (plain, varied)]
         return [
-            _compare(file, probabilities(plain, file), probabilities(varied, file), expected, expected_varied, labels)
+            _compare(file, split, [probabilities(paths, file) for paths in (plain, varied)], expected, labels)
             for file in files
         ]
 
 
 def _compare(
-    file: str,
-    plain: np.ndarray,
-    varied: np.ndarray,
-    expected: np.ndarray,
-    expected_varied: np.ndarray,
-    labels: np.ndarray,
+    file: str, split: str, exported: Sequence[np.ndarray], expected: Sequence[np.ndarray], labels: np.ndarray
 ) -> ExportCheck:
+    """`exported`, `expected`: probabilities of the images (N, C) and of the varied files (M, C)."""
+    (plain, varied), (plain_expected, varied_expected) = exported, expected
     return ExportCheck(
         file=file,
+        split=split,
         images=len(plain),
         files=len(varied),
-        same_class=int((varied.argmax(1) == expected_varied.argmax(1)).sum()),
-        largest_difference=float(np.abs(varied - expected_varied).max()),
+        same_class=int((varied.argmax(1) == varied_expected.argmax(1)).sum()),
+        largest_difference=float(np.abs(varied - varied_expected).max()),
         accuracy=float((plain.argmax(1) == labels).mean()),
-        accuracy_of_predict=float((expected.argmax(1) == labels).mean()),
+        accuracy_of_predict=float((plain_expected.argmax(1) == labels).mean()),
     )
 
 
-def _validation_images(prepared: Prepared, model: Model, count: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Up to `count` validation images (without validation images: training images) uint8 (H, W, 3), evenly spread, and
-    their labels int64."""
+def _validation_images(prepared: Prepared, model: Model, count: int) -> tuple[str, list[np.ndarray], np.ndarray]:
+    """The split val, or train without validation images; up to `count` of its images uint8 (H, W, 3), evenly spread,
+    and their labels int64."""
     plan = sampling_plan(prepared, model.config)
-    rows = np.sort(plan.rows["val"] if len(plan.rows["val"]) else plan.rows["train"])
+    split = "val" if len(plan.rows["val"]) else "train"
+    rows = np.sort(plan.rows[split])
     rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
     images: dict[int, np.ndarray] = {}
     for path in prepared.shard_paths():
         shard, index = read_shard(path, prepared.stored_size)
         for position in np.flatnonzero(np.isin(index, rows)):
             images[int(index[position])] = _without_padding(shard[position], model.config.keeps_shape)
-    return [images[int(row)] for row in rows], prepared.labels[rows]
+    return split, [images[int(row)] for row in rows], prepared.labels[rows]
 
 
 def _without_padding(image: np.ndarray, keeps_shape: bool) -> np.ndarray:
@@ -94,17 +106,33 @@ def _save_plain(image: np.ndarray, number: int, folder: Path) -> str:
 # ------------------------------------------------------------------------------------------------ files of every kind
 
 
-def save_varied(image: np.ndarray, number: int, folder: Path) -> str:
-    """Write `image` uint8 (H, W, 3) as a file of another size and of the mode that `number` chooses; its path."""
+def save_varied(image: np.ndarray, number: int, folder: Path, min_side: int) -> str:
+    """Write `image` uint8 (H, W, 3) as a file of another size and of the mode that `number` chooses; its path. Some are
+    photographs that `predict` decodes at a half or a quarter of their sides, at least `min_side` then."""
     random = np.random.default_rng(number)
+    kind, path = number % len(KINDS), folder / f"varied-{number}"
+    if kind < len(_PHOTOGRAPHS):
+        quarter = number // len(KINDS) % 2
+        photograph = _photograph(image, (4 if quarter else 2) * min_side, random)
+        return str(KINDS[kind](photograph, path, random))
     sides = [max(8, round(side * factor)) for side, factor in zip(image.shape, random.uniform(*SIZES, 2), strict=False)]
     resized = Image.fromarray(image).resize((sides[1], sides[0]), Image.Resampling.BICUBIC)
-    return str(_KINDS[number % len(_KINDS)](resized, folder / f"varied-{number}", random))
+    return str(KINDS[kind](resized, path, random))
 
 
-def _jpeg(mode: str) -> Callable[[Image.Image, Path, np.random.Generator], Path]:
+def _photograph(image: np.ndarray, min_side: int, random: np.random.Generator) -> Image.Image:
+    """`image` uint8 (H, W, 3) enlarged, with the grain of a camera."""
+    factor = min_side * random.uniform(*LARGE_SIZES) / min(image.shape[:2])
+    height, width = (math.ceil(side * factor) for side in image.shape[:2])
+    large = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    grain = random.integers(-GRAIN, GRAIN + 1, large.shape, np.int16)
+    return Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
+
+
+def _jpeg(mode: str, **options: Any) -> Callable[[Image.Image, Path, np.random.Generator], Path]:
     def save(image: Image.Image, path: Path, random: np.random.Generator) -> Path:
-        image.convert(mode).save(file := path.with_suffix(".jpg"), quality=int(random.integers(60, 96)))
+        quality = int(random.integers(60, 96))
+        image.convert(mode).save(file := path.with_suffix(".jpg"), quality=quality, **options)
         return file
 
     return save
@@ -129,8 +157,11 @@ def _lossless(mode: str, suffix: str) -> Callable[[Image.Image, Path, np.random.
     return save
 
 
-_KINDS = (
-    _jpeg("RGB"), _turned, _jpeg("L"), _jpeg("CMYK"), _lossless("RGB", ".png"), _lossless("P", ".png"),
+_PHOTOGRAPHS = (
+    _jpeg("RGB"), _turned, _jpeg("RGB", progressive=True), _jpeg("RGB", subsampling="4:4:4"), _jpeg("L"), _jpeg("CMYK"),
+)  # fmt: skip
+KINDS = (
+    *_PHOTOGRAPHS, _jpeg("RGB"), _turned, _jpeg("L"), _jpeg("CMYK"), _lossless("RGB", ".png"), _lossless("P", ".png"),
     _lossless("RGBA", ".png"), _lossless("LA", ".png"), _lossless("L", ".png"), _lossless("RGB", ".tif"),
     _lossless("RGB", ".bmp"),
 )  # fmt: skip

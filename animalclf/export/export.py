@@ -6,7 +6,7 @@ import importlib.util
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -14,20 +14,24 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.export.card import model_card
 from animalclf.export.formats import FORMATS, Exporting, Format
 from animalclf.rows import ExportCheck, ExportResult
-from animalclf.runs import open_finished, open_run
+from animalclf.runs import Run, open_finished
 from animalclf.training import checkpoint
 from animalclf.utils import storage
+from animalclf.utils.console import show_line
 
+FILES = 200  # that the check makes by default
 LABELS, SCRIPT, CARD = "labels.json", "predict_onnx.py", "README.md"
 
 
 def export(run: str, formats: Sequence[str], out: str | None = None, check: int = 0) -> ExportResult:
     """Write the best model of the finished run folder in the `formats` (names of FORMATS) to `out` (default:
-    RUN/export). With `check` images, compare the ONNX files with `predict` first.
+    RUN/export). With `check` images, compare the ONNX files with `predict` first; weights of 8 bits are compared
+    in any case, if the prepared set of the run is there.
 
     Raises UserError for an unknown format, a package that is not installed, a training that has not finished, a network
     that cannot be exported, and an ONNX file whose probabilities differ.
@@ -46,9 +50,10 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
     if onnx_files:
         script = resources.files("animalclf.export") / "templates" / SCRIPT
         contents[SCRIPT] = script.read_text().replace('"model.onnx"', f'"{onnx_files[0]}"').encode()
-    checks = _checked(run, contents, onnx_files, check) if check and onnx_files else None
+    count = _check_count(folder, chosen.values(), check) if onnx_files else 0
+    checks = _checked(folder, contents, onnx_files, count) if count else None
     sizes = {name: _size(len(content)) for name, content in contents.items()}
-    contents[CARD] = model_card(folder, info, sizes).encode()
+    contents[CARD] = model_card(folder, info, sizes, checks or []).encode()
     for name, content in contents.items():
         storage.write_bytes(storage.join(target, name), content)
     return ExportResult(
@@ -70,16 +75,29 @@ def _check_installed(chosen: dict[str, Format], check: bool) -> None:
             )
 
 
-def _checked(run: str, contents: dict[str, bytes], onnx_files: Sequence[str], count: int) -> list[ExportCheck]:
+def _check_count(folder: Run, forms: Iterable[Format], check: int) -> int:
+    """The files that the check makes: `check`, and for a format that loses accuracy some without being asked to."""
+    if check or all(form.exact for form in forms):
+        return check
+    try:
+        prepared_set_of(folder)
+    except UserError as error:
+        show_line(f"the accuracy of weights of 8 bits is not measured: {error}")
+        return 0
+    return FILES
+
+
+def _checked(folder: Run, contents: dict[str, bytes], onnx_files: Sequence[str], count: int) -> list[ExportCheck]:
     """The checks of the ONNX files. Raises UserError if a file that should be exact is not."""
     from animalclf.export.check import TOLERANCE, check
 
+    exact = [form.file for form in FORMATS.entries().values() if form.exact]
     with tempfile.TemporaryDirectory() as temporary:
         for name, content in contents.items():
             Path(temporary, name).write_bytes(content)
-        checks = check(open_run(run), Path(temporary), onnx_files, count)
+        checks = check(folder, Path(temporary), onnx_files, count)
     for row in checks:
-        if row.file == FORMATS.get("onnx").file and row.largest_difference > TOLERANCE:
+        if row.file in exact and row.largest_difference > TOLERANCE:
             raise UserError(
                 f"{row.file}: probabilities differ from those of predict by up to {row.largest_difference:.4f} on "
                 f"{row.files:,} files (limit {TOLERANCE:g}); nothing was written. Please report it with the recipe"
@@ -100,7 +118,7 @@ def table(result: ExportResult) -> list[RenderableType]:
             Text(
                 f"{row.file} against predict: the same class for {row.same_class:,} of {row.files:,} files of many "
                 f"sizes and modes, probabilities differ by at most {row.largest_difference:.1e}; accuracy on the "
-                f"{row.images:,} stored images {row.accuracy:.3f}, of predict {row.accuracy_of_predict:.3f}"
+                f"{row.images:,} {row.split} images {row.accuracy:.3f}, of predict {row.accuracy_of_predict:.3f}"
             )
         )
     return renderables

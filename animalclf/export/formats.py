@@ -41,12 +41,14 @@ class Exporting:
 
 @dataclass(frozen=True)
 class Format:
-    """`write` gives the content of `file`; `packages` must be installed for it."""
+    """`write` gives the content of `file`; `packages` must be installed for it; `exact`: its probabilities are those of
+    the model."""
 
     file: str
     packages: tuple[str, ...]
     write: Callable[[Exporting], bytes]
     description: str
+    exact: bool = True
 
 
 FORMATS: Registry[Format] = Registry("format", key="--to")
@@ -112,7 +114,7 @@ FORMATS.register("onnx")(
 FORMATS.register("onnx-int8")(
     Format(
         "model-int8.onnx", ("onnx", "onnxscript", "onnxruntime"), _onnx_int8,
-        "the same with weights of 8 bits: a quarter of the size, less accurate",
+        "the same with weights of 8 bits: a quarter of the size, less accurate", exact=False,
     )
 )  # fmt: skip
 FORMATS.register("safetensors")(Format("model.safetensors", ("safetensors",), _safetensors, "the weights alone"))

@@ -15,6 +15,7 @@ from torch import nn
 from torch.export import Dim
 
 from animalclf.config import Config
+from animalclf.data.resize import decoded_side
 from animalclf.errors import UserError
 from animalclf.export.preprocessing import OPSET, preprocessing
 from animalclf.models.classifier import Classifier
@@ -93,6 +94,8 @@ def whole_graph(network: onnx.ModelProto, config: Config, classes: Sequence[str]
     )
     network.ir_version = before.ir_version = max(network.ir_version, before.ir_version)
     model = compose.merge_models(before, network, [(before.graph.output[0].name, STORED)], producer_name="animalclf")
-    onnx.helper.set_model_props(model, {"classes": "\n".join(classes), "recipe": config.name})
+    min_side = decoded_side(config.data.stored_size, config.data.resize)  # of large JPEG images: data/decode.py
+    properties = {"classes": "\n".join(classes), "recipe": config.name, "min_side": str(min_side)}
+    onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -19,9 +19,11 @@ class ExportCheck(Row):
     largest_difference: float
     """Of a probability, on these files."""
     images: int
-    """Validation images (training images if there are none)."""
+    """Images as they are stored."""
+    split: str = "val"
+    """Theirs: val, or train in a run without validation images."""
     accuracy: float
-    """On the images as they are stored."""
+    """On the images."""
     accuracy_of_predict: float
 
 

@@ -11,22 +11,52 @@ from PIL import Image, ImageOps
 FOLDER = Path(__file__).parent
 
 
-def pixels(file: str) -> np.ndarray:
-    """uint8 (height, width, 3), RGB: upright by EXIF, transparency on white. The model resizes and scales them."""
-    image: Image.Image = ImageOps.exif_transpose(Image.open(file))
+def open_model(name: str = "model.onnx") -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(FOLDER / name, providers=onnxruntime.get_available_providers())
+
+
+def probabilities(file: str, model: onnxruntime.InferenceSession) -> np.ndarray:
+    """float32 (classes,). Large JPEG images are reduced, all are upright by EXIF, with transparency on white."""
+    image: Image.Image = Image.open(file)
+    min_side = int(model.get_modelmeta().custom_metadata_map["min_side"])
+    if draft := image.draft(None, (min_side, min_side)):  # of a JPEG image only
+        image = whole_pixels(image, *draft[1][2:])
+    image = ImageOps.exif_transpose(image)
     if "A" in image.getbands() or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(image.convert("RGB"))
+    return model.run(["probabilities"], {"images": np.asarray(image.convert("RGB"))[None]})[0][0]
 
 
-def probabilities(files: list[str], model: str = "model.onnx") -> np.ndarray:
-    """float32 (N, classes). The images of one call of the model must have one size, so each has its own call here."""
-    session = onnxruntime.InferenceSession(FOLDER / model, providers=onnxruntime.get_available_providers())
-    return np.concatenate([session.run(["probabilities"], {"images": pixels(file)[None]})[0] for file in files])
+def whole_pixels(image: Image.Image, width: float, height: float) -> Image.Image:
+    """An image of which only `width` x `height` pixels are covered, without the partly covered ones."""
+    if not (width % 1 or height % 1):
+        return image
+    pixels, info = np.asarray(image.convert("RGB"), np.float32), image.info
+    for covered in (height, width):  # the rows, then the columns
+        count = int(covered) - (covered % 1 > 0)
+        place = ((np.arange(count) + 0.5) * covered / count - 0.5)[:, None, None]
+        first, rows = np.floor(place), np.zeros((), np.float32)
+        for position in (first - 1, first, first + 1, first + 2):  # cubic, as by OpenCV
+            d = np.abs(place - position).astype(np.float32)
+            weight = np.where(d < 1, (1.25 * d - 2.25) * d * d + 1, 0.75 * (1 - d) * (2 - d) ** 2)
+            rows = rows + weight * pixels[position.astype(int).clip(0, len(pixels) - 1)[:, 0, 0]]
+        pixels = rows.swapaxes(0, 1)
+    image = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    image.info = info  # its orientation
+    return image
 
 
 if __name__ == "__main__":
-    labels = json.loads((FOLDER / "labels.json").read_text())
-    for file, row in zip(sys.argv[1:], probabilities(sys.argv[1:]), strict=True):
-        print(file, labels[row.argmax()], f"{row.max():.4f}", sep="\t")
+    if not sys.argv[1:]:
+        print("usage: python predict_onnx.py IMAGE ...", file=sys.stderr)
+        sys.exit(2)
+    code, model, labels = 0, open_model(), json.loads((FOLDER / "labels.json").read_text("utf-8"))
+    for file in sys.argv[1:]:
+        try:
+            row = probabilities(file, model)
+            print(file, labels[row.argmax()], f"{row.max():.4f}", sep="\t")
+        except Exception as error:  # noqa: BLE001 - Pillow raises errors of many types
+            print(f"unreadable: {file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            code = 3
+    sys.exit(code)
