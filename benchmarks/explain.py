@@ -69,8 +69,14 @@ def measure(root: str, count: int) -> Result:
             evidence = explanation.heat_map.reshape(2, SIDE, 2, SIDE).transpose(0, 2, 1, 3).reshape(4, -1)
             fractions.append(evidence[quarter].sum() / max(evidence.sum(), 1e-9))
             largest.append(evidence.max(1).argmax() == quarter)
-    medians = (float(np.median(values)) for values in (seconds, cpu_seconds))
-    return Result(root, *medians, count, float(np.mean(fractions)), float(np.mean(largest)))
+    return Result(
+        root,
+        float(np.median(seconds)),
+        float(np.median(cpu_seconds)),
+        count,
+        float(np.mean(fractions)),
+        float(np.mean(largest)),
+    )
 
 
 if __name__ == "__main__":

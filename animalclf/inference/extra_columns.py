@@ -92,7 +92,8 @@ def add_sets(
     """The table with `set`: the classes of `members` bool (N, C), the most probable first, a list[str]."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     rows = zip(order.tolist(), members.tolist(), strict=True)
-    return table.assign(set=[[classes[n] for n in numbers if inside[n]] for numbers, inside in rows])
+    sets = pd.Series([[classes[n] for n in numbers if inside[n]] for numbers, inside in rows], table.index, object)
+    return table.assign(set=sets)
 
 
 def add_known(table: pd.DataFrame, scores: np.ndarray, readable: np.ndarray) -> pd.DataFrame:

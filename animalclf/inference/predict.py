@@ -88,7 +88,7 @@ def predict(
         transported=transported,
         unknown=None if scores is None else int((table["known"] == "no").sum()),
         coverage=columns.sets or None,
-        set_sizes=set_sizes(table["set"][readable]) if columns.sets and readable.any() else None,
+        set_sizes=set_sizes(table["set"][readable].tolist()) if columns.sets and readable.any() else None,
         class_priors=dict(zip(classes, priors.tolist(), strict=True)),
         predicted=predicted_counts(table, classes),
         seconds=seconds,
