@@ -83,12 +83,14 @@ def test_every_node_asks_for_the_token_and_the_dashboard_stays_on_the_head(name)
 
 
 @pytest.mark.skipif(not all(map(shutil.which, ("setsid", "flock", "timeout"))), reason="needs util-linux")
-def test_a_start_of_ray_that_fails_is_no_failed_command_and_a_running_one_is_left_alone(tmp_path):
+def test_a_start_of_ray_that_fails_is_repeated_on_the_host_and_a_running_one_is_left_alone(tmp_path):
     """Ray's autoscaler never tries a host again on which a command failed."""
     (command,) = read("examples/cluster-local.yaml")["worker_start_ray_commands"]
-    fake, calls, gate = tmp_path / "ray", tmp_path / "calls", tmp_path / "gate"
-    fake.write_text(f'#!/bin/sh\n[ "$1" = stop ] && exit\necho "$@" >> {calls}\nread answer < {gate}\nexit 1\n')
-    fake.chmod(0o755)
+    calls, gate = tmp_path / "calls", tmp_path / "gate"
+    fakes = {"ray": f'[ "$1" = stop ] && exit\necho "$@" >> {calls}\nread status < {gate}\nexit $status', "sleep": ""}
+    for name, script in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
     os.mkfifo(gate)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "RAY_HEAD_IP": "10.0.0.1"}
 
@@ -101,19 +103,17 @@ def test_a_start_of_ray_that_fails_is_no_failed_command_and_a_running_one_is_lef
             assert time.monotonic() < end
             time.sleep(0.01)
 
-    def finish():
-        gate.write_text("go\n")
-        (log,) = tmp_path.glob("ray-start-*.log")
-        wait_for(lambda: subprocess.run(["flock", "--nonblock", log, "true"], check=False).returncode == 0)
+    def starts():
+        return calls.read_text().splitlines() if calls.exists() else []
 
     assert start() == 0
-    wait_for(calls.exists)
-    assert start(command.replace("setsid --fork", "")) == 1  # waits until flock has refused: the first still runs
-    finish()
-    assert start() == 0
-    wait_for(lambda: len(calls.read_text().splitlines()) > 1)
-    finish()
-    assert calls.read_text().splitlines() == ["start --address=10.0.0.1:6379 --object-manager-port=8076"] * 2
+    for status in (1, 0):
+        wait_for(lambda count=2 - status: len(starts()) == count)
+        assert start(command.replace("setsid --fork", "")) == 1  # waits until flock has refused: the first still runs
+        gate.write_text(f"{status}\n")
+    (log,) = tmp_path.glob("ray-start-*.log")
+    wait_for(lambda: subprocess.run(["flock", "--nonblock", log, "true"], check=False).returncode == 0)
+    assert starts() == ["start --address=10.0.0.1:6379 --object-manager-port=8076"] * 2
 
 
 @pytest.mark.parametrize("name", FILES)

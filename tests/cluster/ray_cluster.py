@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "http://127.0.0.1:18265"
 SIZE = "--object-store-memory=300000000 --num-cpus=2"
+# Seconds for what takes seconds on a machine that has nothing else to do; several minutes if it has.
+PATIENCE = 600.0
+LOGS = "cd /tmp/ray/session_latest/logs"
 NOTES: list[str] = []  # what was measured; shown at the end
 
 
@@ -49,7 +53,7 @@ class Job:
     def log(self) -> str:
         return "\n".join(line for _, line in self.lines)
 
-    def wait_for(self, text: str, timeout: float = 240, after: float = 0.0) -> float:
+    def wait_for(self, text: str, timeout: float = PATIENCE, after: float = 0.0) -> float:
         """The time at which a line with `text` came, the first `after` some time."""
         end = time.time() + timeout
         while time.time() < end:
@@ -60,7 +64,7 @@ class Job:
             time.sleep(0.2)
         raise AssertionError(f"no {text!r} within {timeout} s:\n{self.log}")
 
-    def ends(self, timeout: float = 420) -> int:
+    def ends(self, timeout: float = 1.5 * PATIENCE) -> int:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired as error:
@@ -101,7 +105,7 @@ class Cluster:
             config[key] = [line.replace("ray start", f"ray start {SIZE}") for line in config[key]]
         return config
 
-    def ray(self, *arguments: str, timeout: float = 300) -> str:
+    def ray(self, *arguments: str, timeout: float = PATIENCE) -> str:
         """A `ray` command as a user gives it, from the top of the repository."""
         return self._run([str(Path(sys.executable).with_name("ray")), *arguments], timeout)
 
@@ -145,7 +149,7 @@ class Cluster:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        end = time.time() + 90
+        end = time.time() + PATIENCE
         while time.time() < end:
             try:
                 self.ask("/api/version")
@@ -158,7 +162,7 @@ class Cluster:
         """The dashboard's JSON answer."""
         token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
         request = urllib.request.Request(DASHBOARD + path, headers={"Authorization": f"Bearer {token}"})
-        return json.loads(urllib.request.urlopen(request, timeout=30).read())
+        return json.loads(urllib.request.urlopen(request, timeout=60).read())
 
     def nodes(self) -> list[dict[str, Any]]:
         """Ray's nodes, also those that have ended."""
@@ -166,12 +170,19 @@ class Cluster:
         return nodes
 
     def alive(self) -> list[str]:
-        """Addresses of the hosts that are up, as the cluster sees it."""
-        return sorted(node["node_ip"] for node in self.nodes() if node["state"] == "ALIVE")
+        """Addresses of the hosts that are up, as the cluster sees it, but without the nodes that ended with a host and
+        that the cluster does not miss yet."""
+        booted = {host.address: host.booted for host in self.machines.hosts}
+        return sorted(
+            node["node_ip"]
+            for node in self.nodes()
+            if node["state"] == "ALIVE" and node["start_time_ms"] / 1000 > booted[node["node_ip"]]
+        )
 
     def drain(self, host: machines.Host, seconds: int) -> None:
         """Announce that `host` is taken away in `seconds`, as the warning of a spot machine does."""
-        (node,) = [node for node in self.nodes() if node["node_ip"] == host.address and node["state"] == "ALIVE"]
+        nodes = [node for node in self.nodes() if node["node_ip"] == host.address and node["state"] == "ALIVE"]
+        node = max(nodes, key=lambda node: node["start_time_ms"])
         options = {
             "address": f"{self.head.address}:6379",
             "node-id": node["node_id"],
@@ -182,28 +193,34 @@ class Cluster:
         flags = " ".join(f"--{name}={value}" for name, value in options.items())
         self.head.ssh(f"ray drain-node {flags}")
 
-    def wait_for_hosts(self, count: int, timeout: float = 150) -> float:
+    def wait_for_hosts(self, count: int, timeout: float = PATIENCE) -> float:
         """Seconds until `count` hosts are up."""
         began, alive = time.time(), []
         while time.time() - began < timeout:
-            alive = self.alive()
+            with contextlib.suppress(OSError):  # a dashboard that answers late
+                alive = self.alive()
             if len(alive) == count:
                 return time.time() - began
             time.sleep(1)
         raise AssertionError(f"{alive} are up, not {count}\n{self._explain(alive)}")
 
     def _explain(self, alive: list[str]) -> str:
-        """What the head's autoscaler last did, and how the start of Ray went on each host that is not up."""
-        logs = "cd /tmp/ray/session_latest/logs"
-        asked = [(self.head, f"{logs}; grep -v '^ *$' monitor.log | tail -n 40; tail -n 40 monitor.out monitor.err")]
+        """Why hosts are not up, the telling lines first: an error of the raylet, the start of Ray and its processes on
+        each of them; then what the head has noticed."""
+        asked = []
         for host in self.machines.hosts:
             if host.address not in alive:
-                asked.append((host, "ps -eo pid,etimes,args; tail -n 40 ~/ray-start-*.log"))
-                asked.append((host, f"{logs} && tail -n 20 raylet.out raylet.err gcs_server.err"))
+                asked.append((host, f"{LOGS}; grep -hE ' [CF] |Check failed' raylet.out | tail -n 4"))
+                asked.append((host, "uptime; tail -n 15 ~/ray-start-*.log"))
+                asked.append((host, "ps -eo pid,etimes,args | grep -E '[/ ]ray[ /]|ray::' | grep -v grep"))
+        asked.append((self.head, f"{LOGS}; grep -hE 'ealth check|is dead' gcs_server.out | tail -n 8"))
+        asked.append(
+            (self.head, f"{LOGS}; grep -hE 'to recover|start commands|rror' monitor.log monitor.out | tail -n 8")
+        )
         parts = []
         for host, command in asked:
             try:
-                text = host.ssh(f"({command}) 2>&1 | cut -c 1-300", check=False, timeout=30)
+                text = host.ssh(f"({command}) 2>&1 | cut -c 1-220 | sed 's/^/  /'", check=False, timeout=60)
             except (OSError, subprocess.SubprocessError) as error:
                 text = str(error)
             parts.append(f"--- {host.name}: {command}\n{text}")

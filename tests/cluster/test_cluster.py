@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hosts as machines
 import pytest
-from ray_cluster import note
+from ray_cluster import PATIENCE, note
 
 from animalclf.runs import Run
 from animalclf.utils import storage
@@ -84,9 +84,18 @@ def job(cluster):
     return job
 
 
+def training_hosts(hosts):
+    return [host for host in hosts if "TrainWorker" in host.ssh("ps -eo args")]
+
+
 def training_host(hosts):
-    """The first of the hosts on which a training worker runs."""
-    return next(host for host in hosts if "TrainWorker" in host.ssh("ps -eo args"))
+    """The first of the hosts on which a training worker runs, as soon as there is one."""
+    end = time.time() + PATIENCE
+    while time.time() < end:
+        for host in training_hosts(hosts):
+            return host
+        time.sleep(0.5)
+    raise AssertionError(f"no training worker on {', '.join(host.name for host in hosts)}")
 
 
 @pytest.mark.parametrize("signal", ["KILL", "TERM"])  # TERM: also how a spot machine warns its processes
@@ -98,7 +107,7 @@ def test_a_killed_training_process(cluster, job, signal):
     assert before and Run("s3://bucket/runs/faults").metrics()[: len(before)] == before
 
 
-def wait_for_start(host, timeout=150):
+def wait_for_start(host, timeout=PATIENCE):
     """Wait until the autoscaler has begun a start of Ray on the host, and has left it to the host."""
     end, processes = time.time() + timeout, ""
     while time.time() < end:
@@ -130,10 +139,12 @@ def test_a_killed_host_costs_the_running_epoch_and_comes_back(cluster, job):
 
 
 def test_s3_that_fails_for_20_seconds(job):
-    refused, end = machines.fail_s3(20), time.time() + 20
-    job.wait_for("| val ", after=end)
-    assert machines.fail_s3(0) > refused
-    assert "workers restarted" not in "\n".join(line for when, line in job.lines if when > end - 20)  # it waited
+    began, refused = time.time(), machines.fail_s3(20)
+    while machines.fail_s3(20) == refused:  # no epoch has ended yet
+        assert time.time() - began < PATIENCE
+        time.sleep(0.5)
+    job.wait_for("| val ", after=time.time() + 20)
+    assert "workers restarted" not in "\n".join(line for when, line in job.lines if when > began)  # it waited
 
 
 def test_a_host_cut_off_for_half_a_minute(cluster, job):
@@ -147,9 +158,9 @@ def test_a_host_cut_off_for_half_a_minute(cluster, job):
 
 
 def test_a_drained_host_trains_on_until_it_is_taken_away(cluster, job):
-    """A spot machine: a warning, and a minute later it is gone."""
+    """A spot machine: a warning, and later it is gone."""
     victim, warned = training_host(cluster.others), time.time()
-    cluster.drain(victim, seconds=60)
+    cluster.drain(victim, seconds=int(PATIENCE))
     job.wait_for("| val ", after=warned)
     before, died = Run("s3://bucket/runs/faults").metrics(), time.time()
     assert not [line for when, line in job.lines if when > warned and "workers restarted" in line]
@@ -165,6 +176,10 @@ def test_a_drained_host_trains_on_until_it_is_taken_away(cluster, job):
 def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_on_two_workers(cluster, job):
     assert "killed" in cluster.head.ssh("pkill -9 -f '[r]ay_jobs.train' && echo killed")
     assert job.ends() not in (0, 130), job.log
+    end = time.time() + PATIENCE
+    while training_hosts(cluster.machines.hosts):  # the workers end some seconds after their driver
+        assert time.time() < end
+        time.sleep(0.5)
     before = Run("s3://bucket/runs/faults").metrics()
     assert 0 < len(before) < ENDLESS
     again = train(cluster, "runs/faults", ENDLESS, "--resume", workers=2)
@@ -182,8 +197,7 @@ def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_
     history = check("runs/faults", epochs)
     assert history[: len(resumed)] == resumed
     three = [row.workers for row in history].count(3)
-    # The workers end some seconds after their driver, and may write the epoch that they just finished.
-    assert three in (len(before), len(before) + 1)
+    assert three == len(before)
     assert [row.workers for row in history] == [3] * three + [2] * (epochs - three)
     # Equal to an undisturbed training: the comparison's trial of the same seed. A repeated epoch sums its gradients in
     # another order (DDP rebuilds its buckets after a process's first step), and early in training the last digit soon
@@ -195,7 +209,7 @@ def test_a_killed_driver_then_a_restarted_head_and_the_same_command_with_resume_
 
 
 def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):
-    status = "curl -s -o /dev/null -w '%{http_code}' --max-time 5"
+    status = "curl -s -o /dev/null -w '%{http_code}' --max-time 60"
     assert cluster.head.ssh(f"{status} http://127.0.0.1:8265/api/jobs/") == "401"
     assert cluster.head.ssh(f"{status} -H 'Authorization: Bearer {'f' * 64}' http://127.0.0.1:8265/api/jobs/") == "403"
     for host in cluster.others:
@@ -203,7 +217,7 @@ def test_without_the_token_nothing_and_from_elsewhere_no_dashboard(cluster):
     # Joining the cluster as a driver from another host, without the token.
     script = f"import ray; ray.init('{cluster.head.address}:6379', logging_level='ERROR'); print('JOINED')"
     refused = cluster.others[0].ssh(
-        f'RAY_AUTH_MODE=disabled timeout 60 ~/animalclf-env/bin/python -c "{script}" 2>&1', check=False
+        f'RAY_AUTH_MODE=disabled timeout 120 ~/animalclf-env/bin/python -c "{script}" 2>&1', check=False
     )
     assert "JOINED" not in refused
     for host in cluster.machines.hosts:
@@ -222,7 +236,7 @@ def test_ray_down_leaves_nothing(cluster, elastic):
     cluster.ray("down", "--yes", str(cluster.file))
     for host in cluster.machines.hosts:
         while "raylet/raylet" in host.ssh("ps -eo args"):
-            assert time.time() - began < 240, host.name
+            assert time.time() - began < PATIENCE, host.name
             time.sleep(3)
     note(f"ray down: no Ray on any host after {time.time() - began:.0f} s")
     with pytest.raises((subprocess.SubprocessError, OSError)):

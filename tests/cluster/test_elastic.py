@@ -10,7 +10,7 @@ from animalclf.runs import Run
 @pytest.mark.ray
 def test_a_training_shrinks_with_the_cluster_and_grows_with_it(elastic):
     process, folder = elastic
-    assert process.wait(timeout=400) == 0, (folder / "log").read_text()[-4000:]
+    assert process.wait(timeout=900) == 0, (folder / "log").read_text()[-4000:]
     run = Run(str(folder / "run"))
     history = run.metrics()
     assert [row.epoch for row in history] == list(range(1, len(history) + 1)) and run.result().epochs == len(history)
