@@ -156,27 +156,34 @@ def _count(
     return results
 
 
-def measure_scale(count: int) -> Scale:
-    """Time and memory for `count` drawn textures, of which 5 % are mirrored duplicates."""
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(find.SIDE)[:, None], np.fft.rfftfreq(find.SIDE)).clip(0.5 / find.SIDE)
-    signatures = np.empty((count, find.SIDE, find.SIDE), np.uint8)
-    for row in range(count):
-        texture = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(find.SIDE, find.SIDE))) / frequency**1.2)
+def textures(count: int) -> np.ndarray:
+    """Signatures uint8 (count, 1600) of drawn textures, of which the last 5 % are the first ones mirrored."""
+    rng, side, planted = np.random.default_rng(0), find.SIDE, count // 20
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)).clip(0.5 / side) ** 1.2
+    signatures = np.empty((count, side, side), np.uint8)
+    for row in range(count - planted):
+        texture = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency)
         signatures[row] = image_changes.gain((texture - texture.mean()) / texture.std(), 45, 128)
-    planted = count // 20
     signatures[count - planted :] = signatures[:planted, :, ::-1]
+    return signatures.reshape(count, -1)
+
+
+def grey_image(signature: np.ndarray) -> np.ndarray:
+    """The thumbnail as an image uint8 (SIDE, SIDE, 3)."""
+    return cv2.cvtColor(signature.reshape(find.SIDE, find.SIDE), cv2.COLOR_GRAY2RGB)
+
+
+def measure_scale(count: int) -> Scale:
+    """Time and memory for `count` drawn textures."""
+    signatures = textures(count)
     start, start_cpu = time.perf_counter(), time.process_time()
-    matches = find.find_duplicates(
-        [str(row) for row in range(count)],
-        signatures.reshape(count, -1),
-        lambda row: cv2.cvtColor(signatures[row], cv2.COLOR_GRAY2RGB),
-    )
+    sha256 = [str(row) for row in range(count)]
+    matches = find.find_duplicates(sha256, signatures, lambda row: grey_image(signatures[row]))
     return Scale(
         images=count,
         seconds=time.perf_counter() - start,
         cpu_seconds=time.process_time() - start_cpu,
-        planted=planted,
+        planted=count // 20,
         near_duplicates=int((matches["kind"] == "near").sum()),
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )

@@ -165,6 +165,28 @@ def test_cells_find_what_an_exhaustive_comparison_finds(monkeypatch) -> None:
     assert len(exact) > 2900
     assert len(exact & pairs()) > 0.8 * len(exact)
     assert pairs() == pairs(size=100)
+    monkeypatch.setattr(neighbours, "MAX_CELL", 50)  # 60 cells in 8 branches
+    assert len(exact & pairs()) > 0.75 * len(exact)
+    assert pairs() == pairs(size=100)
+
+
+def test_all_matches_of_two_images_come_in_one_chunk(images: list[np.ndarray], monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    changed = [modified(image, "crop to 80 %", rng) for image in images[:12]]
+    found = regions.find_regions(np.stack([find.signature(image) for image in [*images[:12], *changed]]))
+
+    def chunks() -> list[set[tuple[int, int]]]:
+        with ThreadPoolExecutor(1) as pool:
+            index = neighbours.build_index(found.descriptor, found.image, pool)
+            parts = list(candidates.chunk_matches(index, 24, pool))
+        return [set(zip(a.tolist(), b.tolist(), strict=True)) for a, b in parts]
+
+    (at_once,) = chunks()
+    monkeypatch.setattr(candidates, "CHUNK", 5)
+    monkeypatch.setattr(candidates, "SEARCH", 10)
+    parts = chunks()
+    assert set.union(*parts) == at_once
+    assert [{int(found.image[min(match)]) // 5 for match in part} for part in parts] == [{4}, {3}, {2}, {1}, {0}]
 
 
 def test_placements_need_two_different_matches() -> None:

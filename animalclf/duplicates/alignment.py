@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,16 +25,20 @@ STEPS = (Step(2, 3), Step(1, 2))
 
 
 def correlations(
-    signatures: np.ndarray, pairs: np.ndarray, symmetry: np.ndarray, first: np.ndarray, second: np.ndarray
+    thumbnails: Callable[[np.ndarray], np.ndarray],
+    pairs: np.ndarray,
+    symmetry: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
 ) -> np.ndarray:
-    """Correlation of detail float64 (M,) of pairs int64 (M, 2) of thumbnails uint8 (N, SIDE * SIDE), 0 for a pair that
-    failed a step. `first`, `second`: edges float32 (M, 4) (top, bottom, left, right) as fractions, of the same part in
-    both; in the first after `symmetry`."""
+    """Correlation of detail float64 (M,) of pairs int64 (M, 2) of rows of `thumbnails`, which returns uint8 (M, SIDE *
+    SIDE); 0 for a pair that failed a step. `first`, `second`: edges float32 (M, 4) (top, bottom, left, right) as
+    fractions, of the same part in both; in the first after `symmetry`."""
     across, down, swap = ((symmetry & bit) > 0 for bit in (ACROSS, DOWN, SWAP))
     edges, result = first.copy(), np.zeros(len(pairs))
     left = np.arange(len(pairs))  # the pairs that passed all steps so far
     for step in STEPS:
-        moving, fixed = (shrink(signatures[rows].reshape(-1, SIDE, SIDE), step.shrink) for rows in pairs[left].T)
+        moving, fixed = (shrink(thumbnails(rows).reshape(-1, SIDE, SIDE), step.shrink) for rows in pairs[left].T)
         moving[across[left]] = moving[across[left], :, ::-1]
         moving[down[left]] = moving[down[left], ::-1]
         moving[swap[left]] = moving[swap[left]].swapaxes(1, 2)

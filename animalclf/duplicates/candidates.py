@@ -8,13 +8,18 @@ scale and shift. The place that they give is improved and checked by the correla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 
+from animalclf.duplicates.neighbours import Index, neighbours
 from animalclf.duplicates.regions import ACROSS, DOWN, SWAP, Regions
 
 MIN_SIMILARITY = 0.8  # of two regions, cosine
+CHUNK = 16_384  # images whose matches are placed at a time
+SEARCH = 4 * CHUNK  # images whose neighbours are searched at a time
 MAX_SCALE_RATIO = 0.4  # between matches that agree, in octaves
 MAX_DISTANCE = 0.12  # between the centres that they give, of the larger image's side
 MAX_LAG = 8  # matches of a pair of images in one symmetry that are compared with each other
@@ -47,6 +52,30 @@ class Placements:
     def mirrored(self) -> np.ndarray:
         """bool (P,): whether the symmetry is a mirroring and not a rotation."""
         return np.bitwise_count(self.symmetry) % 2 == 1
+
+
+def chunk_matches(index: Index, count: int, pool: Executor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The matches of the regions in `index` of `count` images, rows int32 (M,) and int32 (M,): for each CHUNK of
+    images all matches with the same or later images.
+
+    The images are searched from the last to the first. So the matches of a chunk are complete when its own images have
+    been searched, and those that wait for it are at most a quarter of all.
+    """
+    edges = np.searchsorted(index.owner, range(0, count + CHUNK, CHUNK))
+    waiting: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in edges[1:]]
+    stop = len(waiting)
+    while stop:
+        first = (stop - 1) * CHUNK // SEARCH * SEARCH // CHUNK
+        a, b = neighbours(index, range(int(edges[first]), int(edges[stop])), MIN_SIMILARITY, pool)
+        chunk = (index.owner[np.minimum(a, b)] // CHUNK).astype(np.uint16)
+        order = np.argsort(chunk, kind="stable")
+        cuts = np.searchsorted(chunk[order], np.arange(1, stop))
+        for parts, rows in zip(waiting, np.split(order, cuts), strict=True):
+            parts.append((a[rows], b[rows]))
+        while stop > first:
+            parts, stop = waiting.pop(), stop - 1
+            a, b = (np.concatenate(part) for part in zip(*parts, strict=True))
+            yield a, b
 
 
 def placements(regions: Regions, a: np.ndarray, b: np.ndarray) -> Placements:

@@ -15,7 +15,6 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise, starmap
 from typing import NamedTuple
 
 import cv2
@@ -25,14 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from animalclf.data.resize import resize
 from animalclf.duplicates import alignment
-from animalclf.duplicates.candidates import (
-    MIN_SIMILARITY,
-    MIN_SUPPORT,
-    Placements,
-    overlap_edges,
-    placements,
-)
-from animalclf.duplicates.neighbours import build_index, neighbours
+from animalclf.duplicates.candidates import CHUNK, MIN_SUPPORT, Placements, chunk_matches, overlap_edges, placements
+from animalclf.duplicates.neighbours import build_index
 from animalclf.duplicates.phash import phashes
 from animalclf.duplicates.regions import SIDE, concatenate, find_regions
 from animalclf.duplicates.verification import MIN_CONTENT, Verifier
@@ -45,12 +38,22 @@ SLOPE = 0.1
 # A group of more than MAX_GROUP different files must be connected by pairs of at least GROUP_CONFIDENCE.
 MAX_GROUP, GROUP_CONFIDENCE = 20, 0.9
 TILE = 1024  # images whose regions one thread finds at a time
-CHUNK = 16_384  # images whose matches are in memory at a time
 BATCH = 512  # pairs aligned at a time
 MAX_THREADS = 8
 
 ReadImage = Callable[[int], np.ndarray]  # the image uint8 (H, W, 3) RGB of a row
 Progress = Callable[[float], None]  # called with the fraction that is done
+
+
+class Thumbnails(NamedTuple):
+    """Signatures uint8 (M, 1600), of which image n has that in row `rows[n]`, int64 (N,): they are not copied."""
+
+    signatures: np.ndarray
+    rows: np.ndarray
+
+    def take(self, images: np.ndarray | slice) -> np.ndarray:
+        """uint8 (images, 1600)"""
+        return self.signatures[self.rows[images]]
 
 
 class DuplicatePair(NamedTuple):
@@ -69,26 +72,28 @@ def signature(image: np.ndarray) -> np.ndarray:
 
 
 def find_duplicates(
-    sha256: Sequence[str],
+    sha256: Sequence[str] | np.ndarray,
     signatures: np.ndarray,
     read_image: ReadImage,
     progress: Progress = lambda fraction: None,
+    rows: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Groups of images that are duplicates of one another. The groups do not depend on the order of the rows.
 
-    `sha256` identifies the content of each file; `signatures` uint8 (N, 1600) are from `signature`; `read_image` reads
-    the image of a row, and is called for candidates only, from several threads. Returns one row per image: `group`
-    int64, numbered by first row; `representative` int64, the first row of the group; `kind`: "" for a representative,
-    "identical" if the file equals the representative's byte for byte, else "near"; `confidence` float32 that the row is
-    a duplicate (1 if identical, NaN for a representative); `partner` int64, the row it matched with that confidence (-1
-    for a representative).
+    `sha256` identifies the content of each of N files, in ASCII; `signatures` uint8 (N, 1600) are from `signature`, or
+    those of the images are its `rows` int64 (N,); `read_image` reads the image of a row, and is called for candidates
+    only, from several threads. Returns one row per image: `group` int64, numbered by first row; `representative` int64,
+    the first row of the group; `kind`: "" for a representative, "identical" if the file equals the representative's
+    byte for byte, else "near"; `confidence` float32 that the row is a duplicate (1 if identical, NaN for a
+    representative); `partner` int64, the row it matched with that confidence (-1 for a representative).
 
     Up to 8 threads share the work.
     """
-    content, first, inverse = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)
-    pairs, matching_fraction = _near_pairs(signatures[first], lambda row: read_image(int(first[row])), progress)
+    first, inverse = np.unique(np.asarray(sha256, dtype=bytes), return_index=True, return_inverse=True)[1:]
+    thumbs = Thumbnails(signatures, first if rows is None else rows[first])
+    pairs, matching_fraction = _near_pairs(thumbs, lambda row: read_image(int(first[row])), progress)
     confidence = 1 / (1 + np.exp((MIN_CONTENT - matching_fraction) / SLOPE))
-    component = _group(len(content), pairs, confidence)
+    component = _group(len(first), pairs, confidence)
 
     inside = component[pairs[:, 0]] == component[pairs[:, 1]]
     matches = pd.DataFrame(np.concatenate([pairs[inside], pairs[inside][:, ::-1]]), columns=["file", "partner"])
@@ -97,13 +102,12 @@ def find_duplicates(
         matches.sort_values(["confidence", "partner"], ascending=[False, True])
         .drop_duplicates("file")
         .set_index("file")
-        .reindex(range(len(content)))
+        .reindex(range(len(first)))
     )
 
-    rows = np.arange(len(inverse))
     _, first_rows, group = np.unique(component[inverse], return_index=True, return_inverse=True)
     representative = first_rows[group]
-    is_first, is_identical = representative == rows, inverse[representative] == inverse
+    is_first, is_identical = representative == np.arange(len(inverse)), inverse[representative] == inverse
     near_partner = first[best["partner"].fillna(0).to_numpy(np.int64)][inverse]
     near_confidence = best["confidence"].to_numpy(np.float64)[inverse]
     return pd.DataFrame(
@@ -172,39 +176,37 @@ def _one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _near_pairs(signatures: np.ndarray, read_image: ReadImage, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+def _near_pairs(thumbs: Thumbnails, read_image: ReadImage, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     """Verified pairs of rows int64 (P, 2), lower row first, that connect all images of each group, and the fraction of
     their content that matches float64 (P,)."""
-    if len(signatures) < 2:
+    if len(thumbs.rows) < 2:
         return np.empty((0, 2), np.int64), np.empty(0)
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     keep_freed_memory()  # most steps allocate the same large arrays again and again: half of the CPU time
     # One thread of BLAS and OpenCV each: the libraries' own threads would compete with these for the cores.
     with threadpool_limits(1, "blas"), _one_opencv_thread(), ThreadPoolExecutor(threads) as pool:
-        table = _candidates(signatures, pool, progress)
+        table = _candidates(thumbs, pool, progress)
         verifier = Verifier(read_image)
-        return _verify(len(signatures), table, lambda pairs: list(pool.map(verifier.content, *pairs)), progress)
+        return _verify(len(thumbs.rows), table, lambda pairs: verifier.contents(pairs, pool), progress)
 
 
-def _candidates(signatures: np.ndarray, pool: ThreadPoolExecutor, progress: Progress) -> pd.DataFrame:
-    """Pairs to verify, the most similar first: rows `a` < `b`, `mirrored`, and `rank`. The matches of CHUNK images are
-    in memory at a time."""
-    tiles = range(0, len(signatures), TILE)
-    regions = concatenate(list(pool.map(lambda start: find_regions(signatures[start : start + TILE], start), tiles)))
+def _candidates(thumbs: Thumbnails, pool: ThreadPoolExecutor, progress: Progress) -> pd.DataFrame:
+    """Pairs to verify, the most similar first: rows `a` < `b`, `mirrored`, and `rank`."""
+    count = len(thumbs.rows)
+    parts = pool.map(lambda start: find_regions(thumbs.take(slice(start, start + TILE)), start), range(0, count, TILE))
+    regions = concatenate(parts, count)
     progress(0.3)
     index = build_index(regions.descriptor, regions.image, pool)
     progress(0.4)
-    edges = np.searchsorted(regions.image, range(0, len(signatures) + CHUNK, CHUNK)).tolist()
     tables = []
-    for number, rows in enumerate(starmap(range, pairwise(edges)), 1):
-        places = placements(regions, *neighbours(index, rows, MIN_SIMILARITY, pool))
-        tables.append(_align(signatures, places, pool))
-        progress(0.4 + 0.4 * number / (len(edges) - 1))
+    for number, (a, b) in enumerate(chunk_matches(index, count, pool), 1):
+        tables.append(_align(thumbs, placements(regions, a, b), pool))
+        progress(0.4 + 0.4 * min(1, number * CHUNK / count))
     table = pd.concat(tables).sort_values(["rank", "a", "b"], ascending=[False, True, True])
     return table.drop_duplicates(["a", "b", "mirrored"], ignore_index=True)
 
 
-def _align(signatures: np.ndarray, places: Placements, pool: ThreadPoolExecutor) -> pd.DataFrame:
+def _align(thumbs: Thumbnails, places: Placements, pool: ThreadPoolExecutor) -> pd.DataFrame:
     """The pairs of `places` that overlap enough, with the columns of `_candidates`. If the support is weak, the
     thumbnails' detail has to correlate."""
     first, second, overlapping = overlap_edges(places)
@@ -213,7 +215,7 @@ def _align(signatures: np.ndarray, places: Placements, pool: ThreadPoolExecutor)
 
     def correlate(start: int) -> np.ndarray:
         part = weak[start : start + BATCH]
-        return alignment.correlations(signatures, pairs[part], places.symmetry[part], first[part], second[part])
+        return alignment.correlations(thumbs.take, pairs[part], places.symmetry[part], first[part], second[part])
 
     correlation = np.concatenate([np.empty(0), *pool.map(correlate, range(0, len(weak), BATCH))])
     rank = places.support.astype(np.float64)
@@ -225,7 +227,7 @@ def _align(signatures: np.ndarray, places: Placements, pool: ThreadPoolExecutor)
 def _verify(
     count: int,
     table: pd.DataFrame,
-    content: Callable[[tuple[list[int], list[int], list[bool]]], list[float]],
+    content: Callable[[pd.DataFrame], np.ndarray],
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `_near_pairs`. A pair is verified only if its images are not connected yet: in each round, the pairs of
@@ -236,7 +238,7 @@ def _verify(
         component = _components(count, pairs)
         left = left[component[left["a"]] != component[left["b"]]]
         forest = left.loc[_forest(component[left["a"]], component[left["b"]])]
-        values = np.array(content((forest["a"].tolist(), forest["b"].tolist(), forest["mirrored"].tolist())))
+        values = content(forest)
         connects = values > MIN_CONTENT
         pairs = np.concatenate([pairs, forest.loc[connects, ["a", "b"]].to_numpy(np.int64)])
         matching_fraction = np.concatenate([matching_fraction, values[connects]])

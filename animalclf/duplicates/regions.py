@@ -8,7 +8,8 @@ chosen with `python -m benchmarks.duplicates`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -47,15 +48,26 @@ class Regions:
 
 def find_regions(signatures: np.ndarray, start: int = 0) -> Regions:
     """The regions of thumbnails uint8 (N, SIDE * SIDE), whose rows are numbered from `start`."""
-    parts = [
+    parts = (
         _regions(signatures[first : first + TILE].reshape(-1, SIDE, SIDE).astype(np.float32), start + first)
         for first in range(0, len(signatures), TILE)
-    ]
-    return concatenate(parts)
+    )
+    return concatenate(parts, len(signatures))
 
 
-def concatenate(parts: list[Regions]) -> Regions:
-    return Regions(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Regions)))
+def concatenate(parts: Iterable[Regions], count: int) -> Regions:
+    """The regions of `count` images from parts of them. Each part is freed before the next: all of them together would
+    take as much memory again."""
+    columns: list[np.ndarray] = []
+    size = 0
+    for part in parts:
+        values = vars(part).values()
+        # Memory is allocated for the most regions that there can be, and used as it is filled.
+        columns = columns or [np.empty((count * MAX_REGIONS, *value.shape[1:]), value.dtype) for value in values]
+        for column, value in zip(columns, values, strict=True):
+            column[size : size + len(value)] = value
+        size += len(part.image)
+    return Regions(*(column[:size] for column in columns))
 
 
 def blur_matrix(side: int, sigma: float) -> np.ndarray:

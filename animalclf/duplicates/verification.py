@@ -8,11 +8,13 @@ block: a frame or caption that the images have in common matches at the border, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 
 LONG_SIDE = 256  # of the images compared, pixels; smaller ones are enlarged up to MAX_ENLARGED times
 MAX_ENLARGED = 2
@@ -28,6 +30,7 @@ MIN_BLOCKS = 8  # compared
 MIN_AREA = 0.15  # of both images must be in the other one
 INSIDE = 0.2  # of the overlap's sides, at each edge, are not its inside
 MIN_CONTENT = 0.6  # of the blocks inside must match
+QUEUE = 4096  # pairs that wait for the threads at a time
 CACHED_IMAGES = 512  # whose features are in memory: about 150 MB
 
 # The elements of a SIFT descriptor (4 x 4 cells of 8 directions) in the order of the mirrored image's.
@@ -48,6 +51,15 @@ class Verifier:
 
     def __init__(self, read_image: Callable[[int], np.ndarray]) -> None:
         self._features = lru_cache(CACHED_IMAGES)(lambda row: features(read_image(row)))
+
+    def contents(self, pairs: pd.DataFrame, pool: Executor) -> np.ndarray:
+        """`content` of the columns `a`, `b` and `mirrored`, float64 (P,)."""
+        columns = [pairs[name].tolist() for name in ("a", "b", "mirrored")]
+        # The queue of the threads holds a part at a time: a task takes a kilobyte.
+        parts = (slice(start, start + QUEUE) for start in range(0, len(pairs), QUEUE))
+        return np.array(
+            [value for part in parts for value in pool.map(self.content, *(column[part] for column in columns))]
+        )
 
     def content(self, a: int, b: int, mirrored: bool) -> float:
         """The fraction of the content that two images share which matches, 0 if they share none."""

@@ -72,7 +72,7 @@ def add_groups(
     if signatures is None:
         matches = find.identical_files(digests)
     else:
-        matches = find.find_duplicates(list(digests), signatures[ok], lambda row: read_image(path[ok[row]]), progress)
+        matches = find.find_duplicates(digests, signatures, lambda row: read_image(path[ok[row]]), progress, ok)
     duplicate = (matches["kind"] != "").to_numpy()
     group = np.arange(len(manifest), dtype=np.int64)  # an unreadable file is alone in its group
     group[ok] = ok[matches["representative"]]
