@@ -1,6 +1,8 @@
 """The score of "none of these", and what a training stores of it."""
 
+import contextlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +13,20 @@ from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.run_images import prepared_set_of
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
+from animalclf.export.card import model_card
 from animalclf.features.known import entropy, fit_distances, fit_scorer
 from animalclf.features.known_file import from_bytes, to_bytes
 from animalclf.inference.extra_columns import add_known
 from animalclf.inference.features import image_features
 from animalclf.inference.known import known_scorer, scorer_or_reason
+from animalclf.report.page import write_report
+from animalclf.report.section import SECTIONS
 from animalclf.rows import EpochRow
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
+from animalclf.training.feature_cache import FeatureCache, Features
 from animalclf.training.final_eval import finish
 
 
@@ -182,3 +188,62 @@ def test_a_run_that_cannot_have_the_score_says_why(run, untrained_run, tmp_path)
     model, info = checkpoint.load_model(without.root)
     assert "no validation images" in scorer_or_reason(without, model, info)[1]
     assert "known" not in animalclf.load(without.root).table(np.zeros((40, 40, 3), np.uint8))
+
+
+# ----------------------------------------------------------------------------------------------- damaged side files
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+def empty(content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, empty])
+@pytest.mark.parametrize("name, without", [("known.npz", "None of these"), ("predictions/val.parquet", "Top losses")])
+def test_a_report_leaves_out_what_needs_a_damaged_file(run, tmp_path, capsys, name, without, damage, monkeypatch):
+    shown = {name: SECTIONS.get(name) for name in ("known_scores", "top_losses")}
+    monkeypatch.setattr(SECTIONS, "_entries", shown)
+    copy = shutil.copytree(run.root, tmp_path / "run")
+    file = copy / name
+    file.write_bytes(damage(file.read_bytes()))
+    write_report([Run(str(copy))], str(tmp_path / "out"), title="x")
+    page = (tmp_path / "out" / "report.html").read_text()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"report without {without}: {file}: ") and f"<h2>{without}" not in page
+    assert sum(f">{title}<" in page for title in ("None of these", "Top losses")) == 1
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, empty])
+def test_a_model_card_and_answers_do_without_a_damaged_score(run, tmp_path, capsys, damage):
+    copy = shutil.copytree(run.root, tmp_path / "run")
+    file = copy / "known.npz"
+    file.write_bytes(damage(file.read_bytes()))
+    model, info = checkpoint.load_model(str(copy))
+    assert "mark these as unknown" not in model_card(Run(str(copy)), info, {})
+    assert capsys.readouterr().err.startswith(f"without the score of none of these: {file}: not readable (")
+    scorer, why = scorer_or_reason(Run(str(copy)), model, info)
+    assert scorer is None and str(file) in why and "\n" not in why
+
+
+def test_no_damage_to_a_file_of_arrays_is_unnamed(run, tmp_path):
+    content = (Path(run.root) / "known.npz").read_bytes()
+    rng = np.random.default_rng(0)
+    cache = FeatureCache(str(tmp_path), "x")
+    cache.write(Features(np.arange(3), np.ones((3, 4), np.float32)))
+    features = Path(cache.url).read_bytes()
+    for _ in range(150):
+        for original, read in ((content, from_bytes), (features, lambda _: cache.read())):
+            damaged = bytearray(original[: rng.integers(len(original))] if rng.random() < 0.2 else original)
+            for place in rng.integers(max(len(damaged), 1), size=2):
+                damaged[place : place + 1] = rng.bytes(1)
+            Path(cache.url).write_bytes(damaged)
+            with contextlib.suppress(ValueError):
+                read(bytes(damaged))

@@ -11,7 +11,7 @@ import jinja2
 from animalclf import architectures, config
 from animalclf.export.formats import FORMATS
 from animalclf.features.known import KEPT
-from animalclf.features.known_file import read_scorer
+from animalclf.features.known_file import scorer_or_line
 from animalclf.metrics.text import metric_lines
 from animalclf.models import embedded
 from animalclf.rows import ExportCheck
@@ -75,7 +75,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str], checks: Sequ
         # Of a single file with other probabilities they would not be true.
         metrics={key: measured[key] for key in MAIN_METRICS if key in measured.metrics} if measured and exact else {},
         lines=metric_lines(measured) if measured else [],
-        known={"kept": KEPT, "images": f"{len(scorer.validation):,}"} if (scorer := read_scorer(run)) else None,
+        known={"kept": KEPT, "images": f"{len(scorer.validation):,}"} if (scorer := scorer_or_line(run)) else None,
         images=f"{measured.rows:,}" if measured else "No",
         measured=result.measured if result.val else "test",
         temperature=info.temperature,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 
 import numpy as np
 
@@ -11,6 +10,9 @@ from animalclf.errors import UserError
 from animalclf.features.known import FeatureDistances, Gaussian, KnownScorer
 from animalclf.runs import Run
 from animalclf.utils import storage
+from animalclf.utils.arrays import READ_ERRORS
+from animalclf.utils.console import show_line
+from animalclf.utils.text import reason
 
 FORMAT = 1
 
@@ -30,6 +32,15 @@ def read_scorer(run: Run) -> KnownScorer | None:
             f"{run.known_scores}: not readable ({error}); remove the file, and it is computed again, or, of a run with "
             "folds, train again"
         ) from error
+
+
+def scorer_or_line(run: Run) -> KnownScorer | None:
+    """As `read_scorer`; None, with a line that names the file, for a damaged one."""
+    try:
+        return read_scorer(run)
+    except UserError as error:
+        show_line(f"without the score of none of these: {error}")
+        return None
 
 
 def to_bytes(scorer: KnownScorer) -> bytes:
@@ -54,5 +65,5 @@ def from_bytes(content: bytes) -> KnownScorer:
             return KnownScorer(
                 FeatureDistances(*gaussians), arrays["spread"], float(arrays["threshold"]), arrays["validation"]
             )
-    except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(str(error)) from error
+    except READ_ERRORS as error:
+        raise ValueError(reason(error)) from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from animalclf.errors import UserError
 from animalclf.report import data as report_data
 from animalclf.report import plots
 from animalclf.report.data import ReportData
@@ -16,6 +17,7 @@ from animalclf.report.thumbnails import thumbnails
 from animalclf.rows import EnsembleResult, Leaderboard, ReportResult, TrialEntry
 from animalclf.runs import Run
 from animalclf.utils import storage
+from animalclf.utils.console import show_line
 from animalclf.utils.leftovers import remove_leftovers
 
 
@@ -34,11 +36,12 @@ def write_report(
     comparison; `reference`: show the reference results of the recipes for any images.
 
     A section is shown if its condition holds (see section.py): an unfinished training has learning curves and no
-    confusion matrix. Raises UserError naming the file that a run folder lacks.
+    confusion matrix. One that needs a missing or damaged file, such as predictions/val.parquet, is left out, with a
+    line. Raises UserError naming another file that a run folder lacks.
     """
     data = report_data.read(runs, board, ensembles, failed, reference)
     ordered = sorted(SECTIONS.entries().values(), key=lambda section: section.order)
-    parts = [(section, section.gather(data)) for section in ordered if section.when(data)]
+    parts = _contents(ordered, data)
     pngs = {f"{name}.png": plots.png(figure) for _, content in parts for name, figure in content.plots.items()}
     html = _page(title, data, parts).encode()
     url = storage.join(out, "report.html")
@@ -48,6 +51,20 @@ def write_report(
     for name, png in pngs.items():
         storage.write_bytes(storage.join(out, "report", name), png)
     return ReportResult(report=url, plots=[storage.join(out, "report", name) for name in pngs], bytes=len(html))
+
+
+def _contents(sections: Sequence[Section], data: ReportData) -> list[tuple[Section, Content]]:
+    """The sections that the report shows. Those that need a missing or damaged file are named with it in a line."""
+    parts, missing = [], dict[str, list[str]]()
+    for section in sections:
+        try:
+            if section.when(data):
+                parts.append((section, section.gather(data)))
+        except UserError as error:
+            missing.setdefault(str(error), []).append(section.title)
+    for error, titles in missing.items():
+        show_line(f"report without {', '.join(titles)}: {error}")
+    return parts
 
 
 def _page(title: str, data: ReportData, parts: Sequence[tuple[Section, Content]]) -> str:

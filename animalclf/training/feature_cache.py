@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -27,7 +26,9 @@ from animalclf.errors import UserError
 from animalclf.models.classifier import Classifier
 from animalclf.training.context import TrainContext
 from animalclf.utils import storage
+from animalclf.utils.arrays import READ_ERRORS
 from animalclf.utils.console import show_line
+from animalclf.utils.text import reason
 
 FORMAT = 1
 MAX_BYTES = 2**31  # of a file's features; larger ones are not stored
@@ -83,8 +84,8 @@ class FeatureCache:
                 raise ValueError("its arrays do not fit")
         except FileNotFoundError:
             return None
-        except (UserError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            show_line(f"{self.url}: cannot be read ({error}); the features are computed again")
+        except (UserError, *READ_ERRORS) as error:
+            show_line(f"{self.url}: cannot be read ({reason(error)}); the features are computed again")
             return None
         return features
 
