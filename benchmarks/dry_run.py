@@ -1,6 +1,6 @@
-"""`train --dry-run` against what the training then takes, in one run: time, memory of a worker, bytes written.
+"""`train --dry-run` and `compare --dry-run` against what the command then takes: time, memory, bytes written.
 
-    ANIMALCLF_SAMPLE_DATA=... python -m benchmarks.dry_run                 quick, vgg16_pooled and a small big_cnn
+    ANIMALCLF_SAMPLE_DATA=... python -m benchmarks.dry_run        quick, vgg16_pooled, a small big_cnn, three of them
     ANIMALCLF_SAMPLE_DATA=... python -m benchmarks.dry_run --repeat 3 --json dry_run.json
 
 The command prepares the images of ANIMALCLF_SAMPLE_DATA/animals10_sample, or of --data. Plan and training alternate,
@@ -25,14 +25,17 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from animalclf.rows import TrainingPlan
+from animalclf.rows import ComparisonPlan, TrainingPlan
 from benchmarks.common import animalclf, argument_parser, write_json
 
 VGG16 = "vgg16_imagenet_features.pth"
+SMALL = ("train.epochs=4", "model.input_size=92", "data.stored_size=96", "train.batch_size=64")
+COMPARE = "compare: three small big_cnn"
 RECIPES = {
     "quick": (),
     "vgg16_pooled": ("model.weights={weights}", "data.stored_size=128", "model.input_size=128"),
-    "big_cnn": ("train.epochs=4", "model.input_size=92", "data.stored_size=96", "train.batch_size=64"),
+    "big_cnn": SMALL,
+    COMPARE: SMALL,
 }
 
 
@@ -57,6 +60,8 @@ class Round:
     written: int
     planned_load: float
     load: float
+    phases: dict[str, float]
+    """Planned seconds."""
 
     @property
     def ratio(self) -> float:
@@ -86,30 +91,35 @@ def measure(arguments: argparse.Namespace) -> list[Round]:
             sets = [text.format(weights=f"{sample}/{VGG16}") for text in RECIPES.get(recipe, ())]
             with tempfile.TemporaryDirectory() as folder:
                 rounds.append(one_round(recipe, data, folder, [flag for text in sets for flag in ("--set", text)]))
+            phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in rounds[-1].phases.items())
             Console(width=120).print(
-                f"{recipe}: planned {rounds[-1].planned_seconds:.0f} s, took {rounds[-1].seconds:.0f} s"
+                f"{recipe}: planned {rounds[-1].planned_seconds:.0f} s, took {rounds[-1].seconds:.0f} s; {phases}"
             )
     return rounds
 
 
 def one_round(recipe: str, data: str, folder: str, sets: list[str]) -> Round:
-    command = ["train", "--recipe", recipe, "--data", data, "--out", f"{folder}/run", "--json", *sets]
+    command = (
+        ["train", "--recipe", recipe] if recipe != COMPARE else ["compare", "--recipes", "big_cnn", "--seeds", "3"]
+    )
+    command += ["--data", data, "--out", f"{folder}/run", "--json", *sets]
     started = time.monotonic()
     output, planned_load, _ = watched(lambda: animalclf(*command, "--dry-run", RAY_ADDRESS="local"))
-    plan_takes = time.monotonic() - started
-    plan = TrainingPlan.from_dict(json.loads(output))
+    plan_takes, content = time.monotonic() - started, json.loads(output)
+    comparison = ComparisonPlan.from_dict(content) if recipe == COMPARE else None
+    plan = comparison.costs[0].plan if comparison else TrainingPlan.from_dict(content)
     started = time.monotonic()
     output, load, worker_bytes = watched(lambda: animalclf(*command, RAY_ADDRESS="local"))
     seconds, result = time.monotonic() - started, json.loads(output)
     written = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-    startup = result["startup"]
+    startup = result.get("startup", {})
     return Round(
         recipe=recipe,
-        planned_seconds=plan.total_seconds,
+        planned_seconds=comparison.total_seconds if comparison else plan.total_seconds,
         seconds=seconds,
         plan_takes=plan_takes,
         planned_epochs=sum(plan.seconds.get(name, 0.0) for name in ("features", "heads", "epochs")),
-        epochs=result["seconds"],
+        epochs=result.get("seconds", 0.0),
         planned_start=sum(plan.seconds.get(name, 0.0) for name in ("start", "Ray", "prepare", "workers")),
         start=sum(seconds for name, seconds in startup.items() if name in ("images", "ray", "workers")),
         planned_worker_bytes=plan.memory["worker"],
@@ -118,6 +128,7 @@ def one_round(recipe: str, data: str, folder: str, sets: list[str]) -> Round:
         written=written,
         planned_load=planned_load,
         load=load,
+        phases=plan.seconds,
     )
 
 

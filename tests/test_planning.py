@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,15 +21,16 @@ from animalclf.cli import main
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared, open_prepared
 from animalclf.models.classifier import count_parameters
-from animalclf.planning import comparison, estimate, images, measure, sample, steps
+from animalclf.planning import comparison, estimate, images, measure, rehearsal, sample
 from animalclf.planning.estimate import Setting
 from animalclf.planning.machine import Machine, Node, find_machine, on_worker
-from animalclf.planning.plan import Request, memory_problems, plan, worker_count
+from animalclf.planning.plan import Request, memory_problems, plan, setting_of, worker_count
 from animalclf.planning.show import comparison_lines, size_text, training_table
+from animalclf.planning.timeline import MAX_IMAGES, SampleSize, Timeline, feature_seconds, fixed_seconds, of_epochs
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
-from animalclf.rows import Measured, TrainingPlan
+from animalclf.rows import EpochEnd, EpochRow, Measured, PhaseProgress, TrainingPlan
 from animalclf.runs import Run
-from animalclf.training import checkpoint, similar_runs
+from animalclf.training import checkpoint, known_scores, similar_runs
 from animalclf.training.resources import Workers
 from animalclf.utils.console import console
 
@@ -41,7 +43,8 @@ SETS = {
     "train.precision": "fp32",
     "augment.flip": True,
 }
-MEASURED = Measured(imports=1.0, build=0.5, step_seconds=2.0, step_images=8.0, best_bytes=100, last_bytes=300)
+FIXED = {"start": 1.0, "Ray": 2.0, "workers": 4.0, "features": 0.0, "epochs": 0.0, "evaluation": 0.5, "end": 1.0}
+MEASURED = Measured(fixed=FIXED, step_seconds=2.0, step_images=8.0, best_bytes=100, last_bytes=300)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def setting(found: images.Images, machine: Machine = MACHINE, workers: int = 1, 
 def in_this_process(task: sample.SampleTask) -> sample.SampleAnswer:
     """`measure.run` without the import of PyTorch in another process."""
     with tempfile.TemporaryDirectory() as folder:
-        return steps.measure_steps(task, folder, 1.0)
+        return rehearsal.rehearse(task, folder, time.time())
 
 
 def test_the_plan_of_a_training_has_the_numbers_of_the_training(
@@ -110,7 +113,7 @@ def test_the_plan_of_a_training_has_the_numbers_of_the_training(
     one = longer.measured
     steps = 3 * one.step_seconds * (18 / 3) / one.step_images
     rest = 18 * one.input_seconds + 6 * one.validate_seconds + one.epoch_seconds
-    assert longer.seconds["epochs"] == pytest.approx(steps + rest), "one epoch is left"
+    assert longer.seconds["epochs"] == pytest.approx(one.fixed["epochs"] + steps + rest), "one epoch is left"
 
 
 def test_fitted_heads_are_planned_at_the_size_that_they_will_have(
@@ -176,6 +179,45 @@ def test_unreadable_images_are_named(tmp_path: Path):
         sample.write_sample(sample.choose(found, 8), str(tmp_path / "sample"))
 
 
+def test_a_rehearsal_tells_what_an_image_costs_from_what_a_start_costs():
+    size = SampleSize(train=6, val=2, steps=2, workers=2)
+    rows = [
+        EpochRow(1, workers=2, train_seconds=5.0, step_seconds=5.0, seconds=9.0, features_seconds=3.0),
+        EpochRow(
+            2, workers=2, train_seconds=4.0, step_seconds=2.5, copy_seconds=0.5, validate_seconds=0.2, seconds=5.0
+        ),
+    ]
+    timeline = Timeline(100.0, {"start": 101.0, "Ray": 103.0, "prepare": 110.0, "trained": 140.0, "end": 141.5})
+    for done, seconds in ((2, 1.6), (6, 2.0), (8, 2.2)):
+        timeline.events.append((PhaseProgress("features", done, 8, seconds), 115.0))
+    timeline.events += [(EpochEnd(rows[0]), 125.0), (EpochEnd(rows[1]), 131.0)]
+    assert feature_seconds(timeline) == pytest.approx(0.1), "the first batch warms up"
+    measured = replace(of_epochs(rows, size), feature_seconds=0.2)
+    assert measured.step_seconds == 1.5 and measured.step_images == 1.5, "two workers, three images a step"
+    assert measured.epoch_seconds == pytest.approx(0.8) and measured.validate_seconds == pytest.approx(0.2)
+    fixed = fixed_seconds(timeline, rows, size, measured)
+    assert MAX_IMAGES == known_scores.MAX_IMAGES, "a copy, without the import of PyTorch"
+    expected = {"start": 1.0, "Ray": 2.0, "workers": 6.0, "features": 2.2, "epochs": 1.0, "evaluation": 8.0, "end": 1.5}
+    assert fixed == pytest.approx(expected)
+
+
+def test_a_larger_set_takes_longer_by_its_images_alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(measure, "run", in_this_process)
+    monkeypatch.setenv(OWN_RAY_VARIABLE, "1")  # a cluster in this process: nothing is sent to a worker
+    config = lite_config(train__batch_size=8, train__epochs=2)
+    found = images.find_images(str(photos), config, str(tmp_path / "prepared"))
+    request = Request(replace(MACHINE, is_cluster=True), 1, cpu=True)
+    one = setting_of(found, config, request)
+    ten = replace(one, images=replace(found, rows={**found.rows, "train": 10 * found.rows["train"]}))
+    small, large = (estimate.phase_seconds(each) for each in (one, ten))
+    assert list(small) == ["start", "prepare", "workers", "epochs", "evaluation", "end"]
+    assert {name for name in small if large[name] > small[name]} == {"epochs", "evaluation"}
+    assert large["epochs"] < 10 * small["epochs"] + 1e-9
+    ten = replace(one, images=replace(found, class_counts=dict.fromkeys(found.class_counts, 100)))
+    grown = estimate.phase_seconds(ten)["prepare"] - small["prepare"]
+    assert grown == pytest.approx(276 * (one.prepare.image / 2 + one.prepare.duplicates))
+
+
 def test_time_and_cost_follow_from_the_steps(tiny_set: Prepared):
     found = images.find_images(tiny_set.root, lite_config(epochs=10, train__batch_size=8), "")
     one = plan(setting(found), tiny_set.root, "runs/a", price_per_hour=3.0)
@@ -215,7 +257,7 @@ def test_what_does_not_fit_names_the_key(tiny_set: Prepared):
 
 def test_a_killed_measurement_is_out_of_memory(tiny_set: Prepared):
     found = images.find_images(tiny_set.root, lite_config(), "")
-    task = sample.SampleTask(lite_config(), sample.choose(found, 6), [1], 16, 1, True)
+    task = sample.SampleTask(lite_config(), sample.choose(found, 6), [1], 16)
     killed: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], -9, "", "")
     assert "train.batch_size (now 16)" in measure._failure(task, killed)
     failed = subprocess.CompletedProcess([], 1, "", "Traceback\nKeyError: 'x'")
@@ -315,6 +357,27 @@ def test_features_that_are_not_cached_cost_again(tiny_set: Prepared, tmp_path: P
     similar_run(tmp_path / "a", config, other)  # type: ignore[arg-type]
     known = similar_runs.expectation(run, config, tiny_set, 18, "1", False)
     assert known and known.seconds == 60.0 and known.run == str(tmp_path / "a")
+
+
+def test_stored_features_that_are_gone_cost_again(tiny_set: Prepared, tmp_path: Path):
+    frozen = {"model__trainable": ["head"], "augment__flip": False, "augment__rotation": 0, "augment__shift": 0}
+    config = lite_config(epochs=4, augment__zoom=[1, 1], **frozen)
+    prepared = replace(tiny_set, root=str(tmp_path / "set"))
+    Path(prepared.root).mkdir()
+    similar_run(tmp_path / "a", config, prepared)
+    trials = [
+        (Run(str(tmp_path / "c" / "trials" / str(seed))), replace(config, seed=seed), prepared) for seed in (0, 1)
+    ]
+
+    def seconds(concurrent: int) -> float | None:
+        known = similar_runs.comparison_expectation(trials, str(tmp_path / "c"), "1", False, concurrent)
+        return known and known.seconds
+
+    assert seconds(1) == 60.0 + 40.0, "the second trial finds those of the first"
+    Path(prepared.root, "features-1.npz").touch()
+    assert seconds(1) == 80.0 and seconds(2) == 40.0
+    trials.append((trials[0][0], lite_config(epochs=4, train__batch_size=4), prepared))
+    assert seconds(1) is None, "no similar run for one of them"
 
 
 @pytest.mark.ray

@@ -198,7 +198,7 @@ def test_a_rerun_returns_the_set_and_a_change_is_refused(
     out = str(tmp_path / "out")
     first = prepare(str(photos), out, CONFIG, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_measure_all", lambda *_: pytest.fail("the images were read again"))
+        patch.setattr(job, "measure_all", lambda *_: pytest.fail("the images were read again"))
         again = prepare(str(photos), out, CONFIG, progress=False)
     assert again.info == first.info and again.manifest.equals(first.manifest)
 
@@ -322,7 +322,7 @@ def test_an_out_inside_the_image_folder_is_refused(photos: Path) -> None:
 def test_an_unwritable_or_full_out_is_refused_before_the_work(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "_measure_all", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(job, "measure_all", lambda *_: pytest.fail("the work began"))
     (tmp_path / "file").write_text("in the way")
     for out in ("file", "file/out"):
         with pytest.raises(UserError, match="cannot be written"):

@@ -31,8 +31,8 @@ def plan_training(
     price_per_hour: float | None = None,
 ) -> TrainingPlan:
     """What `train` with these arguments will take: images, parameters, steps, memory, bytes read and written, and time,
-    from a few timed steps of the training on a sample of the images. Nothing is written, and no Ray is started; a
-    running cluster is asked, and times the steps on one of its workers.
+    from a rehearsal of the training on a sample of the images. Nothing is written outside a temporary folder; a
+    running cluster is asked, and one of its workers rehearses.
 
     `price_per_hour`: of one device, which is a GPU, or a node if there are none; the plan's `price` is in its currency.
     The other arguments: see `train`. `.problems` of the plan lists what does not fit into memory, and what to change.
@@ -87,7 +87,7 @@ def plan_comparison(
     resume: bool = False,
     price_per_hour: float | None = None,
 ) -> ComparisonPlan:
-    """What `compare` with these arguments will take: the cost of each kind of trial from its timed steps, and the time
+    """What `compare` with these arguments will take: the cost of each kind of trial from its rehearsal, and the time
     of all of them; with `schedule="asha"` the expected time, and the most it can be. Nothing is written.
 
     `price_per_hour`: see `plan_training`. The other arguments: see `compare`.

@@ -145,7 +145,7 @@ def dry_run_arguments(parser: argparse.ArgumentParser, api_function: str) -> Non
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="write nothing: time a few steps, and print images, parameters, memory, bytes, time and cost (Python: "
+        help="write nothing: rehearse on a few images, and print images, parameters, memory, time and cost (Python: "
         f"animalclf.{api_function})",
     )
     parser.add_argument(

@@ -18,7 +18,7 @@ from animalclf.training.similar_runs import cost_key
 from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, Trial, grace_epochs
 
 SHARED = ("start", "Ray", "prepare", "end")  # phases that a comparison has once
-CONCLUSION = 3.0  # leaderboard, ensembles and report, in imports of PyTorch, as the starts in estimate.py
+CONCLUSION = 3.0  # leaderboard, ensembles and report, in starts of the command: most of either is imports
 DRAWS = 50  # simulated comparisons
 
 
@@ -56,8 +56,7 @@ def plan_comparison(
         for name in SHARED:
             key = (name, each.prepared if name == "prepare" else "")
             phases[key] = max(phases.get(key, 0.0), each.seconds.get(name, 0.0))
-    imports = max((each.measured.imports for each in plans), default=0.0)
-    shared = sum(phases.values()) + CONCLUSION * imports
+    shared = sum(phases.values()) + CONCLUSION * max((each.seconds["start"] for each in plans), default=0.0)
     rows, most, expected = [], 0.0, 0.0
     for cost, each in zip(costs, plans, strict=True):
         seconds = sum(value for name, value in each.seconds.items() if name not in SHARED)
@@ -94,8 +93,8 @@ def plan_comparison(
 def _costs(
     pending: Sequence[Trial], count: int, spec: ComparisonSpec, data: str, prepared_dir: str, request: Request
 ) -> list[Cost]:
-    """The pending trials, those that cost the same once. Trials that differ in their number of epochs share the timed
-    steps."""
+    """The pending trials, those that cost the same once. Trials that differ in their number of epochs share the
+    rehearsal."""
     alike = Counter(cost_key(trial.config) for trial in pending)
     images: dict[object, Images] = {}
     settings: dict[str, Setting] = {}

@@ -1,4 +1,4 @@
-"""Seconds, bytes and memory of a training, from its images and the timed steps. Plain arithmetic."""
+"""Seconds, bytes and memory of a training, from its images and its rehearsal. Plain arithmetic."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from animalclf.data.sampler import steps_of
 from animalclf.planning.images import Images
 from animalclf.planning.machine import Machine
 from animalclf.planning.sample import PrepareSeconds
+from animalclf.planning.timeline import scored_images
 from animalclf.rows import Measured
 
-# Starts take long because Python imports PyTorch and Ray, so they are multiples of the measured time of that import.
-# Measured with `python -m benchmarks.dry_run`.
-COMMAND, RAY, WORKERS, DATA, END, LOCAL = 0.6, 1.3, 2.0, 0.8, 0.6, 0.3
 SHARD_BYTES, GROUP_BYTES, IMAGE_ROW_BYTES = 600, 60, 8  # of a shard's file beside its pixels: each, a row group, a row
 MANIFEST_BYTES = 130  # of a row of the manifest
 JPEG_FRACTION = 0.2  # of the decoded bytes
@@ -24,7 +22,7 @@ EPOCH_BYTES = 1500  # of metrics and events of an epoch
 RUN_BYTES = 12_000  # of configuration, environment and result
 # Memory of processes beside the workers, in bytes: the command, an input task, and Ray's services on each node.
 COMMAND_BYTES, INPUT_BYTES, SERVICES_BYTES = 650 * 10**6, 350 * 10**6, 450 * 10**6
-WORKER_BYTES = 250 * 10**6  # of Ray in a worker, which the timed steps do without
+WORKER_BYTES = 250 * 10**6  # of Ray in a worker, which a rehearsal in its own process does without
 DEVICE_FRACTION = 0.5  # of a GPU's free memory that the images may take (data.device_loader.fits)
 
 
@@ -42,6 +40,11 @@ class Setting:
     features_are_cached: bool
     done_epochs: int = 0
     """Of a run that is continued."""
+
+    @property
+    def rehearsed_on_ray(self) -> bool:
+        """Whether the rehearsal had the workers of the training; else it ran in its own process."""
+        return not (self.local or self.use_gpu or self.machine.is_cluster)
 
     @property
     def use_gpu(self) -> bool:
@@ -84,29 +87,29 @@ class Setting:
 def phase_seconds(setting: Setting) -> dict[str, float]:
     """Seconds of the phases of the command, in their order; those that it does not have are left out."""
     images, measured, config = setting.images, setting.measured, setting.config
-    imports = measured.imports
-    prepares = images.prepared is None
-    seconds = {"start": COMMAND * imports + images.seconds}
-    if (prepares or not setting.local) and not setting.machine.is_cluster:
-        seconds["Ray"] = RAY * imports
-    if prepares:
-        tasks = images.total * setting.prepare.image / setting.machine.cpus
-        seconds["prepare"] = DATA * imports + tasks + images.total * setting.prepare.duplicates
-    starts = LOCAL if setting.local else WORKERS
-    seconds["workers"] = starts * imports + measured.build
-    folded = sum(images.rows[split] for split in ("train", "val"))
+    fixed, prepare, workers = measured.fixed, setting.prepare, setting.workers
+    seconds = {"start": fixed["start"] + images.seconds}
+    if "Ray" in fixed:
+        seconds["Ray"] = fixed["Ray"]
+    if images.prepared is None:
+        tasks = images.total * prepare.image / setting.machine.cpus
+        seconds["prepare"] = prepare.fixed + tasks + images.total * prepare.duplicates
+    # Without Ray in the rehearsal, the start of its own process stands for that of a worker's.
+    seconds["workers"] = fixed["workers"] + (0.0 if setting.local or setting.rehearsed_on_ray else fixed["start"])
+    passes, folded = setting.passes, images.rows["train"] + images.rows["val"]
     if measured.feature_seconds and not setting.features_are_cached:
-        seconds["features"] = folded * measured.feature_seconds / setting.workers
+        seconds["features"] = fixed["features"] + folded * measured.feature_seconds / workers
     epochs = max(0, config.train.epochs - setting.done_epochs)
     if config.train.heads:
-        seconds["heads"] = len(setting.passes) * measured.fit_seconds
+        seconds["heads"] = fixed["heads"] + len(passes) * measured.fit_seconds
     elif epochs:
-        seconds["epochs"] = epochs * sum(epoch_seconds(setting, train, val) for train, val, _ in setting.passes)
-    score = measured.validate_seconds / setting.workers
-    scored = sum(each for _, _, each in setting.passes)
-    test_seconds = images.rows["test"] * measured.feature_seconds / setting.workers
-    seconds["evaluation"] = scored * score + test_seconds + measured.build * len(setting.passes)
-    seconds["end"] = END * imports
+        seconds["epochs"] = fixed["epochs"] + epochs * sum(
+            epoch_seconds(setting, train, val) for train, val, _ in passes
+        )
+    score = sum(scored_images(train, scored, scored) for train, _, scored in passes) * measured.validate_seconds
+    score += images.rows["test"] * measured.feature_seconds
+    seconds["evaluation"] = fixed["evaluation"] * len(passes) + score / workers
+    seconds["end"] = fixed["end"]
     return seconds
 
 
@@ -131,7 +134,7 @@ def memory_bytes(setting: Setting, in_store: bool) -> dict[str, int]:
         worker += images.pixel_bytes
         memory = {"worker": worker, "total": worker}
     else:
-        worker += WORKER_BYTES
+        worker += 0 if setting.rehearsed_on_ray else WORKER_BYTES
         store = images.pixel_bytes if in_store else 0
         inputs = min(setting.machine.cpus, 2 * setting.nodes) * INPUT_BYTES
         beside = COMMAND_BYTES + inputs + SERVICES_BYTES * len(setting.machine.nodes)

@@ -11,47 +11,57 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from animalclf.data.prepared_set import Prepared
 from animalclf.features.fitting import fit_head
 from animalclf.features.folds import deal_folds
 from animalclf.features.heads import HEADS, TrainingSet
 from animalclf.models.fitted_heads import module_of
+from animalclf.planning.network import sample_features
+from animalclf.planning.sample import SampleTask
 from animalclf.rows import Measured
+from animalclf.runs import Run
 from animalclf.training import checkpoint
-from animalclf.training.context import TrainContext
+from animalclf.training.distributed import set_up_cpu
 from animalclf.training.fitted_heads import INNER_FOLDS
-from animalclf.training.frozen_features import FeatureLoader
 
 SIZES = (400, 800)  # images of the fits, if there are more
 MAX_EXPONENT = 3.0  # of the seconds over the images: an eigendecomposition
 
 
-def measure(measured: Measured, context: TrainContext, features: FeatureLoader, counts: Sequence[int]) -> Measured:
+def measure(measured: Measured, task: SampleTask, prepared: Prepared, run: Run) -> Measured:
     """`measured` with the time of the fit, and with parameters and checkpoints as they are with heads that are fitted
-    on `counts` training images of each class."""
-    images, kinds = sum(counts), context.config.train.heads
+    on `task.train_counts` training images of each class. The first fit of the rehearsal, beside its own time, is the
+    start of the libraries."""
+    counts, kinds = task.train_counts, task.config.train.heads
+    images, features = sum(counts), sample_features(prepared.root)
+    set_up_cpu(task.config.train.threads, task.workers_per_node)
     usable = [kind for kind in kinds if HEADS.get(kind).fits(images, len(counts))]
     sizes = sorted({min(images, size) for size in SIZES})
-    seconds, numbers = 0.0, 0.0
+    seconds, numbers, sample = 0.0, 0.0, len(prepared.rows("train"))
+    rehearsed = run.metrics()[0].train_seconds
     with threadpool_limits(torch.get_num_threads()):
         for kind in usable:
-            fits = [_fit(kind, *_training_set(features.features, counts, size), len(counts)) for size in sizes]
+            for _ in range(2):  # the first starts the libraries
+                again = _fit(kind, *_training_set(features, counts, sample), len(counts))[0]
+            rehearsed -= again
+            fits = [_fit(kind, *_training_set(features, counts, size), len(counts)) for size in sizes]
             seconds += _power_law(sizes, [fit[0] for fit in fits], images)
             numbers += _line(sizes, [fit[1] for fit in fits], images)
-    sample = sum(tensor.numel() for tensor in _head_tensors(context))
-    added = round(numbers) - sample
+    added = round(numbers) - sum(tensor.numel() for tensor in _head_tensors(run))
     return replace(
         measured,
         parameters=measured.parameters + round(numbers),
         trainable=round(numbers),
         fit_seconds=seconds,
+        fixed={**measured.fixed, "heads": max(0.0, rehearsed)},
         best_bytes=measured.best_bytes + 4 * added,
         last_bytes=measured.last_bytes + 4 * added,
     )
 
 
-def _head_tensors(context: TrainContext) -> list[torch.Tensor]:
+def _head_tensors(run: Run) -> list[torch.Tensor]:
     """Of the heads that were fitted on the sample."""
-    state = checkpoint.load(context.run.checkpoint("best"))["model"]
+    state = checkpoint.load(run.checkpoint("best"))["model"]
     return [value for name, value in state.items() if name.startswith("head.")]
 
 
@@ -59,7 +69,7 @@ def _training_set(features: np.ndarray, counts: Sequence[int], size: int) -> tup
     """`size` images in the proportions of `counts`, each class around the features of an image of the sample; and the
     classes among them, int64."""
     generator = np.random.default_rng(0)
-    flat = features.reshape(len(features), -1).astype(np.float64)
+    flat = features.astype(np.float64)
     fractions = np.asarray(counts, np.float64) / sum(counts)
     labels = np.sort(generator.choice(len(counts), size, p=fractions))
     labels[:2] = np.flatnonzero(fractions)[:2]  # at least two classes

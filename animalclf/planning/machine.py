@@ -97,6 +97,15 @@ def on_worker(machine: Machine, use_gpu: bool, function: Callable[[Argument], An
     return result
 
 
+def on_all_cpus(function: Callable[..., Answer], calls: Sequence[tuple[object, ...]]) -> list[Answer]:
+    """`function` of each tuple of arguments, in tasks of the connected Ray, one for each CPU at a time."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(function)
+    answers: list[Answer] = ray.get([task.remote(*arguments) for arguments in calls])
+    return answers
+
+
 def _local_store() -> int:
     """Bytes of the object store of a Ray that starts here: Ray's default."""
     memory = int(psutil.virtual_memory().available * STORE_FRACTION)

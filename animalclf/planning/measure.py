@@ -1,5 +1,4 @@
-"""Timed steps of a training on a sample of its images: the real model, optimizer, input and files, in a process of its
-own, whose memory is what a worker needs.
+"""The process of a rehearsal, which starts and ends as a command does.
 
 `run` writes the task into a temporary folder; the process reads it there and writes the answer beside it.
 """
@@ -12,28 +11,45 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from animalclf.errors import UserError
+from animalclf.planning.rehearsal import rehearse
 from animalclf.planning.sample import PrepareSeconds, SampleAnswer, SampleTask
+from animalclf.raycompat.patches import OWN_RAY_VARIABLE
+from animalclf.utils.malloc import MALLOC_VARIABLES
 
 TASK, ANSWER = "task.pickle", "measured.pickle"
 
 
 def run(task: SampleTask) -> SampleAnswer:
-    """Measure in a new process. The answer has an `error` for what the training would fail by."""
+    """Rehearse in a new process. The answer has an `error` for what the training would fail by."""
     with tempfile.TemporaryDirectory(prefix="animalclf-plan-", ignore_cleanup_errors=True) as folder:
         Path(folder, TASK).write_bytes(pickle.dumps(task))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        code = f"from {__name__} import main; main({folder!r})"
+        # As in a command: its parser imports the modules of all commands.
+        code = f"from animalclf.cli import build_parser; build_parser(); from {__name__} import main; main({folder!r})"
         process = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, errors="replace"
+            [sys.executable, "-c", code], env=_environment(task), capture_output=True, text=True, errors="replace"
         )
-        answer = Path(folder, ANSWER)
-        if not answer.exists():
+        ended, file = time.time(), Path(folder, ANSWER)
+        if not file.exists():
             return SampleAnswer(None, PrepareSeconds(), error=_failure(task, process))
-        result: SampleAnswer = pickle.loads(answer.read_bytes())
-        return result
+        answer: SampleAnswer = pickle.loads(file.read_bytes())
+        if not answer.measured:
+            return answer
+        fixed = answer.measured.fixed
+        end = fixed["end"] + max(0.0, ended - answer.ended)
+        return replace(answer, measured=replace(answer.measured, fixed={**fixed, "end": end}))
+
+
+def _environment(task: SampleTask) -> dict[str, str]:
+    """Of a command that starts a Ray, or of a worker on a node of a cluster."""
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ADDRESS": "local"}
+    variables.pop(OWN_RAY_VARIABLE, None)
+    return variables if task.starts_ray else {**variables, **MALLOC_VARIABLES, "OMP_NUM_THREADS": "1"}
 
 
 def _failure(task: SampleTask, process: subprocess.CompletedProcess[str]) -> str:
@@ -45,18 +61,14 @@ def _failure(task: SampleTask, process: subprocess.CompletedProcess[str]) -> str
             f"lower train.batch_size (now {task.config.train.batch_size}) or model.input_size, or compute a step in "
             f"pieces with train.accumulate={2 * task.config.train.accumulate}"
         )
-    return f"{task.config.name}: the timed steps failed ({reason or f'exit status {process.returncode}'})"
+    return f"{task.config.name}: the rehearsal failed ({reason or f'exit status {process.returncode}'})"
 
 
 def main(folder: str) -> None:
-    """Measure the task in `folder`."""
+    """Rehearse the task in `folder`."""
     task: SampleTask = pickle.loads(Path(folder, TASK).read_bytes())
-    started = time.perf_counter()
-    from animalclf.planning.steps import measure_steps
-
-    imports = time.perf_counter() - started
     try:
-        answer = measure_steps(task, folder, imports)
+        answer = rehearse(task, folder, psutil.Process().create_time())
     except UserError as error:
         answer = SampleAnswer(None, PrepareSeconds(), error=str(error))
     Path(folder, ANSWER).write_bytes(pickle.dumps(answer))

@@ -1,4 +1,4 @@
-"""The plan of one training: its images, timed steps on a sample of them, and the estimate."""
+"""The plan of one training: its images, a rehearsal on a sample of them, and the estimate."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from animalclf.planning import estimate, measure, sample
 from animalclf.planning.estimate import Setting
 from animalclf.planning.images import Images
 from animalclf.planning.machine import Machine, on_worker
+from animalclf.planning.sample import SampleTask
 from animalclf.rows import TrainingPlan
 from animalclf.training.checks import trains_on_features
 from animalclf.training.resources import Workers, choose_cache_in
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
 
-FEATURE_IMAGES, GPU_FEATURE_IMAGES = 64, 512  # of the sample of a training on the features of a frozen base
-SHORT_STEP = 64  # images; of shorter steps two are timed
+FEATURE_IMAGES, GPU_FEATURE_IMAGES = 128, 512  # of the sample of a training on the features of a frozen base
+FEATURE_BATCH = 32  # at most, of such a sample: the first of its batches warms up
+STEP_IMAGES = 64  # of an epoch of the sample: at least, and at least one step
 MAX_SAMPLE_BYTES = 2**30
 LOW_ROOM = 0.9  # of the memory of the nodes: what a training may take
 
@@ -53,11 +55,12 @@ def worker_count(workers: Workers, machine: Machine, local: bool, cpu: bool) -> 
 
 
 def setting_of(images: Images, config: Config, request: Request, done_epochs: int = 0) -> Setting:
-    """The images with timed steps of the training `config` on a sample of them. Raises UserError for what the training
+    """The images with a rehearsal of the training `config` on a sample of them. Raises UserError for what the training
     would fail by."""
     task = _task(images, config, request)
     total = f"{images.total:,} images"
-    show_line(f"{config.name}: timing steps of the training on {len(task.sample.rows):,} of {total}")
+    count = min(task.sample.training_images, len(task.sample.rows))
+    show_line(f"{config.name}: rehearsing the training on {count:,} of {total}")
     answer = on_worker(request.machine, request.use_gpu, measure.run, task)
     if not answer.measured:
         raise UserError(answer.error)
@@ -74,17 +77,31 @@ def setting_of(images: Images, config: Config, request: Request, done_epochs: in
     )
 
 
-def _task(images: Images, config: Config, request: Request) -> sample.SampleTask:
-    batch_size = math.ceil(config.train.batch_size / request.workers)
-    steps = 1 if batch_size >= SHORT_STEP else 2
+def _task(images: Images, config: Config, request: Request) -> SampleTask:
+    trains_on_ray = not (request.local or request.use_gpu or request.machine.is_cluster)
+    workers = request.workers if trains_on_ray else 1
+    batch_size = math.ceil(config.train.batch_size * workers / request.workers)
+    on_features = trains_on_features(config)
+    if on_features:
+        batch_size = min(batch_size, FEATURE_BATCH * workers)
+    steps = math.ceil(STEP_IMAGES / batch_size)
     size = steps * batch_size * sample.VAL_EVERY // (sample.VAL_EVERY - 1)
-    if trains_on_features(config):
+    if on_features:
         size = GPU_FEATURE_IMAGES if request.use_gpu else FEATURE_IMAGES
-    size = max(8, min(size, MAX_SAMPLE_BYTES // (3 * config.data.stored_size**2)))
+    size = max(8, 2 * workers, min(size, MAX_SAMPLE_BYTES // (3 * config.data.stored_size**2)))
     train = images.rows["train"] / max(1, sum(images.rows.values()))
-    counts = [max(1, round(count * train)) for _, count in sorted(images.class_counts.items())]
-    per_node = math.ceil(request.workers / len(request.machine.nodes))
-    return sample.SampleTask(config, sample.choose(images, size), counts, batch_size, per_node, request.cpu)
+    return SampleTask(
+        config,
+        sample.choose(images, size),
+        [max(1, round(count * train)) for _, count in sorted(images.class_counts.items())],
+        batch_size,
+        workers,
+        math.ceil(request.workers / len(request.machine.nodes)),
+        request.cpu,
+        starts_ray=not request.machine.is_cluster and not (request.local and images.prepared),
+        trains_on_ray=trains_on_ray,
+        on_features=on_features,
+    )
 
 
 def without_download(config: Config) -> Config:

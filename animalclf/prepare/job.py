@@ -159,9 +159,9 @@ def _build(
 ) -> tuple[pd.DataFrame, dict[int, str]]:
     """Measure the files, write the shards, group duplicates and split. Returns the manifest, and the file name of each
     shard number in it."""
-    manifest, signatures = _measure_all(files, source.root, out, config, progress, workers)
+    manifest, signatures = measure_all(files, source.root, out, config, progress, workers)
     check_readable(manifest, config.max_unreadable)
-    names = _number_shards(manifest, out)
+    names = number_shards(manifest, out)
     output_dir.clear(out, [output_dir.TEMPORARY])  # left by tasks that were killed and retried
     with ThreadPoolExecutor(1) as background:
         sync = background.submit(storage.sync_files, [storage.join(out, name) for name in names.values()])
@@ -180,7 +180,7 @@ def _build(
     return manifest, names
 
 
-def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
+def number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
     """Replace the chunk numbers in the manifest's column `shard` by shard numbers from 0 without gaps. Returns the file
     name of each shard number.
 
@@ -198,8 +198,13 @@ def _number_shards(manifest: pd.DataFrame, out: str) -> dict[int, str]:
     return names
 
 
-def _measure_all(
-    files: pd.DataFrame, root: str, out: str, config: Data, progress: Progress, workers: int
+def measure_all(
+    files: pd.DataFrame,
+    root: str,
+    out: str,
+    config: Data,
+    progress: Progress = lambda phase, done: None,
+    workers: int = 0,
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Run the tasks. Returns the manifest without groups (path, label, given split, measurements) and, with
     data.near_duplicates, the signatures uint8 (rows, 1600)."""

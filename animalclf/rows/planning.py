@@ -9,7 +9,7 @@ from animalclf.rows.base import OMIT_NONE, Row
 
 @dataclass(frozen=True)
 class Measured(Row):
-    """Timed steps of the real model on a sample of the images, in a process of its own. Seconds are of one worker."""
+    """A rehearsal: the command on a sample of the images, in a process of its own. Seconds are of one worker."""
 
     device: str = "cpu"
     precision: str = "fp32"
@@ -17,12 +17,10 @@ class Measured(Row):
     """With BatchNorm's statistics; of a fitted head at the size that it will have."""
     trainable: int = 0
     """Of them, those that the optimizer changes, or the numbers of fitted heads."""
-    imports: float = 0.0
-    """Seconds to import PyTorch and the training."""
-    build: float = 0.0
-    """Seconds to build the model and load its weights."""
+    fixed: dict[str, float] = field(default_factory=dict)
+    """Seconds of each phase, whatever the number of images."""
     worker_bytes: int = 0
-    """Peak memory of the process."""
+    """Peak memory of a worker."""
     best_bytes: int = 0
     """Of best.pt, and last.pt in `last_bytes`."""
     last_bytes: int = 0

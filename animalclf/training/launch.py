@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from animalclf.training.progress import Report
 from animalclf.training.resources import Workers, choose_cache, input_cpus, preflight
 from animalclf.training.similar_runs import expectation
 from animalclf.utils import storage
-from animalclf.utils.console import duration, show_line
+from animalclf.utils.console import show_line
 from animalclf.utils.registry import check_workers_know
 
 if TYPE_CHECKING:
@@ -118,9 +117,9 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
     length += " for each fold and for all images" if config.train.folds else ""
     if finished:
         length = f"epochs {finished + 1} to {epochs}" if finished < epochs else f"{length}, all finished,"
-    workers, expected = placement.workers, ""
-    if known := expectation(run, config, prepared, train, str(workers), workers.use_gpu):
-        expected = f"; about {duration(known.seconds)} of training, as {os.path.basename(known.run)} took"
+    workers = placement.workers
+    known = expectation(run, config, prepared, train, str(workers), workers.use_gpu)
+    expected = f"; {known.text}" if known else ""
     return f"{config.name}: {data}, {length} {placement.text}{expected}; run folder {run.root}"
 
 

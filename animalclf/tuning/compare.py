@@ -26,6 +26,7 @@ from animalclf.runs import Run
 from animalclf.training import checks, launch, mlflow_log
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, concurrent_trials, preflight
+from animalclf.training.similar_runs import comparison_expectation
 from animalclf.tuning import comparison_dir
 from animalclf.tuning.comparison_dir import Show
 from animalclf.tuning.spec import ComparisonSpec, Trial
@@ -90,6 +91,7 @@ def compare(
             ]
         )
         placement = f"{trial_workers.text} each ({resources}){cache_text}"
+        placement += _expected(spec, prepared, ended, out, trial_workers, max_concurrent)
         _print_plan(spec, prepared[0], sum(ended), max_concurrent, placement, out)
         comparison_dir.write_spec(out, spec, compared_data, stored)
         jobs = _jobs(spec, prepared, caches, ended, storage.join(out, comparison_dir.TRIALS))
@@ -223,6 +225,26 @@ def concurrency(workers: int, use_gpu: bool, requested: int = 0) -> int:
     nodes = sum(bool(node["Resources"].get("CPU")) for node in ray.nodes() if node["Alive"])
     cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     return concurrent_trials(cpus, gpus if use_gpu else 0, nodes, workers, requested)
+
+
+def _expected(
+    spec: ComparisonSpec,
+    prepared: Sequence[Prepared],
+    ended: Sequence[bool],
+    out: str,
+    workers: Workers,
+    max_concurrent: int,
+) -> str:
+    """For the plan line: how long the trials take, if similar runs are beside them or beside the comparison."""
+    if spec.searching:
+        return ""
+    trials = [
+        (Run(storage.join(out, comparison_dir.TRIALS, trial.slug)), trial.config, prepared_set)
+        for trial, prepared_set, done in zip(spec.trials, prepared, ended, strict=True)
+        if not done
+    ]
+    known = comparison_expectation(trials, out, str(workers), workers.use_gpu, max_concurrent)
+    return f"; {'at most ' if known and spec.schedule == 'asha' else ''}{known.text}" if known else ""
 
 
 def _print_plan(
