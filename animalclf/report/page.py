@@ -62,8 +62,8 @@ def _contents(sections: Sequence[Section], data: ReportData) -> list[tuple[Secti
                 parts.append((section, section.gather(data)))
         except UserError as error:
             missing.setdefault(str(error), []).append(section.title)
-    for error, titles in missing.items():
-        show_line(f"report without {', '.join(titles)}: {error}")
+    for reason, titles in missing.items():
+        show_line(f"report without {', '.join(titles)}: {reason}")
     return parts
 
 
