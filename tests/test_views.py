@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from animalclf.config import Model
 from animalclf.data.augment import evaluation_view
 from animalclf.data.loader import load_images
 from animalclf.errors import UserError
@@ -15,10 +16,13 @@ from animalclf.features.temperature import fit_temperature
 from animalclf.inference import prior_shift
 from animalclf.inference.evaluate import evaluate
 from animalclf.inference.labelled import LabelledPredictions
-from animalclf.inference.views import VIEWS, check_views
+from animalclf.inference.probabilities import view_outputs
+from animalclf.inference.views import CANVAS_VIEWS, VIEWS, canvas_centre, check_views, mirror
+from animalclf.models import build
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.training.final_eval import validation_folds
+from animalclf.utils.canvas import PADDING
 
 
 def test_transport_scales_rows_and_columns_until_the_counts_fit():
@@ -100,9 +104,34 @@ def test_the_effect_of_the_transport_stands_apart(untrained_run, tmp_path):
             evaluate(untrained_run, prior=prior, transport=True)
 
 
-def test_views_that_do_not_fit_are_refused():
+def test_unknown_views_are_refused():
     assert len(VIEWS["multi"]) == 4
     with pytest.raises(UserError, match="views: 'five' is not one of none, flip, multi"):
-        check_views("five", keep_shape=False)
-    with pytest.raises(UserError, match="keeps the shape of images; use --views flip"):
-        check_views("multi", keep_shape=True)
+        check_views("five")
+
+
+def test_the_middle_of_an_image_on_a_canvas_fills_its_place():
+    photo = np.random.default_rng(0).integers(0, 255, (32, 64, 3), np.uint8)
+    canvases = np.full((3, 96, 96, 3), PADDING, np.uint8)
+    canvases[0, :32, :64] = photo
+    canvases[1] = mirror(canvases[:1])[0]
+    middle, mirrored, empty = canvas_centre(canvases)
+    expected = cv2.resize(photo[2:30, 4:60], (64, 32), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(middle[:32, :64], expected)
+    assert (middle[32:] == PADDING).all() and (middle[:, 64:] == PADDING).all() and (empty == PADDING).all()
+    np.testing.assert_array_equal(mirrored[:32, 32:], cv2.resize(photo[2:30, 4:60][:, ::-1], (64, 32), interpolation=3))
+
+
+def test_a_model_that_keeps_shapes_averages_the_views_of_canvases():
+    spec = Model(name="efficientnet_lite0", input_size=64, trainable=("head",), weights="embedded")
+    model = build(spec, 2, keep_shape=True).eval()
+    torch.nn.init.normal_(model.head.logits.weight, std=0.1)
+    canvases = np.full((1, 96, 96, 3), PADDING, np.uint8)
+    canvases[0, :64, :96] = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    batch = {"image": canvases, "label": np.zeros(1, np.int64), "index": np.zeros(1, np.int64)}
+    outputs = view_outputs(model, iter([batch]), torch.device("cpu"), False, "multi")
+    with torch.no_grad():
+        views = [view(canvases) for view in CANVAS_VIEWS["multi"]]
+        expected = [model(torch.tensor(view.copy())).softmax(1)[0].numpy() for view in views]
+    np.testing.assert_allclose(outputs.probabilities[0], expected, atol=1e-5)
+    assert len(np.unique(np.round(outputs.probabilities[0, :, 0], 4))) == 4

@@ -98,7 +98,7 @@ def classify(
     from animalclf.cluster_size import gpu_count, max_resources
     from animalclf.training.resources import Workers, preflight
 
-    check_views(options.views, config.keeps_shape)
+    check_views(options.views)
     batch_size, workers, device = options.batch_size, options.workers, options.device
     if batch_size < 1 or device not in ("auto", "cpu", "cuda"):
         raise UserError(

@@ -74,7 +74,7 @@ def evaluate(
     folder = open_run(run)
     model, info = checkpoint.load_model(folder.root)
     target_prior = prior_shift.parse_prior(prior, info.classes, info.prior)
-    check_views(views, info.config.keeps_shape)
+    check_views(views)
     columns.check()
     if transport:
         prior_shift.check_transport(prior)

@@ -61,7 +61,7 @@ def predict_prepared(
 ) -> LabelledPredictions:
     """Predictions for the rows of `split` (within the limit that `config` trains with), in this process, without Ray.
     `views`, `summary`: see `batch_outputs`."""
-    check_views(views, model.keep_shape)
+    check_views(views)
     if list(classes) != prepared.classes:
         difference = _class_difference(classes, prepared.classes)
         raise UserError(

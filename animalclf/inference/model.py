@@ -118,7 +118,9 @@ class Model:
         """Each image with its probability of a class and a heat map of what speaks for it (see heat_maps.py).
         `class_name`: the class (default: the predicted one of each image). `views`: "none", "flip" or "multi", over
         which probabilities and maps are averaged. Raises UserError for an unknown class, and a network without maps."""
-        check_views(views, self.config.keeps_shape)
+        check_views(views)
+        if views == "multi" and self.config.keeps_shape:
+            raise UserError("views: heat maps of multi are of squares, and this model keeps shapes; use flip")
         if class_name is not None and class_name not in self.classes:
             near = nearest(class_name, self.classes)
             raise UserError(f"{class_name!r} is no class of this model{near}: {', '.join(self.classes)}")

@@ -54,7 +54,7 @@ def predict(
     paths = submission.first_images(source.files["path"], limit)
     ids = submission.image_ids(paths)
     form = submission.form_like(sample_submission, ids, classes)
-    check_views(settings.views, config.keeps_shape)
+    check_views(settings.views)
     if transport:
         prior_shift.check_transport(prior)
     folder, out = Run(storage.absolute(run)), storage.absolute(out)

@@ -9,7 +9,7 @@ import torch
 
 from animalclf.config import Config
 from animalclf.data.loader import Batch
-from animalclf.inference.views import VIEWS
+from animalclf.inference.views import CANVAS_VIEWS, VIEWS
 from animalclf.models.classifier import Classifier
 from animalclf.training import loop
 from animalclf.training.outputs import Outputs, Summary, model_outputs
@@ -41,7 +41,7 @@ def view_outputs(
 ) -> Outputs:
     """As `batch_outputs`, with the probabilities of each of V views, float32 (N, V, C), the image itself first. The
     rows ascend."""
-    functions = VIEWS[views]
+    functions = (CANVAS_VIEWS if model.keep_shape else VIEWS)[views]
     parts = ({**batch, "image": function(batch["image"])} for batch in batches for function in functions)
     rows, probabilities, summaries = model_outputs(model, model.classes, parts, device, bf16, summary)
     order = np.argsort(rows, kind="stable")  # the views of a row are neighbours, the first is the image itself
