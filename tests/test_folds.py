@@ -314,9 +314,8 @@ def test_classes_that_are_too_small_for_the_folds_are_named(prepared, tmp_path):
 
 
 def test_a_run_of_folds_cannot_be_extended(folded):
-    longer = configuration.from_dict(
-        {**(tree := configuration.to_dict(head_config())), "train": {**tree["train"], "epochs": 9}}
-    )
-    assert not checks.can_extend(folded[0], longer)
-    with pytest.raises(UserError, match=r"train\.epochs: 3 -> 9"):
-        checks.lock_run(folded[0].root, longer, resume=True)
+    for key, change in (("epochs", "3 -> 9"), ("folds", "3 -> 9")):
+        tree = configuration.to_dict(head_config())
+        config = configuration.from_dict({**tree, "train": {**tree["train"], key: 9}})
+        with pytest.raises(UserError, match=rf"train\.{key}: {change}: a run with folds cannot be extended"):
+            checks.lock_run(folded[0].root, config, resume=True)

@@ -130,18 +130,22 @@ def config_changes(stored: Config, config: Config) -> list[str]:
 def can_extend(run: Run, config: Config) -> bool:
     """Whether `config` extends the run: only `train.epochs`, `train.patience` and execution keys differ.
 
-    A run with folds cannot be extended: the checkpoints of the folds are gone.
-
-    Raises UserError if the finished epochs do not fit the new length: with it they would have been computed
-    differently, or training would have ended before the last of them.
+    Raises UserError for a run with folds, whose checkpoints are gone, and if the finished epochs do not fit the new
+    length: with it they would have been computed differently, or training would have ended before the last of them.
     """
     stored, epochs, history = run.config(), config.train.epochs, run.metrics()
     extension_keys = {"train.epochs", "train.patience", *(f"train.{name}" for name in EXECUTION_KEYS)}
-    if not configuration.changed_keys(stored, config).keys() <= extension_keys or stored.train.folds:
+    changed_keys = configuration.changed_keys(stored, config).keys()
+    changes, schedule = f"{run.root}: {'; '.join(config_changes(stored, config))}", config.optim.schedule
+    if stored.train.folds and changed_keys & {"train.epochs", "train.patience", "train.folds"}:
+        raise UserError(
+            f"{changes}: a run with folds cannot be extended, because a fold that has ended has no checkpoints; resume "
+            "without this change, or choose another --out"
+        )
+    if not changed_keys <= extension_keys:
         return False
     from animalclf.training.train_state import out_of_patience
 
-    changes, schedule = f"{run.root}: {'; '.join(config_changes(stored, config))}", config.optim.schedule
     if epochs != stored.train.epochs and LR_SCHEDULES.get(schedule).depends_on_epochs:
         raise UserError(
             f"{changes}: with optim.schedule={schedule} the learning rate of every epoch depends on it; start a new run"
