@@ -227,7 +227,7 @@ def test_a_model_card_and_answers_do_without_a_damaged_score(run, tmp_path, caps
     file = copy / "known.npz"
     file.write_bytes(damage(file.read_bytes()))
     model, info = checkpoint.load_model(str(copy))
-    assert "mark these as unknown" not in model_card(Run(str(copy)), info, {}, {})
+    assert "mark these as unknown" not in model_card(Run(str(copy)), info, {}, [])
     assert capsys.readouterr().err.startswith(f"without the score of none of these: {file}: not readable (")
     scorer, why = scorer_or_reason(Run(str(copy)), model, info)
     assert scorer is None and str(file) in why and "\n" not in why
