@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from animalclf.errors import UserError
 from animalclf.utils.malloc import keep_freed_memory
@@ -54,8 +55,23 @@ def on_all_ranks(action: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
+def data_parallel(network: nn.Module, ranks: RankContext, compression: str = "none") -> nn.Module:
+    """`network`, whose backward pass averages the gradients over the ranks: as they are, or (compression "bf16") as
+    bfloat16 numbers of half the size. The network itself in a single process."""
+    if ranks.world_size == 1:
+        return network
+    device_ids = [ranks.device] if ranks.device.type == "cuda" else None
+    parallel = nn.parallel.DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
+    if compression == "bf16":
+        # Its package imports five others, and few trainings need it.
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+        parallel.register_comm_hook(None, bf16_compress_hook)
+    return parallel
+
+
 @torch.no_grad()
-def average_statistics(model: torch.nn.Module) -> None:
+def average_statistics(model: nn.Module) -> None:
     """Average the BatchNorm statistics over the ranks, so that every rank validates the same model."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         for buffer in model.buffers():

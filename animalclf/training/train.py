@@ -24,7 +24,7 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, step_graphs
 from animalclf.training.context import PassProgress, TrainContext
 from animalclf.training.cross_validation import cross_validate
-from animalclf.training.distributed import RankContext, average_statistics, on_all_ranks
+from animalclf.training.distributed import RankContext, average_statistics, data_parallel, on_all_ranks
 from animalclf.training.final_eval import finish
 from animalclf.training.fine_tuning import average_with, gradient_hooks, initial_weights
 from animalclf.training.fitted_heads import fit_heads, start_from_fitted_head
@@ -160,14 +160,16 @@ def _trained_part(context: TrainContext, state: TrainState, features: FeatureLoa
         else:
             features = feature_loader(context, model)
             seconds = time.perf_counter() - started
-        return TrainedPart(
-            model.head, _parallel(model.head, False, ranks), features, weights, graphs, features, seconds
-        )
+        head = data_parallel(model.head, ranks, config.train.gradient_compression)
+        return TrainedPart(model.head, head, features, weights, graphs, features, seconds)
     phases: list[Phase] = ["train", "val"] if context.val_rows else ["train"]
     passes = ((phase, epoch) for epoch in range(len(state.history), config.train.epochs) for phase in phases)
     loader = context.make_loader(context.plan, passes)
     compiled = worth_compiling(config, len(context.plan.rows["train"]), ranks.device)
-    return TrainedPart(model, _parallel(model, compiled, ranks), loader, weights, graphs)
+    # Compiled for each of the two batch sizes of an epoch: kernels for any size are a sixth slower.
+    network = torch.compile(model, dynamic=False) if compiled else model
+    parallel = data_parallel(network, ranks, config.train.gradient_compression)  # type: ignore[arg-type]
+    return TrainedPart(model, parallel, loader, weights, graphs)
 
 
 def _step_graphs(config: Config, optimizer: torch.optim.Optimizer, ranks: RankContext) -> StepGraphs | None:
@@ -182,16 +184,6 @@ def worth_compiling(config: Config, rows: int, device: torch.device) -> bool:
     epoch."""
     long_enough = 0 < config.train.compile_from <= rows * config.train.epochs
     return config.train.compile or (device.type == "cuda" and long_enough)
-
-
-def _parallel(network: nn.Module, compiled: bool, ranks: RankContext) -> nn.Module:
-    if compiled:
-        # Compiled for each of the two batch sizes of an epoch: kernels for any size are a sixth slower.
-        network = torch.compile(network, dynamic=False)  # type: ignore[assignment]
-    if ranks.world_size == 1:
-        return network
-    device_ids = [ranks.device] if ranks.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ one epoch

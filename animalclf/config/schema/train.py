@@ -59,6 +59,10 @@ class Train:
     """Compute convolutions in NHWC memory order, which is faster on most hardware. False computes in NCHW order, after
     a copy of each batch."""
 
+    gradient_compression: Literal["none", "bf16"] = "none"
+    """Number format in which the workers exchange gradients. bf16 sends half the bytes of fp32, with about three
+    significant digits: for workers that wait for the network. It has no effect on one worker."""
+
     compile: Flag = False
     """Compile the model with torch.compile, even if train.compile_from does not ask for it. On a CPU it takes a
     minute or more at the start."""
