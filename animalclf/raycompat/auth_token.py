@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from animalclf.errors import UserError
 from animalclf.raycompat.patches import patch
+
+if TYPE_CHECKING:
+    import grpc
 
 MODE_VARIABLE = "RAY_AUTH_MODE"
 PROBE = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a request that every cluster answers
 PROBE_SECONDS = 10.0  # a head on a busy machine takes seconds
 # gRPC's codes if nothing answers, or another server, whose HTTP status gRPC translates.
 SILENCE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "UNKNOWN", "INTERNAL")
+TLS_FILES = ("RAY_TLS_CA_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_SERVER_CERT")
 WHERE = "put the cluster's into ~/.ray/auth_token, or name its file with RAY_AUTH_TOKEN_PATH"
 
 
@@ -60,12 +65,27 @@ def _probe(address: str, token: str) -> str:
     import grpc
 
     metadata = [("authorization", f"Bearer {token}")] if token else []
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with _channel(address) as channel:
         try:
             channel.unary_unary(PROBE)(b"", timeout=PROBE_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
             return str(error.code().name)
     return "OK"
+
+
+def _channel(address: str) -> grpc.Channel:
+    """As Ray connects to `address`: with TLS if RAY_USE_TLS is set. Raises UserError for missing certificates."""
+    import grpc
+
+    options = [("grpc.enable_http_proxy", 0)]
+    if os.environ.get("RAY_USE_TLS", "").lower() not in ("1", "true"):
+        return grpc.insecure_channel(address, options)
+    try:
+        files = [Path(os.environ[name]).read_bytes() for name in TLS_FILES]
+    except (KeyError, OSError) as error:
+        problem = f"{error.args[0]} is not" if isinstance(error, KeyError) else f"{error.filename} cannot be read"
+        raise UserError(f"RAY_USE_TLS is set, and {problem}; name the files of the Ray cluster at {address}") from error
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*files), options)
 
 
 @patch(("2.56", "2.58", "2.60"), {"ray._raylet:Config.initialize": None}, shared=True)
