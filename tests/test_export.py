@@ -3,10 +3,12 @@
 import json
 import runpy
 import shutil
+import struct
 import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -199,6 +201,7 @@ def test_the_script_gives_the_answers_of_predict(exported, trained_run, tmp_path
 def test_the_script_reduces_photographs_as_predict_does(options, sides, tmp_path):
     """At a quarter of sides that four does not divide."""
     script = runpy.run_path(str(resources.files("animalclf.export") / "templates" / "predict_onnx.py"))
+    options = dict(options)
     mode = options.pop("mode", "RGB")
     file, exif = tmp_path / "a.jpg", Image.Exif()
     exif[0x0112] = 6
@@ -210,6 +213,45 @@ def test_the_script_reduces_photographs_as_predict_does(options, sides, tmp_path
     assert expected.scale == 4 and pixels.shape == expected.image.shape
     difference = np.abs(pixels.astype(int) - expected.image)
     assert difference.max() <= 1 and np.mean(difference > 0) < (1e-3 if mode == "RGB" else 0.1)
+
+
+def exif_data(*entries):
+    """EXIF data with entries (tag, type, count, four bytes)."""
+    packed = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + b"\0\0\0\0"
+
+
+TURNED = (0x112, 3, 1, b"\6\0\0\0")
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize(
+    "suffix, options",
+    [
+        *((suffix, {"exif": exif_data(TURNED)}) for suffix in ("png", "tif", "jpg")),
+        ("png", {"exif": exif_data(TURNED, (0x11A, 2, 4, b"72d\0"))}),  # a resolution that is text
+        ("png", {"exif": exif_data((0x112, 11, 1, struct.pack("<f", 6)))}),
+        ("png", {"exif": exif_data((0x112, 9, 1, struct.pack("<i", -6)))}),
+        ("jpg", {"xmp": XMP}),
+        ("png", {"alpha": 0}),
+        ("png", {"alpha": 1}),
+    ],
+)
+def test_the_script_decodes_odd_files_as_predict_does(suffix, options, tmp_path):
+    script = runpy.run_path(str(resources.files("animalclf.export") / "templates" / "predict_onnx.py"))
+    file, image = tmp_path / f"a.{suffix}", Image.fromarray(photo(1, 40, 60))
+    options = dict(options)
+    if "alpha" in options:
+        image.putalpha(options.pop("alpha"))
+    image.save(file, **options)
+    meta = SimpleNamespace(custom_metadata_map={"min_side": "64"})
+    model = SimpleNamespace(get_modelmeta=lambda: meta, run=lambda names, inputs: [inputs["images"]])
+    pixels, expected = script["probabilities"](file, model), decode(file.read_bytes()).image
+    assert pixels.shape == expected.shape and np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_photographs_of_thin_images_stay_small(tmp_path):
+    assert max(Image.open(save_varied(photo(1, 8, 200), 0, tmp_path, 64)).size) < 400
 
 
 def test_safetensors_have_the_weights_and_what_else_a_model_needs(trained_run, tmp_path):

@@ -121,7 +121,8 @@ def save_varied(image: np.ndarray, number: int, folder: Path, min_side: int) -> 
 
 
 def _photograph(image: np.ndarray, min_side: int, random: np.random.Generator) -> Image.Image:
-    """`image` uint8 (H, W, 3) enlarged, with the grain of a camera."""
+    """`image` uint8 (H, W, 3) enlarged, with the grain of a camera; of a thin one a part."""
+    image = image[: 2 * image.shape[1], : 2 * image.shape[0]]
     factor = min_side * random.uniform(*LARGE_SIZES) / min(image.shape[:2])
     height, width = (math.ceil(side * factor) for side in image.shape[:2])
     large = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), np.int16)

@@ -1,14 +1,24 @@
 """Class probabilities of image files, with onnxruntime, NumPy and Pillow only: python predict_onnx.py IMAGE ..."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 
 FOLDER = Path(__file__).parent
+TURNS = {  # by the orientation in EXIF data
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_model(name: str = "model.onnx") -> onnxruntime.InferenceSession:
@@ -16,16 +26,28 @@ def open_model(name: str = "model.onnx") -> onnxruntime.InferenceSession:
 
 
 def probabilities(file: str, model: onnxruntime.InferenceSession) -> np.ndarray:
-    """float32 (classes,). Large JPEG images are reduced, all are upright by EXIF, with transparency on white."""
+    """float32 (classes,). Large JPEG images are reduced, all are upright by EXIF, with transparency on white (of an
+    image that is transparent everywhere, as if it were not)."""
     image: Image.Image = Image.open(file)
     min_side = int(model.get_modelmeta().custom_metadata_map["min_side"])
     if draft := image.draft(None, (min_side, min_side)):  # of a JPEG image only
         image = whole_pixels(image, *draft[1][2:])
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if "A" in image.getbands() or "transparency" in image.info:
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        white = Image.new("RGBA", layer.size, "white")
+        image = Image.alpha_composite(white, layer) if layer.getchannel("A").getextrema()[1] else layer
     return model.run(["probabilities"], {"images": np.asarray(image.convert("RGB"))[None]})[0][0]
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned by its EXIF orientation; without one, or with damaged EXIF data, as it is."""
+    image.load()  # which turns a TIFF image
+    orientation = None
+    if "exif" in image.info or image.format not in (None, "JPEG", "MPO"):  # of these, XMP data do not count
+        with contextlib.suppress(Exception):
+            orientation = image.getexif().get(0x0112)
+    return image.transpose(TURNS[orientation]) if isinstance(orientation, int) and orientation in TURNS else image
 
 
 def whole_pixels(image: Image.Image, width: float, height: float) -> Image.Image:
