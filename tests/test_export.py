@@ -157,7 +157,7 @@ def test_a_run_is_exported_and_checked(exported):
 
 def test_the_card_says_which_file_the_figures_are_of(exported, trained_run):
     card, small = (Path(exported.folder) / "README.md").read_text(), exported.checks[1]
-    assert "the figures of model.onnx and model.safetensors, and not of model-int8.onnx." in card
+    assert "the metrics of model.onnx and model.safetensors, and not of model-int8.onnx." in card
     loss = small.accuracy - small.accuracy_of_predict
     assert f"its accuracy is {small.accuracy:.3f}" in card and f"a difference of {loss:+.3f}" in card
     _, info = checkpoint.load_model(trained_run)

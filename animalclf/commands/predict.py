@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     if sizes := result.set_sizes:
         show_line(
             f"sets: {sizes.mean:.2f} classes on average, {sizes.one:.0%} of one class, {sizes.empty:.0%} empty; "
-            f"for {100 * (result.coverage or 0):.4g} % of images like the validation images it has the true class"
+            f"they have the true class for {100 * (result.coverage or 0):.4g}% of images like the validation images"
         )
     if result.transported is not None:
         show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")

@@ -36,7 +36,7 @@ def known_scorer(run: Run, model: Classifier, info: ModelInfo) -> KnownScorer:
     if info.config.train.folds:
         raise UserError(f"{run.root}: its folds' models, which judge unseen images, are not stored; train again")
     prepared = prepared_set_of(run)
-    show_line(f"{run.root}: no known.npz, which new runs have; computing it from the features of {prepared.root}")
+    show_line(f"{run.root}: no known.npz; computing it from the features of {prepared.root}")
     scorer = _fit(model, info, prepared)
     with contextlib.suppress(UserError, OSError):  # a run folder that cannot be written
         write_scorer(run, scorer)
