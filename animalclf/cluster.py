@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from animalclf.errors import UserError
 from animalclf.raycompat.auth_token import answers, prepare_token
+from animalclf.raycompat.command_line import recorded_without_secrets
 from animalclf.raycompat.errors import joining_problem, named_start_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.raycompat.train_controller import STRUCTURED_LOGGING
@@ -122,7 +123,8 @@ def _join(address: str, source: str) -> None:
         raise UserError(f"no Ray answers at {address}, the cluster that {source} names; {other}, or {start}")
     prepare_token(address)
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        with recorded_without_secrets():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # Ray raises RuntimeError, ValueError, ConnectionError and Exception
         raise UserError(
             f"the Ray at {address} ({source}) cannot be used: {joining_problem(error)}, or {start}"
@@ -147,7 +149,7 @@ def start_local(cpus: int, **options: Any) -> None:
         os.environ[name] = value
 
     def start() -> Any:
-        with quick_start(), blocked_sigterm(), named_start_errors():
+        with quick_start(), recorded_without_secrets(), blocked_sigterm(), named_start_errors():
             return ray.init(
                 address="local",
                 num_cpus=cpus,

@@ -18,9 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import after_its_first_epoch, lite_config, terminate_all, tiny_prepared, train_command
+from ray._private import utils
 from ray.util import list_named_actors
 
-from animalclf import raycompat
+from animalclf import cluster, raycompat
+from animalclf.errors import UserError
 from animalclf.raycompat import patches
 from animalclf.raycompat.auth_token import send_token
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE, STOCK_RAY_VARIABLE, patch
@@ -28,6 +30,7 @@ from animalclf.runs import Run
 from animalclf.training import checks, ray_trainer
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
+from animalclf.utils.environment import restored
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {
@@ -121,6 +124,29 @@ def test_the_patches_fit_the_ray_that_is_installed(monkeypatch):
 
 
 patched = pytest.mark.skipif(bool(os.environ.get(STOCK_RAY_VARIABLE)), reason=f"{STOCK_RAY_VARIABLE} is set")
+
+
+@patched
+@pytest.mark.parametrize("connect", [lambda: cluster._join("h:1", "RAY_ADDRESS"), lambda: cluster.start_local(1)])
+def test_ray_records_the_command_without_the_webhook(monkeypatch, connect):
+    """What the dashboard's list of jobs shows of a command on somebody's cluster."""
+    recorded = []
+
+    def init(**_):
+        recorded.append(utils.get_entrypoint_name())
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr("sys.argv", ["animalclf", "train", "--notify", "https://hooks.example/T/B", "--out", "a"])
+    monkeypatch.setattr(cluster, "answers", lambda address: True)
+    monkeypatch.setattr(cluster, "prepare_token", lambda address: None)
+    monkeypatch.setattr(cluster, "_environment_before", {})
+    monkeypatch.setattr("ray.init", init)
+    with (
+        restored([*cluster.MALLOC_VARIABLES, OWN_RAY_VARIABLE]),
+        pytest.raises((UserError, RuntimeError), match="seen"),
+    ):
+        connect()
+    assert recorded == ["animalclf train --notify *** --out a"] and "pytest" in utils.get_entrypoint_name()
 
 
 @patched

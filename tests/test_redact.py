@@ -197,6 +197,15 @@ def test_the_dashboard_gets_no_secret_variable(env, refused, monkeypatch):
     assert not any(value in str(error.value) for value in env.values())
 
 
+@pytest.mark.parametrize("flag", [["--notify", "https://hooks.example/T/B"], ["--notify-command=send B-token"]])
+def test_the_dashboard_gets_no_webhook(flag):
+    with pytest.raises(
+        UserError, match=r"^--data s3://b/p --out s3://b/r --notify.*\*\*\*: everybody who sees"
+    ) as error:
+        check_job("train", ["--data", "s3://b/p", "--out", "s3://b/r", *flag], ".", {})
+    assert "hooks" not in str(error.value) and "B-token" not in str(error.value)
+
+
 # ---------------------------------------------------------------------------------------------------------- the rule
 
 PACKAGE = Path(__file__).parents[1] / "animalclf"

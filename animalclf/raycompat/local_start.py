@@ -11,31 +11,20 @@ from typing import Any
 
 import psutil
 
-from animalclf.raycompat.patches import patch
+from animalclf.raycompat.patches import Replacement, patch, replaced
 from animalclf.utils.console import show_line
 from animalclf.utils.throttle import Throttle
 
 MEMORY_SECONDS = 60.0  # between two lines about ended workers
 LOW_MEMORY = "running low on memory"  # in Ray's message
 VERSIONS = ("2.56", "2.58", "2.60")
-Replacement = tuple[Any, str, Any]  # a module or class, the name of its attribute, the new value
 
 
 @contextmanager
 def quick_start() -> Iterator[None]:
     """Apply the patches of this module within the block. Other Rays that this process starts later are not patched."""
-    replacements = [*(poll_node_start() or ()), *(skip_servers() or ()), *(shorten_errors() or ())]
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
-    _set(replacements)
-    try:
+    with replaced([*(poll_node_start() or ()), *(skip_servers() or ()), *(shorten_errors() or ())]):
         yield
-    finally:
-        _set(originals)
-
-
-def _set(replacements: list[Replacement]) -> None:
-    for owner, name, value in replacements:
-        setattr(owner, name, value)
 
 
 @patch(

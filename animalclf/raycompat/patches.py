@@ -12,7 +12,8 @@ import importlib
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 STOCK_RAY_VARIABLE = "ANIMALCLF_STOCK_RAY"  # "1": no patches; names of patches, separated by commas: without these
@@ -20,6 +21,7 @@ OWN_RAY_VARIABLE = "ANIMALCLF_OWN_RAY"  # in the environment of all processes of
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Replacement = tuple[Any, str, Any]  # a module or class, the name of its attribute, the new value
 log = logging.getLogger(__name__)
 PATCHES: list[Callable[[], str]] = []  # for each imported patch: why it does not apply here, or ""
 
@@ -63,6 +65,22 @@ def refusal(
     if ray.__version__.rpartition(".")[0] not in versions:
         return f"written for Ray {', '.join(versions)}, this is {ray.__version__}"
     return next(filter(None, (_difference(path, parameters) for path, parameters in needs.items())), "")
+
+
+@contextmanager
+def replaced(replacements: list[Replacement]) -> Iterator[None]:
+    """Within the block the attributes have their new values."""
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
+    _set(replacements)
+    try:
+        yield
+    finally:
+        _set(originals)
+
+
+def _set(replacements: list[Replacement]) -> None:
+    for owner, name, value in replacements:
+        setattr(owner, name, value)
 
 
 def _difference(path: str, parameters: tuple[str, ...] | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from animalclf.cluster import silence_ray
 from animalclf.errors import UserError
 from animalclf.utils import storage
-from animalclf.utils.redact import SECRET_VARIABLES, is_secret, redact, redact_command
+from animalclf.utils.redact import SECRET_VARIABLES, is_secret, redact, redact_arguments, redact_command
 
 MAX_PACKED = 10 * 2**20  # bytes; code alone takes less than a tenth of it
 WRITERS = ("prepare", "train", "compare", "demo")  # their default --out is in the job's copy of the code
@@ -38,6 +38,12 @@ def check_job(job: str, arguments: Sequence[str], folder: str, env: dict[str, st
                 f"--env {name}: everybody who sees the dashboard could read it; give the machines a role, or a file "
                 "~/.aws/credentials"
             )
+    shown = redact_arguments(arguments)
+    if shown != list(arguments):
+        raise UserError(
+            f"{' '.join(shown)}: everybody who sees the dashboard could read what --notify and --notify-command have; "
+            "`animalclf submit` returns when the job ends: notify after it"
+        )
     for text in (*arguments, *(f"--env {name}={value}" for name, value in env.items())):
         name, _, value = text.partition("=")
         if redact(text) != text or is_secret(name, value):
