@@ -93,7 +93,7 @@ def tuned(files: pd.DataFrame, held_out: np.ndarray, config: Config, epochs: int
     channels = fastai.num_features_model(base)
     network = fastai.add_head(base, channels, len(classes))
     learner = fastai.Learner(loaders, network, splitter=fastai.default_split)
-    learner = learner.to_fp16() if torch.cuda.is_available() else learner
+    learner = learner.to_fp16() if torch.cuda.is_available() else learner.to_channelslast(use_amp=False)
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(epochs)
     return learner

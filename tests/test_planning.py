@@ -241,6 +241,17 @@ def test_folds_are_counted(tiny_set: Prepared):
     assert folds.passes == [(18, 0, 6)] * 4 + [(24, 0, 0)] and plan(folds, "d", "r").trainings == 5
 
 
+def test_cached_views_are_planned_with_their_bytes(tiny_set: Prepared):
+    config = lite_config(train__cached_views=3, model__trainable=["last", "head"])
+    found = images.find_images(tiny_set.root, config, "")
+    views, maps = plan(setting(found, feature_seconds=2.0, map_bytes=1000), "d", "r"), 24 + 3 * 18
+    assert views.written["cached views"] == maps * 1000
+    plain = plan(setting(replace(found, config=lite_config()), feature_seconds=2.0), "d", "r")
+    assert views.seconds["features"] - plain.seconds["features"] == pytest.approx(3 * 18 * 2)
+    with pytest.raises(UserError, match=r"train\.cached_views: the maps take .* set a smaller .*_CACHE"):
+        plan(setting(found, map_bytes=10**15), "d", "r")
+
+
 def test_what_does_not_fit_names_the_key(tiny_set: Prepared):
     config = lite_config(train__cache="memory")
     found = images.find_images(tiny_set.root, config, "")

@@ -11,6 +11,7 @@ from torch import nn
 from animalclf.errors import UserError
 from animalclf.utils.canvas import PADDING, STEP
 
+CHANNELS = 3  # of an image
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -56,7 +57,11 @@ class Classifier(nn.Module):
         )
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Features of RGB images (N, S, S, 3), uint8 or float in 0..255."""
+        """Features of RGB images (N, S, S, 3), uint8 or float in 0..255, or of what `lower_maps` computes of them."""
+        if images.shape[-1] != CHANNELS:
+            layers: nn.Module = self.base[self.frozen_layers :]  # type: ignore[index]
+            features: torch.Tensor = layers(self._ordered(images.permute(0, 3, 1, 2)))
+            return features
         if not self.keep_shape:
             return self._features(images)
         boxes: dict[tuple[int, ...], list[int]] = {}
@@ -68,10 +73,22 @@ class Classifier(nn.Module):
         ]
         return torch.cat(parts)[order.argsort()]
 
+    def lower_maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps (N, H, W, C) of images, as in `features`, after the first `frozen_layers` of the base."""
+        layers: nn.Module = self.base[: self.frozen_layers]  # type: ignore[index]
+        maps: torch.Tensor = layers(self._pixels(images))
+        return maps.permute(0, 2, 3, 1)
+
     def _features(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.base(self._pixels(images))
+        return features
+
+    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
         # A permuted view of NHWC images is a channels_last tensor: no copy.
-        pixels = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        return self.base(pixels if self.channels_last else pixels.contiguous())
+        return self._ordered((images.permute(0, 3, 1, 2).float() - self.mean) * self.scale)
+
+    def _ordered(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps if self.channels_last else maps.contiguous()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float32 (N, classes) of RGB images (N, S, S, 3), uint8 or float in 0..255."""
@@ -92,6 +109,14 @@ class Classifier(nn.Module):
     def frozen_features(self) -> bool:
         """True if no layer of the base trains, so that an image's features never change."""
         return not any(parameter.requires_grad for parameter in self.base.parameters())
+
+    @property
+    def frozen_layers(self) -> int:
+        """How many layers at the start of the base do not train, if it is a sequence of layers; else 0."""
+        if not isinstance(self.base, nn.Sequential):
+            return 0
+        trains = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in self.base]
+        return [*trains, True].index(True)
 
 
 def features_and_logits(network: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

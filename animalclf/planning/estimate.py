@@ -96,9 +96,9 @@ def phase_seconds(setting: Setting) -> dict[str, float]:
         seconds["prepare"] = prepare.fixed + tasks + images.total * prepare.duplicates
     # Without Ray in the rehearsal, the start of its own process stands for that of a worker's.
     seconds["workers"] = fixed["workers"] + (0.0 if setting.local or setting.rehearsed_on_ray else fixed["start"])
-    passes, folded = setting.passes, images.rows["train"] + images.rows["val"]
+    passes = setting.passes
     if measured.feature_seconds and not setting.features_are_cached:
-        seconds["features"] = fixed["features"] + folded * measured.feature_seconds / workers
+        seconds["features"] = fixed["features"] + _base_images(setting) * measured.feature_seconds / workers
     epochs = max(0, config.train.epochs - setting.done_epochs)
     if config.train.heads:
         seconds["heads"] = fixed["heads"] + len(passes) * measured.fit_seconds
@@ -107,7 +107,7 @@ def phase_seconds(setting: Setting) -> dict[str, float]:
             epoch_seconds(setting, train, val) for train, val, _ in passes
         )
     score = sum(scored_images(train, scored, scored) for train, _, scored in passes) * measured.validate_seconds
-    score += images.rows["test"] * measured.feature_seconds
+    score += 0 if config.train.cached_views else images.rows["test"] * measured.feature_seconds
     seconds["evaluation"] = fixed["evaluation"] * len(passes) + score / workers
     seconds["end"] = fixed["end"]
     return seconds
@@ -173,12 +173,20 @@ def written_bytes(setting: Setting) -> dict[str, int]:
     parts = {
         "prepared set": 0 if images.prepared else prepared_bytes(images),
         "features": rows * (4 * measured.features + 8) if stores_features else 0,
+        "cached views": _base_images(setting) * measured.map_bytes,
         "checkpoints": measured.best_bytes + measured.last_bytes,
         "other files of the run": RUN_BYTES
         + config.train.epochs * EPOCH_BYTES
         + scored * (4 * len(images.class_counts) + PREDICTION_BYTES),
     }
     return {name: size for name, size in parts.items() if size}
+
+
+def _base_images(setting: Setting) -> int:
+    """Images that a frozen base computes features of; with `train.cached_views` the maps that are stored: of all
+    images, and of the views of the training images."""
+    rows, views = setting.images.rows, setting.config.train.cached_views
+    return sum(rows.values()) + views * rows["train"] if views else rows["train"] + rows["val"]
 
 
 def rewritten_bytes(setting: Setting) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from animalclf.data.disk_cache import CACHE_VARIABLE
 from animalclf.errors import UserError
 from animalclf.planning.rehearsal import rehearse
 from animalclf.planning.sample import PrepareSeconds, SampleAnswer, SampleTask
@@ -32,7 +33,11 @@ def run(task: SampleTask) -> SampleAnswer:
         # As in a command: its parser imports the modules of all commands.
         code = f"from animalclf.cli import build_parser; build_parser(); from {__name__} import main; main({folder!r})"
         process = subprocess.run(
-            [sys.executable, "-c", code], env=_environment(task), capture_output=True, text=True, errors="replace"
+            [sys.executable, "-c", code],
+            env=_environment(task, folder),
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
         ended, file = time.time(), Path(folder, ANSWER)
         if not file.exists():
@@ -45,9 +50,10 @@ def run(task: SampleTask) -> SampleAnswer:
         return replace(answer, measured=replace(answer.measured, fixed={**fixed, "end": end}))
 
 
-def _environment(task: SampleTask) -> dict[str, str]:
-    """Of a command that starts a Ray, or of a worker on a node of a cluster."""
+def _environment(task: SampleTask, folder: str) -> dict[str, str]:
+    """Of a command that starts a Ray, or of a worker on a node of a cluster; its cache is in `folder`."""
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ADDRESS": "local"}
+    variables[CACHE_VARIABLE] = os.path.join(folder, "cache")
     variables.pop(OWN_RAY_VARIABLE, None)
     return variables if task.starts_ray else {**variables, **MALLOC_VARIABLES, "OMP_NUM_THREADS": "1"}
 

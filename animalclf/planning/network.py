@@ -18,6 +18,7 @@ from animalclf.models.classifier import count_parameters
 from animalclf.planning.sample import SampleTask
 from animalclf.rows import Measured
 from animalclf.runs import Run
+from animalclf.training.cached_views import map_shape, stored_bytes
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
 from animalclf.training.feature_cache import cache_of
@@ -30,6 +31,7 @@ def measure(measured: Measured, task: SampleTask, prepared: Prepared, run: Run) 
     config, result = task.config, run.result()
     with torch.device("meta"):
         model = build(config.model, len(prepared.classes), load_weights=False, keep_shape=config.keeps_shape)
+    views = config.train.cached_views
     parameters, trainable = (count_parameters(model, only) for only in (False, True))
     measured = replace(
         measured,
@@ -40,6 +42,7 @@ def measure(measured: Measured, task: SampleTask, prepared: Prepared, run: Run) 
         best_bytes=storage.size(run.checkpoint("best")),
         last_bytes=storage.size(run.checkpoint("last")),
         worker_bytes=_peak_memory(),
+        map_bytes=stored_bytes(config, map_shape(model, config.view_size), 0, 1) if views else 0,
         features=sample_features(prepared.root).shape[1] if task.on_features else 0,
     )
     if measured.device == "cuda":

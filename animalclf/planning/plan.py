@@ -136,6 +136,11 @@ def plan(setting: Setting, data: str, run: str, price_per_hour: float | None = N
     problems = memory_problems(config, memory, room)
     if not in_store and not setting.local and config.train.cache != "disk":
         problems.append(f"{cache_text}, in every epoch; to fit, store them smaller (data.stored_size)")
+    written = estimate.written_bytes(setting)
+    if "cached views" in written and not machine.is_cluster:
+        from animalclf.training.cached_views import check_room
+
+        check_room(written["cached views"])
     total = sum(seconds.values())
     hours = setting.devices * total / 3600
     weights = config.model.weights_file
@@ -159,7 +164,7 @@ def plan(setting: Setting, data: str, run: str, price_per_hour: float | None = N
         memory=memory,
         room=room,
         read=estimate.read_bytes(setting, storage.size(weights) if weights else 0),
-        written=estimate.written_bytes(setting),
+        written=written,
         rewritten=estimate.rewritten_bytes(setting),
         devices=setting.devices,
         device_hours=hours,

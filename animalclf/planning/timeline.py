@@ -81,6 +81,14 @@ def feature_seconds(timeline: Timeline) -> float:
     return (last.seconds - first.seconds) / (last.done - first.done)
 
 
+def feature_images(timeline: Timeline) -> int:
+    """Images, or views of them, whose features the rehearsal has computed."""
+    totals = [
+        event.total for event, _ in timeline.events if isinstance(event, PhaseProgress) and event.phase == "features"
+    ]
+    return max(totals, default=0)
+
+
 def fixed_seconds(
     timeline: Timeline, rows: Sequence[EpochRow], size: SampleSize, measured: Measured
 ) -> dict[str, float]:
@@ -94,7 +102,7 @@ def fixed_seconds(
     started = max(ends.get(phase, 0.0) for phase in ("start", "Ray", "prepare"))
     fixed = {name: spans[name] for name in ("start", "Ray", "end") if name in spans} | {
         "workers": epochs[0] - first.seconds - started,
-        "features": features - (size.train + size.val) * image,
+        "features": features - feature_images(timeline) * image,
         "epochs": first.seconds - features - later,
         "evaluation": ends["trained"] - epochs[-1] - scores,
     }

@@ -38,6 +38,8 @@ class Measured(Row):
     """To compute the features of one image; 0 without a frozen base."""
     features: int = 0
     """Numbers in the features of an image; 0 without a frozen base."""
+    map_bytes: int = 0
+    """Of the cached maps of one view (train.cached_views); 0 without."""
     fit_seconds: float = 0.0
     """To fit the heads on all training images."""
     gpu_bytes: int | None = field(default=None, metadata=OMIT_NONE)

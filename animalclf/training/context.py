@@ -35,6 +35,8 @@ class TrainContext:
     """Takes progress events; they are reported by rank 0."""
     validate: bool = True
     """Whether each epoch is validated on the plan's validation images, not only the last one."""
+    features_seconds: float = 0.0
+    """That this training's part of the cached maps took (cached_views.py)."""
 
     @property
     def classes(self) -> list[str]:

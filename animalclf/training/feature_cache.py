@@ -65,15 +65,9 @@ class FeatureCache:
     def url(self) -> str:
         return storage.join(self.root, f"features-{self.key}.npz")
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """One process of this machine at a time: trials that start together compute the features once."""
-        folder = cache_folder()
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # without a lock the features are computed twice
-                os.makedirs(folder, exist_ok=True)
-                stack.enter_context(FileLock(os.path.join(folder, f"features-{self.key}.lock")))
-            yield
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """One process of this machine at a time."""
+        return machine_lock(os.path.join(cache_folder(), f"features-{self.key}"))
 
     def read(self) -> Features | None:
         """The stored features. None if there are none, and, with a line that says so, if their file is damaged."""
@@ -110,15 +104,25 @@ class FeatureCache:
                 storage.remove(storage.join(self.root, os.path.basename(path)))
 
 
+@contextlib.contextmanager
+def machine_lock(path: str) -> Iterator[None]:
+    """One process of this machine at a time, by the file `path`.lock: trials that start together compute once."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # without a lock they compute twice
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            stack.enter_context(FileLock(f"{path}.lock"))
+        yield
+
+
 def cache_of(context: TrainContext, model: Classifier) -> FeatureCache:
     """The cache of the features that `model` computes in this training."""
-    facts = _facts(context.prepared, context.config, model)
+    facts = base_facts(context.prepared, context.config, model, model.base)
     return _cache(context.prepared, facts, "bf16" if context.bf16 else "fp32", context.ranks.device.type, model)
 
 
 def stored_features(prepared: Prepared, config: Config, model: Classifier) -> Features | None:
     """The features that a training with this base has stored, in any number format; None if there are none."""
-    facts = _facts(prepared, config, model)
+    facts = base_facts(prepared, config, model, model.base)
     for precision in ("fp32", "bf16"):
         for device in ("cpu", "cuda"):
             if features := _cache(prepared, facts, precision, device, model).read():
@@ -126,13 +130,13 @@ def stored_features(prepared: Prepared, config: Config, model: Classifier) -> Fe
     return None
 
 
-def _facts(prepared: Prepared, config: Config, model: Classifier) -> dict[str, object]:
-    """What the features depend on, but for the number format."""
+def base_facts(prepared: Prepared, config: Config, model: Classifier, base: torch.nn.Module) -> dict[str, object]:
+    """What the outputs of `base`, the base of `model` or its first layers, depend on, but for the number format."""
     return {
         "format": FORMAT,
         "images": prepared.fingerprint,
         "architecture": [config.model.name, config.model.pool],
-        "base": _hash(model.base),
+        "base": _hash(base),
         "pixels": [model.mean.flatten().tolist(), model.scale.flatten().tolist()],
         "size": [config.view_size, model.keep_shape],
         "torch": torch.__version__,

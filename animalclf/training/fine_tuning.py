@@ -94,12 +94,19 @@ def check(config: Config, model: Classifier) -> None:
         "train.unfreeze_every": train.unfreeze_every > 0,
         "optim.wise_ft": optim.wise_ft > 0,
         "train.head_start=fitted": train.head_start == "fitted",
+        "train.cached_views": train.cached_views > 0,
     }
     active_keys = [key for key, is_active in tuning.items() if is_active]
     if active_keys and model.frozen_features:
         raise UserError(
             f"{', '.join(active_keys)}: no layer of the base trains; name layers with model.trainable, or leave these "
             "keys out"
+        )
+    if train.cached_views and not model.frozen_layers:
+        raise UserError(
+            f"train.cached_views: {config.model.name} has no frozen layers below those that train, or is no plain "
+            "sequence of layers; use vgg16_pooled or an efficientnet_lite and train its last blocks (model.trainable), "
+            "or set train.cached_views=0"
         )
     if optim.wise_ft and train.head_start != "fitted":
         raise UserError("optim.wise_ft: needs an initial head to average with; set train.head_start=fitted")

@@ -72,7 +72,7 @@ def feature_loader(context: TrainContext, model: Classifier) -> FeatureLoader:
     cache, and of the images that it lacks computed, each rank over its part, and stored."""
     plan, ranks = context.plan, context.ranks
     rows = np.concatenate([plan.rows["train"], plan.rows["val"]])
-    if context.config.train.cache_features:
+    if context.config.train.cache_features and not context.config.train.cached_views:  # whose maps are rounded
         features = _features_from_cache(context, model, rows)
     else:
         features = _compute(context, model, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
+from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.rows import StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training.checks import config_changes
@@ -24,6 +26,7 @@ from animalclf.utils.registry import check_workers_know
 if TYPE_CHECKING:
     from animalclf.data.loader import Loader
     from animalclf.data.sampler import Phase, SamplingPlan
+    from animalclf.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,11 @@ def start_training(
             check_workers_know(config)
             placement = _place_on_ray(config, prepared, run, workers, cpu)
             report(StartupEvent("ray"))
-        check.result()
+        model = check.result()
     workers = placement.workers
+    views = _views(config, prepared, model, placement, local) if config.train.cached_views and not resumed else ""
     record_run(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
-    show_line(_plan(config, prepared, run, placement))
+    show_line(_plan(config, prepared, run, placement) + views)
     if local:
         return train_local(config, prepared, run, report, cpu)
     from animalclf.data.ray_loader import cache_images
@@ -71,9 +75,9 @@ def start_training(
     return train_on_ray(config, prepared, run, workers, report, cache)
 
 
-def check_model(config: Config, classes: int, *, load_weights: bool) -> None:
+def check_model(config: Config, classes: int, *, load_weights: bool) -> Classifier:
     """Build the model on the meta device, so that wrong settings show before the run folder is written; with
-    `load_weights` also a file of weights that does not fit. Raises UserError."""
+    `load_weights` also a file of weights that does not fit. Returns it. Raises UserError."""
     import torch
 
     from animalclf.models import build
@@ -85,6 +89,24 @@ def check_model(config: Config, classes: int, *, load_weights: bool) -> None:
         model = build(config.model, classes, load_weights=read_weights, keep_shape=config.keeps_shape)
     check_frozen_base(config, model)
     fine_tuning.check(config, model)
+    return model
+
+
+def _views(config: Config, prepared: Prepared, model: Classifier, placement: Placement, local: bool) -> str:
+    """For the plan line: the bytes of the cached views. Raises UserError for more than one worker, and, if the worker
+    is on this machine, for a disk without room."""
+    from animalclf.training import cached_views
+
+    if placement.workers.maximum > 1:
+        raise UserError(
+            f"train.cached_views: the maps are on one worker's disk, not {placement.workers.text}; set --workers 1"
+        )
+    rows = {split: len(index) for split, index in sampling_plan(prepared, config).rows.items()}
+    shape = cached_views.map_shape(model, config.view_size)
+    size = cached_views.stored_bytes(config, shape, rows["train"], sum(rows.values()))
+    if local or os.environ.get(OWN_RAY_VARIABLE):
+        cached_views.check_room(size)
+    return f"; maps of {config.train.cached_views} views {size / 1e9:.2f} GB in {cached_views.cache_folder()}"
 
 
 def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers, cpu: bool) -> Placement:

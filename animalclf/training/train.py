@@ -22,6 +22,7 @@ from animalclf.metrics import from_confusion
 from animalclf.rows import EpochRow, ProgressEvent, StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, step_graphs
+from animalclf.training.cached_views import with_cached_views
 from animalclf.training.context import PassProgress, TrainContext
 from animalclf.training.cross_validation import cross_validate
 from animalclf.training.distributed import RankContext, average_statistics, data_parallel, on_all_ranks
@@ -63,7 +64,7 @@ def train(
     report(StartupEvent("workers", ranks.world_size))
     augment_on_device = torch_form.on_device(config.augment.on, ranks.device) and not is_identity(config.augment)
     plan = sampling_plan(prepared, config, augment_on_device=augment_on_device)
-    context = TrainContext(config, prepared, plan, run, ranks, make_loader, report)
+    context = with_cached_views(TrainContext(config, prepared, plan, run, ranks, make_loader, report))
     train_once = partial(_train_once, on_epoch=on_epoch)
     if config.train.folds:
         return cross_validate(context, train_once)
@@ -111,7 +112,7 @@ def train_epochs(
     config, run, ranks = context.config, context.run, context.ranks
     prepare_fine_tuning(context, state)
     part = _trained_part(context, state, features)
-    features_seconds, checkpoint_seconds = part.features_seconds, 0.0
+    features_seconds, checkpoint_seconds = part.features_seconds + context.features_seconds, 0.0
     profile = config.train.profile and ranks.rank == 0
     profiling = trace_steps(run, ranks.device) if profile else contextlib.nullcontext(lambda: None)
     sgd_head = part.features and not config.train.heads and not config.train.threads

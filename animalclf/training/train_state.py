@@ -47,13 +47,7 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
     last: LastCheckpoint | None = None
     if run.has_checkpoint("last"):
         last = checkpoint.load(run.checkpoint("last"), ranks.device)
-    torch.manual_seed(config.seed)  # every rank initialises alike
-    model = build(config.model, classes, load_weights=last is None, keep_shape=config.keeps_shape)
-    model = model.to(ranks.device)
-    check_frozen_base(config, model)
-    fine_tuning.check(config, model)
-    if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    model = new_model(config, classes, ranks, load_weights=last is None)
     if last:
         if frozen := _frozen_names(model) - last["model"].keys():
             best: BestCheckpoint = checkpoint.load(run.checkpoint("best"), ranks.device)
@@ -75,6 +69,15 @@ def create_or_resume(config: Config, run: Run, classes: int, ranks: RankContext)
         [EpochRow.from_dict(row, run.checkpoint("last")) for row in last["history"]] if last else [],
         last.get("start") if last else None,
     )
+
+
+def new_model(config: Config, classes: int, ranks: RankContext, load_weights: bool = True) -> Classifier:
+    """The model before its first epoch, the same on every rank. Raises UserError for settings that do not fit it."""
+    torch.manual_seed(config.seed)
+    model = build(config.model, classes, load_weights=load_weights, keep_shape=config.keeps_shape).to(ranks.device)
+    check_frozen_base(config, model)
+    fine_tuning.check(config, model)
+    return model.to(memory_format=torch.channels_last) if config.train.channels_last else model
 
 
 def save(context: TrainContext, state: TrainState, writer: checkpoint.Writer) -> None:

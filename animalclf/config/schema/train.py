@@ -83,6 +83,12 @@ class Train:
     """Store the features of a frozen base in the folder of the prepared set (features-*.npz), from where later runs,
     trials and folds with the same base and images read them."""
 
+    cached_views: Annotated[Integer, Field(ge=0)] = 0
+    """Train the last blocks on cached maps: the frozen layers below run once, over this many augmented views of each
+    training image, and each epoch trains on the next view. For one worker and networks that are plain sequences of
+    layers (vgg16, vgg16_pooled, efficientnet_lite0 to 2). mixup and CutMix then mix maps. 0 runs the frozen layers in
+    every step."""
+
     patience: Annotated[Integer, Field(ge=0)] = 0
     """Stop after this many epochs without a better train.monitor. 0 never stops early."""
 
