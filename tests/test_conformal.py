@@ -155,6 +155,13 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path):
     assert open_calibration(run, CLASSES, 40 / 41).sets(np.eye(3), [1 / 3] * 3, np.full(3, 1 / 3)).shape == (3, 3)
     with pytest.raises(UserError, match=r"0\.98 needs more than its 40 validation images .* use at most 0\.975"):
         open_calibration(run, CLASSES, 0.98)
+    calibration, train = open_calibration(run, CLASSES, 0.9), [1 / 3] * 3
+    assert not calibration.problem(train, np.full(3, 1 / 3))
+    rare = np.array([0.0, 0.05, 0.95])  # few images of the last class speak for all of it
+    assert calibration.sets(np.eye(3), train, rare).sum() == 3 and not calibration.problem(train, rare)
+    strict = open_calibration(run, CLASSES, 0.97)
+    assert strict.sets(np.eye(3), train, rare).all()
+    assert "under these class priors a coverage of 0.97 needs more than the 40" in strict.problem(train, rare)
     with pytest.raises(UserError, match="first evaluate the run with views=flip"):
         open_calibration(run, CLASSES, 0.9, "flip")
     run.write_result({**run.read_result(), "val": None})

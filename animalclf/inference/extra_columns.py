@@ -64,6 +64,10 @@ class ExtraColumns:
         self.note = f"no column `known`: {reason}" if reason else ""
         self.summary: Summary | None = scorer.score if scorer else None
 
+    def problem_of_sets(self, priors: np.ndarray) -> str:
+        """See Calibration.problem; empty without sets."""
+        return self.calibration.problem(self.info.prior, priors) if self.calibration else ""
+
     def add(self, table: pd.DataFrame, priors: np.ndarray, scores: np.ndarray | None) -> pd.DataFrame:
         """The table (see predictions_table) with its further columns. `priors`: those of its probabilities, float (C,).
         `scores`: what `summary` gave for its images, float32 (N,)."""

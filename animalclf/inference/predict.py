@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from animalclf.errors import UserError
 from animalclf.inference import prior_shift, submission
 from animalclf.inference.classify import Options, classify
 from animalclf.inference.extra_columns import DEFAULT_TABLE, ExtraColumns, TableOptions
@@ -59,6 +60,8 @@ def predict(
         prior_shift.check_transport(prior)
     folder, out = Run(storage.absolute(run)), storage.absolute(out)
     extra = ExtraColumns(columns, folder, model, info, settings.views, transport)
+    if not isinstance(target_prior, str) and (problem := extra.problem_of_sets(target_prior)):
+        raise UserError(f"{folder.root}: {problem}")
     storage.check_writable(out)
     remove_leftovers(out)
     for note in [*source.warnings, *filter(None, [form.note, extra.note])] if settings.progress else ():
@@ -66,6 +69,8 @@ def predict(
     probabilities, status, scores = classify(model, config, source.root, paths, settings, extra.summary)
     readable = np.array([reason == OK for reason in status])
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
+    if settings.progress and (problem := extra.problem_of_sets(priors)):  # of priors that are estimated
+        show_line(f"{problem}. All sets have all classes")
     transported = None
     if transport:
         before, corrected = corrected.argmax(1), prior_shift.transport(corrected, priors)

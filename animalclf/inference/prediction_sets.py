@@ -34,11 +34,24 @@ class Calibration:
         `train_prior` for `priors`, float (C,). An image of the calibration counts as its class does under these (label
         shift: Podkopaev, Ramdas 2021)."""
         train = np.asarray(train_prior, np.float64)
-        ratio = np.divide(priors, train, out=np.zeros(len(train)), where=train > 0)
         corrected = self.probabilities if np.array_equal(priors, train) else adjust(self.probabilities, train, priors)
-        weights = self.weights * ratio[self.labels]
-        threshold = set_threshold(corrected, self.labels, self.coverage, weights, float(ratio.max()))
+        threshold = set_threshold(corrected, self.labels, self.coverage, *self._weights(train, priors))
         return prediction_sets(probabilities, threshold)
+
+    def problem(self, train_prior: Sequence[float], priors: np.ndarray) -> str:
+        """Why sets under `priors`, as in `sets`, have all classes; empty if they need not."""
+        highest = max_coverage(*self._weights(np.asarray(train_prior, np.float64), priors))
+        if self.coverage <= highest + 1e-9:
+            return ""
+        return (
+            f"sets: under these class priors a coverage of {self.coverage:g} needs more than the {len(self.labels):,} "
+            f"validation images of the run; use at most {floor(1000 * highest) / 1000:g}"
+        )
+
+    def _weights(self, train: np.ndarray, priors: np.ndarray) -> tuple[np.ndarray, float]:
+        """The weights float (N,) of the calibration images under `priors`, and that of a new image."""
+        ratio = np.divide(priors, train, out=np.zeros(len(train)), where=train > 0)
+        return self.weights * ratio[self.labels], float(ratio.max())
 
 
 def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: str = "none") -> Calibration:
