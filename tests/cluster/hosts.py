@@ -26,6 +26,8 @@ PermitRootLogin yes
 PasswordAuthentication no
 UsePAM no
 StrictModes no
+LoginGraceTime 0
+MaxStartups 100
 PidFile none
 Subsystem sftp internal-sftp
 """
@@ -186,13 +188,21 @@ class Host:
             "-o",
             "UserKnownHostsFile=/dev/null",
             "-o",
-            "LogLevel=ERROR",
+            "LogLevel=INFO",  # says why a connection was closed
+            "-o",
+            "ConnectionAttempts=5",
             "-i",
             key,
         ]
-        return run(
-            "ssh", *options, f"ubuntu@{self.address}", f"source ~/.bashrc; {command}", check=check, timeout=timeout
-        )
+        words = ("ssh", *options, f"ubuntu@{self.address}", f"source ~/.bashrc; {command}")
+        for _ in range(5):
+            try:
+                return run(*words, check=check, timeout=timeout)
+            except RuntimeError as error:
+                if "Connection closed" not in str(error) and "Connection reset" not in str(error):
+                    raise
+                time.sleep(5)  # a busy machine did not complete the connection in time
+        return run(*words, check=check, timeout=timeout)
 
 
 class Hosts:
