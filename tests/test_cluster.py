@@ -287,34 +287,6 @@ def test_the_token_goes_to_a_cluster_that_requires_it(monkeypatch, tmp_path, req
         assert set(head.received) == {""}  # it never gets the token
 
 
-def test_a_cluster_with_tls_is_asked_as_ray_asks_it(monkeypatch, tmp_path):
-    """RAY_USE_TLS: certificate and key of both sides are those of the cluster."""
-    from ray._common.tls_utils import generate_self_signed_tls_certs
-
-    contents = generate_self_signed_tls_certs()
-    certificate, key = (part.encode() for part in contents)
-    files = {"CA_CERT": certificate, "SERVER_KEY": key, "SERVER_CERT": certificate}
-    credentials = grpc.ssl_server_credentials([(key, certificate)], certificate, require_client_auth=True)
-    server = grpc.server(ThreadPoolExecutor(1), handlers=[Head("")])
-    address = f"localhost:{server.add_secure_port('localhost:0', credentials)}"
-    server.start()
-    monkeypatch.setattr(auth_token, "PROBE_SECONDS", 2.0)
-    try:
-        assert not auth_token.answers(address)
-        monkeypatch.setenv("RAY_USE_TLS", "1")
-        for name, content in files.items():
-            monkeypatch.setenv(f"RAY_TLS_{name}", str(tmp_path / name))
-            with pytest.raises(UserError, match=f"^RAY_USE_TLS is set, and {tmp_path / name} cannot be read"):
-                auth_token.answers(address)
-            (tmp_path / name).write_bytes(content)
-            if name != "SERVER_CERT":
-                with pytest.raises(UserError, match=r"^RAY_USE_TLS is set, and RAY_TLS_SERVER_\w+ is not; name"):
-                    auth_token.answers(address)
-        assert auth_token.answers(address)
-    finally:
-        server.stop(None)
-
-
 def test_of_the_messages_of_ray_only_ended_workers_are_printed_once_a_minute(monkeypatch, capsys):
     monkeypatch.setenv(OWN_RAY_VARIABLE, "1")
     ((_, _, listen),) = shorten_errors()

@@ -13,17 +13,21 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 from helpers import after_its_first_epoch, lite_config, terminate_all, tiny_prepared, train_command
+from ray._common.tls_utils import generate_self_signed_tls_certs
 from ray._private import utils
 from ray.util import list_named_actors
+from test_cluster import Head
 
 from animalclf import cluster, raycompat
 from animalclf.errors import UserError
-from animalclf.raycompat import patches
+from animalclf.raycompat import auth_token, patches
 from animalclf.raycompat.auth_token import send_token
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE, STOCK_RAY_VARIABLE, patch
 from animalclf.runs import Run
@@ -130,7 +134,7 @@ patched = pytest.mark.skipif(bool(os.environ.get(STOCK_RAY_VARIABLE)), reason=f"
 @pytest.mark.parametrize("connect", [lambda: cluster._join("h:1", "RAY_ADDRESS"), lambda: cluster.start_local(1)])
 def test_ray_records_the_command_without_the_webhook(monkeypatch, connect):
     """What the dashboard's list of jobs shows of a command on somebody's cluster."""
-    recorded = []
+    recorded, before = [], utils.get_entrypoint_name()
 
     def init(**_):
         recorded.append(utils.get_entrypoint_name())
@@ -146,7 +150,33 @@ def test_ray_records_the_command_without_the_webhook(monkeypatch, connect):
         pytest.raises((UserError, RuntimeError), match="seen"),
     ):
         connect()
-    assert recorded == ["animalclf train --notify *** --out a"] and "pytest" in utils.get_entrypoint_name()
+    assert recorded == ["animalclf train --notify *** --out a"] and utils.get_entrypoint_name() == before
+
+
+def test_a_cluster_with_tls_is_asked_as_ray_asks_it(monkeypatch, tmp_path):
+    """RAY_USE_TLS: certificate and key of both sides are those of the cluster."""
+    contents = generate_self_signed_tls_certs()
+    certificate, key = (part.encode() for part in contents)
+    files = {"CA_CERT": certificate, "SERVER_KEY": key, "SERVER_CERT": certificate}
+    credentials = grpc.ssl_server_credentials([(key, certificate)], certificate, require_client_auth=True)
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Head("")])
+    address = f"localhost:{server.add_secure_port('localhost:0', credentials)}"
+    server.start()
+    monkeypatch.setattr(auth_token, "PROBE_SECONDS", 2.0)
+    try:
+        assert not auth_token.answers(address)
+        monkeypatch.setenv("RAY_USE_TLS", "1")
+        for name, content in files.items():
+            monkeypatch.setenv(f"RAY_TLS_{name}", str(tmp_path / name))
+            with pytest.raises(UserError, match=f"^RAY_USE_TLS is set, and {tmp_path / name} cannot be read"):
+                auth_token.answers(address)
+            (tmp_path / name).write_bytes(content)
+            if name != "SERVER_CERT":
+                with pytest.raises(UserError, match=r"^RAY_USE_TLS is set, and RAY_TLS_SERVER_\w+ is not; name"):
+                    auth_token.answers(address)
+        assert auth_token.answers(address)
+    finally:
+        server.stop(None)
 
 
 @patched
