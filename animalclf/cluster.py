@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from animalclf.errors import UserError
 from animalclf.raycompat.auth_token import answers, prepare_token
-from animalclf.raycompat.command_line import recorded_without_secrets
 from animalclf.raycompat.errors import joining_problem, named_start_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
+from animalclf.raycompat.recorded import recorded_without_secrets
 from animalclf.raycompat.train_controller import STRUCTURED_LOGGING
 from animalclf.utils.console import show_line
 from animalclf.utils.environment import restored, set_variables

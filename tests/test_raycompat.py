@@ -22,6 +22,7 @@ import pytest
 from helpers import after_its_first_epoch, lite_config, terminate_all, tiny_prepared, train_command
 from ray._common.tls_utils import generate_self_signed_tls_certs
 from ray._private import utils
+from ray.tune.execution import class_cache
 from ray.util import list_named_actors
 from test_cluster import Head
 
@@ -30,6 +31,7 @@ from animalclf.errors import UserError
 from animalclf.raycompat import auth_token, patches
 from animalclf.raycompat.auth_token import send_token
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE, STOCK_RAY_VARIABLE, patch
+from animalclf.raycompat.recorded import trials_without_credentials
 from animalclf.runs import Run
 from animalclf.training import checks, ray_trainer
 from animalclf.training.resources import Workers
@@ -177,6 +179,17 @@ def test_a_cluster_with_tls_is_asked_as_ray_asks_it(monkeypatch, tmp_path):
         assert auth_token.answers(address)
     finally:
         server.stop(None)
+
+
+@patched
+def test_trials_record_no_credentials(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    with trials_without_credentials():
+        trial = class_cache._ActorClassCache().get(type("Trial", (), {}))
+    assert (
+        "AWS" not in str(trial._default_options["runtime_env"]) and "env_vars" in trial._default_options["runtime_env"]
+    )
+    assert "AWS_SECRET_ACCESS_KEY" in class_cache.ENV_VARS_TO_PROPAGATE
 
 
 @patched

@@ -20,6 +20,7 @@ import ray
 from ray import tune
 
 from animalclf.errors import UserError
+from animalclf.raycompat.recorded import trials_without_credentials
 from animalclf.rows import TrialEntry
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.tuning.comparison_dir import TrialTracker, TuneEvent
@@ -96,7 +97,8 @@ def run_trials(comparison: ComparisonJob, tracker: TrialTracker, folder: Run, ma
 
         def fit() -> None:
             try:
-                tuner.fit()
+                with trials_without_credentials():
+                    tuner.fit()
             except Exception as error:
                 failure.put(error)
                 if not callback.stop.is_set():
