@@ -15,6 +15,7 @@ from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TrialEntry, TrialProgress
 from animalclf.runs import Run
 from animalclf.training import launch
+from animalclf.tuning.comparison_dir import ComparedData, StoredComparison, known_trials
 from animalclf.tuning.live import LiveTable
 from animalclf.tuning.spec_parsing import build_spec
 
@@ -277,3 +278,11 @@ def test_console_output_is_a_line_an_epoch_or_a_live_table():
         table_text = screen.getvalue()[len(text) :]
         assert all(part in table_text for part in ("training", "1/3", "0.4000", "and 18 more"))
         assert table_text.count("\n") <= 20
+
+
+def test_a_finished_trial_without_its_run_folder_waits(tmp_path):
+    spec = spec_of(recipes="quick")
+    entry = TrialEntry(slug=spec.trials[0].slug, name="quick", seed=0, run="", state="finished")
+    images = ComparedData(source="", classes=2, train=2, val=2, test=0, listing_hash="", prepared={})
+    stored = StoredComparison(images, {}, [entry])
+    assert known_trials(spec, str(tmp_path), stored)[entry.slug].state == "waiting"

@@ -1,5 +1,6 @@
 """Corrections of labels: the file that a person fills in, applied when images are prepared."""
 
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +46,18 @@ def test_decisions_change_the_labels_that_they_name(tmp_path):
 def test_a_spreadsheet_with_semicolons_is_read(tmp_path):
     labels, _ = corrected(tmp_path, "cat/0.jpg;cat;dog;relabel", header="Path;Label;Suggested;Decision\n")
     assert labels["cat/0.jpg"] == "dog"
+
+
+@pytest.mark.parametrize("editor", ["NFC", "NFD"])
+def test_names_that_an_editor_rewrote_are_found(tmp_path, editor):
+    files = FILES.assign(path=FILES["path"].str.replace("cat", "Bär"), label=FILES["label"].str.replace("cat", "Bär"))
+    file = tmp_path / "labels.csv"
+    lines = ["Bär\\0.jpg,Bär,dog,relabel", "dog\\1.jpg,dog,Bär,relabel", "Bär/1.jpg,Bär,dog,drop"]
+    file.write_text(HEADER + unicodedata.normalize(editor, "\n".join(lines)) + "\n")
+    corrected_files, record = correct(files, str(file), "photos")
+    labels = dict(zip(corrected_files["path"], corrected_files["label"], strict=True))
+    assert labels["Bär/0.jpg"] == "dog" and labels["dog/1.jpg"] == "Bär" and "Bär/1.jpg" not in labels
+    assert {row["path"] for row in record["decisions"]} == {"Bär/0.jpg", "dog/1.jpg", "Bär/1.jpg"}
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,19 @@ def test_safetensors_have_the_weights_and_what_else_a_model_needs(trained_run, t
     configuration.from_dict(json.loads(metadata["config"]))
 
 
+def test_other_files_of_the_folder_are_not_replaced_without_a_word(trained_run, tmp_path, capsys):
+    import animalclf
+
+    (tmp_path / "model.onnx").write_bytes(b"earlier")
+    for _ in range(2):
+        animalclf.export(trained_run, to="safetensors", out=tmp_path)
+    assert "model.onnx is of an earlier export" in capsys.readouterr().err
+    (tmp_path / "README.md").write_text("# My project")
+    with pytest.raises(UserError, match=r"README\.md: is not the model card of an export"):
+        animalclf.export(trained_run, to="safetensors", out=tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My project"
+
+
 def test_the_card_has_the_metrics_and_the_licence_of_the_weights(trained_run, tmp_path):
     import animalclf
 

@@ -234,14 +234,18 @@ def test_links_are_followed_and_those_that_lead_out_are_named(tmp_path: Path) ->
     (photos / "cat" / "out.jpg").symlink_to(tmp_path / "elsewhere" / "3.jpg")
     (photos / "fox").symlink_to(tmp_path / "elsewhere")
     (photos / "cat" / "loop.jpg").symlink_to("loop.jpg")
+    (photos / "cat" / "nothing.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (photos / "dog" / "up").symlink_to(photos)
     source = sources.find(str(photos), Data())
-    paths = ["cat/1.jpg", "cat/loop.jpg", "cat/out.jpg", "cat/same.jpg", "dog/2.jpg", "fox/3.jpg"]
+    paths = ["cat/1.jpg", "cat/loop.jpg", "cat/nothing.jpg", "cat/out.jpg", "cat/same.jpg", "dog/2.jpg", "fox/3.jpg"]
     assert list(source.files["path"]) == paths
     assert source.warnings == [
-        f"2 links lead out of the folder, such as cat/out.jpg to {tmp_path}/elsewhere/3.jpg; what they lead to is used"
+        f"2 links lead out of the folder, such as cat/out.jpg to {tmp_path}/elsewhere/3.jpg; what they lead to is used",
+        "1 link leads to a folder that is read already, such as dog/up to the folder itself; its images are used once",
     ]
     contents = dict(zip(paths, read_files(str(photos), paths), strict=True))
     assert contents["cat/out.jpg"] == b"image" and "too many levels" in str(contents["cat/loop.jpg"])
+    assert contents["cat/nothing.jpg"] == "a link to a file that does not exist"
 
 
 def test_pipes_devices_and_giant_files_are_not_read(tmp_path: Path) -> None:

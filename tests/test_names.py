@@ -12,8 +12,10 @@ from PIL import Image
 
 from animalclf.cli import main
 from animalclf.config import Data
+from animalclf.errors import UserError
 from animalclf.prepare import output_dir, sources, task
 from animalclf.utils import storage
+from animalclf.utils.file_names import skipped_text
 
 ODD_NAMES = [
     "[v1]",
@@ -119,3 +121,17 @@ def test_odd_names_go_through_every_command(tmp_path, ray_local, capsys):
     assert sorted(row[0] for row in rows[1:]) == sorted(FILES) and {row[1] for row in rows[1:]} <= set(CLASSES)
     page = storage.read_bytes(f"{run}/report.html").decode()
     assert "[old]" in page and "\u732b\u3000\u5199\u771f" in page and "<b>x&amp;" not in page
+
+
+def test_skipped_files_are_named_and_archives_with_what_to_do():
+    assert skipped_text([]) == ""
+    assert skipped_text(["a.txt"]) == "skipped: 1 file that is not an image, such as a.txt"
+    text = skipped_text(["a.txt", "x/more.ZIP"])
+    assert text == "skipped: 2 files that are not images, such as x/more.ZIP; unpack it"
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, folder):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=f"{folder}: cannot be written, a file is there; change --out"):
+        storage.check_writable(str(tmp_path / folder))

@@ -540,6 +540,9 @@ def test_a_comparison_folder_has_leaderboard_ensembles_and_report(tmp_path, caps
     assert main(["report", str(tmp_path), "--json"]) == 0
     page = storage.read_bytes(json.loads(capsys.readouterr().out.splitlines()[-1])["report"]).decode()
     assert "out of memory" in page and all(ensemble["name"] in page for ensemble in content["ensembles"])
+    shutil.rmtree(trials[0].run)
+    assert main(["report", str(tmp_path)]) == 2
+    assert "the run folder of a finished trial is missing" in " ".join(capsys.readouterr().err.split())
 
 
 def test_runs_on_other_images_are_refused(tmp_path, capsys):

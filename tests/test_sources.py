@@ -121,7 +121,10 @@ def test_a_link_to_a_parent_folder_ends(tmp_path):
     os.symlink(tmp_path / "nowhere.jpg", tmp_path / "b" / "dead.jpg")
     source = find(tmp_path)
     assert list(source.files["path"]) == ["a/1.jpg", "b/2.jpg", "b/dead.jpg"]
-    assert "1 link leads to a folder that is read already, such as a/loop to the folder itself" in source.warnings[1]
+    loop = (
+        "1 link leads to a folder that is read already, such as a/loop to the folder itself; its images are used once"
+    )
+    assert source.warnings == [loop]
 
 
 def test_of_a_folder_and_a_link_to_it_the_folder_is_read(tmp_path):
@@ -210,6 +213,11 @@ def test_an_unlabelled_folder(tmp_path):
         (["a/readme.md"], "no images found .*1 other files, such as a/readme.md"),
         (["a/1.jpg", "2.jpg"], "1 images are outside any class folder, such as 2.jpg"),
         (["a/1.jpg", "a/2.jpg"], "only one class, 'a'"),
+        (
+            ["a/1.jpg", "coco.json"],
+            "only one class.*if coco.json has the classes.*write them as a CSV with the columns",
+        ),
+        (["train2017/1.jpg", "val2017/2.jpg", "notes/coco.json"], "if notes/coco.json has the classes"),
         (["a/1.jpg", "b/2.jpg", "c/x.txt"], "class folders without images: c"),
         (["test_images/1.jpg"], "no images in train_images"),
     ],

@@ -19,6 +19,7 @@ from animalclf.commands.common import (
 )
 from animalclf.errors import exit_code
 from animalclf.utils.console import duration, show_line
+from animalclf.utils.file_names import skipped_text
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -57,7 +58,7 @@ def add(commands: Commands) -> None:
         type=float,
         metavar="COVERAGE",
         help="add the column `set`, the classes that an image may be: for this fraction of images (such as 0.9) the "
-        "true one is among them; selected on the validation images",
+        "true one is among them; selected on the validation images (default: 0, no sets)",
     )
     table_arguments(parser)
     sample_submission_argument(parser)
@@ -91,6 +92,6 @@ def run(arguments: argparse.Namespace) -> Answer:
     if result.transported is not None:
         show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")
     if result.ignored:
-        show_line(f"skipped: {len(result.ignored):,} files that are not images, such as {result.ignored[0]}")
+        show_line(skipped_text(result.ignored))
     code, folder = exit_code(unreadable=bool(result.unreadable)), posixpath.dirname(result.predictions)
     return Answer(result.to_dict(), code, done, folder)

@@ -269,4 +269,5 @@ def _fault(kind: str, value: Any, path: Sequence[str | int], tree: Any, prefix: 
         return f"{key.name}: takes {len(key.elements)} values, got {shown(tree)}"
     if kind == "finite_number" and key.value_kind == "a number":
         return f"{key.name}: {shown(value)} is not a finite number"
-    return f"{key.name}: {shown(value)} is not {key.value_kind}"
+    remedy = f"; it takes {key.kind}" if key.range else ""
+    return f"{key.name}: {shown(value)} is not {key.value_kind}{remedy}"

@@ -22,6 +22,7 @@ from animalclf.prepare.task import read_files
 from animalclf.rows import ExplainResult, Unreadable
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
+from animalclf.utils.file_names import skipped_text
 from animalclf.utils.leftovers import remove_leftovers
 from animalclf.utils.progress import ProgressLine
 
@@ -96,7 +97,7 @@ def _files(images: Sequence[str], model: Model, limit: int) -> list[ImageFile]:
     files: list[ImageFile] = []
     for data in images:
         source = sources.find(data, model.config.data, labelled=False)
-        for note in source.warnings:
+        for note in filter(None, [*source.warnings, skipped_text(source.ignored)]):
             show_line(note)
         files += [ImageFile(source.root, path) for path in source.files["path"]]
     return files[:limit] if limit else files

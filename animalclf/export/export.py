@@ -34,7 +34,7 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
     in any case, if the prepared set of the run is there.
 
     Raises UserError for an unknown format, a package that is not installed, a training that has not finished, a network
-    that cannot be exported, and an ONNX file whose probabilities differ.
+    that cannot be exported, an ONNX file whose probabilities differ, and a README.md that no export wrote.
     """
     started = time.perf_counter()
     chosen = {name: FORMATS.get(name) for name in formats}
@@ -42,6 +42,7 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
     folder = open_finished(run)
     target = storage.absolute(out) if out else folder.url("export")
     storage.check_writable(target)
+    _check_replaceable(target)
     model, info = checkpoint.load_model(folder.root)
     exporting = Exporting(model, info)
     contents = {form.file: form.write(exporting) for form in chosen.values()}
@@ -56,6 +57,9 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
     contents[CARD] = model_card(folder, info, sizes, checks or []).encode()
     for name, content in contents.items():
         storage.write_bytes(storage.join(target, name), content)
+    for name in sorted({form.file for form in FORMATS.entries().values()} - set(contents)):
+        if storage.exists(storage.join(target, name)):
+            show_line(f"{name} is of an earlier export, and the model card does not name it; remove it")
     return ExportResult(
         run=folder.root,
         folder=target,
@@ -63,6 +67,13 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
         checks=checks,
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_replaceable(target: str) -> None:
+    """Raise UserError if the folder has a README.md that no export wrote."""
+    card = storage.join(target, CARD)
+    if storage.exists(card) and b"\ntags: [image-classification, animalclf" not in storage.read_bytes(card):
+        raise UserError(f"{card}: is not the model card of an export and would be replaced; choose another --out")
 
 
 def _check_installed(chosen: dict[str, Format], check: bool) -> None:

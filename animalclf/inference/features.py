@@ -16,6 +16,8 @@ from animalclf.runs import open_run
 from animalclf.training import checkpoint
 from animalclf.training.outputs import features_only
 from animalclf.utils import storage
+from animalclf.utils.console import show_line
+from animalclf.utils.file_names import skipped_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,8 @@ def _of_folder(model: Classifier, info: checkpoint.ModelInfo, data: str) -> Imag
     from animalclf.inference.classify import Options, classify  # imports Ray
 
     source = sources.find(data, info.config.data, labelled=False)
+    for note in filter(None, [*source.warnings, skipped_text(source.ignored)]):
+        show_line(note)
     paths = source.files["path"].tolist()
     classified = classify(model, info.config, source.root, paths, Options(), features_only)
     readable = np.array([status == OK for status in classified.status])

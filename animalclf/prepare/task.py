@@ -220,7 +220,7 @@ def _read_local(path: str) -> bytes | str:
                 return _too_large(status.st_size)
             return file.read()
     except FileNotFoundError:
-        return "file not found"
+        return "a link to a file that does not exist" if os.path.islink(path) else "file not found"
     except OSError as error:
         return f"cannot be read: {(error.strerror or str(error)).lower()}"
 

@@ -139,8 +139,8 @@ def check_same_data(out: str, stored: StoredComparison | None, data: ComparedDat
 
 
 def known_trials(spec: ComparisonSpec, out: str, stored: StoredComparison | None) -> dict[str, TrialEntry]:
-    """The state of each trial of an earlier start and of the spec, by slug. Raises UserError if the run folder of a
-    trial has another configuration."""
+    """The state of each trial of an earlier start and of the spec, by slug. A trial of the spec whose run folder is
+    missing waits. Raises UserError if the run folder of a trial has another configuration."""
     stored_entries = stored.entries if stored else []
     # The folder may have been moved, so the URLs of the runs are new.
     entries = {entry.slug: replace(entry, run=storage.join(out, TRIALS, entry.slug)) for entry in stored_entries}
@@ -156,7 +156,7 @@ def known_trials(spec: ComparisonSpec, out: str, stored: StoredComparison | None
         entry = entries.setdefault(
             trial.slug, TrialEntry(slug=trial.slug, name=trial.name, seed=trial.config.seed, run=run.root)
         )
-        if entry.state not in ENDED:
+        if entry.state not in ENDED or not run.exists():
             entry.set("waiting")
     for entry in entries.values():
         if Run(entry.run).finished():

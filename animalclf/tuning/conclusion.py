@@ -75,8 +75,8 @@ def report_folders(folders: Sequence[str], out: str | None = None, *, reference:
     """Write the report of one comparison folder, or of run folders, finished or not, into `out` (default: the folder).
     `reference`: show the reference results of the recipes for any classes.
 
-    Raises UserError for a folder that is no run, several runs without `out`, a comparison without a finished trial, and
-    finished runs that were validated on different images.
+    Raises UserError for a folder that is no run, several runs without `out`, a comparison without a finished trial or
+    without the folder of one, and finished runs that were validated on different images.
     """
     if not folders:
         raise UserError("nothing to report: name a run folder, several, or a comparison folder")
@@ -87,6 +87,11 @@ def report_folders(folders: Sequence[str], out: str | None = None, *, reference:
         runs = [Run(trial.run) for trial in comparison.trials if trial.state == "finished"]
         if not runs:
             raise UserError(f"{folders[0]}: no trial of this comparison has finished; continue it with --resume")
+        if missing := [run.root for run in runs if not run.exists()]:
+            raise UserError(
+                f"{missing[0]}: the run folder of a finished trial is missing; restore it, or train the trial again "
+                "with the same compare command and --resume"
+            )
     else:
         runs = [open_run(folder) for folder in folders]
     ensembles = comparison.ensembles if comparison else []

@@ -28,9 +28,7 @@ T = TypeVar("T")
 MAX_HEADS = 1000  # files whose first bytes are requested at a time
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")  # fsspec has others, which run code of files
 RESTORE = "restore the file, or run the command that writes it again"  # the remedy for a damaged file
-# Larger writes to a local file make Linux take its page cache in larger units, which in a virtual machine was six times
-# slower.
-MAX_WRITE = 2**20  # bytes
+MAX_WRITE = 2**20  # bytes; larger ones use larger units of Linux's page cache: six times slower in a virtual machine
 
 
 def is_remote(url: str) -> bool:
@@ -194,6 +192,8 @@ def _write_errors(url: str) -> Iterator[None]:
     """OSError becomes UserError that names `url`."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{posixpath.dirname(url)}: cannot be written, a file is there; change --out") from error
     except OSError as error:
         raise UserError(
             f"{url}: cannot be written ({error.strerror or error}); free space or choose another location (--out)"

@@ -4,6 +4,8 @@ of labelled images. The image files are not touched."""
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -25,13 +27,19 @@ def correct(files: pd.DataFrame, file: str, data: str) -> tuple[pd.DataFrame, Co
     """`files` (the images of `data`: columns path, label and others) with the decisions of the table `file`, and what
     was decided.
 
-    A row of `file` names an image by its path and its label. `decision`: keep, relabel (to the class in `suggested`),
-    drop, or nothing, which leaves the image as it is. Raises UserError for a file without these columns or without any
-    decision; for lines with another decision, of unknown images or classes, of another label than the image's, or that
-    contradict each other; and if a class loses all of its images.
+    A row of `file` names an image by its path and its label. An editor may have changed slashes to backslashes, or NFC
+    to NFD; names that are not those of `files` are looked up without these differences. `decision`: keep, relabel (to
+    the class in `suggested`), drop, or nothing, which leaves the image as it is. Raises UserError for a file without
+    these columns or without any decision; for lines with another decision, of unknown images or classes, of another
+    label than the image's, or that contradict each other; and if a class loses all of its images.
     """
     url = storage.absolute(file)
     table = _read(url)
+    table = table.assign(
+        path=_as_listed(table["path"], files["path"]),
+        label=_as_listed(table["label"], files["label"]),
+        suggested=_as_listed(table["suggested"], files["label"]),
+    )
     decided = table[table["decision"] != ""]
     _check_decisions(url, table)
     _check_images(url, decided, files, data)
@@ -99,6 +107,17 @@ def _read(url: str) -> pd.DataFrame:
     for name in ("label", "suggested", "decision"):
         text[name] = text[name].str.strip()
     return text.assign(decision=text["decision"].str.lower())
+
+
+def _as_listed(names: pd.Series, listed: Iterable[str]) -> pd.Series:
+    """`names`, those that differ from one of `listed` in slashes or Unicode normalization only as that one."""
+    known = set(listed)
+    by_form = {_plain_form(name): name for name in sorted(known)}
+    return names.map(lambda name: name if name in known else by_form.get(_plain_form(name), name))
+
+
+def _plain_form(name: str) -> str:
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
 def _check_decisions(url: str, table: pd.DataFrame) -> None:

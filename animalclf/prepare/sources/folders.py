@@ -15,6 +15,7 @@ from animalclf.utils import storage
 from animalclf.utils.file_names import as_text
 
 TABLES = (".csv", ".tsv", ".parquet")
+ANNOTATIONS = (".json", ".jsonl", ".xml")
 NOT_LABELS = re.compile(r"(?i)sample|submission|test")  # in the names of tables
 
 
@@ -68,7 +69,15 @@ def other_reading(listing: Listing) -> str:
         )
     tables = [path for path in listing.ignored if path.lower().endswith(TABLES) and not is_hidden(path)]
     tables = [path for path in tables if not NOT_LABELS.search(path)]
-    return f"; if {tables[0]} has the classes of the images, name it instead of the folder" if tables else ""
+    if tables:
+        return f"; if {tables[0]} has the classes of the images, name it instead of the folder"
+    annotations = [path for path in listing.ignored if path.lower().endswith(ANNOTATIONS) and not is_hidden(path)]
+    if not annotations:
+        return ""
+    return (
+        f"; if {annotations[0]} has the classes of the images, write them as a CSV with the columns path and label, "
+        "and name it instead of the folder"
+    )
 
 
 def _refuse_empty_folders(url: str, classes: set[str], data: str) -> None:

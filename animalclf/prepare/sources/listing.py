@@ -211,7 +211,9 @@ def _list_local(root: str) -> Files:
                     hidden.append(path)
                     continue
                 escaped.append(path)
-            if entry.is_symlink() and not (target := os.path.realpath(entry.path)).startswith(inside):
+            target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+            # A link to nothing is listed as an unreadable image.
+            if target and not f"{target}/".startswith(inside) and os.path.exists(target):
                 links.append((path, as_text(target)))
             if not _is_folder(entry):
                 files.append(ListedFile(path, *_size_and_stamp(entry)))

@@ -29,9 +29,8 @@ from animalclf.prepare.sources.listing import (
 )
 from animalclf.prepare.sources.masks import mask_warning
 from animalclf.utils import storage
+from animalclf.utils.file_names import ARCHIVES, skipped_example
 from animalclf.utils.registry import Registry
-
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +82,7 @@ class Location:
             if storage.is_file(self.url):
                 raise UserError(f"{self.data}: is a file; name a folder of images, or a table (.csv, .tsv or .parquet)")
             count, suffixes = len(listing.ignored), ", ".join(COMMON_SUFFIXES)
-            archives = [path for path in listing.ignored if path.lower().endswith(ARCHIVES)]
-            example = archives[0] if archives else next(iter(listing.ignored), "")
-            others = (
-                f"; it has {count:,} other files, such as {example}{'; unpack it' * bool(archives)}" if count else ""
-            )
+            others = f"; it has {count:,} other files, such as {skipped_example(listing.ignored)}" if count else ""
             raise UserError(f"{self.data}: no images found ({suffixes} and other formats, by their content){others}")
         return listing
 
