@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from fuzz import corpus, runner
-from fuzz.broken import Broken
+from fuzz.broken import Broken, Endless
 from fuzz.files import Files
 from fuzz.images import Images
 
@@ -62,3 +62,9 @@ def test_the_runner_reports_every_kind_of_fault_and_continues() -> None:
     faults = "\n".join(report.faults)
     for fault in ("input 0: KeyError: 'name'", "input 4: exit status -6", "input 5: exit status -6", "input 6: wrong"):
         assert fault in faults
+
+
+def test_the_runner_ends_a_process_that_computes_without_an_answer(monkeypatch) -> None:
+    monkeypatch.setattr(runner, "HANG_CPU_SECONDS", 0.5)
+    (fault,) = runner.run(Endless, 1, seed=0, processes=1).faults
+    assert fault.startswith("input 0: no answer in 0.5 s of CPU time")

@@ -1,4 +1,4 @@
-"""A target for tests of the runner: its answers are wrong, raise or end the process."""
+"""Targets for tests of the runner: answers that are wrong, raise, end the process or do not come."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ class Broken(Target):
         if number == 3:
             os.abort()
         return "read"
+
+
+class Endless(Target):
+    def check(self, rng: random.Random) -> str:
+        while True:
+            rng.random()

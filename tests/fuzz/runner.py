@@ -19,9 +19,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
+import psutil
+
 MAX_SECONDS = 2.0  # of CPU time, because the machine may be busy
 MAX_BYTES = 2**30
-HANG_SECONDS = 120.0  # of no progress, after which a process is ended
+HANG_CPU_SECONDS = 120.0  # of a process without progress, after which it is ended
+HANG_SECONDS = 4 * 3600.0  # the same for one that waits; long, because a machine may be busy, or the process paused
 MAX_RESTARTS = 50
 
 
@@ -62,6 +65,9 @@ class _Process:
     current: Synchronized[int]
     numbers: range
     changed: float
+    """Time of the last report."""
+    changed_cpu: float = 0.0
+    """CPU seconds of the process at that time."""
     last: int = -1
 
 
@@ -164,7 +170,7 @@ def _collect(item: _Process, report: Report) -> None:
     try:
         while item.reports.poll():
             outcomes, fault, slowest, more, item.last = item.reports.recv()
-            item.changed = time.monotonic()
+            item.changed, item.changed_cpu = time.monotonic(), _cpu_seconds(item)
             report.outcomes += outcomes
             report.faults += [fault] * bool(fault)
             report.slowest, report.max_bytes = max(report.slowest, slowest), max(report.max_bytes, more)
@@ -173,7 +179,15 @@ def _collect(item: _Process, report: Report) -> None:
 
 
 def _hangs(item: _Process) -> bool:
-    return time.monotonic() - item.changed > HANG_SECONDS
+    return _cpu_seconds(item) - item.changed_cpu > HANG_CPU_SECONDS or time.monotonic() - item.changed > HANG_SECONDS
+
+
+def _cpu_seconds(item: _Process) -> float:
+    try:
+        times = psutil.Process(item.process.pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return item.changed_cpu
+    return float(times.user + times.system)
 
 
 def _end(item: _Process, report: Report, folder: str) -> range:
@@ -189,7 +203,8 @@ def _end(item: _Process, report: Report, folder: str) -> range:
     if hangs or item.process.exitcode != 0:
         log = Path(folder, f"{item.process.pid}.log")
         tail = log.read_bytes()[-2000:].decode("utf-8", "replace") if log.exists() else ""
-        reason = f"no answer in {HANG_SECONDS:.0f} s" if hangs else f"exit status {item.process.exitcode}"
+        limits = f"no answer in {HANG_CPU_SECONDS:g} s of CPU time, or {HANG_SECONDS:g} s"
+        reason = limits if hangs else f"exit status {item.process.exitcode}"
         report.outcomes["crash"] += 1
         report.faults.append(f"input {number}: {reason}\n{tail}")
     return range(number + item.numbers.step, item.numbers.stop, item.numbers.step)
