@@ -87,7 +87,7 @@ class Run:
         return storage.exists(self.url("result.json"))
 
     def config(self) -> Config:
-        return configuration.load(self._existing("config.yaml"))
+        return configuration.load_whole(self._existing("config.yaml"))
 
     def environment(self) -> Environment:
         url = self._existing("environment.json")

@@ -7,8 +7,11 @@ import time
 
 import psutil
 import pytest
+import yaml
 from helpers import tiny_config, tiny_prepared
 
+from animalclf.config.keys import keys
+from animalclf.config.parsing import LAST_KEY
 from animalclf.data import run_images
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
@@ -71,6 +74,24 @@ def test_a_lock_of_this_machine_counts_while_its_process_runs(tmp_path):
 def test_a_resume_may_change_how_a_step_is_executed_and_not_what_it_computes(key, value):
     changes = checks.config_changes(tiny_config(2), tiny_config(2, **{f"train__{key}": value}))
     assert [change.partition(":")[0] for change in changes] == (["train.batch_size"] if key == "batch_size" else [])
+
+
+def test_a_cut_configuration_of_a_run_is_named_and_an_old_one_is_read(tmp_path):
+    """At the end of a line too, where the rest is valid YAML."""
+    assert list(keys())[-1] == LAST_KEY
+    run, path = Run(str(tmp_path)), tmp_path / "config.yaml"
+    run.write_config(tiny_config())
+    content = path.read_bytes()
+    ends = [place + 1 for place in range(len(content) - 1) if content[place : place + 1] == b"\n"]
+    for length in (0, len(content) // 2, len(content) - 1, *ends[::5], ends[-1]):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match=f"{path}: ") as refusal:
+            run.config()
+        assert "\n" not in str(refusal.value)
+    old = yaml.safe_load(content)
+    del old["train"]["cached_views"], old["data"]["resize"]
+    path.write_text(yaml.safe_dump(old, sort_keys=False))
+    assert run.config() == tiny_config()
 
 
 def test_a_prepared_set_is_looked_for_up_to_the_bucket():

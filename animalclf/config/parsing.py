@@ -31,6 +31,7 @@ SYNONYMS = {
     **dict.fromkeys(("bs", "batch"), "train.batch_size"),
     "pretrained": "model.weights",
 }
+LAST_KEY = "train.max_failures"  # of every configuration that `to_yaml` wrote, in all versions
 Tree = dict[str, Any]  # nested mappings of keys to plain values, as YAML has them
 
 
@@ -65,6 +66,19 @@ def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None)
     for key, value in (settings | flatten_overrides(overrides or {})).items():
         set_key(tree, key, value, key)
     return from_dict(tree)
+
+
+def load_whole(url: str) -> Config:
+    """The configuration in a file that `to_yaml` wrote. Raises UserError that names the file, also if its last lines
+    are missing: their keys would get their defaults."""
+    content = storage.read_own(url)
+    tree = _parsed(content, url, "configuration")
+    if LAST_KEY not in flatten(tree) or not content.endswith(b"\n"):
+        raise UserError(f"{url}: is cut, its last lines are missing; {storage.RESTORE}")
+    try:
+        return from_dict(tree)
+    except UserError as error:
+        raise UserError(f"{url}: {error}; {storage.RESTORE}") from error
 
 
 def from_dict(tree: Tree) -> Config:
@@ -155,11 +169,18 @@ def read(url: str, kind: str) -> Tree:
     """The mapping in the YAML or JSON file `url` (a path or an s3:// URL); `kind` is what errors call the file. An
     empty file is an empty mapping. Raises UserError."""
     try:
-        tree = parse_yaml(storage.read_bytes(url).decode())
+        content = storage.read_bytes(url)
     except FileNotFoundError as error:
         raise UserError(f"{url}: no such {kind}") from error
     except OSError as error:
         raise UserError(f"{url}: cannot be read as a {kind} ({error.strerror or error})") from error
+    return _parsed(content, url, kind)
+
+
+def _parsed(content: bytes, url: str, kind: str) -> Tree:
+    """The mapping that the `content` of the file `url` has. Raises UserError."""
+    try:
+        tree = parse_yaml(content.decode())
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except ValueError as error:
