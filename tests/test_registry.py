@@ -125,3 +125,18 @@ def test_what_a_run_does_not_use_may_be_in_this_process_only():
     finally:
         LR_SCHEDULES.unregister("x_test_schedule")
         OPERATIONS.unregister("x_test_operation")
+
+
+def test_a_registry_may_be_made_while_registries_are_checked(monkeypatch):
+    """As by a thread that imports networks meanwhile."""
+    made = []
+
+    class Slow(Registry):
+        def used_by(self, config):
+            made.append(Registry("late", in_workers=True))
+            return []
+
+    monkeypatch.setattr(registry_module, "_worker_registries", [])
+    Slow("early", in_workers=True)
+    check_workers_know(Config())
+    assert len(made) == 1

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import entry_points
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
-from weakref import WeakSet
 
 from animalclf.errors import UserError
 from animalclf.utils.text import reason, shown
@@ -21,7 +20,8 @@ T = TypeVar("T")
 AnyT = TypeVar("AnyT")
 PLUGINS = "animalclf.plugins"
 _plugins: set[str] | None = None  # the top packages of the imported plugins, None before their import
-_registries: WeakSet[Registry[Any]] = WeakSet()
+# Those that Ray's workers use. A list: other threads, which import networks meanwhile, may add to it during a loop.
+_worker_registries: list[Registry[Any]] = []
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -45,11 +45,12 @@ class Registry(Generic[T]):
     """
 
     def __init__(self, kind: str, *, key: str = "", package: str = "", in_workers: bool = False) -> None:
-        self.kind, self.key, self.in_workers = kind, key, in_workers
+        self.kind, self.key = kind, key
         self._package = package
         self._entries: dict[str, T] = {}
         self.origins: dict[str, str] = {}  # the module that registered an entry
-        _registries.add(self)
+        if in_workers:
+            _worker_registries.append(self)
 
     def register(self, name: str) -> Callable[[AnyT], AnyT]:
         """A decorator that adds a function, class or object (`register(name)(entry)`) and returns it. Raises ValueError
@@ -129,8 +130,8 @@ def check_workers_know(config: Any, kinds: Collection[str] = ()) -> None:
     notebook. `kinds`: of the registries that they use (default: all)."""
     import_plugins()
     shared = {"animalclf", *(_plugins or ())}
-    for registry in _registries:
-        if not registry.in_workers or (kinds and registry.kind not in kinds):
+    for registry in _worker_registries:
+        if kinds and registry.kind not in kinds:
             continue
         for name in registry.used_by(config):
             module = registry.origins.get(name, "animalclf")
