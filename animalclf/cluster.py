@@ -32,6 +32,8 @@ _session = ""  # Ray's folder of logs and sockets of the Ray that `start_local` 
 _own_connection = ""  # result of `_current_connection` after `start_local` started Ray
 _environment_before: dict[str, str | None] = {}  # original values of the variables that `start_local` sets
 _cpus = 0  # logical CPUs of the Ray that `ensure_ray` started; 0 if it connected to a running cluster
+_left = threading.Event()  # set when this process leaves the Ray of `_connection`
+WATCH_SECONDS = 5.0  # between two looks at whether that Ray still runs
 _connecting = threading.Lock()  # two threads would start two Rays, which Ray refuses
 CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the training workers
 # A custom resource of a local Ray, requested by tasks that load images. If they requested CPUs, they would delay the
@@ -81,7 +83,7 @@ def ensure_ray(workers: int = 0) -> None:
     A local Ray may have more logical CPUs than the machine: if the training workers and input tasks did not fit, Ray
     Data would wait indefinitely. Raises UserError if the cluster does not answer, or requires a token that is not here.
     """
-    global _connection, _cpus
+    global _connection, _cpus, _left
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     cpus = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
@@ -98,7 +100,22 @@ def ensure_ray(workers: int = 0) -> None:
                 cpus = 0
             else:
                 start_local(cpus)
-        _connection, _cpus = _current_connection(), cpus
+        _connection, _cpus, _left = _current_connection(), cpus, threading.Event()
+        threading.Thread(target=_watch, args=(_connection, _left), daemon=True).start()
+
+
+def _watch(connection: str, left: threading.Event) -> None:
+    """Print a line if the head of `connection` ends before this process has `left` it: a minute later Ray ends this
+    process, without an exception."""
+    address = connection.split()[0]
+    while not left.wait(WATCH_SECONDS):
+        if has_ended(address):
+            if not left.wait(WATCH_SECONDS / 5) and _current_connection() == connection:
+                show_line(
+                    f"the Ray at {address} has ended, and ends this process within a minute; then run the same command "
+                    "again (--resume continues a run)"
+                )
+            return
 
 
 def _is_usable(cpus: int) -> bool:
@@ -178,6 +195,7 @@ def leave_ray(*, remove_logs: bool = True) -> None:
         import ray
 
         own = _connection == _own_connection
+        _left.set()
         ray.shutdown()
         if own and remove_logs:
             shutil.rmtree(_session, ignore_errors=True)

@@ -104,6 +104,25 @@ def test_a_head_has_ended_when_it_refuses_connections():
     assert has_ended(address)
 
 
+@pytest.mark.parametrize("leaves, connected", [(False, True), (True, True), (False, False)])
+def test_a_ray_that_ends_under_a_command_is_named(monkeypatch, capsys, leaves, connected):
+    left = threading.Event()
+
+    def has_ended(address):
+        if leaves:
+            left.set()
+        return True
+
+    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "has_ended", has_ended)
+    monkeypatch.setattr(cluster, "_current_connection", lambda: "h:1 job" if connected else "")
+    cluster._watch("h:1 job", left)
+    printed = capsys.readouterr().err
+    assert printed.startswith("the Ray at h:1 has ended, and ends this process within a minute") == (
+        connected and not leaves
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------ joining
 
 
