@@ -185,3 +185,9 @@ def test_what_cannot_be_judged_is_refused_with_the_command_that_helps(tmp_path, 
         animalclf.labels(untrained_run)
     with pytest.raises(UserError, match="no run in this folder"):
         animalclf.labels(tmp_path)
+
+
+def test_a_prepared_set_that_is_gone_is_named_once(tmp_path, capsys):
+    run = finished_run(tmp_path / "run", np.eye(3), np.arange(3), recipe="quick")
+    assert main(["labels", run.root]) == 2
+    assert capsys.readouterr().err.count("environment.json names no prepared set") == 1

@@ -42,11 +42,13 @@ def labels(run: str, out: str | None = None, count: int = 0) -> LabelsResult:
     folder = open_run(run)
     target = storage.absolute(out) if out else folder.url("labels")
     storage.check_writable(target)
-    prepared = _prepared(folder)
+    prepared, missing = _prepared(folder)
     record = prepared.info.get("corrections") if prepared else None
     decided = record["decisions"] if record else []
     _check_no_decisions(storage.join(target, TABLE), decided)
     images = out_of_fold(folder)
+    if missing:
+        show_line(f"without thumbnails: {missing}")
     likely = likely_wrong(images.probabilities, images.labels, count)
     contradictory = contradictory_images(images)
     table = labels_table(images, likely, contradictory, decided)
@@ -120,12 +122,12 @@ def _duplicate_reasons(images: OutOfFold, contradictory: np.ndarray) -> Iterator
         yield row, f"near-duplicate of {images.paths[other]}, which has the label {label}"
 
 
-def _prepared(run: Run) -> Prepared | None:
+def _prepared(run: Run) -> tuple[Prepared | None, str]:
+    """The run's prepared set, or None and why it cannot be opened."""
     try:
-        return prepared_set_of(run)
+        return prepared_set_of(run), ""
     except UserError as error:
-        show_line(f"without thumbnails: {error}")
-        return None
+        return None, str(error)
 
 
 def _check_no_decisions(url: str, decided: Sequence[Decision]) -> None:
