@@ -53,6 +53,14 @@ def test_the_submission_has_the_ids_columns_and_order_of_the_sample(tmp_path, id
     assert written(tmp_path, sample) == expected
 
 
+def test_decimal_commas_of_the_sample_are_those_of_the_submission(tmp_path):
+    rows = "".join(f"{name};0,5;0,5\n" for name in ("0", "1", "10"))
+    assert written(tmp_path, f"id;gatto;cane\n{rows}") == "id;gatto;cane\n0;0,25;0,75\n1;0,875;0,125\n10;0,5;0,5\n"
+    quoted = "".join(f'{name},"0,5","0,5"\n' for name in ("0", "1", "10"))
+    assert written(tmp_path, f"id,gatto,cane\n{quoted}").splitlines()[1] == '0,"0,25","0,75"'
+    assert written(tmp_path, "id;gatto;cane\n0;0;1\n1;0;1\n10;0;1\n").splitlines()[1] == "0;0.25;0.75"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_sample_of_any_separator_encoding_and_letter_case(tmp_path, separator, encoding):
@@ -90,6 +98,7 @@ def test_ids_are_paths_where_names_are_equal(tmp_path):
         ("id,category\n0,cane\n1,cane\n2,cane\n10,cane\n", r"1 of its ids have no image \(2\)"),
         ("id,category\n0,cane\n1,cane\n1,cane\n", r"1 ids occur more than once \(1\)"),
         ("id,cane,lupo\n0,0,0\n1,0,0\n10,0,0\n", "no column for gatto; columns that are no class: lupo"),
+        ("id;gatto;cane\n0;0,5;0.5\n1;0;1\n10;0;1\n", r"decimal point \(0\.5\) and with a comma \(0,5\)"),
         ("id\n0\n1\n10\n", "two columns"),
         ("", "not a CSV"),
     ],

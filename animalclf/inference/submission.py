@@ -41,14 +41,15 @@ def image_ids(paths: Iterable[str]) -> list[str]:
 class Form:
     """The form of a submission. `ids`: its ids in order, those of the sample or of the images in natural order; `rows`:
     the row of each id in the table of predictions. `classes`: the class of each column after the id if the columns are
-    probabilities, empty if the second column is the predicted class. `separator`: between the columns. `note`: what
-    should be checked, "" if nothing."""
+    probabilities, empty if the second column is the predicted class. `separator`: between the columns. `decimal`: mark
+    in a probability. `note`: what should be checked, "" if nothing."""
 
     columns: list[str]
     ids: list[str]
     rows: list[int]
     classes: list[str] = field(default_factory=list)
     separator: str = ","
+    decimal: str = "."
     note: str = ""
 
 
@@ -139,7 +140,21 @@ def form_like(sample: str | None, ids: Sequence[str], classes: Sequence[str] | N
             f"this has {'; '.join(parts) or 'a class twice'}"
         )
     note = "" if classes_of_columns or classes is None else _values_note(sample, table, classes)
-    return Form(columns, sample_ids, [row_of[name] for name in sample_ids], classes_of_columns, separator, note)
+    decimal = _decimal_mark(sample, table) if classes_of_columns else "."
+    rows = [row_of[name] for name in sample_ids]
+    return Form(columns, sample_ids, rows, classes_of_columns, separator, decimal, note)
+
+
+def _decimal_mark(sample: str, table: pd.DataFrame) -> str:
+    """The mark in the sample's probabilities, "." or ",". Raises UserError if both occur."""
+    values = table.iloc[:, 1:].stack()
+    point, comma = (values.str.contains(mark, regex=False) for mark in ".,")
+    if point.any() and comma.any():
+        raise UserError(
+            f"{sample}: has numbers with a decimal point ({values[point].iloc[0]}) and with a comma "
+            f"({values[comma].iloc[0]}); use one of them"
+        )
+    return "," if comma.any() else "."
 
 
 def _values_note(sample: str, table: pd.DataFrame, classes: Sequence[str]) -> str:
@@ -184,7 +199,7 @@ def write_form(url: str, form: Form, table: pd.DataFrame) -> None:
     rows = table.iloc[form.rows]
     if form.classes:
         probabilities = class_probabilities(rows, form.classes).tolist()
-        values = [[f"{value:.6g}" for value in row] for row in probabilities]
+        values = [[f"{value:.6g}".replace(".", form.decimal) for value in row] for row in probabilities]
     else:
         values = [[name] for name in rows["predicted"]]
     sink = io.StringIO()
