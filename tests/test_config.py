@@ -311,7 +311,7 @@ def test_the_json_schema_takes_recipes_and_refuses_what_loading_refuses():
     for key in keys().values():
         for value in [] if key.elements else outside(key):
             tree = {}
-            configuration.set_key(tree, key.name, value, key.name)
+            configuration.set_key(tree, key.name, value)
             assert not check.is_valid(tree), (key.name, value)
     for tree in (
         {"trainn": {}},

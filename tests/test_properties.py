@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from animalclf import config as configuration
@@ -186,6 +186,8 @@ def is_named(error: str, settings: Iterable[str]) -> bool:
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=4) | USUAL)
+@example({"name": {"\n": None}})
+@example({"data": {"\n": 1}, "data.\n": 2})
 def test_a_setting_works_and_survives_yaml_or_is_refused_by_name(settings) -> None:
     try:
         config = configuration.load("demo", settings)

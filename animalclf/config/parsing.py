@@ -64,7 +64,7 @@ def load(recipe: str = "big_cnn", overrides: Mapping[str, object] | None = None)
     tree = _rename_keys(read(recipe_file(FAMILIES.get(family, recipe)), "recipe file"), "")
     settings = backbone_settings(family, backbone) if family else {}
     for key, value in (settings | flatten_overrides(overrides or {})).items():
-        set_key(tree, key, value, key)
+        set_key(tree, key, value)
     return from_dict(tree)
 
 
@@ -160,7 +160,8 @@ def flatten_overrides(overrides: Mapping[str, object]) -> Tree:
     for spelling, value in _leaves(overrides):
         key = RENAMED.get(spelling, spelling)
         if key in flat:
-            raise UserError(f"{key}: is given twice, in two spellings (in its group, dotted, or by an older name)")
+            name = printable(key)
+            raise UserError(f"{name}: is given twice, in two spellings (in its group, dotted, or by an older name)")
         flat[key] = value
     return flat
 
@@ -190,15 +191,14 @@ def _parsed(content: bytes, url: str, kind: str) -> Tree:
     return tree or {}
 
 
-def set_key(tree: Tree, key: str, value: object, origin: str) -> None:
-    """Set the dotted `key` of `tree`. Raises UserError, which begins with `origin`, if a part of the key is not a
-    group."""
+def set_key(tree: Tree, key: str, value: object) -> None:
+    """Set the dotted `key` of `tree`. Raises UserError if a part of the key is not a group."""
     node = tree
     *parents, last = RENAMED.get(key, key).split(".")
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise UserError(f"{origin}: {parent!r} is a value, not a group of keys")
+            raise UserError(f"{printable(key)}: {parent!r} is a value, not a group of keys")
     node[last] = value
 
 

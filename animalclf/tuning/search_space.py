@@ -10,6 +10,7 @@ from typing import Any
 
 from animalclf.config import nearest
 from animalclf.errors import UserError
+from animalclf.utils.text import printable
 from animalclf.utils.yaml_text import parse_list
 
 EXAMPLES = "write for example log:1e-5:1e-2, 0:0.5 or a,b,c"
@@ -46,7 +47,7 @@ def parse_range(key: str, value: Any, settings: Mapping[str, Any]) -> SearchRang
     `settings` maps all dotted keys to values. Raises UserError for an unknown key and a value that is no range.
     """
     if key not in settings:
-        raise UserError(f"search: unknown key {key}{nearest(key, settings)}")
+        raise UserError(f"search: unknown key {printable(key)}{nearest(key, settings)}")
     if isinstance(value, list | tuple) or ":" not in str(value):
         choices = value if isinstance(value, list | tuple) else parse_list(str(value or ""))
         if not choices:

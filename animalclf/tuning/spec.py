@@ -71,7 +71,7 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
     """`config` with other values at dotted keys. Raises UserError for an unknown key or a wrong value."""
     tree = configuration.to_dict(config)
     for key, value in values.items():
-        set_key(tree, str(key), value, key)
+        set_key(tree, str(key), value)
     return configuration.from_dict(tree)
 
 

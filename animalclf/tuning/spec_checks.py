@@ -9,6 +9,7 @@ from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.tuning.search_space import SearchRange
 from animalclf.tuning.spec import ComparisonSpec, Trial
+from animalclf.utils.text import printable
 
 FREE_DATA_KEYS = ("data.stored_size", "data.store", "data.resize")  # the only data settings in which trials may differ
 
@@ -25,7 +26,9 @@ def check_settings(
             )
     repeated = sorted((common & grid) | (searched & (common | grid)))
     if repeated:
-        raise UserError(f"{repeated[0]}: has a value in more than one of set, grid and search; leave it in one of them")
+        raise UserError(
+            f"{printable(repeated[0])}: has a value in more than one of set, grid and search; leave it in one of them"
+        )
     example = "for example --search optim.lr=log:1e-5:1e-2"
     if searched and not samples:
         raise UserError("samples: missing; give the number of trials to draw from search, for example --samples 20")

@@ -26,6 +26,7 @@ from animalclf.errors import UserError
 from animalclf.tuning.search_space import draw_samples, parse_range
 from animalclf.tuning.spec import ComparisonSpec, Trial, override, vary
 from animalclf.tuning.spec_checks import check_schedule, check_settings, check_trials
+from animalclf.utils.text import printable
 
 KEYS = ("recipes", "seeds", "set", "grid", "search", "samples", "searcher", "schedule")
 RECIPE_KEYS = ("recipe", "name", "set")
@@ -121,7 +122,7 @@ def _as_list(value: Any) -> list[Any]:
 def _grid_values(key: str, values: Any) -> list[Any]:
     listed = _as_list(values)
     if all(value in (None, "") for value in listed):
-        raise UserError(f"grid {key}: has no values; write for example {key}=1e-3,3e-4")
+        raise UserError(f"grid {printable(key)}: has no values; write for example {printable(key)}=1e-3,3e-4")
     return listed
 
 
