@@ -88,6 +88,8 @@ def test_a_cut_configuration_of_a_run_is_named_and_an_old_one_is_read(tmp_path):
         with pytest.raises(UserError, match=f"{path}: ") as refusal:
             run.config()
         assert "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match=f"{path}: is cut, its last lines are missing; restore the file"):
+        checks.recipe_of_run(str(tmp_path))
     old = yaml.safe_load(content)
     del old["train"]["cached_views"], old["data"]["resize"]
     path.write_text(yaml.safe_dump(old, sort_keys=False))

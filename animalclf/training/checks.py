@@ -80,9 +80,13 @@ def check_no_secrets(config: Config) -> None:
 
 
 def recipe_of_run(out: str) -> str:
-    """The path of the configuration of the run in `out`; empty if there is no run."""
+    """The path of the configuration of the run in `out`; empty if there is no run. Raises UserError for a damaged one,
+    of which a recipe would take a part."""
     run = Run(storage.absolute(out))
-    return run.url("config.yaml") if run.exists() else ""
+    if not run.exists():
+        return ""
+    run.config()
+    return run.url("config.yaml")
 
 
 def check_run_folder(out: str, resume: bool) -> Run:
