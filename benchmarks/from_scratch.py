@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -83,8 +84,12 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--epochs", type=int, default=110, help="default: 110")
     parser.add_argument("--processes", type=int, default=1, help="trainings at a time (default: 1)")
+    parser.add_argument(
+        "--sets", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every step (default: 76 px)"
+    )
     arguments = parser.parse_args()
-    steps = {name: known[name] for name in arguments.steps or known}
+    pairs = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in arguments.sets)}
+    steps = {name: known[name] | pairs for name in arguments.steps or known}
     results = measure(steps, arguments.data, arguments.seeds, arguments.epochs, arguments.processes)
     show(results, arguments)
     write_json(arguments.json, {name: asdict(result) for name, result in results.items()})

@@ -244,7 +244,8 @@ def ours(config: Config, rows: int, device: torch.device) -> dict[str, float]:
     loaders: list[DeviceLoader] = []
 
     def make_loader(plan: SamplingPlan, passes: object) -> DeviceLoader:
-        if not loaders:
+        if not loaders or loaders[0].plan is not plan:
+            loaders.clear()  # frees its memory
             loaders.append(DeviceLoader(plan, images, device))
         return loaders[0]
 

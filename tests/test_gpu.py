@@ -93,7 +93,7 @@ def losses(prepared, steps, **sets):
     model = build(config.model, 3).to(DEVICE).to(memory_format=torch.channels_last)
     optimizer, step_losses = make_optimizer(model.parameters(), config.optim), []
     ranks = RankContext(device=DEVICE)
-    network = training._parallel(model, config.train.compile, ranks)
+    network = torch.compile(model, dynamic=False) if config.train.compile else model
     loader = DeviceLoader(replace(plan, labels=labels, augment_on_device=True), load_images(prepared), DEVICE)
     for epoch in range(steps):  # more epochs than needed
         view = partial(
