@@ -21,7 +21,7 @@ from PIL import Image
 from animalclf.duplicates import candidates, find, neighbours, regions, verification
 from benchmarks.image_changes import DECOYS, STRONG, WEAK, decoys, drawn, gain, modified
 
-HARD = ("print", "crop to 60 %", "margins", "aspect ratio, cropped", "crop to 80 %, margins, dark")
+HARD = ("margins", "crop to 80 %, margins, dark")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_modified_images_are_found(images: list[np.ndarray]) -> None:
     hit = (matches["group"] == matches["group"].to_numpy()[source])[20:].to_numpy().reshape(-1, 3)
     missed = {change: hits.mean() for change, hits in zip(changes, hit, strict=True) if change not in HARD}
     assert all(recall >= 0.6 for recall in missed.values()), missed
-    assert hit.mean() >= 0.9
+    assert hit.mean() >= 0.96
     near = matches[matches["kind"] == "near"]
     assert near["confidence"].between(0.5, 1).all()
     assert (source[near["partner"]] == source[near.index]).all()

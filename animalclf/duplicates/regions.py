@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 SIDE = 40  # of the square thumbnail, pixels
-MAX_REGIONS = 24  # of an image, the strongest
-SIGMAS = 1.1 * 2 ** (np.arange(6) / 2)  # of the blurs, pixels
+MAX_REGIONS = 32  # of an image, the strongest
+SIGMAS = 2 ** (np.arange(9) / 3)  # of the blurs, pixels
 RADIUS = 3.2  # half the side of a region, in sigmas of its blob
 MIN_CONTRAST = 0.7  # of a blob, grey levels; noise of a JPEG file stays below it
 OVERHANG = 0.05  # of a region's side may be outside the thumbnail
