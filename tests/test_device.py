@@ -2,6 +2,7 @@
 CPU."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ from animalclf.data.augment.operations.trivial_augment import CHOICES, draw
 from animalclf.data.device_loader import DeviceLoader
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.data.sampler import SamplingPlan
+from animalclf.training import worker
+from animalclf.training.distributed import RankContext
 
 STILL = Augment(rotation=0, shift=0, zoom=(1, 1), flip=False)
 CPU = torch.device("cpu")
@@ -125,3 +128,23 @@ def test_a_set_in_device_memory_gives_the_batches_of_the_plan(tmp_path):
             assert np.abs(augmented - other["image"]).mean() < 0.1
         for batch, other in zip(loader.batches("val", 1), expected.batches("val", 1), strict=True):
             assert np.abs(batch["image"].numpy().astype(int) - other["image"]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "world_size, refs, phase, by_tasks",
+    [(1, ["shard"], "val", False), (1, ["shard"], "train", True), (2, ["shard"], "val", True), (1, [], "val", True)],
+)
+def test_an_only_cpu_worker_reads_what_is_not_augmented_itself(
+    world_size, refs, phase, by_tasks, tiny_set, monkeypatch
+):
+    """Not images on disk (no `refs`), which input tasks read ahead."""
+    monkeypatch.setattr(worker, "RayLoader", lambda *arguments: "input tasks")
+    rows = {split: tiny_set.rows(split) for split in ("train", "val")}
+    plan = SamplingPlan(rows, tiny_set.labels, 8, "none", STILL, 80, 5)
+    cache = SimpleNamespace(refs=refs, images=lambda: load_images(tiny_set))
+    loader = worker.RankLoaders(cache, 80 * 80 * 3, RankContext(0, world_size, CPU))(plan, [(phase, 0)])
+    if by_tasks:
+        assert loader == "input tasks"
+    else:
+        index = [batch["index"] for batch in loader.batches("val", 0)]
+        assert np.array_equal(np.sort(np.concatenate(index)), rows["val"])

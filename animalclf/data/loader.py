@@ -74,8 +74,8 @@ def make_batch(plan: SamplingPlan, images: StoredImages, phase: Phase, epoch: in
 
 
 class MemoryLoader:
-    """Makes batches in this process, one after another: for `--local`, for tests, and as the reference for the other
-    loaders."""
+    """Makes batches in this process, one after another: for `--local`, for passes that only copy images, for tests, and
+    as the reference for the other loaders."""
 
     def __init__(self, plan: SamplingPlan, images: StoredImages, rank: int = 0, world_size: int = 1) -> None:
         self.plan, self.images, self.rank, self.world_size = plan, images, rank, world_size

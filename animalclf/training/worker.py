@@ -13,7 +13,7 @@ import ray.train.torch
 
 from animalclf.config import Config
 from animalclf.data.device_loader import DeviceLoaders
-from animalclf.data.loader import Loader
+from animalclf.data.loader import Loader, MemoryLoader
 from animalclf.data.prepared_set import open_prepared
 from animalclf.data.ray_loader import ImageCache, RayLoader
 from animalclf.data.sampler import Phase, SamplingPlan
@@ -53,15 +53,23 @@ class ThrottledReports:
 
 
 class RankLoaders:
-    """Creates the loaders of this rank: from device memory if the images fit, else from Ray Data."""
+    """Creates the loaders of this rank: from device memory if the images fit, else from Ray Data.
+
+    An only worker on CPUs reads images that are not augmented itself, from the object store: the processes of Ray
+    Data's tasks would take CPU time from the model, for a copy.
+    """
 
     def __init__(self, cache: ImageCache, image_bytes: int, ranks: RankContext) -> None:
         self.cache, self.ranks = cache, ranks
         self.on_device = DeviceLoaders(image_bytes, ranks.device, ranks.rank, ranks.world_size)
 
     def __call__(self, plan: SamplingPlan, passes: Iterable[tuple[Phase, int]]) -> Loader:
+        ranks, passes = self.ranks, list(passes)
+        alone = ranks.world_size == 1 and ranks.device.type == "cpu"
+        if alone and self.cache.refs and all(phase != "train" for phase, _ in passes):
+            return MemoryLoader(plan, self.cache.images())
         device_loader = self.on_device.loader_for(plan, self.cache.images)
-        return device_loader or RayLoader(plan, self.cache, self.ranks.rank, self.ranks.world_size, passes)
+        return device_loader or RayLoader(plan, self.cache, ranks.rank, ranks.world_size, passes)
 
 
 def worker(settings: dict[str, Task]) -> TrainingResult | UserError | None:
