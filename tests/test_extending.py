@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import tiny_config, tiny_prepared
+from helpers import lite_config, tiny_config, tiny_prepared
 from torch import nn
 
 from animalclf.config.keys import keys
 from animalclf.data.loader import MemoryLoader, load_images
 from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES, LrSchedule
-from animalclf.models import MODELS
+from animalclf.models import MODELS, embedded
 from animalclf.models.classifier import Classifier
 from animalclf.runs import Run
 from animalclf.training import checkpoint, checks, launch, losses
@@ -87,11 +87,13 @@ def test_unknown_names_are_refused_before_any_work():
 
 def test_a_model_that_cannot_be_built_does_not_start_a_run(tmp_path):
     prepared, run = tiny_prepared(tmp_path / "set"), Run(str(tmp_path / "run"))
-    with pytest.raises(UserError, match="no layer is called 'block9'"):
-        launch.start_training(
-            tiny_config(1, model__trainable="block9"), prepared, run, Workers(0, 0), True, True, lambda event: None
-        )
-    assert not run.exists()
+    for config, message in (
+        (tiny_config(1, model__trainable="block9"), "no layer is called 'block9'"),
+        (lite_config(1, model__weights=str(embedded.find("efficientnet_lite2"))), "does not fit this architecture"),
+    ):
+        with pytest.raises(UserError, match=message):
+            launch.start_training(config, prepared, run, Workers(0, 0), True, True, lambda event: None)
+        assert not run.exists()
 
 
 def test_the_key_of_optimizers_lists_the_registered_names():
