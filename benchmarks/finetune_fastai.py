@@ -4,7 +4,8 @@
 
 Every image gets class probabilities from a model that was tuned without its fold, for the `--probabilities` of
 benchmarks/accuracy.py. fastai's defaults: its head and learning rates, one epoch for the head alone, flips, rotations,
-zooms, crops and lighting; images are cropped to a square. Needs fastai; a GPU saves hours.
+zooms, crops and lighting; images are cropped to a square. Needs fastai; a GPU saves hours. A finished fold is stored
+and not trained again.
 """
 
 from __future__ import annotations
@@ -49,18 +50,28 @@ def main() -> None:
         for file, images in zip(map(Path, arguments.folds), arguments.images, strict=True):
             table = pd.read_csv(file)
             files = table.assign(file=[os.path.join(images, path) for path in table["path"]])
+            name = file.stem.removeprefix("folds-")
+            method = f"{name}-fastai, weights of {arguments.recipe}, {arguments.epochs} epochs"
+            stem = os.path.join(arguments.out, method)
             parts = [
-                pool.submit(tuned_probabilities, files, int(fold), config, arguments.epochs)
-                for fold in sorted(set(table["fold"]))
+                pool.submit(stored, f"{stem}.fold{fold}", files, fold, config, arguments.epochs)
+                for fold in sorted(set(table["fold"].tolist()))
             ]
-            tables.append((file.stem.removeprefix("folds-"), table, parts))
-        for name, table, parts in tables:
+            tables.append((stem, table, parts))
+        for stem, table, parts in tables:
             probabilities = pd.concat([part.result() for part in parts])
             joined = table.join(probabilities)
-            method = f"{name}-fastai, weights of {config.name}, {arguments.epochs} epochs"
-            joined.to_csv(os.path.join(arguments.out, f"{method}.csv"), index=False)
+            joined.to_csv(f"{stem}.csv", index=False)
             accuracy = (joined[probabilities.columns].idxmax(axis=1) == joined["label"]).mean()
-            print(f"{method}: accuracy {accuracy:.4f}", flush=True)
+            print(f"{os.path.basename(stem)}: accuracy {accuracy:.4f}", flush=True)
+
+
+def stored(file: str, files: pd.DataFrame, fold: int, config: Config, epochs: int) -> pd.DataFrame:
+    """`tuned_probabilities`, from `file` if they are there, else written there."""
+    if not os.path.exists(file):
+        tuned_probabilities(files, fold, config, epochs).to_csv(f"{file}.tmp")
+        os.replace(f"{file}.tmp", file)
+    return pd.read_csv(file, index_col=0)
 
 
 def tuned_probabilities(files: pd.DataFrame, fold: int, config: Config, epochs: int) -> pd.DataFrame:
