@@ -8,7 +8,6 @@ import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 import torch
 import yaml
 from helpers import LITE, tiny_prepared
-from PIL import Image, ImageOps
+from PIL import Image
 
 from animalclf import config as configuration
 from animalclf.data.augment import evaluation_view
@@ -62,11 +61,14 @@ def photo(seed, height, width):
     return (noise * generator.uniform(0.2, 1, 3)).astype(np.uint8)
 
 
+THIN = [(1, 1), (3, 400), (400, 2), (3, 3000), (4, 3000), (5, 3)]
+
+
 @pytest.mark.parametrize("resize, size", [("squash", 144), ("keep", 96)])
 def test_the_graph_resizes_as_prepare_does(resize, size):
     run = session(preprocessing(size, resize)).run
     random, off, pixels = np.random.default_rng(0), 0, 0
-    sides = [(size, size), (size, 2 * size), (2 * size, 2 * size), (3, 400), (1, 1), *random.integers(5, 500, (40, 2))]
+    sides = [(size, size), (size, 2 * size), (2 * size, 2 * size), *THIN, *random.integers(5, 500, (40, 2))]
     for seed, (height, width) in enumerate(sides):
         image = photo(seed, height, width)
         expected = stored_image(image, size, resize)
@@ -78,6 +80,7 @@ def test_the_graph_resizes_as_prepare_does(resize, size):
         difference = np.abs(resized.astype(int) - expected)
         assert difference.max() <= 1
         off, pixels = off + np.count_nonzero(difference), pixels + difference.size
+        assert min(height, width) > 3 or np.mean(difference > 0) < 1e-4
     assert off / pixels < 1e-3
 
 
@@ -152,6 +155,7 @@ def test_a_run_is_exported_and_checked(exported):
     assert set(exported.files) == files == {path.name for path in Path(exported.folder).iterdir()}
     exact, small = exported.checks
     assert exact.same_class == exact.files == len(KINDS) + 2 and exact.largest_difference < 1e-3
+    assert exact.largest_of_pixels < 1e-4
     assert exact.accuracy == exact.accuracy_of_predict and small.file == "model-int8.onnx" and small.split == "val"
 
 
@@ -206,10 +210,7 @@ def test_the_script_reduces_photographs_as_predict_does(options, sides, tmp_path
     file, exif = tmp_path / "a.jpg", Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(photo(1, *sides)).convert(mode).save(file, exif=exif, **options)
-    image = Image.open(file)
-    _, (_, _, width, height) = image.draft(None, (112, 112))
-    pixels = np.asarray(ImageOps.exif_transpose(script["whole_pixels"](image, width, height)).convert("RGB"))
-    expected = decode(file.read_bytes(), min_side=112)
+    pixels, expected = script["pixels_of"](file, 112), decode(file.read_bytes(), min_side=112)
     assert expected.scale == 4 and pixels.shape == expected.image.shape
     difference = np.abs(pixels.astype(int) - expected.image)
     assert difference.max() <= 1 and np.mean(difference > 0) < (1e-3 if mode == "RGB" else 0.1)
@@ -235,6 +236,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta
         ("jpg", {"xmp": XMP}),
         ("png", {"alpha": 0}),
         ("png", {"alpha": 1}),
+        *((suffix, {"bits": bits}) for suffix in ("png", "tif") for bits in (12, 16)),
     ],
 )
 def test_the_script_decodes_odd_files_as_predict_does(suffix, options, tmp_path):
@@ -243,11 +245,20 @@ def test_the_script_decodes_odd_files_as_predict_does(suffix, options, tmp_path)
     options = dict(options)
     if "alpha" in options:
         image.putalpha(options.pop("alpha"))
+    if "bits" in options:
+        shift = options.pop("bits") - 8
+        image = Image.fromarray((np.asarray(image)[:, :, 0].astype(np.uint16) << shift) + 3)
     image.save(file, **options)
-    meta = SimpleNamespace(custom_metadata_map={"min_side": "64"})
-    model = SimpleNamespace(get_modelmeta=lambda: meta, run=lambda names, inputs: [inputs["images"]])
-    pixels, expected = script["probabilities"](file, model), decode(file.read_bytes()).image
+    pixels, expected = script["pixels_of"](file, 64), decode(file.read_bytes()).image
     assert pixels.shape == expected.shape and np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_the_script_refuses_pixels_that_pillow_would_clip(tmp_path):
+    script = runpy.run_path(str(resources.files("animalclf.export") / "templates" / "predict_onnx.py"))
+    for number, values in enumerate([np.full((4, 4), 0.5, np.float32), np.full((4, 4), 70_000, np.int32)]):
+        Image.fromarray(values).save(file := tmp_path / f"{number}.tif")
+        with pytest.raises(ValueError, match="32 bits a channel"):
+            script["pixels_of"](file, 64)
 
 
 def test_photographs_of_thin_images_stay_small(tmp_path):

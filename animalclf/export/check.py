@@ -19,6 +19,7 @@ from animalclf.data.resize import decoded_side
 from animalclf.data.run_images import prepared_set_of
 from animalclf.data.sampler import sampling_plan
 from animalclf.data.shards import read_shard
+from animalclf.inference.images import decoded_image
 from animalclf.inference.model import Model
 from animalclf.rows import ExportCheck
 from animalclf.runs import Run
@@ -41,6 +42,12 @@ def check(run: Run, folder: Path, files: Sequence[str], count: int) -> list[Expo
         session = script["open_model"](file)
         return np.stack([script["probabilities"](path, session) for path in paths])
 
+    def of_pixels(paths: Sequence[str], file: str) -> np.ndarray:
+        """Of the pixels that `predict` decodes."""
+        session = script["open_model"](file)
+        images = (decoded_image(Path(path).read_bytes(), path, model.config.data)[None] for path in paths)
+        return np.concatenate([session.run(["probabilities"], {"images": image})[0] for image in images])
+
     model = Model(run.root, device="cpu")
     model.config = replace(model.config, train=replace(model.config.train, precision="fp32"))
     split, images, labels = _validation_images(prepared_set_of(run), model, count)
@@ -52,7 +59,13 @@ def check(run: Run, folder: Path, files: Sequence[str], count: int) -> list[Expo
         ]
         expected = [model.predict_proba(paths) for paths in (plain, varied)]
         return [
-            _compare(file, split, [probabilities(paths, file) for paths in (plain, varied)], expected, labels)
+            _compare(
+                file,
+                split,
+                [probabilities(plain, file), probabilities(varied, file), of_pixels(varied, file)],
+                expected,
+                labels,
+            )
             for file in files
         ]
 
@@ -60,8 +73,9 @@ def check(run: Run, folder: Path, files: Sequence[str], count: int) -> list[Expo
 def _compare(
     file: str, split: str, exported: Sequence[np.ndarray], expected: Sequence[np.ndarray], labels: np.ndarray
 ) -> ExportCheck:
-    """`exported`, `expected`: probabilities of the images (N, C) and of the varied files (M, C)."""
-    (plain, varied), (plain_expected, varied_expected) = exported, expected
+    """`exported`, `expected`: probabilities of the images (N, C) and of the varied files (M, C); `exported` also those
+    of the pixels of these files."""
+    (plain, varied, pixels), (plain_expected, varied_expected) = exported, expected
     return ExportCheck(
         file=file,
         split=split,
@@ -69,6 +83,7 @@ def _compare(
         files=len(varied),
         same_class=int((varied.argmax(1) == varied_expected.argmax(1)).sum()),
         largest_difference=float(np.abs(varied - varied_expected).max()),
+        largest_of_pixels=float(np.abs(pixels - varied_expected).max()),
         accuracy=float((plain.argmax(1) == labels).mean()),
         accuracy_of_predict=float((plain_expected.argmax(1) == labels).mean()),
     )
@@ -139,11 +154,27 @@ def _jpeg(mode: str, **options: Any) -> Callable[[Image.Image, Path, np.random.G
     return save
 
 
-def _turned(image: Image.Image, path: Path, random: np.random.Generator) -> Path:
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = int(random.integers(2, 9))
-    image.save(file := path.with_suffix(".jpg"), exif=exif, quality=90)
-    return file
+def _turned(suffix: str) -> Callable[[Image.Image, Path, np.random.Generator], Path]:
+    def save(image: Image.Image, path: Path, random: np.random.Generator) -> Path:
+        exif = Image.Exif()
+        exif[EXIF_ORIENTATION] = int(random.integers(2, 9))
+        image.save(file := path.with_suffix(suffix), exif=exif, quality=90)
+        return file
+
+    return save
+
+
+def _sixteen_bits(suffix: str) -> Callable[[Image.Image, Path, np.random.Generator], Path]:
+    """Grey, of which every second file uses 12 bits only, as from many cameras."""
+
+    def save(image: Image.Image, path: Path, random: np.random.Generator) -> Path:
+        shift = int(random.choice([4, 8]))
+        values = np.asarray(image.convert("L")).astype(np.uint16) << shift
+        values += random.integers(0, 1 << shift, values.shape, np.uint16)
+        Image.fromarray(values).save(file := path.with_suffix(suffix))
+        return file
+
+    return save
 
 
 def _lossless(mode: str, suffix: str) -> Callable[[Image.Image, Path, np.random.Generator], Path]:
@@ -159,10 +190,13 @@ def _lossless(mode: str, suffix: str) -> Callable[[Image.Image, Path, np.random.
 
 
 _PHOTOGRAPHS = (
-    _jpeg("RGB"), _turned, _jpeg("RGB", progressive=True), _jpeg("RGB", subsampling="4:4:4"), _jpeg("L"), _jpeg("CMYK"),
+    _jpeg("RGB"), _turned(".jpg"), _jpeg("RGB", progressive=True), _jpeg("RGB", subsampling="4:4:4"), _jpeg("L"),
+    _jpeg("CMYK"),
 )  # fmt: skip
 KINDS = (
-    *_PHOTOGRAPHS, _jpeg("RGB"), _turned, _jpeg("L"), _jpeg("CMYK"), _lossless("RGB", ".png"), _lossless("P", ".png"),
-    _lossless("RGBA", ".png"), _lossless("LA", ".png"), _lossless("L", ".png"), _lossless("RGB", ".tif"),
-    _lossless("RGB", ".bmp"),
+    *_PHOTOGRAPHS, _jpeg("RGB"), _turned(".jpg"), _jpeg("L"), _jpeg("CMYK"), _lossless("RGB", ".png"),
+    _lossless("P", ".png"), _lossless("RGBA", ".png"), _lossless("LA", ".png"), _lossless("L", ".png"),
+    _lossless("1", ".png"), _turned(".png"), _sixteen_bits(".png"), _lossless("RGB", ".tif"),
+    _lossless("CMYK", ".tif"), _turned(".tif"), _sixteen_bits(".tif"), _lossless("RGB", ".bmp"),
+    _lossless("P", ".gif"), _lossless("RGBA", ".webp"),
 )  # fmt: skip

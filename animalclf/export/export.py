@@ -128,8 +128,9 @@ def table(result: ExportResult) -> list[RenderableType]:
         renderables.append(
             Text(
                 f"{row.file} against predict: the same class for {row.same_class:,} of {row.files:,} files of many "
-                f"sizes and modes, probabilities differ by at most {row.largest_difference:.1e}; accuracy on the "
-                f"{row.images:,} {row.split} images {row.accuracy:.3f}, of predict {row.accuracy_of_predict:.3f}"
+                f"sizes and modes, probabilities differ by at most {row.largest_difference:.1e}, from pixels by "
+                f"{row.largest_of_pixels:.1e}; accuracy on {row.images:,} {row.split} images {row.accuracy:.3f}, of "
+                f"predict {row.accuracy_of_predict:.3f}"
             )
         )
     return renderables

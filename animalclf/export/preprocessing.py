@@ -1,7 +1,9 @@
 """Images of any size to their stored size as an ONNX graph: the pixels of data/resize.py, which uses OpenCV.
 
-Bilinear resizing repeats OpenCV's fixed-point arithmetic, because ONNX's own `Resize` differs from it by 1 of 255 in
-every tenth pixel. Cubic resizing is ONNX's: it differs in one pixel of several thousand.
+ONNX's own `Resize` differs from OpenCV by 1 of 255 in every tenth pixel (bilinear) or in one of two thousand (cubic),
+because its positions are less exact. So bilinear resizing repeats OpenCV's fixed-point arithmetic, and cubic resizing
+that of IPP in floating point, to which OpenCV leaves it on x86; of an image with a side below four pixels it is
+fixed-point too.
 """
 
 # mypy: ignore-errors
@@ -85,22 +87,46 @@ def _means(pixels, height, width, factor_y, factor_x):
 
 
 @script(default_opset=op)
+def _cubic_taps(old, new, is_fixed):
+    """The four old pixels around each new one, int64 (4, new), and 2048 times their weights, float32 (4, new)."""
+    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+    before, x = _taps(old, new)
+    offsets = op.Constant(value_ints=[-1, 0, 1, 2])
+    pixels = op.Clip(op.Unsqueeze(before, [0]) + op.Unsqueeze(offsets, [1]), zero, old - one)
+    first = ((-0.75 * (x + 1.0) + 3.75) * (x + 1.0) - 6.0) * (x + 1.0) + 3.0
+    second = (1.25 * x - 2.25) * x * x + 1.0
+    third = (1.25 * (1.0 - x) - 2.25) * (1.0 - x) * (1.0 - x) + 1.0
+    fourth = 1.0 - first - second - third
+    weights = 2048.0 * op.Concat(
+        op.Unsqueeze(first, [0]), op.Unsqueeze(second, [0]), op.Unsqueeze(third, [0]), op.Unsqueeze(fourth, [0]), axis=0
+    )
+    return pixels, op.Where(is_fixed, op.Round(weights), weights)
+
+
+@script(default_opset=op)
 def _cubic(images, height, width):
-    """OpenCV's INTER_CUBIC for uint8."""
-    old_sides = op.Shape(images, start=1, end=3)
-    new_sides = op.Concat(op.Unsqueeze(height, [0]), op.Unsqueeze(width, [0]), axis=0)
-    channels = op.Transpose(op.Cast(images, to=FLOAT.dtype), perm=[0, 3, 1, 2])
-    # One image of N * 3 channels: onnxruntime would move the transposition behind Resize, which then refuses to shrink.
-    one = op.Constant(value_ints=[1])
-    all_channels = op.Reshape(channels, op.Concat(one, op.Constant(value_ints=[-1]), old_sides, axis=0))
-    sizes = op.Concat(op.Shape(all_channels, start=0, end=2), new_sides, axis=0)
-    resized = op.Resize(
-        all_channels, None, None, sizes,
-        mode="cubic", cubic_coeff_a=-0.75, coordinate_transformation_mode="half_pixel",
-    )  # fmt: skip
-    shape = op.Concat(op.Constant(value_ints=[-1]), op.Constant(value_ints=[3]), new_sides, axis=0)
-    rounded = op.Cast(op.Clip(op.Round(resized), 0.0, 255.0), to=UINT8.dtype)
-    return op.Transpose(op.Reshape(rounded, shape), perm=[0, 2, 3, 1])
+    """OpenCV's INTER_CUBIC for uint8. The longer side is resized first, so that intermediate pixels are few."""
+    old_height, old_width = _sides(images)
+    old_short, old_long = op.Min(old_height, old_width), op.Max(old_height, old_width)
+    is_tall, is_fixed = old_height > old_width, old_short < op.Constant(value_int=4)
+    if is_tall:
+        wide = op.Transpose(images, perm=[0, 2, 1, 3])
+    else:
+        wide = op.Identity(images)
+    taps, weights = _cubic_taps(old_long, op.Where(is_tall, height, width), is_fixed)
+    rows = op.Cast(op.Gather(wide, taps, axis=2), to=FLOAT.dtype) * op.Unsqueeze(weights, [2])
+    rows = op.ReduceSum(rows, [2], keepdims=0)
+    taps, weights = _cubic_taps(old_short, op.Where(is_tall, width, height), is_fixed)
+    sums = op.Cast(op.Gather(rows, taps, axis=1), to=DOUBLE.dtype) * op.Cast(
+        op.Unsqueeze(weights, [2, 3]), to=DOUBLE.dtype
+    )
+    means = op.ReduceSum(sums, [1], keepdims=0) / op.Cast(4194304.0, to=DOUBLE.dtype)
+    resized = op.Cast(op.Clip(op.Cast(op.Round(means), to=FLOAT.dtype), 0.0, 255.0), to=UINT8.dtype)
+    if is_tall:
+        upright = op.Transpose(resized, perm=[0, 2, 1, 3])
+    else:
+        upright = op.Identity(resized)
+    return upright
 
 
 @script(default_opset=op)

@@ -18,6 +18,8 @@ class ExportCheck(Row):
     """Files that get the same class."""
     largest_difference: float
     """Of a probability, on these files."""
+    largest_of_pixels: float
+    """The same from the pixels that `predict` decodes of them."""
     images: int
     """Images as they are stored."""
     split: str = "val"

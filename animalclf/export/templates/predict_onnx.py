@@ -10,63 +10,54 @@ import onnxruntime
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-TURNS = {  # by the orientation in EXIF data
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def open_model(name: str = "model.onnx") -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(FOLDER / name, providers=onnxruntime.get_available_providers())
 
 
-def probabilities(file: str, model: onnxruntime.InferenceSession) -> np.ndarray:
-    """float32 (classes,). Large JPEG images are reduced, all are upright by EXIF, with transparency on white (of an
-    image that is transparent everywhere, as if it were not)."""
+def pixels_of(file: str, min_side: int) -> np.ndarray:
+    """uint8 (height, width, 3), RGB, upright, transparency on white; of a large JPEG image a half, quarter or eighth of
+    its sides, at least `min_side`."""
     image: Image.Image = Image.open(file)
-    min_side = int(model.get_modelmeta().custom_metadata_map["min_side"])
-    if draft := image.draft(None, (min_side, min_side)):  # of a JPEG image only
-        image = whole_pixels(image, *draft[1][2:])
-    image = upright(image)
+    draft, orientation = image.draft(None, (min_side, min_side)), 1
+    image.load()  # which turns a TIFF image
+    if "exif" in image.info or image.format not in ("JPEG", "MPO"):  # of these, XMP data do not count
+        with contextlib.suppress(Exception):  # of damaged EXIF data
+            tag = image.getexif().get(0x0112)
+            orientation = tag if isinstance(tag, int) else 1
+    if image.mode[0] in "IF":  # 16 bits a channel, or the bits that it uses
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError("32 bits a channel; save it with 8 or 16")
+        bits = 16 if values.max() >= 2**12 else max(8, int(values.max()).bit_length())
+        image = Image.fromarray((values.astype(np.uint32) * 255 // (2**bits - 1)).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         image = Image.alpha_composite(white, layer) if layer.getchannel("A").getextrema()[1] else layer
-    return model.run(["probabilities"], {"images": np.asarray(image.convert("RGB"))[None]})[0][0]
+    pixels = np.asarray(image.convert("RGB"))
+    if draft and any(side % 1 for side in draft[1]):  # the last pixels are covered in part
+        pixels = whole_pixels(pixels, draft[1][:1:-1])
+    pixels = pixels.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else pixels
+    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turned by its EXIF orientation; without one, or with damaged EXIF data, as it is."""
-    image.load()  # which turns a TIFF image
-    orientation = None
-    if "exif" in image.info or image.format not in (None, "JPEG", "MPO"):  # of these, XMP data do not count
-        with contextlib.suppress(Exception):
-            orientation = image.getexif().get(0x0112)
-    return image.transpose(TURNS[orientation]) if isinstance(orientation, int) and orientation in TURNS else image
+def whole_pixels(pixels: np.ndarray, covered: tuple[float, float]) -> np.ndarray:
+    """The `covered` rows and columns as whole pixels: cubic, as by OpenCV."""
+    for side in covered:
+        padded, count = np.pad(pixels, ((2, 2), (0, 0), (0, 0)), "edge"), int(side) - (side % 1 > 0)
+        d = np.abs(((np.arange(count) + 0.5) * side / count + 1.5)[:, None] - np.arange(len(padded)))
+        weights = np.where(d < 1, (1.25 * d - 2.25) * d * d + 1, np.where(d < 2, 0.75 * (1 - d) * (2 - d) ** 2, 0))
+        pixels = np.tensordot(weights.astype(np.float32), padded, 1).swapaxes(0, 1)
+    return pixels.round().clip(0, 255).astype(np.uint8)
 
 
-def whole_pixels(image: Image.Image, width: float, height: float) -> Image.Image:
-    """An image of which only `width` x `height` pixels are covered, without the partly covered ones."""
-    if not (width % 1 or height % 1):
-        return image
-    pixels, info = np.asarray(image.convert("RGB"), np.float32), image.info
-    for covered in (height, width):  # the rows, then the columns
-        count = int(covered) - (covered % 1 > 0)
-        place = ((np.arange(count) + 0.5) * covered / count - 0.5)[:, None, None]
-        first, rows = np.floor(place), np.zeros((), np.float32)
-        for position in (first - 1, first, first + 1, first + 2):  # cubic, as by OpenCV
-            d = np.abs(place - position).astype(np.float32)
-            weight = np.where(d < 1, (1.25 * d - 2.25) * d * d + 1, 0.75 * (1 - d) * (2 - d) ** 2)
-            rows = rows + weight * pixels[position.astype(int).clip(0, len(pixels) - 1)[:, 0, 0]]
-        pixels = rows.swapaxes(0, 1)
-    image = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
-    image.info = info  # its orientation
-    return image
+def probabilities(file: str, model: onnxruntime.InferenceSession) -> np.ndarray:
+    """float32 (classes,)."""
+    min_side = int(model.get_modelmeta().custom_metadata_map["min_side"])
+    return model.run(["probabilities"], {"images": pixels_of(file, min_side)[None]})[0][0]
 
 
 if __name__ == "__main__":
