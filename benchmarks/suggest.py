@@ -26,6 +26,7 @@ from benchmarks.labels import balanced_accuracy
 
 INNER_FOLDS = 3  # few images: some classes have one
 HELD_OUT = 2  # of 5 folds
+SHOWN = 2  # every second round is in the tables
 
 
 def by_suggest(
@@ -70,9 +71,9 @@ STRATEGIES: dict[str, Strategy] = {
 def main() -> None:
     arguments = parse()
     features, labels, groups = features_of_quick(arguments.data, arguments.prepared)
-    started = time.perf_counter()
+    seeds, started = range(arguments.first_seed, arguments.first_seed + arguments.seeds), time.perf_counter()
     curves = {
-        name: np.array([curve(strategy, features, labels, groups, arguments, seed) for seed in range(arguments.seeds)])
+        name: np.array([curve(strategy, features, labels, groups, arguments, seed) for seed in seeds])
         for name, strategy in STRATEGIES.items()
     }
     counts = arguments.start + arguments.step * np.arange(arguments.rounds + 1)
@@ -85,9 +86,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="labelled images")
     parser.add_argument("--prepared", help="folder that stores the prepared set and its features")
     parser.add_argument("--start", type=int, default=40, help="random labels before the first round")
-    parser.add_argument("--step", type=int, default=20, help="labels of a round")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--step", type=int, default=10, help="labels of a round")
+    parser.add_argument("--rounds", type=int, default=22)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -136,13 +138,13 @@ def show(curves: dict[str, np.ndarray], counts: np.ndarray, seconds: float) -> N
     table.add_column("labels", justify="right")
     for name in curves:
         table.add_column(name, justify="right")
-    for number, count in enumerate(counts):
+    for number in range(0, len(counts), SHOWN):
         cells = [f"{values[:, number].mean():.3f} ± {values[:, number].std():.3f}" for values in curves.values()]
-        table.add_row(str(count), *cells)
+        table.add_row(str(counts[number]), *cells)
     needed = Table(title="labels for the balanced accuracy that random labels give", title_justify="left")
     for heading in ("random labels", "balanced accuracy", *(name for name in curves if name != "random")):
         needed.add_column(heading, justify="right")
-    for number in range(2, len(counts), 3):
+    for number in range(2, len(counts), SHOWN):
         target = curves["random"][:, number].mean()
         row = []
         for name, values in curves.items():

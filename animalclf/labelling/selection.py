@@ -27,11 +27,12 @@ class Selection:
 
 
 def uncertainty(probabilities: np.ndarray) -> np.ndarray:
-    """1 minus the difference of the two largest of the probabilities float (N, C): float64 (N,), from 0 to 1."""
+    """The square root of 1 minus the difference of the two largest of the probabilities float (N, C): float64 (N,),
+    from 0 to 1. With the root coverage counts more, which a model of few labels needs."""
     if probabilities.shape[1] < 2:
         return np.ones(len(probabilities))
     second, first = np.sort(probabilities.astype(np.float64), axis=1)[:, -2:].T
-    return 1 - (first - second)
+    return np.sqrt(np.maximum(1 - (first - second), 0))
 
 
 def select(pool: np.ndarray, weights: np.ndarray, labelled: np.ndarray, count: int) -> Selection:
