@@ -328,10 +328,10 @@ def pair(tmp_path_factory):
 def test_flips_are_the_mean_over_the_mirror_image(pair, tmp_path):
     prepared, members = pair
     plain, flipped = (
-        ensemble(members, str(tmp_path / name), methods=["mean"], flips=flips)[0]
-        for name, flips in (("plain", False), ("flips", True))
+        ensemble(members, str(tmp_path / name), methods=["mean"], views=views)[0]
+        for name, views in (("plain", "none"), ("flips", "flip"))
     )
-    assert flipped.name == "ensemble mean with flips" and plain.cross_fitted == CrossFitting(
+    assert flipped.name == "ensemble mean with views flip" and plain.cross_fitted == CrossFitting(
         folds=5, duplicates_together=True
     )
     rows = prepared.rows("val")
@@ -345,7 +345,7 @@ def test_flips_are_the_mean_over_the_mirror_image(pair, tmp_path):
         broken = Run(str(tmp_path / "broken"))
         shutil.copytree(members[0].root, broken.root)
         broken.write_environment(prepared=prepared.root, data_fingerprint="other")
-        ensemble([members[1], broken], str(tmp_path / "out"), flips=True)
+        ensemble([members[1], broken], str(tmp_path / "out"), views="flip")
 
 
 def test_evaluate_gives_the_metrics_of_the_training(pair):
@@ -375,7 +375,7 @@ def test_a_submission_of_an_ensemble(pair, photos, tmp_path, ray_local, monkeypa
     sample.write_text(
         "Id,Class\n" + "".join(f"{name},class0\n" for name in sorted(path.name for path in folder.iterdir()))
     )
-    options = {"prior": "uniform", "sample_submission": str(sample), "progress": False, "flips": True}
+    options = {"prior": "uniform", "sample_submission": str(sample), "progress": False, "views": "flip"}
     results = ensemble(members, str(tmp_path / "out"), data=str(folder), **options)
     small = evaluation_view(images, 76)
     both = np.stack([(directly(run.root, small) + directly(run.root, small[:, :, ::-1].copy())) / 2 for run in members])

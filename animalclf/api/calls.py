@@ -25,7 +25,7 @@ CHECKS: dict[str, arguments.Check] = {
         arguments.path,
     ),
     **dict.fromkeys(("members", "folders", "images"), arguments.paths),
-    **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "flips", "transport", "reference"), arguments.flag),
+    **dict.fromkeys(("force", "cpu", "resume", "local", "profile", "transport", "reference"), arguments.flag),
     **dict.fromkeys(("limit", "folds", "samples", "max_concurrent"), arguments.integer(0)),
     "labels.count": arguments.integer(0),
     "suggest.count": arguments.integer(1),

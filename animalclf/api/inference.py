@@ -120,7 +120,7 @@ def ensemble(
     out: PathLike | None = None,
     method: str | Sequence[str] | None = None,
     data: PathLike | None = None,
-    flips: bool = False,
+    views: str = "none",
     prior: str = "train",
     sample_submission: PathLike | None = None,
     workers: int = 0,
@@ -129,8 +129,8 @@ def ensemble(
     """Combine several runs, validated on the same images, by each `method` ("vote", "mean", "weighted"; default: all).
 
     `members` may also be submission .csv files: then the result is their majority vote. `out`: where the ensembles go
-    (default: runs/ensemble-<time>). `data`: unlabelled images to predict. `flips`: average over each image and its
-    mirror image. `prior`, `sample_submission`, `workers`, `limit`: as for `predict`.
+    (default: runs/ensemble-<time>). `data`: unlabelled images to predict. `views`, `prior`, `sample_submission`,
+    `workers`, `limit`: as for `predict`.
     """
     from animalclf.inference import mixing
     from animalclf.inference.ensemble import ensemble as combine
@@ -149,7 +149,7 @@ def ensemble(
         folder,
         methods=method or mixing.METHODS,
         data=path_text(data),
-        flips=flips,
+        views=views,
         prior=prior,
         sample_submission=path_text(sample_submission),
         workers=workers,

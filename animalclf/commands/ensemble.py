@@ -12,6 +12,7 @@ from animalclf.commands.common import (
     call,
     prior_argument,
     sample_submission_argument,
+    views_argument,
 )
 from animalclf.errors import exit_code
 from animalclf.utils.console import console, show_line
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 ORDER = 70
 EXAMPLES = """\
   animalclf ensemble runs/big_cnn runs/vgg16 --out runs/both
-  animalclf ensemble runs/c/trials/* --data competition/ --prior uniform --flips     (a submission.csv of each method)
+  animalclf ensemble runs/c/trials/* --data competition/ --prior uniform --views flip     (a submission of each method)
   animalclf ensemble best.csv second.csv third.csv --out votes/                   (a vote; the first file wins ties)"""
 METHODS = ("vote", "mean", "weighted")
 
@@ -48,8 +49,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--data", help="unlabelled images to predict: each method writes predictions.parquet and submission.csv"
     )
-    parser.add_argument(
-        "--flips", action="store_true", help="average over each image and its mirror image: twice the time"
+    views_argument(parser)
+    parser.add_argument(  # the older name
+        "--flips", dest="views", action="store_const", const="flip", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     prior_argument(parser)
     sample_submission_argument(parser)

@@ -17,6 +17,7 @@ from animalclf.inference import mixing, prior_shift, submission
 from animalclf.inference.extra_columns import TableOptions
 from animalclf.inference.labelled import predict_prepared
 from animalclf.inference.validation import ValidationPredictions, validation_predictions
+from animalclf.inference.views import check_views
 from animalclf.metrics import from_probabilities, main_metrics
 from animalclf.predictions import OK, class_probabilities, predicted_counts, predictions_table, unreadable
 from animalclf.prepare import sources
@@ -33,7 +34,7 @@ def ensemble(
     *,
     methods: Sequence[str] = mixing.METHODS,
     data: str | None = None,
-    flips: bool = False,
+    views: str = "none",
     prior: str = "train",
     sample_submission: str | None = None,
     **options: Any,
@@ -47,8 +48,8 @@ def ensemble(
     Each member is calibrated by a temperature before mixing, and the mixture after it. Temperatures, weights and the
     ranking are fitted on the validation images, so the metrics are cross-fitted: each of mixing.FOLDS folds is
     predicted with parameters fitted on the other folds. Duplicates are in one fold if they are known.
-    The prediction of `data` uses parameters fitted on all validation images. `flips`: each member averages over the
-    image and its mirror image.
+    The prediction of `data` uses parameters fitted on all validation images. `views`: one of views.VIEWS, over which
+    each member averages.
 
     `data`: unlabelled images. Their predictions.parquet and submission.csv are written beside result.json. Each member
     predicts once, into `out`/members, and again only if its checkpoint or the images changed. Members are corrected
@@ -65,18 +66,21 @@ def ensemble(
     unlabelled = (
         _UnlabelledImages(members, validated.classes, data, prior, sample_submission, options) if data else None
     )
-    if flips:
+    check_views(views)
+    if views != "none":
         if folded := [member.root for member in members if member.result().folds]:
-            raise UserError(f"{folded[0]}: --flips: not with a run of folds, whose model was trained on these images")
-        validated = replace(validated, probabilities=_with_flips(members, validated))
+            raise UserError(
+                f"{folded[0]}: --views {views}: not with a run of folds, whose model was trained on these images"
+            )
+        validated = replace(validated, probabilities=_of_views(members, validated, views))
     fold, cross_fitting = _folds(members[0], validated)
-    tables = unlabelled.tables(storage.join(out, "members"), flips) if unlabelled else []
+    tables = unlabelled.tables(storage.join(out, "members"), views) if unlabelled else []
     results = []
     for method in dict.fromkeys(methods):
         mixture, mixed = mixing.fit_out_of_fold(method, validated.probabilities, validated.labels, fold)
         run = Run(storage.join(out, method))
         val = from_probabilities(mixed, validated.labels, validated.classes, validated.groups)
-        result = _result(run, members, mixture, val, flips, cross_fitting)
+        result = _result(run, members, mixture, val, views, cross_fitting)
         labels = [validated.classes[label] for label in validated.labels]
         status = [OK] * len(labels)
         table = predictions_table(validated.paths, validated.classes, mixed, status, labels, validated.groups)
@@ -97,22 +101,23 @@ def _check(members: Sequence[Run], methods: Sequence[str]) -> None:
 
 
 def _result(
-    run: Run, members: Sequence[Run], mixture: mixing.Mixture, val: Evaluation, flips: bool, cross_fitting: CrossFitting
+    run: Run, members: Sequence[Run], mixture: mixing.Mixture, val: Evaluation, views: str, cross_fitting: CrossFitting
 ) -> EnsembleResult:
     return EnsembleResult(
-        name=f"ensemble {mixture.method}{' with flips' if flips else ''}",
+        name=f"ensemble {mixture.method}{f' with views {views}' if views != 'none' else ''}",
         method=mixture.method,
         members=[member.root for member in members],
         best=members[mixture.ranking[0]].root,
         temperatures=mixture.temperatures.tolist(),
         last_temperature=mixture.last_temperature,
         weights=mixture.weights.tolist(),
-        flips=flips,
+        flips=views != "none",
         cross_fitted=cross_fitting,
         classes=val.classes,
         val=val,
         run=run.root,
         metrics=main_metrics(val),
+        views=views if views != "none" else None,
     )
 
 
@@ -125,7 +130,7 @@ class _Inputs(Row):
     images: str = field(default="", metadata={"old_keys": ["pictures"]})
     """Hash of the listing."""
     limit: int = 0
-    flips: bool = False
+    views: str = ""
     temperature: float = 1.0
 
 
@@ -152,25 +157,25 @@ class _UnlabelledImages:
         if self.form.note:
             show_line(self.form.note)
 
-    def tables(self, folder: str, flips: bool) -> list[pd.DataFrame]:
+    def tables(self, folder: str, views: str) -> list[pd.DataFrame]:
         """Each member's predictions under its training priors, cached in `folder`."""
         tables = []
         for member in self.members:
             name = f"{member.root.rsplit('/', 1)[-1]}-{hashlib.sha256(member.root.encode()).hexdigest()[:8]}"
-            table = self._table(member, storage.join(folder, name), flips)
+            table = self._table(member, storage.join(folder, name), views)
             if table["path"].tolist() != self.paths:
                 raise UserError(f"{self.data}: its images changed during the prediction; run the same command again")
             tables.append(table)
         return tables
 
-    def _table(self, member: Run, folder: str, flips: bool) -> pd.DataFrame:
+    def _table(self, member: Run, folder: str, views: str) -> pd.DataFrame:
         from animalclf.inference import predict  # imports Ray
 
         inputs = _Inputs(
             checkpoint=hashlib.sha256(storage.read_own(member.checkpoint("best"))).hexdigest(),
             images=sources.inputs_hash(self.source, member.config().data),
             limit=self.limit,
-            flips=flips,
+            views=views,
             temperature=member.result().temperature or 1.0,
         )
         cache_key, table = storage.join(folder, "made_of.json"), storage.join(folder, "predictions.parquet")
@@ -182,7 +187,7 @@ class _UnlabelledImages:
                 self.data,
                 folder,
                 limit=self.limit,
-                views="flip" if flips else "none",
+                views=views,
                 columns=TableOptions(known=False),
                 **self.options,
             )
@@ -222,14 +227,14 @@ class _UnlabelledImages:
         )
 
 
-def _with_flips(members: Sequence[Run], validated: ValidationPredictions) -> np.ndarray:
-    """The members' validation probabilities float32 (M, N, C), each the mean over the image and its mirror image, from
-    their prepared sets."""
+def _of_views(members: Sequence[Run], validated: ValidationPredictions, views: str) -> np.ndarray:
+    """The members' validation probabilities float32 (M, N, C), each the mean over the `views` of the images of their
+    prepared sets."""
     prepared_sets = [prepared_set_of(member) for member in members]  # all are checked before the first prediction
     probabilities = []
     for member, prepared in zip(members, prepared_sets, strict=True):
         model, info = checkpoint.load_model(member.root)
-        flipped = predict_prepared(model, validated.classes, info.config, prepared, "val", views="flip")
+        flipped = predict_prepared(model, validated.classes, info.config, prepared, "val", views=views)
         rows = {path: row for row, path in enumerate(flipped.paths)}
         probabilities.append(flipped.probabilities[[rows[path] for path in validated.paths]])
     return np.stack(probabilities)

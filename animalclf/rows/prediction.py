@@ -75,12 +75,15 @@ class EnsembleResult(Row):
     """Of the mixture."""
     weights: list[float]
     flips: bool
+    """Whether mirror images were averaged too: `views` is not none."""
     cross_fitted: CrossFitting = field(metadata={"row": CrossFitting})
     classes: list[str]
     val: Evaluation = field(metadata={"row": Evaluation})
     run: str
     metrics: dict[str, float] = field(metadata={"prefix": ""})
     """The main metrics of `val` by name, as in a training's result.json."""
+    views: str | None = field(default=None, metadata=OMIT_NONE)
+    """Over which each member averages, if several: flip or multi."""
     data: str | None = field(default=None, metadata=OMIT_NONE)
     """This and the following fields: of unlabelled images, if they were predicted; see PredictionResult."""
     images: int | None = field(default=None, metadata={"old_keys": ["pictures"], **OMIT_NONE})
