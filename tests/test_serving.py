@@ -546,8 +546,8 @@ def test_in_a_browser(classify, tmp_path, width, theme):
 
 @pytest.mark.ray
 def test_with_ray_serve_no_accepted_request_is_lost(run):
-    """A replica is killed under load; SIGTERM leaves no process."""
-    command = [sys.executable, "-m", "animalclf.cli", "serve", run, "--port", "0", "--replicas", "2"]
+    """The load starts a second replica; one is killed; SIGTERM leaves no process."""
+    command = [sys.executable, "-m", "animalclf.cli", "serve", run, "--port", "0", "--replicas", "1:2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         lines = []
@@ -561,34 +561,43 @@ def test_with_ray_serve_no_accepted_request_is_lost(run):
         expected = [
             model.predict_proba(np.array(Image.open(io.BytesIO(content))))[0].max().item() for content in contents
         ]
-        family = psutil.Process(process.pid).children(recursive=True)
-        replicas = [child for child in family if "ServeReplica" in " ".join(child.cmdline())]
-        assert len(replicas) == 2
+        assert len(replicas_of(process)) == 1
         answers, ended = [], threading.Event()
 
         def load(number):
             with httpx2.Client(trust_env=False, timeout=60, headers=headers) as client:
                 while not ended.is_set():
-                    response = post(client, contents[number], headers={}, path=f"{url}/predict")
-                    answers.append((response.status_code, response.json()["images"][0]["confidence"], number))
+                    response = post(client, *[contents[number]] * 4, headers={}, path=f"{url}/predict")
+                    confidences = [image["confidence"] for image in response.json()["images"]]
+                    answers.append((response.status_code, confidences, number))
 
         with ThreadPoolExecutor(8) as pool:
             clients = [pool.submit(load, number) for number in range(8)]
-            wait_for(lambda: len(answers) > 20)
-            replicas[0].kill()
-            count = len(answers)
-            wait_for(lambda: len(answers) > count + 40)
-            ended.set()
+            try:
+                wait_for(lambda: len(replicas_of(process)) == 2)
+                count = len(answers)
+                wait_for(lambda: len(answers) > count + 20)
+                family = psutil.Process(process.pid).children(recursive=True)
+                replicas_of(process)[0].kill()
+                count = len(answers)
+                wait_for(lambda: len(answers) > count + 20)
+            finally:
+                ended.set()
             for finished in clients:
                 finished.result()
         assert {status for status, *_ in answers} == {200}
-        assert all(confidence == pytest.approx(expected[number], abs=1e-6) for _, confidence, number in answers)
+        assert all(confidences == pytest.approx([expected[number]] * 4, abs=1e-6) for _, confidences, number in answers)
         assert httpx2.post(f"{url}/predict", trust_env=False).status_code == 401
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
     assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert token not in process.stderr.read()
+
+
+def replicas_of(process):
+    family = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in family if "ServeReplica" in " ".join(child.cmdline())]
 
 
 def wait_for(condition):
