@@ -134,7 +134,7 @@ def test_unreadable_files_are_skipped_with_their_reasons(
     (photos / "élan" / "page.jpg").write_text("<!DOCTYPE html><html><body>not found</body></html>")
     with pytest.raises(
         UserError,
-        match=r"(?s)3 of 81 files \(3.7%\) are unreadable.*data.max_unreadable=0.04.*cat/000.jpg: .*cat/001.jpg: ",
+        match=r"(?s)3 of 81 files \(3.7 %\) are unreadable.*data.max_unreadable=0.04.*cat/000.jpg: .*cat/001.jpg: ",
     ) as caught:
         prepare(str(photos), str(tmp_path / "strict"), replace(CONFIG, max_unreadable=0.01), progress=False)
     assert "page.jpg" in str(caught.value) and not os.listdir(tmp_path / "strict")

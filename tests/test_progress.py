@@ -44,6 +44,7 @@ def test_a_notebook_has_no_empty_output(monkeypatch: pytest.MonkeyPatch, shown: 
 
 def test_text() -> None:
     assert progress_text(100, 400, 2.0) == "100/400  50 images/s  6 s left"
+    assert progress_text(4, 40, 10.0) == "4/40  0.4 images/s  1 min 30 s left"
     assert progress_text(400, 400, 2.0) == "400/400  200 images/s" and progress_text(0, 400, 0.0) == "0/400"
 
 

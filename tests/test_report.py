@@ -145,7 +145,7 @@ def test_one_run_and_an_unfinished_one(tmp_path):
     run = comparison(tmp_path, 1)[0]
     page = page_of(write_report([run], run.root, title=run.config().name))
     low, high = run.read_result()["val"]["intervals"]["balanced_accuracy"]
-    assert f"{low:.1%} to {high:.1%}" in page
+    assert f"{100 * low:.1f} % to {100 * high:.1f} %" in page
     assert '<section id="metrics">' in page and '<section id="top_losses">' in page
     assert not any(word in page for word in ("disagree", "best run", "Leaderboard", "all models"))  # of several models
     board = leaderboard([run])
@@ -351,7 +351,7 @@ def test_many_classes_have_confused_pairs_and_a_legible_plot(tmp_path):
     run = complete(finished_run(tmp_path / "run", probabilities, labels, classes=classes[:41]))
     page = page_of(write_report([run], run.root, title="x"))
     section = re.search(r'id="confusion_matrix">(.*?)</section>', page, re.S).group(1)
-    assert re.findall(r"<td[^>]*>(.*?)</td>", section) == ["class3", "class5", "10", "100.0%"]
+    assert re.findall(r"<td[^>]*>(.*?)</td>", section) == ["class3", "class5", "10", "100.0 %"]
     assert "The 2 classes of the most confused pairs" in section
     guessing = comparison(tmp_path / "guessing", 1, np.arange(604) % 151, classes)[0]
     result = write_report([guessing], guessing.root, title="x")

@@ -71,8 +71,8 @@ def test_every_image_is_suggested_if_there_are_no_more(monkeypatch):
     assert sorted(select(pool, np.array([0, 1, 0, 1, 0.5]), NO_LABELS, 2).order) == [1, 3]
 
 
-def test_uncertainty_is_one_minus_the_difference_of_the_two_most_probable_classes():
-    assert np.allclose(uncertainty(np.array([[0.5, 0.5, 0], [0.1, 0.1, 0.8], [0, 1, 0]])), [1, 0.3, 0])
+def test_uncertainty_is_the_root_of_one_minus_the_difference_of_the_two_most_probable_classes():
+    assert np.allclose(uncertainty(np.array([[0.5, 0.5, 0], [0.1, 0.1, 0.8], [0, 1, 0]])), [1, 0.3**0.5, 0])
     assert uncertainty(np.ones((2, 1))).tolist() == [1, 1]
 
 
@@ -161,7 +161,7 @@ def test_the_filled_table_is_the_larger_training_set(run_on_set, photos, tmp_pat
     assert "write the classes into the column label of the first 2 lines" in " ".join(output.err.split())
     table = pd.read_csv(result["table"], keep_default_na=False)
     assert table["path"].tolist()[:2] == result["suggested"] and (table["label"][:2] == "").all()
-    assert table["label"].tolist()[2:] == ["ape", "bee"] and table["reason"][0].startswith("unsure: ape 50%, bee 50%")
+    assert table["label"].tolist()[2:] == ["ape", "bee"] and table["reason"][0].startswith("unsure: ape 50 %, bee 50 %")
     page = Path(result["page"]).read_text()
     assert page.count("data:image/jpeg") == 2 and "default-src 'none'" in page
     config = configuration.load("quick").data

@@ -20,6 +20,7 @@ from animalclf.commands.common import (
 from animalclf.errors import exit_code
 from animalclf.utils.console import duration, show_line
 from animalclf.utils.file_names import skipped_text
+from animalclf.utils.text import percent
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -86,8 +87,9 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"none of the classes: {result.unknown:,} {unknown} none, by the column `known`")
     if sizes := result.set_sizes:
         show_line(
-            f"sets: {sizes.mean:.2f} classes on average, {sizes.one:.0%} of one class, {sizes.empty:.0%} empty; "
-            f"they have the true class for {100 * (result.coverage or 0):.4g}% of images like the validation images"
+            f"sets: {sizes.mean:.2f} classes on average, {percent(sizes.one, 0)} of one class, "
+            f"{percent(sizes.empty, 0)} empty; they have the true class for {100 * (result.coverage or 0):.4g} % "
+            "of images like the validation images"
         )
     if result.transported is not None:
         show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")

@@ -30,6 +30,7 @@ from animalclf.duplicates.phash import phashes
 from animalclf.duplicates.regions import SIDE, concatenate, find_regions
 from animalclf.duplicates.verification import MIN_CONTENT, Verifier
 from animalclf.utils.malloc import keep_freed_memory
+from animalclf.utils.text import percent
 
 __all__ = ["SIDE", "DuplicatePair", "contact_sheet", "find_duplicates", "identical_files", "phashes", "signature"]
 
@@ -151,7 +152,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for number, pair in enumerate(pairs):
         left, top = number % columns * width + gap, number // columns * height + gap
-        title = "identical files" if pair.kind == "identical" else f"{pair.kind}, confidence {pair.confidence:.1%}"
+        title = "identical files" if pair.kind == "identical" else f"{pair.kind}, confidence {percent(pair.confidence)}"
         draw.text((left, top), title, "black", font)
         for x, path in zip((left, left + side + gap), (pair.path, pair.partner), strict=True):
             image = ImageOps.contain(Image.fromarray(read_image(path)), (side, side))  # small images are enlarged

@@ -35,6 +35,7 @@ from animalclf.training import checkpoint
 from animalclf.training.checkpoint import ModelInfo
 from animalclf.training.final_eval import validation_folds
 from animalclf.utils import storage
+from animalclf.utils.text import percent
 
 MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
 MAX_NAME = 90  # bytes of the data's name in the names of files
@@ -209,7 +210,7 @@ def table(result: EvaluationResult) -> list[RenderableType]:
         confusions.add_column("images", justify="right")
         confusions.add_column("of the true class", justify="right")
         for pair in pairs[:MAX_PAIRS]:
-            confusions.add_row(Text(pair.true), Text(pair.predicted), f"{pair.images:,}", f"{pair.fraction:.1%}")
+            confusions.add_row(Text(pair.true), Text(pair.predicted), f"{pair.images:,}", percent(pair.fraction))
         renderables.append(confusions)
     if result.unreadable:
         first = "; ".join(f"{image.path}: {image.reason}" for image in result.unreadable[:MAX_UNREADABLE])

@@ -24,7 +24,7 @@ from animalclf.rows import LabelsResult
 from animalclf.runs import Run, open_run
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
-from animalclf.utils.text import count_text
+from animalclf.utils.text import count_text, percent
 
 TABLE, PAGE = "labels.csv", "labels.html"
 MAX_IMAGES = 500  # in a section of the page
@@ -156,7 +156,7 @@ def _page(
                 GalleryImage(
                     row["path"],
                     row["suggested"],
-                    f"{row['probability']:.0%}, label {row['label']} {row['label_probability']:.0%}",
+                    f"{percent(row['probability'], 0)}, label {row['label']} {percent(row['label_probability'], 0)}",
                 )
                 for row in likely.to_dict("records")
             ],

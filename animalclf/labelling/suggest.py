@@ -23,7 +23,7 @@ from animalclf.report.thumbnails import iter_images, thumbnail
 from animalclf.rows import SuggestResult, Unreadable
 from animalclf.runs import Run, open_run
 from animalclf.utils import storage
-from animalclf.utils.text import count_text
+from animalclf.utils.text import count_text, percent
 
 TABLE, PAGE = "suggest.csv", "suggest.html"
 NEIGHBOURS = 20  # labelled images that a candidate is compared with
@@ -148,7 +148,7 @@ def suggest_table(pool: ImageFeatures, choice: Choice) -> pd.DataFrame:
 def _reason(probabilities: np.ndarray, classes: Sequence[str]) -> str:
     """`unsure: cat 48 %, dog 41 %`, or `unlike the labelled images` of an image that the model is sure of."""
     first = np.argsort(-probabilities, kind="stable")[:SHOWN_CLASSES]
-    text = ", ".join(f"{classes[number]} {probabilities[number]:.0%}" for number in first)
+    text = ", ".join(f"{classes[number]} {percent(probabilities[number], 0)}" for number in first)
     return f"{'unsure' if probabilities[first[0]] < 0.9 else 'stands for others'}: {text}"
 
 

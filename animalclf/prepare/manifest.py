@@ -20,6 +20,7 @@ from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.prepare.sources import Source
 from animalclf.prepare.split import SPLITS, straddling_groups
+from animalclf.utils.text import percent
 
 SHEET_PAIRS = 24
 MAX_LISTED = 20  # unreadable files and the like, in dataset.json and the summary
@@ -47,7 +48,7 @@ def check_readable(manifest: pd.DataFrame, max_unreadable: float) -> None:
     if fraction > max_unreadable:
         allowed = min(1.0, np.ceil(fraction * 100 + 1e-9) / 100)
         raise UserError(
-            f"{len(unreadable):,} of {len(manifest):,} files ({fraction:.1%}) are unreadable, more than "
+            f"{len(unreadable):,} of {len(manifest):,} files ({percent(fraction)}) are unreadable, more than "
             f"data.max_unreadable={max_unreadable:g} allows; "
             f"fix or remove them, or skip them with --set data.max_unreadable={allowed:g}. Unreadable files:{listing}"
         )

@@ -18,6 +18,7 @@ from animalclf.prepare.split import SPLITS
 from animalclf.rows import DataProblems
 from animalclf.utils import storage
 from animalclf.utils.console import duration
+from animalclf.utils.text import percent
 
 MAX_NOTES = 8
 
@@ -39,7 +40,7 @@ def _class_table(prepared: Prepared) -> Table:
     total = {label: sum(counts[name][label] for name in splits) for label in prepared.classes}
     table.add_column("fraction", footer="100.0%", justify="right")
     for label in prepared.classes:
-        fraction = f"{total[label] / sum(total.values()):.1%}"
+        fraction = percent(total[label] / sum(total.values()))
         table.add_row(Text(label), *(f"{counts[name][label]:,}" for name in splits), fraction)
     return table
 

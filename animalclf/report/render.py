@@ -12,6 +12,7 @@ from markupsafe import Markup
 from animalclf.errors import UserError
 from animalclf.metrics.text import p_value
 from animalclf.utils.console import duration
+from animalclf.utils.text import percent
 
 NONE = "–"
 
@@ -24,10 +25,6 @@ def decimals(value: float | None, digits: int = 3, sign: bool = False) -> str:
 def thousands(value: float | None) -> str:
     """A whole number with separators: 21,179; a dash for None."""
     return NONE if value is None else f"{value:,.0f}"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    return f"{value:.{digits}%}"
 
 
 def seconds(value: float | None) -> str:

@@ -14,6 +14,7 @@ from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, ProgressEvent, Sta
 from animalclf.utils.caller import seconds_since_start
 from animalclf.utils.console import duration, show_line
 from animalclf.utils.progress import LOG_SECONDS, ProgressLine, progress_text
+from animalclf.utils.text import percent
 from animalclf.utils.throttle import Throttle
 
 PHASES = {"features": "features of the frozen base", "train": "training", "val": "validation"}
@@ -98,7 +99,7 @@ class TrainingDisplay:
         ]
         if row.val:
             parts.append(f"val {epoch_text(row.val)}")
-        waiting = f", {row.wait_fraction:.0%} waiting for data" if row.wait_fraction >= 0.05 else ""
+        waiting = f", {percent(row.wait_fraction, 0)} waiting for data" if row.wait_fraction >= 0.05 else ""
         left = (self.epochs - row.epoch) * (row.seconds - (row.features_seconds or 0.0))
         if row.epoch < self.epochs or not row.heads:
             parts.append(f"{row.images_per_s:,.0f} images/s{waiting}, {duration(left)} left")
@@ -139,7 +140,7 @@ def results_table(result: TrainingResult) -> Table:
     if not result.heads:
         table.add_row("best epoch" if result.selected else "epoch", f"{result.best_epoch} of {result.epochs}")
     table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
-    speed = f", {result.images_per_s:,.0f} images/s, {result.wait_fraction:.1%} waiting for data"
+    speed = f", {result.images_per_s:,.0f} images/s, {percent(result.wait_fraction)} waiting for data"
     table.add_row("training time", f"{duration(result.seconds)}{'' if result.heads else speed}")
     if result.time:
         seconds = {part: getattr(result.time, part) for part in TIME_PARTS}

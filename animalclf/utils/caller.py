@@ -43,7 +43,8 @@ def _process() -> Caller:
 def _typed(argv: list[str]) -> list[str]:
     """The command as a person types it: `animalclf` in place of the file that Python runs for it."""
     file = os.path.normpath(argv[0])
-    is_ours = os.path.basename(file) == "animalclf" or file.endswith(os.path.join("animalclf", "__main__.py"))
+    modules = tuple(os.path.join("animalclf", name) for name in ("__main__.py", "cli.py"))
+    is_ours = os.path.basename(file) == "animalclf" or file.endswith(modules)
     return ["animalclf", *argv[1:]] if is_ours else argv
 
 

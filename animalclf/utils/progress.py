@@ -22,7 +22,7 @@ LOG_SECONDS = 60.0  # between two plain lines
 def progress_text(done: int, total: int, seconds: float) -> str:
     """`1,200/4,000  350 images/s  8 s left`: the state of a pass over `total` images after `seconds`."""
     speed = done / max(seconds, 1e-9)
-    speed_text = f"  {speed:,.0f} images/s" if done else ""
+    speed_text = f"  {speed:,.{int(speed < 0.95)}f} images/s" if done else ""
     time_left = f"  {output.duration((total - done) / speed)} left" if 0 < done < total else ""
     return f"{done:,}/{total:,}{speed_text}{time_left}"
 

@@ -43,6 +43,11 @@ def count_text(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def percent(value: float, digits: int = 1) -> str:
+    """`93.3 %` of the fraction 0.933."""
+    return f"{100 * value:.{digits}f} %"
+
+
 def name_difference(names: Sequence[str], others: Sequence[str], only_names: str, only_others: str) -> str:
     """How two unequal lists of names differ, such as "only here: dog; only there: cow"; `only_names` and `only_others`
     precede the names that only one of them has."""
