@@ -27,11 +27,14 @@ def ray_local() -> Iterator[None]:
     """One local Ray with 4 logical CPUs for the whole test session."""
     import ray
 
-    from animalclf.cluster import start_local
+    from animalclf.cluster import ENVIRONMENT, start_local
 
-    start_local(4, object_store_memory=512 * 2**20)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in ENVIRONMENT.items():  # as `ensure_ray` does; without it each training has a process more
+            environment.setenv(name, value)
+        start_local(4, object_store_memory=512 * 2**20)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,6 @@ def test_interrupted_commands_are_repeated_to_the_same_end():
     assert [*KILLS] == [kind.name for kind in SCENARIOS]
     command = [sys.executable, "-m", "kills", *(f"{name}={count}" for name, count in KILLS.items())]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert all(f"{name}, {mode}" in ended.stdout for name in KILLS for mode in ("kill", "full"))

@@ -14,6 +14,7 @@ from helpers import LITE
 from nbclient import NotebookClient
 
 from animalclf.demo.dataset import write_demo
+from animalclf.runs import Run
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 EPOCHS = 12  # of the interrupted training: enough that it does not end before the interrupt reaches its workers
@@ -48,35 +49,38 @@ def result_of(outputs, kind="text/plain"):
     return next(output["data"][kind] for output in outputs if output["output_type"] == "execute_result")
 
 
-def training(out, epochs, resume=False):
-    """A cell that trains the smallest network into the folder `out`."""
-    settings = {**LITE, "train.epochs": epochs, "train.precision": "fp32"}
-    return f"animalclf.train('set', recipe='demo', out={out!r}, set={settings}, resume={resume})"
+def training(resume=False):
+    """A cell that trains the smallest network into the folder run."""
+    settings = {**LITE, "train.epochs": EPOCHS, "train.precision": "fp32"}
+    return f"animalclf.train('set', recipe='demo', out='run', set={settings}, resume={resume})"
 
 
 @pytest.mark.ray
 def test_cells_one_after_another_and_an_interrupted_one(notebook, tmp_path):
     write_demo(str(tmp_path / "demo"), images=36, test_images=2, seed=0)
-    outputs = notebook(f"import animalclf\nanimalclf.prepare('demo', 'set', recipe='demo', set={LITE})")
+    notebook("import animalclf, numpy, ray")
+    outputs = notebook(f"animalclf.prepare('demo', 'set', recipe='demo', set={LITE})")
     assert "<table>" in result_of(outputs, "text/html")
-    ray = "import ray\nray.get_runtime_context().gcs_address if ray.is_initialized() else None"
-    address = result_of(notebook(ray))
-    outputs = notebook(training("one", 1))
-    assert "<td>balanced accuracy</td>" in result_of(outputs, "text/html")
-    assert any(WIDGET in output.get("data", {}) for output in outputs)  # the progress bar
-    assert result_of(notebook(ray)) == address  # the second call uses the Ray of the first
-    outputs = notebook("import numpy\nanimalclf.load('one').predict(numpy.zeros((80, 60, 3), numpy.uint8))")
-    assert result_of(outputs).startswith("['")
+    ray = "ray.get_runtime_context().gcs_address if ray.is_initialized() else 'left'"
+    assert result_of(notebook(ray)) != "'left'"
 
     def interrupt():
-        history, deadline = tmp_path / "two" / "metrics.jsonl", time.monotonic() + 300
+        history, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 300
         while not history.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         notebook.interrupt()
 
     threading.Thread(target=interrupt).start()
-    outputs = notebook(training("two", EPOCHS))
+    outputs = notebook(training())
     assert [output["ename"] for output in outputs if output["output_type"] == "error"] == ["KeyboardInterrupt"]
-    assert not (tmp_path / "two" / "result.json").exists() and not (tmp_path / "two" / "running.json").exists()
-    assert result_of(notebook(f"{ray} or 'left'")) == "'left'"  # nothing trains on
-    assert result_of(notebook(f"{training('two', EPOCHS, resume=True)}.epochs")) == str(EPOCHS)
+    assert not (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / "running.json").exists()
+    assert result_of(notebook(ray)) == "'left'"  # nothing trains on
+    outputs = notebook(training(resume=True))
+    assert "<td>balanced accuracy</td>" in result_of(outputs, "text/html")
+    assert any(WIDGET in output.get("data", {}) for output in outputs)  # the progress bar
+    assert Run(str(tmp_path / "run")).result().epochs == EPOCHS
+    address = result_of(notebook(ray))
+    notebook(f"animalclf.prepare('demo', 'again', recipe='demo', set={LITE})")
+    assert result_of(notebook(ray)) == address != "'left'"  # the second call uses the Ray of the first
+    outputs = notebook("animalclf.load('run').predict(numpy.zeros((80, 60, 3), numpy.uint8))")
+    assert result_of(outputs).startswith("['")
