@@ -29,12 +29,18 @@ def _sides(images):
 
 
 @script(default_opset=op)
-def _taps(old, new):
-    """For each new pixel the old one before its position, int64, and the fraction of a pixel from it, float32."""
+def _positions(old, new):
+    """The position of each new pixel among the old ones, float64."""
     pixels = op.Cast(op.Range(op.Constant(value_int=0), new, op.Constant(value_int=1)), to=DOUBLE.dtype)
     half, one = op.Cast(0.5, to=DOUBLE.dtype), op.Cast(1.0, to=DOUBLE.dtype)
     scale = one / (op.Cast(new, to=DOUBLE.dtype) / op.Cast(old, to=DOUBLE.dtype))
-    position = op.Cast((pixels + half) * scale - half, to=FLOAT.dtype)
+    return (pixels + half) * scale - half
+
+
+@script(default_opset=op)
+def _taps(old, new):
+    """For each new pixel the old one before its position, int64, and the fraction of a pixel from it, float32."""
+    position = op.Cast(_positions(old, new), to=FLOAT.dtype)
     before = op.Floor(position)
     return op.Cast(before, to=INT64.dtype), position - before
 
@@ -87,20 +93,26 @@ def _means(pixels, height, width, factor_y, factor_x):
 
 
 @script(default_opset=op)
-def _cubic_taps(old, new, is_fixed):
-    """The four old pixels around each new one, int64 (4, new), and 2048 times their weights, float32 (4, new)."""
-    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
-    before, x = _taps(old, new)
-    offsets = op.Constant(value_ints=[-1, 0, 1, 2])
-    pixels = op.Clip(op.Unsqueeze(before, [0]) + op.Unsqueeze(offsets, [1]), zero, old - one)
+def _cubic_weights(x):
+    """2048 times the weights of the four old pixels around positions with the fractions `x` (1, new), (4, new)."""
     first = ((-0.75 * (x + 1.0) + 3.75) * (x + 1.0) - 6.0) * (x + 1.0) + 3.0
     second = (1.25 * x - 2.25) * x * x + 1.0
     third = (1.25 * (1.0 - x) - 2.25) * (1.0 - x) * (1.0 - x) + 1.0
-    fourth = 1.0 - first - second - third
-    weights = 2048.0 * op.Concat(
-        op.Unsqueeze(first, [0]), op.Unsqueeze(second, [0]), op.Unsqueeze(third, [0]), op.Unsqueeze(fourth, [0]), axis=0
-    )
-    return pixels, op.Where(is_fixed, op.Round(weights), weights)
+    return op.Concat(first, second, third, 1.0 - first - second - third, axis=0) * 2048.0
+
+
+@script(default_opset=op)
+def _cubic_taps(old, new, is_fixed):
+    """The four old pixels around each new one, int64 (4, new), and 2048 times their weights, float64 (4, new, 1)."""
+    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+    position = _positions(old, new)
+    exact = _cubic_weights(op.Unsqueeze(position - op.Floor(position), [0]))
+    before, fraction = _taps(old, new)
+    fixed = op.Cast(op.Round(_cubic_weights(op.Unsqueeze(fraction, [0]))), to=DOUBLE.dtype)
+    before = op.Where(is_fixed, before, op.Cast(op.Floor(position), to=INT64.dtype))
+    offsets = op.Unsqueeze(op.Constant(value_ints=[-1, 0, 1, 2]), [1])
+    pixels = op.Clip(op.Unsqueeze(before, [0]) + offsets, zero, old - one)
+    return pixels, op.Unsqueeze(op.Where(is_fixed, fixed, exact), [2])
 
 
 @script(default_opset=op)
@@ -114,12 +126,9 @@ def _cubic(images, height, width):
     else:
         wide = op.Identity(images)
     taps, weights = _cubic_taps(old_long, op.Where(is_tall, height, width), is_fixed)
-    rows = op.Cast(op.Gather(wide, taps, axis=2), to=FLOAT.dtype) * op.Unsqueeze(weights, [2])
-    rows = op.ReduceSum(rows, [2], keepdims=0)
+    rows = op.ReduceSum(op.Cast(op.Gather(wide, taps, axis=2), to=DOUBLE.dtype) * weights, [2], keepdims=0)
     taps, weights = _cubic_taps(old_short, op.Where(is_tall, width, height), is_fixed)
-    sums = op.Cast(op.Gather(rows, taps, axis=1), to=DOUBLE.dtype) * op.Cast(
-        op.Unsqueeze(weights, [2, 3]), to=DOUBLE.dtype
-    )
+    sums = op.Gather(rows, taps, axis=1) * op.Unsqueeze(weights, [2])
     means = op.ReduceSum(sums, [1], keepdims=0) / op.Cast(4194304.0, to=DOUBLE.dtype)
     resized = op.Cast(op.Clip(op.Cast(op.Round(means), to=FLOAT.dtype), 0.0, 255.0), to=UINT8.dtype)
     if is_tall:
