@@ -60,6 +60,14 @@ def test_names_that_an_editor_rewrote_are_found(tmp_path, editor):
     assert {row["path"] for row in record["decisions"]} == {"Bär/0.jpg", "dog/1.jpg", "Bär/1.jpg"}
 
 
+def test_a_rewritten_name_of_two_images_is_of_neither(tmp_path):
+    files = pd.DataFrame({"path": ["cat/a\\b.jpg", "cat/a/b.jpg", "dog/0.jpg"], "label": ["cat", "cat", "dog"]})
+    file = tmp_path / "labels.csv"
+    file.write_text(HEADER + "cat\\a\\b.jpg,cat,dog,relabel\n")
+    with pytest.raises(UserError, match="names none of the 3 images"):
+        correct(files, str(file), "photos")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

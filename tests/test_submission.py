@@ -59,6 +59,7 @@ def test_decimal_commas_of_the_sample_are_those_of_the_submission(tmp_path):
     quoted = "".join(f'{name},"0,5","0,5"\n' for name in ("0", "1", "10"))
     assert written(tmp_path, f"id,gatto,cane\n{quoted}").splitlines()[1] == '0,"0,25","0,75"'
     assert written(tmp_path, "id;gatto;cane\n0;0;1\n1;0;1\n10;0;1\n").splitlines()[1] == "0;0.25;0.75"
+    assert written(tmp_path, "id;gatto;cane\n0;0,5;n.a.\n1;0;1\n10;0;1\n").splitlines()[1] == "0;0,25;0,75"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

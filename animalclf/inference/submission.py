@@ -148,7 +148,7 @@ def form_like(sample: str | None, ids: Sequence[str], classes: Sequence[str] | N
 def _decimal_mark(sample: str, table: pd.DataFrame) -> str:
     """The mark in the sample's probabilities, "." or ",". Raises UserError if both occur."""
     values = table.iloc[:, 1:].stack()
-    point, comma = (values.str.contains(mark, regex=False) for mark in ".,")
+    point, comma = (values.str.contains(rf"[{mark}]\d") for mark in ".,")
     if point.any() and comma.any():
         raise UserError(
             f"{sample}: has numbers with a decimal point ({values[point].iloc[0]}) and with a comma "

@@ -38,7 +38,7 @@ def _class_table(prepared: Prepared) -> Table:
     for name in splits:
         table.add_column(name, footer=f"{sum(counts[name].values()):,}", justify="right")
     total = {label: sum(counts[name][label] for name in splits) for label in prepared.classes}
-    table.add_column("fraction", footer="100.0%", justify="right")
+    table.add_column("fraction", footer=percent(1), justify="right")
     for label in prepared.classes:
         fraction = percent(total[label] / sum(total.values()))
         table.add_row(Text(label), *(f"{counts[name][label]:,}" for name in splits), fraction)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 
 import pandas as pd
@@ -110,9 +111,10 @@ def _read(url: str) -> pd.DataFrame:
 
 
 def _as_listed(names: pd.Series, listed: Iterable[str]) -> pd.Series:
-    """`names`, those that differ from one of `listed` in slashes or Unicode normalization only as that one."""
+    """`names`, those that differ from exactly one of `listed` in slashes or Unicode normalization only as that one."""
     known = set(listed)
-    by_form = {_plain_form(name): name for name in sorted(known)}
+    counts = Counter(map(_plain_form, known))
+    by_form = {form: name for name in known if counts[form := _plain_form(name)] == 1}
     return names.map(lambda name: name if name in known else by_form.get(_plain_form(name), name))
 
 
