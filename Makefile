@@ -28,7 +28,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m ray $(TWO)
 
 test-long: $(VENV)/.installed
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py tests/test_training_properties.py
 
 # Half an hour on 2 cores: make fuzz COUNT=1000000 SEED=0
 fuzz: $(VENV)/.installed

@@ -19,6 +19,7 @@ import psutil
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
+from animalclf.predictions import probability_columns
 from animalclf.rows import EnsembleResult, Environment, EpochRow, Row, TrainingResult
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
@@ -114,9 +115,11 @@ class Run:
         """The keys and values of result.json, of a training or an ensemble."""
         return storage.read_json(self._existing("result.json"))
 
-    def predictions(self, name: str) -> pd.DataFrame:
-        """Class probabilities of each image, as written by training (val, test), evaluate or predict."""
-        return storage.read_table(self._existing("predictions", f"{name}.parquet"))
+    def predictions(self, name: str, classes: Sequence[str] = ()) -> pd.DataFrame:
+        """Class probabilities of each labelled image, as written by training (val, test) or evaluate. Raises
+        UserError also for a table without those of `classes`."""
+        columns = ["path", "label", *probability_columns(classes)]
+        return storage.read_table(self._existing("predictions", f"{name}.parquet"), columns)
 
     def _existing(self, *parts: str) -> str:
         url = self.url(*parts)

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fuzz import corpus
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from animalclf.data.decode import UnreadableImage, decode, from_pil
@@ -187,6 +188,16 @@ def test_a_small_file_of_many_pixels_is_refused_before_decoding(kind, monkeypatc
     monkeypatch.setattr("animalclf.data.decode.MAX_PIXELS_PER_BYTE", 1_190_000 // len(sink.getvalue()))
     with pytest.raises(UnreadableImage, match=r"^too large: 1200 x 1000 pixels in [\d,]+ bytes, a decompression bomb"):
         decode(sink.getvalue())
+
+
+def test_false_lengths_in_a_header_are_refused_before_they_take_memory_or_time():
+    dark = cv2.imencode(".png", smooth_image(20, 24).astype(np.uint16) * 16)[1].tobytes()  # OpenCV reads 12 bits
+    assert decode(dark).note == "scaled from 12 bits" and dark[37:41] == b"IDAT"
+    with pytest.raises(UnreadableImage, match="a chunk is longer than the file"):
+        decode(dark[:33] + b"\xff" + dark[34:])
+    rle = corpus._bmp_rle8(np.full((20, 24), 7, np.uint8))
+    with pytest.raises(UnreadableImage, match=r"^too large: 4194328 x 20 pixels in [\d,]+ bytes, a decompression bomb"):
+        decode(rle[:20] + b"\x40" + rle[21:])
 
 
 def test_resize_stretches_to_a_square_and_preserves_the_mean():

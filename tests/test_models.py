@@ -375,6 +375,16 @@ def test_files_that_are_no_weights_of_pytorch_are_named(tmp_path, name):
     assert str(path) in str(refused.value) and str(refused.value).isprintable()
 
 
+def test_any_error_of_a_damaged_file_of_weights_names_it(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise TypeError("_rebuild_tensor_v2() missing 2 arguments")  # as for a flipped bit of the pickle
+
+    torch.save({}, tmp_path / "weights.pth")
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(UserError, match=r"weights\.pth: not a readable file of weights \(_rebuild_tensor_v2"):
+        build(Model(name="vgg16", input_size=32, weights=str(tmp_path / "weights.pth")), 5)
+
+
 @pytest.mark.parametrize("name", WRONG_WEIGHTS)
 def test_wrong_weights_are_refused_before_the_run_folder_is_written(tmp_path, name):
     content, message = WRONG_WEIGHTS[name]

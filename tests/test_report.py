@@ -77,7 +77,14 @@ def complete(run: Run, epochs: int = 12, **environment) -> Run:
     run.write_environment(**environment)
     if run.finished():
         run.write_result(
-            {**run.read_result(), "wait_fraction": 0.01, "seconds": 120.0, "precision": "fp32", "time": {"step": 90.0}}
+            {
+                **run.read_result(),
+                "epochs": epochs,
+                "wait_fraction": 0.01,
+                "seconds": 120.0,
+                "precision": "fp32",
+                "time": {"step": 90.0},
+            }
         )
     return run
 
@@ -554,3 +561,11 @@ def test_runs_on_other_images_are_refused(tmp_path, capsys):
     assert main(["report", first.root, second.root]) == 2
     errors = " ".join(capsys.readouterr().err.split())
     assert "other images" in errors and "--out: name a folder" in errors and not (tmp_path / "both").exists()
+
+
+def test_a_history_without_the_last_epochs_is_named(tmp_path, capsys):
+    run = finished_run(tmp_path / "run", guesses(LABELS, 0.9, np.random.default_rng(0)), LABELS)
+    history = tmp_path / "run" / "metrics.jsonl"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+    assert main(["report", run.root]) == 2
+    assert f"{history}: has 2 of the run's 3 epochs; restore the file" in " ".join(capsys.readouterr().err.split())

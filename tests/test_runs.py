@@ -5,16 +5,19 @@ import os
 import socket
 import time
 
+import numpy as np
 import psutil
 import pytest
 import yaml
 from helpers import tiny_config, tiny_prepared
+from run_folders import CLASSES, finished_run
 
 from animalclf.config.keys import keys
 from animalclf.config.parsing import LAST_KEY
 from animalclf.data import run_images
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
+from animalclf.inference.validation import validation_predictions
 from animalclf.runs import STALE_SECONDS, LockHolder, Run, open_run
 from animalclf.training import checkpoint, checks
 
@@ -94,6 +97,14 @@ def test_a_cut_configuration_of_a_run_is_named_and_an_old_one_is_read(tmp_path):
     del old["train"]["cached_views"], old["data"]["resize"]
     path.write_text(yaml.safe_dump(old, sort_keys=False))
     assert run.config() == tiny_config()
+
+
+def test_predictions_without_a_class_are_named(tmp_path):
+    """The names of a Parquet file's columns have no checksum."""
+    run = finished_run(tmp_path / "run", np.eye(3), np.arange(3))
+    run.write_predictions("val", run.predictions("val").rename(columns={f"p_{CLASSES[1]}": "p_?"}))
+    with pytest.raises(UserError, match=f"val.parquet: has no column 'p_{CLASSES[1]}'; restore the file"):
+        validation_predictions([run])
 
 
 def test_a_prepared_set_is_looked_for_up_to_the_bucket():

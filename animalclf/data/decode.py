@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from animalclf.data import formats, jpeg, truncation
+from animalclf.data import formats, jpeg, png, truncation
 from animalclf.data.formats import UnreadableImage
 from animalclf.data.rgb import EXIF_ORIENTATION, TIFF_BITS, eight_bits, orientation_of, to_rgb, upright
 
@@ -160,7 +159,7 @@ def _decode_all(data: bytes, max_pixels: int) -> tuple[np.ndarray, str, list[str
     try:
         with warnings.catch_warnings(action="ignore"):
             if data.startswith(formats.PNG):
-                image, format_name, notes = _decode_pillow(_without_metadata(data), max_pixels)
+                image, format_name, notes = _decode_pillow(png.without_metadata(data), max_pixels)
                 return image, format_name, [*notes, "metadata ignored"]
             if data.startswith(formats.TIFF):
                 _pixel_tags(data)
@@ -225,9 +224,11 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _check_ratio(file: Image.Image, size: int) -> None:
-    """Raise UnreadableImage if a small file would take much memory: a bomb, or damaged in its header."""
+    """Raise UnreadableImage if a small file would take much memory, or as BMP, which Pillow decodes in Python, much
+    time: a bomb, or damaged in its header."""
     pixels = file.width * file.height
-    if pixels * _BYTES_PER_PIXEL.get(file.format or "", 9) > MAX_BYTES and pixels > MAX_PIXELS_PER_BYTE * size:
+    is_expensive = file.format == "BMP" or pixels * _BYTES_PER_PIXEL.get(file.format or "", 9) > MAX_BYTES
+    if is_expensive and pixels > MAX_PIXELS_PER_BYTE * size:
         raise UnreadableImage(
             f"too large: {file.width} x {file.height} pixels in {size:,} bytes, a decompression bomb or damaged"
         )
@@ -248,19 +249,6 @@ def _bits(file: Image.Image, data: bytes) -> int:
     return int(np.max(getattr(file, "tag_v2", {}).get(TIFF_BITS, 8)))
 
 
-def _without_metadata(data: bytes) -> bytes:
-    """A PNG file with only the chunks of its pixels and its EXIF data."""
-    parts, position = [formats.PNG], len(formats.PNG)
-    while position + 12 <= len(data):
-        stop = position + 12 + int.from_bytes(data[position : position + 4])
-        if data[position + 4 : position + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            parts.append(data[position:stop])
-        elif data[position + 4 : position + 8] == b"eXIf":  # also with a wrong checksum
-            parts += [data[position : stop - 4], zlib.crc32(data[position + 4 : stop - 4]).to_bytes(4)]
-        position = stop
-    return b"".join(parts)
-
-
 def _opencv_pixels(data: bytes, max_pixels: int, orientation: int = 1) -> tuple[np.ndarray, list[str]]:
     """(H, W) or (H, W, C) in RGB order, of the file's own type, upright, with a note. A TIFF file's own orientation is
     used. Raises ValueError if OpenCV does not read it."""
@@ -271,6 +259,8 @@ def _opencv_pixels(data: bytes, max_pixels: int, orientation: int = 1) -> tuple[
         directory.load(file)
         _check_size(directory[_TIFF_WIDTH], directory[_TIFF_HEIGHT], max_pixels)
         orientation = directory.get(EXIF_ORIENTATION, 1)
+    elif data.startswith(formats.PNG) and png.is_cut(data):
+        raise ValueError("a chunk is longer than the file")  # OpenCV would allocate its length, up to 4 GiB
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -168,7 +168,7 @@ def _predict_own_validation(
 
 def _out_of_fold(folder: Run, info: ModelInfo) -> LabelledPredictions:
     """The stored probabilities of a cross-validation: the model itself was trained on these images."""
-    table = folder.predictions("val")
+    table = folder.predictions("val", info.classes)
     return LabelledPredictions(
         paths=table["path"].tolist(),
         labels=table["label"].tolist(),

@@ -62,7 +62,7 @@ def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: s
         raise UserError(f"sets: {coverage:g} is not a coverage between 0 and 1, such as 0.9")
     if run.result().val is None:
         raise UserError(f"{run.root}: sets need validation images, and this run has none; train with data.val above 0")
-    table = run.predictions("val") if views == "none" else _validation_of_views(run, views)
+    table = run.predictions("val", classes) if views == "none" else _validation_of_views(run, classes, views)
     labels = np.array([list(classes).index(label) for label in table["label"]], np.int64)
     weights = group_weights(duplicate_groups(run, table), len(labels))
     if coverage > (highest := max_coverage(weights)) + 1e-9:
@@ -73,14 +73,14 @@ def open_calibration(run: Run, classes: Sequence[str], coverage: float, views: s
     return Calibration(class_probabilities(table, classes), labels, weights, coverage)
 
 
-def _validation_of_views(run: Run, views: str) -> pd.DataFrame:
+def _validation_of_views(run: Run, classes: Sequence[str], views: str) -> pd.DataFrame:
     """The table that `evaluate` wrote of the run's own validation images with `views`. Raises UserError if there is
     none of the run's present model."""
     if run.config().train.folds:
         raise UserError(f"{run.root}: sets of a run with folds are of the plain images; use them without views={views}")
     name, own = f"evaluate-val-{views}", run.predictions("val")
     if all(storage.exists(run.url("predictions", f"{name}.{suffix}")) for suffix in ("json", "parquet")):
-        url, table = run.url("predictions", f"{name}.json"), run.predictions(name)
+        url, table = run.url("predictions", f"{name}.json"), run.predictions(name, classes)
         result = EvaluationResult.from_dict(storage.read_json(url), url)
         written = (result.split, result.prior, result.views, result.epoch, result.predictions.rpartition(".")[2])
         same_model = written == ("val", "train", views, run.result().best_epoch, "parquet")

@@ -50,10 +50,11 @@ def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
             raise UserError(
                 f"{run.root}: other classes than {runs[0].root}: {difference}; compare runs of the same classes"
             )
-    classes, first = list(results[0].classes), runs[0].predictions("val")
+    classes = list(results[0].classes)
+    first = runs[0].predictions("val", classes)
     probabilities = [class_probabilities(first, classes)]
     for run in runs[1:]:
-        table = run.predictions("val")
+        table = run.predictions("val", classes)
         _check_same_images(run, table, runs[0], first)
         probabilities.append(class_probabilities(table.set_index("path").loc[first["path"]], classes))
     labels = np.array([classes.index(label) for label in first["label"]], np.int64)

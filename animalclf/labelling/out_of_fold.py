@@ -63,7 +63,7 @@ def out_of_fold(run: Run) -> OutOfFold:
 
 
 def _of_folds(run: Run, classes: Sequence[str], folds: int) -> OutOfFold:
-    table = run.predictions("val")
+    table = run.predictions("val", classes)
     numbers = {name: number for number, name in enumerate(classes)}
     return OutOfFold(
         paths=table["path"].tolist(),

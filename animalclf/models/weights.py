@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import io
 import posixpath
-import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,17 +39,6 @@ OBJECTS, KERAS, SAFETENSORS = (
 TORCHSCRIPT = "it is a TorchScript archive"
 OTHER_KINDS = (OBJECTS, KERAS, SAFETENSORS, TORCHSCRIPT)
 WRAPPERS = ("module.", "_orig_mod.")
-# What torch.load raises for damaged files.
-DAMAGED = (
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    AssertionError,
-    struct.error,
-    UnpicklingError,
-)
 
 
 def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
@@ -64,7 +52,7 @@ def fetch(architecture: str, source: str) -> dict[str, torch.Tensor]:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 check_uncompressed(archive)
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except DAMAGED as error:
+    except Exception as error:  # unpickling raises errors of many types for damaged files
         cause, remedy = _cause(error, content), "get it again or remove it"
         if cause in OTHER_KINDS:
             remedy = f"save the tensors alone: {SAVE_STATE}"

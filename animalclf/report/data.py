@@ -29,6 +29,7 @@ from animalclf.rows import (
     TrialEntry,
 )
 from animalclf.runs import Run
+from animalclf.utils import storage
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class ReportData:
     @functools.cached_property
     def predictions(self) -> list[pd.DataFrame]:
         """Class probabilities of the validation images, one table for each of `validated`, sorted by path."""
-        return [record.run.predictions("val").sort_values("path", ignore_index=True) for record, _ in self.validated]
+        tables = [record.run.predictions("val", validation.classes) for record, validation in self.validated]
+        return [table.sort_values("path", ignore_index=True) for table in tables]
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:
@@ -165,4 +167,8 @@ def read(
 
 
 def _record(run: Run) -> RunRecord:
-    return RunRecord(run, run.config(), run.environment(), run.metrics(), run.result() if run.finished() else None)
+    history, result = run.metrics(), run.result() if run.finished() else None
+    if result and len(history) < result.epochs:
+        file = run.url("metrics.jsonl")
+        raise UserError(f"{file}: has {len(history)} of the run's {result.epochs} epochs; {storage.RESTORE}")
+    return RunRecord(run, run.config(), run.environment(), history, result)

@@ -96,7 +96,8 @@ def _read_scored(context: TrainContext) -> ScoredRows | None:
     if not storage.exists(context.run.url("predictions", "val.parquet")):
         return None
     index = context.plan.rows["val"]
-    table = context.run.predictions("val").set_index("path").loc[context.prepared.manifest["path"].iloc[index]]
+    table = context.run.predictions("val", context.classes).set_index("path")
+    table = table.loc[context.prepared.manifest["path"].iloc[index]]
     if "distance" not in table:  # of a version without the score of unknown images
         table = table.assign(distance=np.nan)
     return ScoredRows(index, class_probabilities(table, context.classes), table["distance"].to_numpy(np.float32))
