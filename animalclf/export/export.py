@@ -118,19 +118,19 @@ def _checked(folder: Run, contents: dict[str, bytes], onnx_files: Sequence[str],
 
 def table(result: ExportResult) -> list[RenderableType]:
     """An export for people: its files, and the checks."""
-    files = Table(title=Text(result.folder), title_justify="left", show_header=False)
+    files = Table(show_header=False)
     files.add_column()
     files.add_column(justify="right")
     for name, size in result.files.items():
         files.add_row(Text(name), _size(size))
-    renderables: list[RenderableType] = [files]
+    renderables: list[RenderableType] = [Text(f"export: {result.folder}"), files]
     for row in result.checks or ():
         renderables.append(
             Text(
                 f"{row.file} against predict: the same class for {row.same_class:,} of {row.files:,} files of many "
-                f"sizes and modes, probabilities differ by at most {row.largest_difference:.1e}, from pixels by "
-                f"{row.largest_of_pixels:.1e}; accuracy on {row.images:,} {row.split} images {row.accuracy:.3f}, of "
-                f"predict {row.accuracy_of_predict:.3f}"
+                f"sizes and modes; probabilities differ by at most {row.largest_difference:.1e} (from the same "
+                f"decoded pixels: {row.largest_of_pixels:.1e}); accuracy on {row.images:,} {row.split} images "
+                f"{row.accuracy:.3f} (predict: {row.accuracy_of_predict:.3f})"
             )
         )
     return renderables
