@@ -109,8 +109,9 @@ def _watch(connection: str, left: threading.Event) -> None:
     process, without an exception."""
     address = connection.split()[0]
     while not left.wait(WATCH_SECONDS):
-        if has_ended(address):
-            if not left.wait(WATCH_SECONDS / 5) and _current_connection() == connection:
+        # Twice, because a head may refuse a connection while it restarts.
+        if has_ended(address) and not left.wait(WATCH_SECONDS / 5) and has_ended(address):
+            if _current_connection() == connection:
                 show_line(
                     f"the Ray at {address} has ended, and ends this process within a minute; then run the same command "
                     "again (--resume continues a run)"

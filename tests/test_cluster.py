@@ -123,6 +123,19 @@ def test_a_ray_that_ends_under_a_command_is_named(monkeypatch, capsys, leaves, c
     )
 
 
+def test_a_head_that_refuses_one_connection_has_not_ended(monkeypatch, capsys):
+    left, answers = threading.Event(), [True, False]
+
+    def has_ended(address):
+        return answers.pop(0) if answers else left.set()
+
+    monkeypatch.setattr(cluster, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "has_ended", has_ended)
+    monkeypatch.setattr(cluster, "_current_connection", lambda: "h:1 job")
+    cluster._watch("h:1 job", left)
+    assert answers == [] and capsys.readouterr().err == ""
+
+
 # ------------------------------------------------------------------------------------------------------------ joining
 
 

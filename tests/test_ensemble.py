@@ -10,6 +10,7 @@ from helpers import tiny_config, tiny_prepared
 from PIL import Image
 from run_folders import CLASSES, finished_run, guesses
 
+import animalclf
 from animalclf import config as configuration
 from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
@@ -68,6 +69,13 @@ def test_a_vote_as_probabilities_names_its_winner():
         np.array([4 / 3, 10 / 3 + 0.001, 1 / 3]) / 5.001, abs=1e-12
     )
     assert (mixed.astype(np.float32).argmax(1) == mixed.argmax(1)).all()
+
+
+def test_a_repeated_run_is_refused_before_the_images_are_predicted(members, tmp_path):
+    copy = shutil.copytree(members[0].root, tmp_path / "copy")
+    with pytest.raises(UserError, match="the same configuration and seed as"):
+        animalclf.ensemble([members[0].root, copy], out=tmp_path / "out", method="mean")
+    assert not (tmp_path / "out" / "mean").exists()
 
 
 def test_the_ranking_is_by_balanced_accuracy():
@@ -457,6 +465,13 @@ def test_a_vote_over_submissions_by_hand(tmp_path):
     assert (result.rows, result.unanimous, result.ties, result.changed) == (3, 1, 1, 1)
     vote_submissions([files[1], files[0]], str(tmp_path / "two.csv"))
     assert (tmp_path / "two.csv").read_text() == "id,category\n1.jpg,bee\n2.jpg,bee\n10.jpg,ape\n"
+
+
+def test_a_vote_refuses_the_options_of_an_ensemble_of_runs(tmp_path):
+    files = submissions(tmp_path, ["ape"] * 3, ["bee"] * 3)
+    with pytest.raises(UserError, match="has no use for data, views"):
+        animalclf.ensemble(files, out=tmp_path / "out", data=tmp_path, views="flip")
+    assert not (tmp_path / "out").exists()
 
 
 def test_submissions_that_do_not_fit_are_refused(tmp_path):

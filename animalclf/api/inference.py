@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from animalclf.api.calls import PathLike, output_folder, path_text, public
+from animalclf.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -135,15 +136,24 @@ def ensemble(
     from animalclf.inference import mixing
     from animalclf.inference.ensemble import ensemble as combine
     from animalclf.inference.vote import vote_submissions
-    from animalclf.report.leaderboard import leaderboard
+    from animalclf.report.leaderboard import leaderboard, positions_of_recipes
     from animalclf.report.leaderboard_render import write
     from animalclf.rows import EnsemblesResult
     from animalclf.runs import open_run
 
     folder, names = output_folder(out, "ensemble"), list(map(str, members))  # type: ignore[arg-type]
     if all(name.endswith(".csv") for name in names):
+        used = {
+            "--data": data,
+            "--views": views != "none",
+            "--prior": prior != "train",
+            "--sample-submission": sample_submission,
+        }
+        if given := [name for name, is_given in used.items() if is_given]:
+            raise UserError(f"a vote of submission files has no use for {', '.join(given)}; name runs, or leave it out")
         return vote_submissions(names, folder)
     runs = [open_run(name) for name in names]
+    positions_of_recipes(runs, [run.config() for run in runs])  # refuses a repeated run before the images are predicted
     ensembles = combine(
         runs,
         folder,

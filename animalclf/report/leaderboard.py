@@ -47,7 +47,7 @@ def leaderboard(runs: Sequence[Run], ensembles: Sequence[EnsembleResult] = ()) -
     validated = validation_predictions([*runs, *(Run(result.run) for result in ensembles)])
     configs = [run.config() for run in runs]
     entries = []
-    for name, positions in _recipes(runs, configs).items():
+    for name, positions in positions_of_recipes(runs, configs).items():
         members = [runs[position] for position in positions]
         entries.append((_model_row(name, members, configs[positions[0]], validated, positions), positions))
     for position, result in enumerate(ensembles, start=len(runs)):
@@ -86,8 +86,9 @@ def _pairs(
     ]
 
 
-def _recipes(runs: Sequence[Run], configs: Sequence[Config]) -> dict[str, list[int]]:
-    """The positions of the runs of each recipe, sorted by seed, under a unique name."""
+def positions_of_recipes(runs: Sequence[Run], configs: Sequence[Config]) -> dict[str, list[int]]:
+    """The positions of the runs of each recipe, sorted by seed, under a unique name. Raises UserError naming a run that
+    repeats a configuration and seed."""
     flat = [pd.json_normalize(configuration.to_dict(config)).to_dict("records")[0] for config in configs]
     groups: list[list[int]] = []
     for position, keys in enumerate(flat):
