@@ -138,7 +138,9 @@ def run(tmp_path_factory, untrained_run, tiny_set):
         lambda plan, passes: MemoryLoader(plan, images),
         lambda event: None,
     )
-    finish(context, [EpochRow(1, seconds=1.0, train_seconds=1.0, images_per_s=1.0, wait_fraction=0.0)], 1.0, None)
+    history = [EpochRow(1, seconds=1.0, train_seconds=1.0, images_per_s=1.0, wait_fraction=0.0)]
+    run.write_metrics(history)
+    finish(context, history, 1.0, None)
     return run
 
 

@@ -1,5 +1,5 @@
-"""Properties of trainings and metrics, checked by hypothesis: with a tenth of the examples of test_properties.py for
-trainings, which take a tenth of a second each."""
+"""Properties of trainings and metrics, checked by hypothesis with a twentieth of the examples of test_properties.py: a
+training takes a tenth of a second."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def interrupted_trainings(draw: st.DrawFn) -> tuple[Config, list[int]]:
 
 
 @given(interrupted_trainings())
-@settings(max_examples=max(1, settings.default.max_examples // 10))
+@settings(max_examples=max(1, settings.default.max_examples // 20))
 def test_a_training_resumed_after_any_epoch_equals_an_uninterrupted_one(prepared, case) -> None:
     config, interruptions = case
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
@@ -109,7 +109,7 @@ def test_a_training_resumed_after_any_epoch_equals_an_uninterrupted_one(prepared
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60), st.integers(0, 2**32))
-@settings(max_examples=max(1, settings.default.max_examples // 10))
+@settings(max_examples=max(1, settings.default.max_examples // 20))
 def test_metrics_of_counts_are_their_definitions_and_do_not_depend_on_the_order(pairs, seed) -> None:
     labels, predicted = np.array(pairs).T
     confusion = np.zeros((5, 5), np.int64)
