@@ -119,6 +119,13 @@ def _watch(connection: str, left: threading.Event) -> None:
             return
 
 
+def is_local() -> bool:
+    """Whether the Ray that `ensure_ray` connects to is a local one, of this machine and this package."""
+    import ray
+
+    return bool(os.environ.get(OWN_RAY_VARIABLE)) if ray.is_initialized() else not cluster_address()[0]
+
+
 def _is_usable(cpus: int) -> bool:
     """Whether Ray is connected: the caller's, or ours if it has not ended and has `cpus` CPUs or is a cluster."""
     import ray

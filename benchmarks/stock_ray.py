@@ -28,6 +28,7 @@ PATCHES = [
     "skip_servers",
     "end_at_once",
     "in_process_trainer",
+    "skip_synchronization_actor",
     "schedule_tasks_sooner",
     "skip_autoscaling_actor",
     "skip_statistics_actor",

@@ -98,7 +98,7 @@ def ray_processes(name: str) -> list[int]:
 
 def train_workers() -> list[int]:
     """The ids of the processes of the training workers."""
-    return ray_processes("RayTrainWorker")
+    return ray_processes("TrainWorker") + ray_processes("TrainingWorker")
 
 
 def tiny_config(epochs: int = 2, **sets: object) -> configuration.Config:

@@ -20,8 +20,8 @@ LAYERS = (  # from low to high: a module imports from its own layer and from low
 )  # fmt: skip
 RAY = (
     "cluster", "cluster_size", "raycompat", "data.ray_loader", "prepare.job", "training.ray_trainer", "training.worker",
-    "training.resources", "training.progress", "training.stop", "tuning", "inference.classify", "serving.deployment",
-    "serving.replica", "planning.machine", "submit",
+    "training.reused_worker", "training.resources", "training.progress", "training.stop", "tuning",
+    "inference.classify", "serving.deployment", "serving.replica", "planning.machine", "submit",
 )  # fmt: skip
 KNOWN: set[tuple[str, str]] = set()  # (importing, imported): upward imports that are still to go
 

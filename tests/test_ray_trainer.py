@@ -7,21 +7,23 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import ray
-from helpers import LITE, after_its_first_epoch, lite_config, tiny_config, tiny_prepared, train_command
+from helpers import LITE, after_its_first_epoch, lite_config, tiny_config, tiny_prepared, train_command, train_workers
 
 from animalclf import config as configuration
 from animalclf.cli import main
 from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, StartupEvent
 from animalclf.runs import Run
-from animalclf.training import checks, launch, ray_trainer, resources, worker
+from animalclf.training import checks, launch, ray_trainer, resources, reused_worker, worker
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, preflight
+from animalclf.training.task import Start
 
 pytestmark = pytest.mark.ray
 
@@ -278,6 +280,28 @@ def test_every_error_of_training_or_reporting_is_raised_and_stops_the_workers(
     assert stopped.is_set()
 
 
+def test_the_next_training_of_a_process_reuses_its_worker(tmp_path, ray_local, prepared, monkeypatch):
+    """It checks the model before it trains. The run folder is written after that."""
+    monkeypatch.setattr(reused_worker, "_idle", None)  # afterwards, too, so that no CPU stays reserved
+    workers, begun, results = [], [], []
+
+    def train(name, config):
+        check = partial(launch.check_model, config, 3, load_weights=False)
+        start = Start(check=check, begin=lambda: begun.append(name))
+        run, one = Run(str(tmp_path / name)), Workers.fixed(1, reused=True)
+        results.append(
+            ray_trainer.train_on_ray(config, prepared, run, one, lambda event: workers.append(train_workers()), start)
+        )
+        assert len(run.metrics()) == 1 and run.finished()
+
+    train("first", lite_config(1))
+    with pytest.raises(UserError, match="no layer is called 'neck'"):
+        train("wrong", lite_config(1, model__trainable=["neck"]))
+    train("second", lite_config(1))
+    assert len({tuple(pids) for pids in workers}) == 1 and len(workers[0]) == 1
+    assert begun == ["first", "second"] and results[0].val == results[1].val
+
+
 def test_a_mailbox_whose_process_is_killed_is_started_again(ray_local):
     box = open_mailbox()
     group = ray.util.placement_group([{"CPU": 1}])
@@ -286,6 +310,6 @@ def test_a_mailbox_whose_process_is_killed_is_started_again(ray_local):
     while ray.get(box.is_to_stop.remote("a")):  # until it is another process
         time.sleep(0.05)
     ray.get(box.post.remote(StartupEvent("workers"), group))  # an event of a worker names its group again
-    assert ray.get(box.take.remote()) == [StartupEvent("workers")]
+    assert ray.get(box.take.remote()) == (False, [StartupEvent("workers")])
     assert ray.get(box.stop.remote()).id == group.id and ray.get(box.stopped.remote())
     ray.util.remove_placement_group(group)

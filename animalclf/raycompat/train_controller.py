@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from animalclf.raycompat.patches import patch
+from animalclf.raycompat.single_rank import skip_synchronization_actor
 
 if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 VERSIONS = ("2.56", "2.58", "2.60")
 STRUCTURED_LOGGING = "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"
@@ -40,8 +41,11 @@ def _no_current_actor() -> Iterator[None]:
 @patch(
     VERSIONS,
     {
-        "ray.train.torch:TorchTrainer._create_default_callbacks": ("self",),
-        "ray.train.torch:TorchTrainer._initialize_and_run_controller": ("self", "controller_init_kwargs"),
+        "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer._create_default_callbacks": ("self",),
+        "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer._initialize_and_run_controller": (
+            "self",
+            "controller_init_kwargs",
+        ),
         "ray.train.v2._internal.callbacks:DatasetsCallback": ("train_run_context", "datasets"),
         "ray.train.v2._internal.callbacks.placement_group_callback:PlacementGroupCleanerCallback": None,
         "ray.train.v2._internal.execution.controller:TrainController.worker_group_cls": None,
@@ -64,19 +68,19 @@ def _no_current_actor() -> Iterator[None]:
         "ray.runtime_context:RuntimeContext.current_actor": None,
     },
 )
-def in_process_trainer() -> type[TorchTrainer]:
-    """A TorchTrainer without Ray's datasets and checkpoints, whose controller runs in this process. `fit` may run in
-    any thread.
+def in_process_trainer() -> type[DataParallelTrainer]:
+    """The base class of TorchTrainer, which needs no PyTorch in this process, without Ray's datasets and checkpoints,
+    whose controller runs in this process. `fit` may run in any thread.
 
     Earns 7 s of the start of a training on two cores (`python -m benchmarks.stock_ray --only in_process_trainer`).
     """
-    from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
     from ray.train.v2._internal.execution.controller import TrainController
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2._internal.execution.worker_group import WorkerGroup
     from ray.train.v2._internal.logging import LoggingManager
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     class WithoutAutoscaling(FixedScalingPolicy):
         """A fixed number of workers: no actor that requests nodes from the autoscaler."""
@@ -102,9 +106,9 @@ def in_process_trainer() -> type[TorchTrainer]:
                 super()._init_train_context_on_workers(*arguments, **keywords)
 
     class Controller(TrainController):
-        worker_group_cls = Group
+        worker_group_cls = skip_synchronization_actor(Group) or Group
 
-    class Trainer(TorchTrainer):
+    class Trainer(DataParallelTrainer):
         def _create_default_callbacks(self) -> list[Any]:
             unused = (DatasetsCallback, PlacementGroupCleanerCallback)
             return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]

@@ -15,6 +15,7 @@ from animalclf.data.prepared_set import FORMAT, Prepared, is_prepared, open_prep
 from animalclf.errors import UserError
 from animalclf.lr_schedules import LR_SCHEDULES
 from animalclf.runs import Run
+from animalclf.training.best_epoch import out_of_patience
 from animalclf.training.losses import LOSSES
 from animalclf.utils import storage
 from animalclf.utils.redact import has_credentials, redact
@@ -148,8 +149,6 @@ def can_extend(run: Run, config: Config) -> bool:
         )
     if not changed_keys <= extension_keys:
         return False
-    from animalclf.training.train_state import out_of_patience
-
     if epochs != stored.train.epochs and LR_SCHEDULES.get(schedule).depends_on_epochs:
         raise UserError(
             f"{changes}: with optim.schedule={schedule} the learning rate of every epoch depends on it; start a new run"

@@ -22,12 +22,12 @@ from animalclf.predictions import OK, predictions_table
 from animalclf.rows import EpochRow, Evaluation, FoldRow, TimeSpent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint
+from animalclf.training.best_epoch import selects_on_validation
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
 from animalclf.training.frozen_features import FeatureLoader
 from animalclf.training.known_scores import measured_distances
 from animalclf.training.outputs import model_outputs
-from animalclf.training.train_state import selects_on_validation
 
 CALIBRATION_FOLDS = 5
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from animalclf.config import Config
@@ -19,6 +20,7 @@ from animalclf.training.checks import config_changes
 from animalclf.training.progress import Report
 from animalclf.training.resources import Workers, choose_cache, input_cpus, preflight
 from animalclf.training.similar_runs import expectation
+from animalclf.training.task import Start
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.registry import check_workers_know
@@ -52,27 +54,44 @@ def start_training(
     images -= images // config.train.folds if config.train.folds else 0
     if images < workers.maximum:
         raise UserError(f"--workers {workers}: more workers than training images ({images}); request fewer workers")
+    resumed = run.has_checkpoint("last")
+    check = partial(check_model, config, len(prepared.classes), load_weights=not resumed)
+    on_workers = not local and _workers_check(config)
     with ThreadPoolExecutor(1) as background:  # the check imports PyTorch for seconds, while Ray's start mostly waits
-        resumed = run.has_checkpoint("last")
-        check = background.submit(check_model, config, len(prepared.classes), load_weights=not resumed)
+        checked = None if on_workers else background.submit(check)
         if local:
             placement = Placement(Workers.fixed(1), True, "in this process")
         else:
             check_workers_know(config)
             placement = _place_on_ray(config, prepared, run, workers, cpu)
             report(StartupEvent("ray"))
-        model = check.result()
-    workers = placement.workers
-    views = _views(config, prepared, model, placement, local) if config.train.cached_views and not resumed else ""
-    record_run(config, prepared, run, workers=str(workers), gpu=workers.use_gpu)
-    show_line(_plan(config, prepared, run, placement) + views)
+        model = checked.result() if checked else None
+    views = (
+        _views(config, prepared, model, placement, local) if model and config.train.cached_views and not resumed else ""
+    )
+
+    def begin() -> None:
+        record_run(config, prepared, run, workers=str(placement.workers), gpu=placement.workers.use_gpu)
+        show_line(_plan(config, prepared, run, placement) + views)
+
+    if not on_workers:
+        begin()
     if local:
         return train_local(config, prepared, run, report, cpu)
     from animalclf.data.ray_loader import cache_images
     from animalclf.training.ray_trainer import train_on_ray
 
-    cache = cache_images(prepared, placement.cache_in_memory, input_cpus(workers))
-    return train_on_ray(config, prepared, run, workers, report, cache)
+    cache = cache_images(prepared, placement.cache_in_memory, input_cpus(placement.workers))
+    start = Start(cache, check, begin) if on_workers else Start(cache)
+    return train_on_ray(config, prepared, run, placement.workers, report, start)
+
+
+def _workers_check(config: Config) -> bool:
+    """Whether the workers call `check_model` while they start: those of a local Ray, which start at once. The driver
+    then imports no PyTorch. It reads a file of weights itself, and measures cached views."""
+    from animalclf.cluster import is_local
+
+    return is_local() and not config.model.weights_file and not config.train.cached_views
 
 
 def check_model(config: Config, classes: int, *, load_weights: bool) -> Classifier:

@@ -18,35 +18,43 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.group: Any = None  # ray.util.placement_group.PlacementGroup of the training's workers
-        self.stopping = False
+        self.training_workers: Any = None  # their placement group, or the only one's actor handle
+        self.stopping, self.checked, self.begun = False, False, False
         self.trials_to_stop: set[str] = set()  # slugs
         self.ended_trials: set[str] = set()
-        self.trial_groups: dict[str, Any] = {}  # placement groups of the workers, by slug
+        self.trial_workers: dict[str, Any] = {}  # by slug
 
-    def post(self, event: Event, group: Any = None) -> None:
-        """An event, of a worker with its placement group."""
+    def post(self, event: Event, workers: Any = None) -> None:
+        """An event, of a worker with `workers` as for `enter`."""
         self.events.append(event)
-        self.group = group or self.group
+        self.training_workers = workers or self.training_workers
 
-    def take(self) -> list[Event]:
-        """The events since the last call."""
+    def take(self, begun: bool = True) -> tuple[bool, list[Event]]:
+        """Whether the workers have checked the training, and the events since the last call. `begun`: whether the
+        workers may train; the driver repeats it with every call."""
+        self.begun = begun
         events, self.events = self.events, []
-        return events
+        return self.checked, events
 
-    def enter(self, group: Any) -> bool:
-        """A worker of placement group `group` starts. Returns False if the training is to stop."""
-        self.group = group
+    def may_train(self) -> bool:
+        """A worker has checked the training. Returns whether it may train."""
+        self.checked = True
+        return self.begun
+
+    def enter(self, workers: Any) -> bool:
+        """A worker starts. `workers`: what ends all of the training, see stop.end_workers. Returns False if the
+        training is to stop."""
+        self.training_workers = workers
         return not self.stopping
 
     def stop(self) -> Any:
-        """Request the end of the training. Returns its workers' placement group, None before they start."""
+        """Request the end of the training. Returns its workers as in `enter`, None before they start."""
         self.stopping = True
-        return self.group
+        return self.training_workers
 
     def workers(self) -> Any:
-        """The placement group of the training's workers, None before they start."""
-        return self.group
+        """The workers as in `enter`, None before they start."""
+        return self.training_workers
 
     def stopped(self) -> bool:
         """Whether the end of the training was requested."""
@@ -56,14 +64,14 @@ class Mailbox:
         """Request the end of trials."""
         self.trials_to_stop |= slugs
 
-    def is_to_stop(self, slug: str, group: Any = None) -> bool:
-        """Whether the end of the trial was requested. `group`: the placement group of its workers, once they start."""
-        self.trial_groups[slug] = group or self.trial_groups.get(slug)
+    def is_to_stop(self, slug: str, workers: Any = None) -> bool:
+        """Whether the end of the trial was requested. `workers`: as in `enter`, once they start."""
+        self.trial_workers[slug] = workers or self.trial_workers.get(slug)
         return slug in self.trials_to_stop
 
-    def trial_group(self, slug: str) -> Any:
-        """The last placement group of the trial's workers; None if it had none."""
-        return self.trial_groups.get(slug)
+    def workers_of(self, slug: str) -> Any:
+        """The last workers of the trial; None if it had none."""
+        return self.trial_workers.get(slug)
 
     def trial_ended(self, slug: str) -> None:
         """The trial's training has ended."""

@@ -8,30 +8,30 @@ import shutil
 import tempfile
 import threading
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import ray
 import ray.train
 
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
-from animalclf.data.ray_loader import ImageCache, cache_images
+from animalclf.data.ray_loader import cache_images
 from animalclf.errors import UserError
 from animalclf.raycompat.errors import causes
 from animalclf.rows import TrainingResult
 from animalclf.runs import STALE_SECONDS, Run
 from animalclf.training.progress import Report, open_mailbox
 from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
+from animalclf.training.reused_worker import ReusingTrainer, reused_mailbox
 from animalclf.training.stop import EndRun, Stopped, Switch
+from animalclf.training.task import Start, Task
 from animalclf.utils.console import show_line
 from animalclf.utils.leftovers import remove_leftovers
 from animalclf.utils.malloc import MALLOC_VARIABLES
 from animalclf.utils.throttle import Throttle
 
-if TYPE_CHECKING:
-    from animalclf.training.worker import Task
-
-POLL_SECONDS = 0.2  # between two requests for events of the workers
+POLL_SECONDS, START_POLL_SECONDS = 0.2, 0.05  # between two requests for events of the workers; until they train
 SILENCE_SECONDS = 60.0  # without an event of the workers, until a warning
 STOP_SECONDS = 30.0  # for the workers to end after an interrupt
 OUT_OF_MEMORY = (  # Ray's own text is 60 lines of statistics
@@ -47,26 +47,24 @@ def train_on_ray(
     run: Run,
     workers: Workers,
     report: Report,
-    cache: ImageCache | None = None,
+    start: Start = Start(),  # noqa: B008  (immutable)
     switch: Switch | None = None,
 ) -> TrainingResult:
     """Train on `workers` Ray Train workers. Dead workers are replaced up to `train.max_failures` times, each time at
-    the cost of the running epoch. `cache`: the stored images, possibly shared by several trainings (default: in the
-    object store, for this training).
+    the cost of the running epoch.
 
     Raises UserError for what the user can fix (also OUT_OF_MEMORY), stop.Stopped if `switch` ended the training, and
     Ray's TrainingFailedError otherwise. Ctrl-C stops the workers; `--resume` continues.
     """
-    from animalclf.training.worker import Task  # imports PyTorch
-
-    mailbox, switch = open_mailbox(), switch or Switch()
-    cache = cache or cache_images(prepared, num_cpus=input_cpus(workers))
+    mailbox, switch = reused_mailbox() if workers.reused else open_mailbox(), switch or Switch()
+    cache = start.cache or cache_images(prepared, num_cpus=input_cpus(workers))
     name = f"animalclf-{uuid.uuid4().hex[:12]}"
-    fit = FitThread(_trainer(Task(config, prepared.root, run.root, cache, mailbox), workers, name), switch)
+    task = Task(config, prepared.root, run.root, cache, mailbox, start.check)
+    fit = FitThread(_trainer(task, workers, name), switch)
     switch.begin(mailbox)
     fit.start()
     try:
-        result = _follow(fit, mailbox, run, workers, report)
+        result = _follow(fit, mailbox, run, workers, report, start.begin)
     except BaseException as error:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run
         _stop_workers(switch)
         if is_out_of_memory(error):
@@ -79,28 +77,42 @@ def train_on_ray(
 
 
 def _trainer(task: Task, workers: Workers, name: str) -> Any:
-    """Ray Train's trainer of a training. `name`: of its folder for temporary files."""
-    import ray.train.torch  # imports PyTorch
-
+    """The trainer of a training. `name`: of Ray Train's folder for temporary files."""
+    # A cluster that cluster.yaml or `ensure_ray` started has MALLOC_VARIABLES in its environment already.
+    runtime_env = {} if os.environ.items() >= MALLOC_VARIABLES.items() else {"env_vars": MALLOC_VARIABLES}
+    if workers.reused and workers.maximum == 1:
+        return ReusingTrainer(task, workers.use_gpu, runtime_env)
     from animalclf.raycompat.train_controller import in_process_trainer
-    from animalclf.training.worker import worker
 
-    failures = ray.train.FailureConfig(
-        max_failures=task.config.train.max_failures, controller_failure_limit=START_ATTEMPTS
-    )
-    return (in_process_trainer() or ray.train.torch.TorchTrainer)(
-        worker,
+    options: dict[str, Any] = {}
+    trainer: Any = in_process_trainer()
+    if trainer is None or workers.maximum > 1:
+        from ray.train.torch import TorchConfig, TorchTrainer  # imports PyTorch
+
+        # A single worker needs no process group.
+        trainer, options = (trainer, {"backend_config": TorchConfig()}) if trainer else (TorchTrainer, {})
+    return trainer(
+        train_in_worker,
         train_loop_config={"task": task},
         scaling_config=scaling(workers),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=tempfile.gettempdir(),  # no checkpoints: they are in the run folder
-            # A cluster that cluster.yaml or `ensure_ray` started has MALLOC_VARIABLES in its environment already.
-            worker_runtime_env={} if os.environ.items() >= MALLOC_VARIABLES.items() else {"env_vars": MALLOC_VARIABLES},
-            failure_config=failures,
+            worker_runtime_env=runtime_env,
+            failure_config=ray.train.FailureConfig(
+                max_failures=task.config.train.max_failures, controller_failure_limit=START_ATTEMPTS
+            ),
             callbacks=[EndRun(task.mailbox)],
         ),
+        **options,
     )
+
+
+def train_in_worker(settings: dict[str, Task]) -> TrainingResult | UserError | None:
+    """Ray Train's loop function. Only the worker imports PyTorch."""
+    from animalclf.training.worker import train_rank
+
+    return train_rank(settings["task"])
 
 
 class FitThread(threading.Thread):
@@ -121,20 +133,26 @@ class FitThread(threading.Thread):
             self.switch.end()
 
 
-def _follow(fit: FitThread, mailbox: Any, run: Run, workers: Workers, report: Report) -> TrainingResult:
-    """Until the training ends: report its events, renew the run folder's lock, warn when the workers are silent.
-    Returns its result; raises its error."""
-    lock, silence = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS)
+def _follow(
+    fit: FitThread, mailbox: Any, run: Run, workers: Workers, report: Report, begin: Callable[[], None]
+) -> TrainingResult:
+    """Until the training ends: report its events, renew the run folder's lock, warn when the workers are silent. Calls
+    `begin` when they have checked the training; they wait for it. Returns the result; raises the training's error."""
+    lock, silence, begun = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS), False
     lock.reset()
     silence.reset()
     while True:
         if lock.ready():
             run.lock()
         try:
-            outcome = fit.outcome.get(timeout=POLL_SECONDS)
+            outcome = fit.outcome.get(timeout=POLL_SECONDS if begun else START_POLL_SECONDS)
         except queue.Empty:
             outcome = None
-        for event in ray.get(mailbox.take.remote()):
+        checked, events = ray.get(mailbox.take.remote(begun))
+        if checked and not begun:
+            begin()
+            begun = True
+        for event in events:
             report(event)
             silence.reset()
         if silence.ready():

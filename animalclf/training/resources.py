@@ -28,11 +28,13 @@ class Workers:
     minimum: int
     maximum: int
     use_gpu: bool = False
+    reused: bool = False
+    """Whether the next training of this process trains in the same worker process, if it is a single one."""
 
     @classmethod
-    def fixed(cls, count: int, use_gpu: bool = False) -> Workers:
+    def fixed(cls, count: int, use_gpu: bool = False, reused: bool = False) -> Workers:
         """A fixed number of workers."""
-        return cls(count, count, use_gpu)
+        return cls(count, count, use_gpu, reused)
 
     @classmethod
     def parse(cls, text: str) -> Workers:

@@ -1,8 +1,8 @@
 """Stopping a training from another thread, with Ray's public API only.
 
-The request is written to the training's mailbox, and the placement group of its workers is removed, which ends them on
-every node and frees their resources. Ray Train's controller then sees dead workers and calls `EndRun`, whose error ends
-the run instead of restarting it. Workers that start after the request read it and return at once.
+The request is written to the training's mailbox, and its workers are ended on every node, which frees their resources.
+Ray Train's controller then sees dead workers and calls `EndRun`, whose error ends the run instead of restarting it.
+Workers that start after the request read it and return at once.
 """
 
 from __future__ import annotations
@@ -45,12 +45,10 @@ class Switch:
             self.requested = True
             if self._mailbox is None or self._ended.is_set():
                 return
-        group = ray.get(self._mailbox.stop.remote())
-        if group is not None:
-            ray.util.remove_placement_group(group)
+        end_workers(ray.get(self._mailbox.stop.remote()))
 
-    def group(self) -> Any:
-        """The placement group of the training's workers; None before they start and after they end."""
+    def workers(self) -> Any:
+        """The training's workers, as for `end_workers`; None before they start and after they end."""
         with self._lock:
             if self._mailbox is None or self._ended.is_set():
                 return None
@@ -59,6 +57,15 @@ class Switch:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until no training runs, at most `timeout` seconds."""
         self._ended.wait(timeout)
+
+
+def end_workers(workers: Any) -> None:
+    """End the workers of a training and free their resources. `workers`: their placement group, the actor handle of the
+    only one, or None. Nothing happens if they have ended."""
+    if isinstance(workers, ray.actor.ActorHandle):
+        ray.kill(workers)
+    elif workers is not None:
+        ray.util.remove_placement_group(workers)
 
 
 class EndRun(ray.train.UserCallback):

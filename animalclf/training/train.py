@@ -22,6 +22,7 @@ from animalclf.metrics import from_confusion
 from animalclf.rows import EpochRow, ProgressEvent, StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training import checkpoint, loop, step_graphs
+from animalclf.training.best_epoch import is_done, out_of_patience
 from animalclf.training.cached_views import with_cached_views
 from animalclf.training.context import PassProgress, TrainContext
 from animalclf.training.cross_validation import cross_validate
@@ -37,7 +38,7 @@ from animalclf.training.profiler import trace_steps
 from animalclf.training.progress import Report
 from animalclf.training.selection import selection_context
 from animalclf.training.step_graphs import StepGraphs
-from animalclf.training.train_state import TrainState, create_or_resume, is_done, out_of_patience, save
+from animalclf.training.train_state import TrainState, create_or_resume, save
 
 
 def ignore(event: ProgressEvent | EpochRow) -> None:

@@ -1,8 +1,7 @@
-"""Training state: create or resume, save; best-epoch selection and early stopping."""
+"""Training state: create or resume, save."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +10,13 @@ from torch import nn
 
 from animalclf import config as configuration
 from animalclf.config import Config
-from animalclf.metrics import METRICS
 from animalclf.models import build, fitted_heads
 from animalclf.models.classifier import Classifier
 from animalclf.models.weights import load_state
 from animalclf.rows import EpochEnd, EpochRow
 from animalclf.runs import Run
 from animalclf.training import checkpoint, fine_tuning
+from animalclf.training.best_epoch import best_row, is_done
 from animalclf.training.checkpoint import BestCheckpoint, LastCheckpoint
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import RankContext
@@ -134,33 +133,6 @@ def _last_checkpoint(config: Config, state: TrainState) -> LastCheckpoint:
     if state.start:
         content["start"] = state.start
     return content
-
-
-def best_row(history: Sequence[EpochRow], config: Config) -> EpochRow:
-    """The epoch to use: the first with the best value of `train.monitor`; with `train.select` last, and without a
-    validation split, the last one. `history` is not empty."""
-    monitor = config.train.monitor
-    if config.train.select == "last" or monitor not in history[-1].val:
-        return history[-1]
-    sign = 1 if METRICS.get(monitor).higher_is_better else -1
-    return max(history, key=lambda row: sign * row.val[monitor])
-
-
-def selects_on_validation(config: Config) -> bool:
-    """Whether the validation images select the epoch, if there are any."""
-    train = config.train
-    return train.select == "best" and train.epochs > 1 and not train.folds and not train.select_fraction
-
-
-def out_of_patience(history: Sequence[EpochRow], config: Config) -> bool:
-    """Whether the last `train.patience` epochs were no better than the best before them (never with patience 0)."""
-    patience = config.train.patience
-    return bool(patience and history) and history[-1].epoch - best_row(history, config).epoch >= patience
-
-
-def is_done(history: Sequence[EpochRow], config: Config) -> bool:
-    """Whether no epoch is left to train."""
-    return len(history) >= config.train.epochs or out_of_patience(history, config)
 
 
 def _frozen_names(model: nn.Module) -> set[str]:

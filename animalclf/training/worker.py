@@ -1,17 +1,17 @@
-"""The training function of each Ray Train worker."""
+"""The training of each worker: a rank of Ray Train, or an actor that is the only one."""
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
+import torch
 
-from animalclf.config import Config
 from animalclf.data.device_loader import DeviceLoaders
 from animalclf.data.loader import Loader, MemoryLoader
 from animalclf.data.prepared_set import open_prepared
@@ -20,22 +20,13 @@ from animalclf.data.sampler import Phase, SamplingPlan
 from animalclf.errors import UserError
 from animalclf.rows import EpochRow, ProgressEvent, TrainingResult
 from animalclf.runs import Run
-from animalclf.training.distributed import RankContext, all_gather, set_up_cpu
-from animalclf.training.train import train
+from animalclf.training.distributed import RankContext, all_gather, on_all_ranks, set_up_cpu
+from animalclf.training.task import Task
+from animalclf.training.train import ignore, train
 
 # Ray polls for reports once a second and holds up a rank that has a second one. Epochs can be much shorter.
 REPORT_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every worker receives: the training, by URLs of its prepared set and run folder."""
-
-    config: Config
-    prepared: str
-    run: str
-    cache: ImageCache
-    mailbox: Any  # actor handle of progress.Mailbox
+BEGIN_POLL_SECONDS = 0.02  # until the driver has written the run folder
 
 
 class ThrottledReports:
@@ -72,24 +63,47 @@ class RankLoaders:
         return device_loader or RayLoader(plan, self.cache, ranks.rank, ranks.world_size, passes)
 
 
-def worker(settings: dict[str, Task]) -> TrainingResult | UserError | None:
-    """Ray Train's loop function: train on this rank. Returns None if the training is to stop. A UserError, which
-    train() raises on all ranks or on none, is returned, because a restart would not help."""
-    task = settings["task"]
+def train_rank(task: Task) -> TrainingResult | UserError | None:
+    """Train on this rank of Ray Train's worker group. Returns as `_train`, and None if the training is to stop."""
     group = ray.util.get_current_placement_group()
     if not ray.get(task.mailbox.enter.remote(group)):
         return None
     context = ray.train.get_context()
     ranks = RankContext(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    set_up_cpu(task.config.train.threads, context.get_local_world_size())
+    return _train(task, ranks, context.get_local_world_size(), ThrottledReports(), group)
+
+
+def train_alone(task: Task) -> TrainingResult | UserError:
+    """Train in this process of an actor, which is the only rank. Returns as `_train`."""
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    actor = ray.get_runtime_context().current_actor
+    try:
+        return _train(task, RankContext(device=device), 1, ignore, actor)
+    finally:
+        ray.get(task.mailbox.workers.remote())  # all events have arrived: the mailbox is the next training's, too
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _train(
+    task: Task, ranks: RankContext, local_world_size: int, on_epoch: Callable[[EpochRow], None], workers: Any
+) -> TrainingResult | UserError:
+    """Train on this rank. A UserError, which train() raises on all ranks or on none, is returned, because a restart
+    would not help. `workers`: as for Mailbox.enter."""
+    set_up_cpu(task.config.train.threads, local_world_size)
     prepared = open_prepared(task.prepared)
     loaders = RankLoaders(task.cache, prepared.stored_size**2 * 3, ranks)
 
     def report(event: ProgressEvent) -> None:
         if ranks.rank == 0:
-            task.mailbox.post.remote(event, group)
+            task.mailbox.post.remote(event, workers)
 
     try:
-        return train(task.config, prepared, Run(task.run), loaders, ranks, ThrottledReports(), report)
+        if task.check:
+            on_all_ranks(task.check)
+        while not ray.get(task.mailbox.may_train.remote()):
+            time.sleep(BEGIN_POLL_SECONDS)
+        return train(task.config, prepared, Run(task.run), loaders, ranks, on_epoch, report)
     except UserError as error:
         return error

@@ -19,8 +19,10 @@ from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, ProgressEvent, TrialFailure, TrialProgress
 from animalclf.runs import Run
 from animalclf.training import checks, launch, ray_trainer
+from animalclf.training.best_epoch import is_done
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
+from animalclf.training.task import Start
 from animalclf.tuning.spec import ComparisonSpec, Trial
 from animalclf.utils import storage
 
@@ -107,8 +109,8 @@ def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -
             gpu=comparison.use_gpu,
             command=comparison.command,
         )
-        workers = Workers.fixed(comparison.workers, comparison.use_gpu)
-        ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, job.cache, switch)
+        workers = Workers.fixed(comparison.workers, comparison.use_gpu, reused=True)
+        ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, Start(job.cache), switch)
     finally:
         run.unlock()
     _report(run.metrics()[-1:])
@@ -121,9 +123,9 @@ def _report(rows: Sequence[EpochRow]) -> None:
 
 def _stop_on_request(mailbox: Any, slug: str, switch: Switch, done: threading.Event) -> None:
     """In a thread of the trial's process, whose main thread may wait for Tune: stop the training on the request of
-    `StopTrials`, and confirm its end. Until then tell `mailbox` the placement group of its workers."""
+    `StopTrials`, and confirm its end. Until then tell `mailbox` its workers."""
     while not done.wait(STOP_POLL_SECONDS):
-        if ray.get(mailbox.is_to_stop.remote(slug, switch.group())):
+        if ray.get(mailbox.is_to_stop.remote(slug, switch.workers())):
             switch.stop()
             switch.wait()
             break
@@ -131,8 +133,6 @@ def _stop_on_request(mailbox: Any, slug: str, switch: Switch, done: threading.Ev
 
 
 def _is_last(history: Sequence[EpochRow], config: Config) -> bool:
-    from animalclf.training.train_state import is_done  # imports PyTorch
-
     return bool(history) and is_done(history, config)
 
 

@@ -23,6 +23,7 @@ from animalclf.errors import UserError
 from animalclf.raycompat.recorded import trials_without_credentials
 from animalclf.rows import TrialEntry
 from animalclf.runs import STALE_SECONDS, Run
+from animalclf.training.stop import end_workers
 from animalclf.tuning.comparison_dir import TrialTracker, TuneEvent
 from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, grace_epochs, monitored_metric
 from animalclf.tuning.trials import ComparisonJob, run_trial
@@ -65,9 +66,7 @@ class StopTrials(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         slug = self.comparison.job(trial.config).trial.slug
-        group = ray.get(self.comparison.mailbox.trial_group.remote(slug))
-        if group is not None:
-            ray.util.remove_placement_group(group)  # nothing happens if the trial itself could end its training
+        end_workers(ray.get(self.comparison.mailbox.workers_of.remote(slug)))
         self.running.discard(slug)
         self._put(trial, "failed")
 
@@ -152,7 +151,7 @@ def _pass_events(comparison: ComparisonJob, callback: StopTrials, tracker: Trial
         tune_events.append(callback.events.get())
     starts = [event for event in tune_events if event.state == "running"]
     ends = [event for event in tune_events if event.state != "running"]
-    progress = ray.get(comparison.mailbox.take.remote())
+    _, progress = ray.get(comparison.mailbox.take.remote())
     for event in (*starts, *progress, *ends):
         tracker.take(event)
 

@@ -1,0 +1,102 @@
+"""A single training worker whose process stays for the next training of this process: the trials of a comparison start
+no processes, and import nothing.
+
+The worker is a plain actor, because Ray Train starts new processes for each training. A worker that dies is replaced as
+Ray Train does it.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+
+from animalclf.errors import UserError
+from animalclf.rows import TrainingResult
+from animalclf.training.progress import open_mailbox
+from animalclf.training.stop import Stopped, end_workers
+from animalclf.training.task import Task
+
+START_SECONDS = 1800.0  # until a worker has room: the cluster may have to start or replace machines first
+_idle: Any = None  # actor handle of the worker of the last training
+_mailbox: Any = None  # actor handle of its mailbox
+
+
+class TrainingWorker:
+    """An actor that trains."""
+
+    def ready(self) -> None:
+        """Returns once the process has started."""
+
+    def train(self, task: Task) -> TrainingResult | UserError:
+        """See worker.train_alone."""
+        from animalclf.training.worker import train_alone  # imports PyTorch
+
+        return train_alone(task)
+
+
+def reused_mailbox() -> Any:
+    """The mailbox of the last training in this process, or a new one if that was stopped."""
+    global _mailbox
+    if _mailbox is None or ray.get(_mailbox.stopped.remote()):
+        _mailbox = open_mailbox()
+    return _mailbox
+
+
+class ReusingTrainer:
+    """Trains as Ray Train's trainers do, on the worker of the last training in this process if it lives."""
+
+    def __init__(self, task: Task, use_gpu: bool, runtime_env: dict[str, Any]) -> None:
+        self.task = task
+        resources = {"num_gpus": 1, "num_cpus": 0} if use_gpu else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+        self.options = {**resources, "runtime_env": runtime_env}
+
+    def fit(self) -> Any:
+        """Returns an object with the attribute `return_value`, as worker.train_alone. Raises Stopped, UserError if no
+        node has room for the worker, and the error of the worker after `train.max_failures` others."""
+        failures = 0
+        while True:
+            try:
+                return SimpleNamespace(return_value=self._train())
+            except ray.exceptions.RayError:
+                if ray.get(self.task.mailbox.stopped.remote()):
+                    raise Stopped from None
+                if failures == self.task.config.train.max_failures:
+                    raise
+                failures += 1
+
+    def _train(self) -> TrainingResult | UserError:
+        global _idle
+        actor, _idle = _idle, None
+        if actor is None or not _lives(actor):
+            actor = ray.remote(**self.options)(TrainingWorker).remote()
+        try:
+            if not ray.get(self.task.mailbox.enter.remote(actor)):
+                raise Stopped
+            _wait_until_ready(actor)
+            result: TrainingResult | UserError = ray.get(actor.train.remote(self.task))
+        except BaseException:
+            end_workers(actor)
+            raise
+        _idle = actor
+        return result
+
+
+def _lives(actor: Any) -> bool:
+    """Whether the process of `actor` has not ended since its last training."""
+    try:
+        ray.get(actor.ready.remote())
+    except ray.exceptions.RayActorError:
+        return False
+    return True
+
+
+def _wait_until_ready(actor: Any) -> None:
+    """Until the process of `actor` has started. Raises UserError if no node has room for it in time."""
+    try:
+        ray.get(actor.ready.remote(), timeout=START_SECONDS)
+    except ray.exceptions.GetTimeoutError as error:
+        raise UserError(
+            f"the cluster had no room for a worker for {START_SECONDS / 60:.0f} minutes; continue with --resume"
+        ) from error
