@@ -66,7 +66,8 @@ def cache_images(prepared: Prepared, memory: bool = True, num_cpus: float = 1.0)
     The references are made by tasks, so that Ray reads a shard again when the node that holds it dies.
     """
     resources: dict[str, object] = {"num_cpus": num_cpus}
-    if LOADING_RESOURCE in ray.cluster_resources():
+    local_slots = int(ray.cluster_resources().get(LOADING_RESOURCE, 0))
+    if local_slots:
         resources = {"num_cpus": 0, "resources": {LOADING_RESOURCE: 1}}
 
     @ray.remote(max_retries=-1, scheduling_strategy="SPREAD", **resources)
@@ -84,8 +85,16 @@ def cache_images(prepared: Prepared, memory: bool = True, num_cpus: float = 1.0)
             fetch_on_node = fetch.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
             for number in range(len(prepared.shard_paths())):
                 fetch_on_node.remote(number)
+    for _ in range(local_slots):
+        ray.remote(**resources)(_warm_up).remote()
     shard, row = prepared.manifest["shard"].to_numpy(), prepared.manifest["row"].to_numpy()
     return ImageCache(prepared, refs, num_cpus, shard, row)
+
+
+def _warm_up() -> None:
+    """Import what input tasks need into a process of a local Ray, which has them next, while the training workers still
+    import PyTorch."""
+    import ray.data  # noqa: F401
 
 
 @dataclass(frozen=True)
