@@ -60,7 +60,7 @@ def loop(settings):
     dataset = ImageFolder(settings["photos"], transform)
     images, labels = next(iter(torch.utils.data.DataLoader(dataset, BATCH, shuffle=True)))
     times["first batch"] = time.time()
-    step(images, labels, len(dataset.classes))
+    step(images.permute(0, 2, 3, 1), labels, len(dataset.classes))
     times["first step"] = time.time()
     return times
 
@@ -90,8 +90,7 @@ loader = MemoryLoader(sampling_plan(prepared, config), load_images(prepared))
 batch = next(iter(loader.batches("train", 0)))
 times["first batch"] = time.time()
 import torch
-images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
-step(images, torch.from_numpy(batch["label"]), len(prepared.classes))
+step(torch.from_numpy(batch["image"]), torch.from_numpy(batch["label"]), len(prepared.classes))
 times["first step"] = time.time()
 print(json.dumps(times))
 """
