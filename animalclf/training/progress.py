@@ -36,6 +36,12 @@ class Mailbox:
         events, self.events = self.events, []
         return self.checked, events
 
+    def next_training(self) -> bool:
+        """Another training of the same process starts. Returns False if the last one was to stop: this one then needs
+        another mailbox."""
+        self.checked = self.begun = False
+        return not self.stopping
+
     def may_train(self) -> bool:
         """A worker has checked the training. Returns whether it may train."""
         self.checked = True

@@ -39,7 +39,7 @@ class TrainingWorker:
 def reused_mailbox() -> Any:
     """The mailbox of the last training in this process, or a new one if that was stopped."""
     global _mailbox
-    if _mailbox is None or ray.get(_mailbox.stopped.remote()):
+    if _mailbox is None or not ray.get(_mailbox.next_training.remote()):
         _mailbox = open_mailbox()
     return _mailbox
 
