@@ -135,3 +135,16 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, folder):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=f"{folder}: cannot be written, a file is there; change --out"):
         storage.check_writable(str(tmp_path / folder))
+
+
+def test_a_file_that_another_process_removes_meanwhile(tmp_path, monkeypatch):
+    file = tmp_path / "a.tmp"
+    file.touch()
+
+    def removed_before(path):
+        file.unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(storage.os, "remove", removed_before)
+    storage.remove(str(file))
+    assert not file.exists()

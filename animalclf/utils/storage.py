@@ -6,9 +6,10 @@ import io
 import json
 import os
 import posixpath
+import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
@@ -289,12 +290,10 @@ def write_json(url: str, content: object) -> None:
 
 
 def remove(url: str) -> None:
-    """Remove a file or a folder and its content, if it exists."""
-    if not exists(url):
-        return
+    """Remove a file or a folder and its content, if it exists; also one that another process is removing."""
     fs, path = filesystem(url)
-    if not is_remote(url):
-        fs.rm(path, recursive=True)
-        return
-    for name in with_retries(url, lambda: fs.find(path)):  # fs.rm would read [, * and ? as a pattern
-        with_retries(url, partial(fs.rm_file, name))
+    while not is_remote(url) and os.path.exists(path):
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    for name in with_retries(url, lambda: fs.find(path)) if is_remote(url) and exists(url) else ():
+        with_retries(url, partial(fs.rm_file, name))  # fs.rm would read [, * and ? as a pattern
