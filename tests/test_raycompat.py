@@ -288,6 +288,7 @@ def test_a_signal_ends_a_training_and_every_process_that_it_started(tmp_path, pr
     started = driver.children(recursive=True)
     if sys.platform == "linux" and not os.environ.get(STOCK_RAY_VARIABLE):  # the import takes seconds of the start
         assert not [file.path for file in driver.memory_maps() if "libtorch" in file.path]
+    (tmp_path / "run" / "of-a-killed-worker.0123abcd.tmp").touch()
     if code == 143:
         terminate_all(process.pid)
     else:

@@ -67,6 +67,8 @@ def train_on_ray(
         result = _follow(fit, mailbox, run, workers, report, start.begin)
     except BaseException as error:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run
         _stop_workers(switch)
+        if isinstance(error, KeyboardInterrupt):  # not after a lost lock: another process writes here
+            remove_leftovers(run.root, writers_ended=True)
         if is_out_of_memory(error):
             raise UserError(OUT_OF_MEMORY) from error
         raise
