@@ -21,7 +21,7 @@ from animalclf import config as configuration
 from animalclf.config import Data
 from animalclf.data.prepared_set import open_prepared
 from animalclf.data.run_images import prepared_root
-from animalclf.data.shards import read_shard
+from animalclf.data.shards import read_shard, write_shard
 from animalclf.errors import UserError
 from animalclf.inference import submission
 from animalclf.inference.evaluate import _data_name, _slug
@@ -282,9 +282,21 @@ def test_names_of_255_bytes(tmp_path: Path) -> None:
     assert "is not the name of a run" in refusal(lambda: checks.check_name("a" * 255))
 
 
+def test_a_shard_with_fewer_rows_than_its_footer_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = str(tmp_path / "shard.parquet")
+    write_shard(shard, [(number, np.zeros((4, 4, 3), np.uint8)) for number in range(3)])
+    read = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *args, **kwargs: read(*args, **kwargs).slice(1))
+    assert "shard.parquet: not a readable shard of 4 px (2 of 3 rows)" in refusal(lambda: read_shard(shard, 4))
+
+
 def test_a_sample_submission_decides_no_path(tmp_path: Path) -> None:
     sample = tmp_path / "sample.csv"
     pd.DataFrame({"id": ["../../etc/x", "1"], "category": "cat"}).to_csv(sample, index=False)
     assert "have no image (../../etc/x)" in refusal(lambda: submission.form_like(str(sample), ["1.jpg", "2.jpg"]))
+    sample.write_text('id,category\n"1\n2.jpg",cat\n')
+    assert r"have no image (1\n2.jpg)" in refusal(lambda: submission.form_like(str(sample), ["1.jpg"]))
+    sample.write_text('id,"cate\ngory",more\n1.jpg,cat,\n')
+    assert r"this has id, cate\ngory, more" in refusal(lambda: submission.read(str(sample)))
     sample.write_text('id,category\n"' + "x" * 10**6 + '",cat\n')
     assert refusal(lambda: submission.form_like(str(sample), ["1.jpg"]))

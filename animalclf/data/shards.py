@@ -105,6 +105,8 @@ def _read_shard(url: str, size: int) -> tuple[np.ndarray, np.ndarray]:
                 continue
             for image, data in zip(images[part], table["image"], strict=True):
                 simplejpeg.decode_jpeg(np.frombuffer(data.as_buffer(), np.uint8), buffer=image)
+    if start != count:  # the checksums do not cover the lengths
+        raise ValueError(f"{start:,} of {count:,} rows")
     return images, index
 
 

@@ -18,7 +18,7 @@ from animalclf.metrics import from_confusion
 from animalclf.predictions import class_probabilities
 from animalclf.prepare.sources.table_file import WORKBOOK_ERROR, WORKBOOKS, decode_text, parse_csv
 from animalclf.utils import storage
-from animalclf.utils.text import cut, reason
+from animalclf.utils.text import cut, printable, reason
 
 COLUMNS = ("id", "category")
 
@@ -74,7 +74,7 @@ def read(url: str) -> pd.DataFrame:
     """A CSV of two columns, id and class (of any header), every value as text. Raises UserError for any other file."""
     table, _ = _read_table(url)
     if table.shape[1] != 2:
-        columns = ", ".join(map(str, table.columns))
+        columns = _first_few(list(map(str, table.columns)))
         raise UserError(f"{url}: a submission has two columns, id and class; this has {columns}")
     return table
 
@@ -93,7 +93,8 @@ def _read_table(url: str) -> tuple[pd.DataFrame, str]:
     except (ValueError, csv.Error) as error:  # of pandas too
         raise UserError(f"{url}: not a CSV file in UTF-8 ({reason(error)})") from error
     if table.shape[1] < 2:
-        raise UserError(f"{url}: a submission has two columns, id and class; this has {', '.join(table.columns)}")
+        columns = _first_few(list(map(str, table.columns)))
+        raise UserError(f"{url}: a submission has two columns, id and class; this has {columns}")
     return table, separator
 
 
@@ -231,4 +232,4 @@ def _check_unique(ids: Iterable[str], file: str) -> None:
 
 
 def _first_few(names: Sequence[str], count: int = 5) -> str:
-    return ", ".join(map(cut, names[:count])) + (", ..." if len(names) > count else "")
+    return ", ".join(cut(printable(name)) for name in names[:count]) + (", ..." if len(names) > count else "")

@@ -10,6 +10,7 @@ from animalclf.errors import UserError
 from animalclf.inference import mixing, submission
 from animalclf.rows import VoteResult
 from animalclf.utils import storage
+from animalclf.utils.text import printable
 
 
 def vote_submissions(files: Sequence[str], out: str) -> VoteResult:
@@ -28,7 +29,8 @@ def vote_submissions(files: Sequence[str], out: str) -> VoteResult:
     columns, ids = list(tables[first].columns), tables[first].iloc[:, 0].tolist()
     for file, table in tables.items():
         if list(table.columns) != columns:
-            raise UserError(f"{file}: the header is {','.join(table.columns)}, that of {first} is {','.join(columns)}")
+            header, expected = (printable(",".join(names)) for names in (table.columns, columns))
+            raise UserError(f"{file}: the header is {header}, that of {first} is {expected}")
         file_ids = table.iloc[:, 0]
         if file_ids.duplicated().any():
             repeated = file_ids[file_ids.duplicated()].iloc[0]
