@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 
 import numpy as np
@@ -38,6 +39,13 @@ def test_the_corpus_has_the_formats() -> None:
         "SUN",
         "PSD",
     }
+
+
+def test_an_input_depends_on_its_seed_and_number_alone() -> None:
+    first = corpus.images()
+    time.sleep(1.1)  # an AVIF animation has the second in which it was made
+    corpus.images.cache_clear()
+    assert [sample.data for sample in corpus.images()] == [sample.data for sample in first]
 
 
 def test_a_cut_image_file_is_refused_or_has_all_pixels() -> None:
