@@ -52,6 +52,9 @@ SYSTEM_CONFIG = {
     # Between SIGTERM, which the processes of a local Ray ignore, and SIGKILL; by default 5 s. With Ray 2.56 the workers
     # of a stopped training would train on for so long.
     "kill_worker_timeout_milliseconds": 100,
+    # Ray's node looks for its own object store before that listens, and by default looks again after a second.
+    "raylet_client_connect_timeout_milliseconds": 20,
+    "raylet_client_num_connect_attempts": 500,
 }
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # delay until a dead worker or the end of a run is noticed; default 2

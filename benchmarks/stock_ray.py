@@ -26,6 +26,7 @@ from benchmarks.images import write_demo
 PATCHES = [
     "poll_node_start",
     "skip_servers",
+    "skip_dashboard_agent",
     "end_at_once",
     "in_process_trainer",
     "skip_synchronization_actor",

@@ -30,6 +30,7 @@ from animalclf import cluster, raycompat
 from animalclf.errors import UserError
 from animalclf.raycompat import auth_token, patches
 from animalclf.raycompat.auth_token import send_token
+from animalclf.raycompat.local_start import IDLE
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE, STOCK_RAY_VARIABLE, patch
 from animalclf.raycompat.recorded import trials_without_credentials
 from animalclf.runs import Run
@@ -216,13 +217,15 @@ def test_a_local_ray_has_no_servers_and_other_rays_are_not_patched(ray_local):
             started.append(" ".join(process.cmdline()))
     assert any("raylet/raylet" in command and "--minimal" in command for command in started)
     assert not [command for command in started if "dashboard/dashboard.py" in command or "monitor.py" in command]
+    agents = [command for command in started if "dashboard/agent.py" in command and "raylet/raylet" not in command]
+    assert len(agents) == 1 and IDLE in agents[0]
     assert (
         services.get_node.__module__ == services.__name__
         and utils.get_dashboard_dependency_error.__module__ == utils.__name__
     )
     assert all(
         getattr(node.Node, name).__module__ == node.__name__
-        for name in ("start_api_server", "start_monitor", "start_log_monitor")
+        for name in ("start_api_server", "start_monitor", "start_log_monitor", "start_raylet")
     )
 
 
