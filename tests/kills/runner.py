@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from kills import in_process
 from kills.faults import Fault, Operations
@@ -48,8 +48,12 @@ class Ended:
     code: int
     seconds: float
     text: str
-    struck: bool = False
-    """Whether a process was killed."""
+    strikes: int = 0
+    """Processes that were killed."""
+    first_file: float = 0.0
+    """Seconds until the first file."""
+    processes: set[Any] = field(default_factory=set)
+    """Those that the command had when a process was killed."""
 
 
 class Interruptions:
