@@ -16,6 +16,7 @@ from animalclf.raycompat.auth_token import answers, prepare_token
 from animalclf.raycompat.errors import joining_problem, named_start_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.raycompat.recorded import recorded_without_secrets
+from animalclf.raycompat.signals import kept_handler
 from animalclf.raycompat.train_controller import STRUCTURED_LOGGING
 from animalclf.utils.console import show_line
 from animalclf.utils.environment import restored, set_variables
@@ -40,6 +41,9 @@ CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the t
 # start of the training workers.
 LOADING_RESOURCE = "loading"
 SYSTEM_CONFIG = {
+    # Ray's start waits for the workers that it starts in advance: without end if one of them dies, or takes longer than
+    # a minute on a busy machine. Without them, the first tasks start workers, and Ray replaces those that die.
+    "prestart_worker_first_driver": False,
     # Ray ends a worker process after one idle second by default; starting another takes two seconds or more.
     "idle_worker_killing_time_threshold_ms": 60_000,
     # Only the dashboard uses metrics, and a local Ray has none. They take 1 % of two cores.
@@ -97,7 +101,7 @@ def ensure_ray(workers: int = 0) -> None:
         silence_ray()
         # Not address="auto": that also joins the private cluster of another program, which ends with that program.
         address, source = cluster_address()
-        with own_sigterm():
+        with own_sigterm() as own, kept_handler(own):
             if address:
                 _join(address, source)
                 cpus = 0

@@ -28,6 +28,32 @@ from animalclf.utils.ray_address import cluster_address, has_ended
 # ------------------------------------------------------------------------------------------------- from short threads
 
 
+KILLED_AT_START = """
+import threading, time, psutil, ray
+from animalclf import cluster
+
+def kill_first_worker():
+    while True:
+        for process in psutil.Process().children(recursive=True):
+            if any(part.endswith("default_worker.py") for part in process.cmdline()):
+                return process.kill()
+        time.sleep(0.001)
+
+thread = threading.Thread(target=kill_first_worker, daemon=True)
+thread.start()
+cluster.ensure_ray()
+print(ray.get(ray.remote(lambda: "done").remote()), not thread.is_alive())
+"""
+
+
+@pytest.mark.ray
+def test_a_worker_killed_while_ray_starts_is_replaced():
+    environment = {**os.environ, "RAY_ADDRESS": "local", "RAY_worker_register_timeout_seconds": "3"}
+    command = [sys.executable, "-c", KILLED_AT_START]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.stdout.split() == ["done", "True"], done.stderr
+
+
 def in_short_thread(function):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result()

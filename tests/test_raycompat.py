@@ -56,6 +56,29 @@ def test_only_raycompat_uses_private_names_of_ray():
     assert [name for name in matches if not name.startswith(("animalclf/raycompat/", "tests/test_raycompat.py"))] == []
 
 
+LOST = """
+import os, signal, sys, time
+from ray._private import utils
+from animalclf.raycompat.signals import kept_handler
+from animalclf.utils import interrupts
+interrupts.CLEANUP_SECONDS = 0.1
+interrupts.handle_sigterm(lambda: os._exit(7))
+class Deleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+with interrupts.own_sigterm() as own, kept_handler(own):
+    utils.set_sigterm_handler(lambda *_: sys.exit(1))  # as ray.init
+    Deleted()  # Python ignores exceptions here, and in callbacks of a fork
+    time.sleep(60)
+"""
+
+
+def test_a_sigterm_while_ray_starts_is_not_lost():
+    done = subprocess.run([sys.executable, "-c", LOST], cwd=ROOT, capture_output=True, timeout=50, check=False)
+    assert done.returncode == 7, done.stderr.decode()
+
+
 @pytest.fixture
 def call_patch(monkeypatch, caplog):
     """A function that calls a patch of these versions and needs: whether it was applied, and its log lines."""

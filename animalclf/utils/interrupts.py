@@ -72,19 +72,22 @@ def blocked_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def own_sigterm() -> Iterator[None]:
+def own_sigterm() -> Iterator[bool]:
     """For the block in which `ray.init` replaces the handler of SIGTERM by one that raises SystemExit. The exit becomes
-    Terminated, and after the block the handler is this module's again, if it was before."""
+    Terminated, and after the block the handler is this module's again, if it was before; this is the block's value."""
     if signal.getsignal(signal.SIGTERM) is not _terminate:
-        yield
+        yield False
         return
     handler: Handler | signal.Handlers = _terminate
     try:
-        yield
+        yield True
     except SystemExit as error:
         handler = signal.SIG_IGN
         _terminated.set()
         raise Terminated from error
+    except Terminated:
+        handler = signal.SIG_IGN
+        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
