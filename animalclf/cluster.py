@@ -185,8 +185,8 @@ def start_local(cpus: int, **options: Any) -> None:
             return ray.init(
                 address="local",
                 num_cpus=cpus,
-                # Ray starts a process for each CPU in advance. Loading tasks leave two of them, for the mailbox of a
-                # training and its worker, which would otherwise wait for the start of another process.
+                # Ray starts as many processes at a time as there are CPUs. Loading tasks leave two of them for the
+                # mailbox of a training and its worker, which would otherwise wait for the start of another process.
                 resources={LOADING_RESOURCE: max(1, cpus - 2)},
                 include_dashboard=False,
                 log_to_driver=False,

@@ -285,9 +285,11 @@ def test_other_files_of_the_folder_are_not_replaced_without_a_word(trained_run, 
     import animalclf
 
     (tmp_path / "model.onnx").write_bytes(b"earlier")
+    (tmp_path / "predict_onnx.py").write_bytes(b"earlier")
     for _ in range(2):
         animalclf.export(trained_run, to="safetensors", out=tmp_path)
-    assert "model.onnx is of an earlier export" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert "model.onnx is of an earlier export" in text and "predict_onnx.py is of an earlier export" in text
     (tmp_path / "README.md").write_text("# My project")
     with pytest.raises(UserError, match=r"README\.md: is not the model card of an export"):
         animalclf.export(trained_run, to="safetensors", out=tmp_path)

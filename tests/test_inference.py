@@ -448,7 +448,7 @@ def test_what_cannot_become_a_submission_stops_before_the_work(untrained_run, im
 
     folder, _ = image_folder
     (tmp_path / "sample.csv").write_text("id,category\n0.jpeg,class0\n55.jpeg,class0\n")
-    with pytest.raises(UserError, match=r"1 of its ids have no image \(55\.jpeg\); 8 images are not in it"):
+    with pytest.raises(UserError, match=r"1 of its ids without an image \(55\.jpeg\); 8 images are not in it"):
         predict(untrained_run, folder, str(tmp_path / "out"), sample_submission=str(tmp_path / "sample.csv"))
     with pytest.raises(UserError, match="no class 'wolf'"):
         predict(untrained_run, folder, str(tmp_path / "out"), prior="wolf=1")

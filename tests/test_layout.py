@@ -328,7 +328,7 @@ def test_control_characters_in_a_table_are_refused(tmp_path: Path, column: str) 
     row = {"path": "pics/a.jpg", "label": "x"}
     row[column] += "\nb"
     quoted = '"{path}","{label}"'.format(**row)
-    with pytest.raises(UserError, match=rf"1 rows have a line break or a control character in the {column}: line 2"):
+    with pytest.raises(UserError, match=rf"1 row has a line break or a control character in the {column}: line 2"):
         find(table(tmp_path, f"path,label\n{quoted}\npics/b.jpg,y\n"))
 
 
@@ -399,8 +399,8 @@ def test_an_archive_among_files_without_images_is_named(tmp_path: Path) -> None:
         ("path,label\npics/a.jpg,x,y\n", "line 2 has 3 values, the first line has 2 names"),
         ("#\n#\npath,label\npics/a.jpg,x\n", "line 3 has 2 values, the lines above have 1; remove lines above"),
         ("path,label\npics/a.jpg,x\npics/b.jpg,y,z\n", "line 3 has 3 values, the lines above have 2"),
-        ("path,label\nhttps://a.org/1.jpg,x\n", r"1 rows have the address of a web page as path: line 2; download"),
-        (f"path,label\n{'1 ' * 9999},x\n", r"1 of 1 files do not exist, such as .{200,400}…; paths are relative"),
+        ("path,label\nhttps://a.org/1.jpg,x\n", r"1 row has the address of a web page as path: line 2; download"),
+        (f"path,label\n{'1 ' * 9999},x\n", r"1 of 1 file missing, such as .{200,400}…; paths are relative"),
     ],
 )
 def test_rows_that_are_no_paths_and_labels_are_explained(tmp_path: Path, text: str, message: str) -> None:

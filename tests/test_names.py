@@ -16,6 +16,8 @@ from animalclf.errors import UserError
 from animalclf.prepare import output_dir, sources, task
 from animalclf.utils import storage
 from animalclf.utils.file_names import skipped_text
+from animalclf.utils.text import count_clause, count_text
+from animalclf.utils.writable import check_writable
 
 ODD_NAMES = [
     "[v1]",
@@ -130,11 +132,33 @@ def test_skipped_files_are_named_and_archives_with_what_to_do():
     assert text == "skipped: 2 files that are not images, such as x/more.ZIP; unpack it"
 
 
-@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_the_check_of_a_folder_leaves_none_behind(tmp_path):
+    check_writable(str(tmp_path / "a" / "b"))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a").mkdir()
+    check_writable(str(tmp_path / "a" / "b"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("number", "clause", "text"),
+    [
+        (1, "have no label", "1 row has no label"),
+        (1, "are outside", "1 row is outside"),
+        (1, "name the same", "1 row names the same"),
+        (2000, "have no label", "2,000 rows have no label"),
+    ],
+)
+def test_a_sentence_agrees_with_its_number(number, clause, text):
+    assert count_clause(number, "row", clause) == text
+    assert [count_text(count, "class") for count in (1, 2)] == ["1 class", "2 classes"]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "file/further/below"])
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, folder):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match=f"{folder}: cannot be written, a file is there; change --out"):
-        storage.check_writable(str(tmp_path / folder))
+    with pytest.raises(UserError, match=f"{tmp_path / 'file'}: cannot be written, a file is there; change --out"):
+        check_writable(str(tmp_path / folder))
 
 
 def test_a_file_that_another_process_removes_meanwhile(tmp_path, monkeypatch):

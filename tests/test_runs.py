@@ -91,6 +91,11 @@ def test_a_cut_configuration_of_a_run_is_named_and_an_old_one_is_read(tmp_path):
         with pytest.raises(UserError, match=f"{path}: ") as refusal:
             run.config()
         assert "\n" not in str(refusal.value)
+    for damaged in (content.replace(b"l", b"\xff", 1), content + b"\0\n", content + content, b"a: [1\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=f"{path}: .*; restore the file"):
+            run.config()
+    path.write_bytes(content[: ends[-1]])
     with pytest.raises(UserError, match=f"{path}: is cut, its last lines are missing; restore the file"):
         checks.recipe_of_run(str(tmp_path))
     old = yaml.safe_load(content)

@@ -211,7 +211,7 @@ def test_an_unlabelled_folder(tmp_path):
     [
         ([], "no such folder"),
         (["a/readme.md"], "no images found .*1 other files, such as a/readme.md"),
-        (["a/1.jpg", "2.jpg"], "1 images are outside any class folder, such as 2.jpg"),
+        (["a/1.jpg", "2.jpg"], "1 image is outside any class folder, such as 2.jpg"),
         (["a/1.jpg", "a/2.jpg"], "only one class, 'a'"),
         (
             ["a/1.jpg", "coco.json"],
@@ -274,10 +274,10 @@ def test_tables(tmp_path):
     [
         ("file,label\npics/a.jpg,x\n", "no column 'path', only 'file', 'label'.*data.path_column"),
         ("path,labels\npics/a.jpg,x\n", "did you mean 'labels'"),
-        ("path,label\npics/a.jpg,x\npics/z.jpg,y\n", "1 of 2 files do not exist, such as .*z.jpg"),
-        ("path,label\npics/a.jpg,x\npics/a.jpg,x\n", "1 rows name the same image as an earlier row.*line 3"),
-        ("path,label\npics/a.jpg,x\npics/b.jpg,\n", "1 rows have no label: line 3"),
-        ("path,label\n,x\npics/b.jpg,y\n", "1 rows have no path: line 2"),
+        ("path,label\npics/a.jpg,x\npics/z.jpg,y\n", "1 of 2 files missing, such as .*z.jpg"),
+        ("path,label\npics/a.jpg,x\npics/a.jpg,x\n", "1 row names the same image as an earlier row.*line 3"),
+        ("path,label\npics/a.jpg,x\npics/b.jpg,\n", "1 row has no label: line 3"),
+        ("path,label\n,x\npics/b.jpg,y\n", "1 row has no path: line 2"),
         (
             "path,label,split\npics/a.jpg,x,train\npics/b.jpg,y,holdout\n",
             "other than train, val, test in the column .split.: line 3",

@@ -95,8 +95,8 @@ def test_ids_are_paths_where_names_are_equal(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("id,category\n0,cane\n1,cane\n", r"1 images are not in it \(10\)"),
-        ("id,category\n0,cane\n1,cane\n2,cane\n10,cane\n", r"1 of its ids have no image \(2\)"),
+        ("id,category\n0,cane\n1,cane\n", r"1 image is not in it \(10\)"),
+        ("id,category\n0,cane\n1,cane\n2,cane\n10,cane\n", r"1 of its ids without an image \(2\)"),
         ("id,category\n0,cane\n1,cane\n1,cane\n", r"1 ids occur more than once \(1\)"),
         ("id,cane,lupo\n0,0,0\n1,0,0\n10,0,0\n", "no column for gatto; columns that are no class: lupo"),
         ("id;gatto;cane\n0;0,5;0.5\n1;0;1\n10;0;1\n", r"decimal point \(0\.5\) and with a comma \(0,5\)"),
@@ -132,7 +132,7 @@ def test_score_by_hand(tmp_path):
         and score["accuracy"] == 0.75
         and score["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     )
-    with pytest.raises(UserError, match=r"answers\.csv.*no image \(3\.jpeg\)"):
+    with pytest.raises(UserError, match=r"answers\.csv.*without an image \(3\.jpeg\)"):
         submission.score(csv(tmp_path, "less.csv", "id,category\n0.jpeg,cane\n1.jpeg,cane\n2.jpeg,cane\n"), answers)
 
 
@@ -163,3 +163,12 @@ def test_an_archive_in_place_of_a_sample_is_named(tmp_path):
     (tmp_path / "sample.csv").write_bytes(b"PK\3\4" + bytes(30))
     with pytest.raises(UserError, match=r"a workbook or an archive, not a CSV file; .*unpack the archive"):
         submission.read(str(tmp_path / "sample.csv"))
+
+
+@pytest.mark.parametrize("end", ["", ";"])
+def test_a_separator_at_the_end_of_a_sample_adds_no_column(tmp_path, end):
+    sample = csv(tmp_path, "s.csv", f"id;cane;gatto;\n0;0,5;0,5{end}\n")
+    form = submission.form_like(sample, ["0.jpg"], CLASSES)
+    assert form.columns == ["id", "cane", "gatto"] and form.classes == CLASSES
+    labels = csv(tmp_path, "labels.csv", f"id;category;\n0;cane{end}\n")
+    assert submission.form_like(labels, ["0.jpg"], CLASSES).columns == ["id", "category"]

@@ -200,5 +200,5 @@ def test_data_that_cannot_be_used_is_refused(run_on_set, photos, tmp_path, monke
         animalclf.suggest(run.root, photos, count=0)
     nothing = ImageFeatures([], NO_LABELS, np.empty((0, 2)), ["ape", "bee"], str(photos), unreadable={"a.jpg": "empty"})
     monkeypatch.setattr(suggest, "image_features", lambda run, data: nothing)
-    with pytest.raises(UserError, match="none of its 1 images is readable"):
+    with pytest.raises(UserError, match="none of its 1 image is readable"):
         animalclf.suggest(run.root, photos)

@@ -16,7 +16,7 @@ A module here with `add(commands)` is a command. Its ORDER is its position in th
 
     def run(arguments: argparse.Namespace) -> Answer:
         images = len(open_prepared(arguments.prepared).manifest)
-        show_line(f"{images:,} images")
+        show_line(count_text(images, "image"))
         return Answer({"images": images})
 
 `ray job submit` runs it through ray_jobs/count.py: copy a file of that folder and change the name in it.

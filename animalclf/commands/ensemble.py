@@ -16,6 +16,7 @@ from animalclf.commands.common import (
 )
 from animalclf.errors import exit_code
 from animalclf.utils.console import console, show_line
+from animalclf.utils.text import count_text
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -67,7 +68,10 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     result = call(api.ensemble, arguments)
     if isinstance(result, VoteResult):
-        show_line(f"{result.rows:,} images, {result.unanimous:,} unanimous, {result.ties:,} ties: {result.submission}")
+        show_line(
+            f"{count_text(result.rows, 'image')}, {result.unanimous:,} unanimous, {count_text(result.ties, 'tie')}: "
+            f"{result.submission}"
+        )
         return Answer(result.to_dict())
     console.print(table(result.leaderboard))
     console.print(pairs_table(result.leaderboard))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from animalclf import api
 from animalclf.commands.common import Answer, add_command, call
 from animalclf.utils.console import console, duration, show_line
+from animalclf.utils.text import count_text
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.labelling.labels import worst_table
 
     result = call(api.labels, arguments)
-    show_line(f"{result.images:,} images, judged by {result.origin}, in {duration(result.seconds)}")
+    show_line(f"{count_text(result.images, 'image')}, judged by {result.origin}, in {duration(result.seconds)}")
     show_line(f"wrong labels: about {result.estimated:,}; listed: {result.listed:,}, {result.page}")
     if result.contradictory:
         show_line(f"groups of near-duplicates with different labels: {result.contradictory:,}, listed too")

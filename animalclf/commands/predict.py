@@ -20,7 +20,7 @@ from animalclf.commands.common import (
 from animalclf.errors import exit_code
 from animalclf.utils.console import duration, show_line
 from animalclf.utils.file_names import skipped_text
-from animalclf.utils.text import percent
+from animalclf.utils.text import count_text, percent
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     result = call(api.predict, arguments)
     for image in result.unreadable[:MAX_LISTED]:
         show_line(f"unreadable: {image.path}: {image.reason}; predicted as the most frequent class")
-    done = f"{result.images:,} images in {duration(result.seconds)}"
+    done = f"{count_text(result.images, 'image')} in {duration(result.seconds)}"
     show_line(f"{done}: {result.predictions}, {result.submission}")
     counts = sorted(result.predicted.items(), key=lambda item: -item[1])
     more = f" and {len(counts) - MAX_CLASSES} more classes" if len(counts) > MAX_CLASSES else ""
@@ -92,7 +92,9 @@ def run(arguments: argparse.Namespace) -> Answer:
             "of images like the validation images"
         )
     if result.transported is not None:
-        show_line(f"optimal transport to the class priors changed the class of {result.transported:,} images")
+        show_line(
+            f"optimal transport to the class priors changed the class of {count_text(result.transported, 'image')}"
+        )
     if result.ignored:
         show_line(skipped_text(result.ignored))
     code, folder = exit_code(unreadable=bool(result.unreadable)), posixpath.dirname(result.predictions)

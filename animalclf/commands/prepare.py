@@ -17,6 +17,7 @@ from animalclf.commands.common import (
 )
 from animalclf.errors import exit_code
 from animalclf.utils.console import console
+from animalclf.utils.text import count_text
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -54,5 +55,5 @@ def run(arguments: argparse.Namespace) -> Answer:
     problems = find_problems(prepared)
     console.print(summary(prepared, problems))
     content = {**prepared.info, "root": prepared.root, "problems": problems.to_dict()}
-    images = f"{len(prepared.manifest):,} images, {len(prepared.classes)} classes"
+    images = f"{count_text(len(prepared.manifest), 'image')}, {count_text(len(prepared.classes), 'class')}"
     return Answer(content, exit_code(unreadable=bool(problems.unreadable)), images, prepared.root)

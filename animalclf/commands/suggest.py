@@ -9,6 +9,7 @@ from animalclf import api
 from animalclf.commands.common import Answer, add_command, call
 from animalclf.errors import exit_code
 from animalclf.utils.console import duration, show_line
+from animalclf.utils.text import count_text
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -41,12 +42,14 @@ def run(arguments: argparse.Namespace) -> Answer:
     for image in result.unreadable[:MAX_LISTED]:
         show_line(f"unreadable: {image.path}: {image.reason}")
     count = len(result.suggested)
-    show_line(f"{count:,} of {result.images:,} images to label, in {duration(result.seconds)}: {result.page}")
+    show_line(
+        f"{count:,} of {count_text(result.images, 'image')} to label, in {duration(result.seconds)}: {result.page}"
+    )
     if result.duplicates:
-        show_line(f"left out: {result.duplicates:,} near-duplicates of labelled images or of one another")
+        show_line(f"left out: {count_text(result.duplicates, 'near-duplicate')} of labelled images or of one another")
     if count < arguments.count:
         show_line(f"fewer than the {arguments.count:,} of --count: there are no more that are new")
-    show_line(f"write the classes into the column label of the first {count:,} lines of {result.table}")
+    show_line(f"write the classes into the column label of the first {count_text(count, 'line')} of {result.table}")
     show_line("remove the lines of images that show none of the classes")
     if result.labelled:
         show_line(f"the {result.labelled:,} labelled images follow them, so that the table is the larger training set")

@@ -72,7 +72,10 @@ def load_whole(url: str) -> Config:
     """The configuration in a file that `to_yaml` wrote. Raises UserError that names the file, also if its last lines
     are missing: their keys would get their defaults."""
     content = storage.read_own(url)
-    tree = _parsed(content, url, "configuration")
+    try:
+        tree = _parsed(content, url, "configuration")
+    except UserError as error:
+        raise UserError(f"{error}; {storage.RESTORE}") from error
     if LAST_KEY not in flatten(tree) or not content.endswith(b"\n"):
         raise UserError(f"{url}: is cut, its last lines are missing; {storage.RESTORE}")
     try:
@@ -183,7 +186,8 @@ def _parsed(content: bytes, url: str, kind: str) -> Tree:
     try:
         tree = parse_yaml(content.decode())
     except UnicodeDecodeError as error:
-        raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        remedy = "" if kind == "configuration" else "; save it as UTF-8"
+        raise UserError(f"{url}: is not UTF-8 text (byte {error.start}){remedy}") from error
     except ValueError as error:
         raise UserError(f"{url}: not valid YAML: {reason(error)}") from error
     if not isinstance(tree, dict | None):

@@ -15,7 +15,7 @@ from animalclf.data.shards import PREPARE_AGAIN
 from animalclf.errors import UserError
 from animalclf.rows import html_table
 from animalclf.utils import storage
-from animalclf.utils.text import reason, shown
+from animalclf.utils.text import count_text, reason, shown
 
 FORMAT = 2
 MANIFEST = "manifest.parquet"
@@ -150,7 +150,7 @@ class Prepared:
         return sum(shard["rows"] for shard in self.info["shards"]) * self.stored_size**2 * 3
 
     def __repr__(self) -> str:
-        counts = f"{len(self.classes)} classes, {len(self.manifest)} images"
+        counts = f"{len(self.classes)} classes, {count_text(len(self.manifest), 'image')}"
         return f"Prepared({self.root!r}: {counts}, stored at {self.stored_size} px)"
 
     def _repr_html_(self) -> str:

@@ -25,6 +25,7 @@ from animalclf.utils.console import show_line
 from animalclf.utils.file_names import skipped_text
 from animalclf.utils.leftovers import remove_leftovers
 from animalclf.utils.progress import ProgressLine
+from animalclf.utils.writable import check_writable
 
 PAGE, INDEX = "explain.html", "index.csv"
 MAX_STEM, MAX_CLASS = 36, 18  # characters in a file's name, which has at most 255 bytes
@@ -62,7 +63,7 @@ def explain(
     model.explain([], class_name, views)  # refuses unknown classes and views, and networks without maps
     files = _files(images, model, limit)
     target = storage.absolute(out) if out else storage.join(model.run, "explain")
-    storage.check_writable(target)
+    check_writable(target)
     remove_leftovers(target)
     rows: list[tuple[str, str, str, float | None, str, str]] = []
     entries: list[Entry] = []

@@ -23,6 +23,8 @@ from animalclf.runs import Run, open_finished
 from animalclf.training import checkpoint
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
+from animalclf.utils.text import count_text
+from animalclf.utils.writable import check_writable
 
 FILES = 200  # that the check makes by default
 LABELS, SCRIPT, CARD = "labels.json", "predict_onnx.py", "README.md"
@@ -41,7 +43,7 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
     _check_installed(chosen, bool(check))
     folder = open_finished(run)
     target = storage.absolute(out) if out else folder.url("export")
-    storage.check_writable(target)
+    check_writable(target)
     _check_replaceable(target)
     model, info = checkpoint.load_model(folder.root)
     exporting = Exporting(model, info)
@@ -57,7 +59,7 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
     contents[CARD] = model_card(folder, info, sizes, checks or []).encode()
     for name, content in contents.items():
         storage.write_bytes(storage.join(target, name), content)
-    for name in sorted({form.file for form in FORMATS.entries().values()} - set(contents)):
+    for name in sorted({SCRIPT, *(form.file for form in FORMATS.entries().values())} - set(contents)):
         if storage.exists(storage.join(target, name)):
             show_line(f"{name} is of an earlier export, and the model card does not name it; remove it")
     return ExportResult(
@@ -129,8 +131,9 @@ def table(result: ExportResult) -> list[RenderableType]:
             Text(
                 f"{row.file} against predict: the same class for {row.same_class:,} of {row.files:,} files of many "
                 f"sizes and modes; probabilities differ by at most {row.largest_difference:.1e} (from the same "
-                f"decoded pixels: {row.largest_of_pixels:.1e}); accuracy on {row.images:,} {row.split} images "
-                f"{row.accuracy:.3f} (predict: {row.accuracy_of_predict:.3f})"
+                f"decoded pixels: {row.largest_of_pixels:.1e}); accuracy on "
+                f"{count_text(row.images, f'{row.split} image')} {row.accuracy:.3f} (predict: "
+                f"{row.accuracy_of_predict:.3f})"
             )
         )
     return renderables

@@ -31,6 +31,7 @@ from animalclf.prepare.task import read_files
 from animalclf.training.outputs import Summary
 from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
+from animalclf.utils.text import count_text
 
 Block = dict[str, np.ndarray]
 WORKER_DEATHS = (
@@ -110,8 +111,8 @@ def classify(
     replicas = workers or min(max(gpu_count(), 1) if use_gpu else len(cpus_per_node()), batches)
     resources = preflight(Workers.fixed(replicas, use_gpu), [root])
     if options.progress:
-        replicas_text = f"{replicas} {'GPU' if use_gpu else 'CPU'} worker{'s' if replicas > 1 else ''} ({resources})"
-        show_line(f"{len(paths):,} images of {root} with {config.name} on {replicas_text}")
+        replicas_text = f"{count_text(replicas, 'GPU worker' if use_gpu else 'CPU worker')} ({resources})"
+        show_line(f"{count_text(len(paths), 'image')} of {root} with {config.name} on {replicas_text}")
     job = _Job(ray.put((model, summary)), ray.put(list(paths)), root, config, replicas, use_gpu, options)
     return _collect(job, len(paths), model.classes)
 

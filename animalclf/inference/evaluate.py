@@ -35,7 +35,8 @@ from animalclf.training import checkpoint
 from animalclf.training.checkpoint import ModelInfo
 from animalclf.training.final_eval import validation_folds
 from animalclf.utils import storage
-from animalclf.utils.text import percent
+from animalclf.utils.text import count_text, percent
+from animalclf.utils.writable import check_writable
 
 MAX_CLASSES, MAX_PAIRS, MAX_UNREADABLE = 40, 10, 5  # shown
 MAX_NAME = 90  # bytes of the data's name in the names of files
@@ -80,12 +81,12 @@ def evaluate(
     if transport:
         prior_shift.check_transport(prior)
     folder_out = storage.absolute(out) if out else folder.url("predictions")
-    storage.check_writable(folder_out)
+    check_writable(folder_out)
     origin, name, split, predictions = _predict(folder, model, info, data, split, views)
     readable = np.array([status == OK for status in predictions.status])
     if not readable.any():
         first = predictions.status[0]
-        raise UserError(f"{origin}: none of the {len(readable):,} images can be read (the first: {first})")
+        raise UserError(f"{origin}: none of the {count_text(len(readable), 'image')} can be read (the first: {first})")
     probabilities = predictions.probabilities
     corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
     labels = predictions.class_numbers(info.classes)[readable]
@@ -193,7 +194,7 @@ def _table_of(predictions: LabelledPredictions, classes: Sequence[str]) -> pd.Da
 def table(result: EvaluationResult) -> list[RenderableType]:
     """An evaluation for people: the metrics with their intervals, the classes, the most confused pairs, the notes."""
     name = (result.source or result.data).rstrip("/").rpartition("/")[2]
-    title = f"{result.rows:,} images of {name}{', ' + result.split if result.split else ''}"
+    title = f"{count_text(result.rows, 'image')} of {name}{', ' + result.split if result.split else ''}"
     headline = Table(title=Text(title), title_justify="left", show_header=False)
     headline.add_column(style="bold")
     headline.add_column()
@@ -214,7 +215,9 @@ def table(result: EvaluationResult) -> list[RenderableType]:
         renderables.append(confusions)
     if result.unreadable:
         first = "; ".join(f"{image.path}: {image.reason}" for image in result.unreadable[:MAX_UNREADABLE])
-        renderables.append(Text(f"unreadable and skipped: {len(result.unreadable):,} images ({first})", style="yellow"))
+        renderables.append(
+            Text(f"unreadable and skipped: {count_text(len(result.unreadable), 'image')} ({first})", style="yellow")
+        )
     return renderables + [Text(f"note: {note}", style="yellow") for note in result.notes]
 
 

@@ -22,7 +22,7 @@ from animalclf.models.classifier import Classifier
 from animalclf.predictions import OK
 from animalclf.training.outputs import Summary
 from animalclf.utils.progress import ProgressLine
-from animalclf.utils.text import name_difference
+from animalclf.utils.text import count_clause, name_difference
 
 BATCH = 64
 
@@ -139,7 +139,7 @@ def predict_images(
             "that occur"
         )
     if (source.files["split"] != "").any():
-        notes.append(f"its own split is not used: all {len(paths):,} images are evaluated")
+        notes.append(f"its own split is not used: {count_clause(len(paths), 'image', 'are evaluated')}")
     classified = classify(model, config, source.root, paths, Options(batch_size=BATCH, views=views), summary)
     return LabelledPredictions(
         paths, labels, classified.probabilities, classified.status, notes, summaries=classified.summaries

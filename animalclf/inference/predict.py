@@ -21,6 +21,7 @@ from animalclf.training import checkpoint
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.leftovers import remove_leftovers
+from animalclf.utils.writable import check_writable
 
 
 def predict(
@@ -62,7 +63,7 @@ def predict(
     extra = ExtraColumns(columns, folder, model, info, settings.views, transport)
     if not isinstance(target_prior, str) and (problem := extra.problem_of_sets(target_prior)):
         raise UserError(f"{folder.root}: {problem}")
-    storage.check_writable(out)
+    check_writable(out)
     remove_leftovers(out)
     for note in [*source.warnings, *filter(None, [form.note, extra.note])] if settings.progress else ():
         show_line(note)

@@ -18,7 +18,7 @@ from animalclf.metrics import from_confusion
 from animalclf.predictions import class_probabilities
 from animalclf.prepare.sources.table_file import WORKBOOK_ERROR, WORKBOOKS, decode_text, parse_csv
 from animalclf.utils import storage
-from animalclf.utils.text import cut, printable, reason
+from animalclf.utils.text import count_clause, cut, printable, reason
 
 COLUMNS = ("id", "category")
 
@@ -106,8 +106,8 @@ def check_same_ids(ids: Iterable[str], file_ids: Iterable[str], file: str) -> No
     missing = sorted(set(listed) - set(known), key=natural_key)
     extra = sorted(set(known) - set(listed), key=natural_key)
     if missing or extra:
-        parts = [f"{len(missing):,} of its ids have no image ({_first_few(missing)})"] if missing else []
-        parts += [f"{len(extra):,} images are not in it ({_first_few(extra)})"] if extra else []
+        parts = [f"{len(missing):,} of its ids without an image ({_first_few(missing)})"] if missing else []
+        parts += [f"{count_clause(len(extra), 'image', 'are not in it')} ({_first_few(extra)})"] if extra else []
         raise UserError(
             f"{file}: other ids than the images': {'; '.join(parts)}; predict the folder that the file belongs to, "
             "without --limit"

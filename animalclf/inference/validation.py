@@ -13,7 +13,7 @@ from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
 from animalclf.predictions import class_probabilities
 from animalclf.runs import Run
-from animalclf.utils.text import name_difference
+from animalclf.utils.text import count_text, name_difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +84,11 @@ def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_
     if extra or missing:
         parts = []
         if extra:
-            parts.append(f"{len(extra):,} of its {len(paths):,} images are not in the other's (first {extra[0]})")
+            total = count_text(len(paths), "image")
+            parts.append(f"{len(extra):,} of its {total} missing from the other's (first {extra[0]})")
         if missing:
-            total = len(reference_paths)
-            parts.append(f"{len(missing):,} of the other's {total:,} images are not in its (first {missing[0]})")
+            total = count_text(len(reference_paths), "image")
+            parts.append(f"{len(missing):,} of the other's {total} missing from its (first {missing[0]})")
         if settings := _settings(run, reference):
             parts.append(settings)
         fix = "train both on one prepared set, with the same data.* settings and train.folds"

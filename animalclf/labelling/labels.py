@@ -24,7 +24,8 @@ from animalclf.rows import LabelsResult
 from animalclf.runs import Run, open_run
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
-from animalclf.utils.text import count_text, percent
+from animalclf.utils.text import count_clause, count_text, percent
+from animalclf.utils.writable import check_writable
 
 TABLE, PAGE = "labels.csv", "labels.html"
 MAX_IMAGES = 500  # in a section of the page
@@ -41,7 +42,7 @@ def labels(run: str, out: str | None = None, count: int = 0) -> LabelsResult:
     started = time.perf_counter()
     folder = open_run(run)
     target = storage.absolute(out) if out else folder.url("labels")
-    storage.check_writable(target)
+    check_writable(target)
     prepared, missing = _prepared(folder)
     record = prepared.info.get("corrections") if prepared else None
     decided = record["decisions"] if record else []
@@ -172,8 +173,9 @@ def _page(
     ]
     paths = [image.path for section in sections for image in section.images]
     answer = (
-        f"{result.estimated:,} of {result.images:,} labels are estimated to be wrong; {result.listed:,} images are "
-        f"listed. Write keep, relabel or drop into the column decision of {TABLE}."
+        f"{result.estimated:,} of {count_text(result.images, 'label')} estimated to be wrong; "
+        f"{count_clause(result.listed, 'image', 'are listed')}. "
+        f"Write keep, relabel or drop into the column decision of {TABLE}."
     )
     return gallery_page(f"Labels of {result.run}", answer, sections, thumbnails(prepared, paths) if prepared else {})
 
@@ -186,7 +188,7 @@ def worst_table(result: LabelsResult) -> Table:
     """The first lines of labels.csv, for a terminal."""
     content = io.BytesIO(storage.read_bytes(result.table))
     rows = pd.read_csv(content, dtype=str, keep_default_na=False).head(min(MAX_LISTED, result.listed))
-    shown = f"the first {len(rows)} of {result.listed:,} lines of " if len(rows) < result.listed else ""
+    shown = f"the first {len(rows)} of {count_text(result.listed, 'line')} of " if len(rows) < result.listed else ""
     table = Table(title=Text(shown + result.table, overflow="fold"), title_justify="left")
     for heading in ("image", "label", "suggested", "probability"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "probability" else "left")

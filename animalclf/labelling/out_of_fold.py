@@ -21,6 +21,7 @@ from animalclf.runs import Run
 from animalclf.training.checks import trains_on_features
 from animalclf.training.fitted_heads import image_weights
 from animalclf.utils.console import show_line
+from animalclf.utils.text import count_text
 
 FOLDS = 5
 HEAD, HEAD_OF_MANY = "logistic", "lda"  # of a run without fitted heads; for more images than its heads fit
@@ -83,7 +84,7 @@ def _of_frozen_base(run: Run, config: Config) -> OutOfFold:
     present, numbers = np.unique(labels, return_inverse=True)
     training = TrainingSet(features, numbers, image_weights(numbers, config.train.balance), len(present))
     kinds = [kind for kind in config.train.heads or [HEAD] if HEADS.get(kind).fits(len(rows), len(present))]
-    show_line(f"fitting heads in {FOLDS} folds of {len(rows):,} images")
+    show_line(f"fitting heads in {FOLDS} folds of {count_text(len(rows), 'image')}")
     probabilities = np.zeros((len(rows), len(prepared.classes)))
     probabilities[:, present] = head_probabilities(
         training, deal_folds(numbers, groups, FOLDS, 0), kinds or [HEAD_OF_MANY]

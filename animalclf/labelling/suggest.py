@@ -24,6 +24,7 @@ from animalclf.rows import SuggestResult, Unreadable
 from animalclf.runs import Run, open_run
 from animalclf.utils import storage
 from animalclf.utils.text import count_text, percent
+from animalclf.utils.writable import check_writable
 
 TABLE, PAGE = "suggest.csv", "suggest.html"
 NEIGHBOURS = 20  # labelled images that a candidate is compared with
@@ -61,14 +62,14 @@ def suggest(run: str, data: str, out: str | None = None, count: int = 50) -> Sug
     started = time.perf_counter()
     folder = open_run(run)
     target = storage.absolute(out) if out else folder.url("suggest")
-    storage.check_writable(target)
+    check_writable(target)
     _check_no_labels(storage.join(target, TABLE))
     if is_prepared(data):
         raise UserError(f"{data}: is a prepared set of labelled images; name a folder of unlabelled ones")
     prepared = prepared_set_of(folder)
     pool = image_features(folder.root, data)
     if not pool.paths:
-        raise UserError(f"{data}: none of its {len(pool.unreadable or {}):,} images is readable")
+        raise UserError(f"{data}: none of its {count_text(len(pool.unreadable or {}), 'image')} is readable")
     labelled = Labelled(prepared, *labelled_features(folder, prepared))
     config = folder.config()
     choice = choose(pool, labelled, config, count)
@@ -194,6 +195,7 @@ def _page(result: SuggestResult, pool: ImageFeatures, choice: Choice, table: pd.
         "Images to label", f"The most useful first, in the order of {TABLE}, with the predicted class.{more}", images
     )
     answer = (
-        f"{len(table):,} of {result.images:,} images of {result.data} to label next. Write their classes into {TABLE}."
+        f"{len(table):,} of {count_text(result.images, 'image')} of {result.data} to label next. "
+        f"Write their classes into {TABLE}."
     )
     return gallery_page(f"What to label next for {result.run}", answer, [section], thumbnails)

@@ -18,6 +18,7 @@ from animalclf.training.checks import trains_on_features
 from animalclf.training.resources import Workers, choose_cache_in
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
+from animalclf.utils.text import count_text
 
 FEATURE_IMAGES, GPU_FEATURE_IMAGES = 128, 512  # of the sample of a training on the features of a frozen base
 FEATURE_BATCH = 32  # at most, of such a sample: the first of its batches warms up
@@ -58,7 +59,7 @@ def setting_of(images: Images, config: Config, request: Request, done_epochs: in
     """The images with a rehearsal of the training `config` on a sample of them. Raises UserError for what the training
     would fail by."""
     task = _task(images, config, request)
-    total = f"{images.total:,} images"
+    total = count_text(images.total, "image")
     count = min(task.sample.training_images, len(task.sample.rows))
     show_line(f"{config.name}: rehearsing the training on {count:,} of {total}")
     answer = on_worker(request.machine, request.use_gpu, measure.run, task)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from animalclf.rows import ComparisonPlan, TrainingPlan
 from animalclf.utils.console import duration
+from animalclf.utils.text import count_text
 
 SHORTEST = 0.5  # seconds of a phase that is shown
 NAMES = {"worker": "each worker", "total": "all processes", "object_store": "images in the object store", "gpu": "GPU"}
@@ -36,7 +37,9 @@ def training_table(plan: TrainingPlan) -> Table:
     table.add_row("images", rows + ("" if plan.is_prepared else " (to be prepared)"))
     names = sorted(plan.class_counts, key=lambda name: plan.class_counts[name])
     smallest, largest = names[0], names[-1]
-    spread = f"{smallest} {plan.class_counts[smallest]:,} to {largest} {plan.class_counts[largest]:,} images"
+    spread = (
+        f"{smallest} {plan.class_counts[smallest]:,} to {largest} {count_text(plan.class_counts[largest], 'image')}"
+    )
     table.add_row("classes", Text(f"{len(names)}: {spread}, imbalance {plan.imbalance:.1f}"))
     measured = plan.measured
     table.add_row("parameters", f"{measured.parameters:,}, of which {measured.trainable:,} are trained")
@@ -59,7 +62,7 @@ def _steps(plan: TrainingPlan) -> str:
     trainings = f" for each of {plan.trainings} trainings" if plan.trainings > 1 else ""
     if not plan.steps:
         return f"none: heads are fitted on features{trainings}"
-    epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs:,} epochs"
+    epochs = count_text(plan.epochs, "epoch")
     return f"{plan.steps * plan.epochs:,}: {epochs} of {plan.steps:,}{trainings}"
 
 
@@ -88,7 +91,7 @@ def comparison_table(plan: ComparisonPlan) -> Table:
 def comparison_lines(plan: ComparisonPlan) -> list[str]:
     """The sum of a comparison."""
     pace = "one at a time" if plan.concurrent == 1 else f"{plan.concurrent} at a time"
-    total = f"{plan.trials} trials, {pace}: about {duration(plan.total_seconds)}"
+    total = f"{count_text(plan.trials, 'trial')}, {pace}: about {duration(plan.total_seconds)}"
     if plan.schedule == "asha":
         total += f" expected with ASHA, at most {duration(plan.most_seconds)}"
     return [

@@ -31,6 +31,7 @@ from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.interrupts import delayed_interrupt
 from animalclf.utils.progress import ProgressLine
+from animalclf.utils.text import count_text
 
 MIN_CHUNK_IMAGES, MAX_CHUNK_IMAGES = 32, 2048
 MAX_CHUNK_BYTES = 128 * 2**20  # of stored images; a task that writes to a bucket holds 1.5 times as much in memory
@@ -90,8 +91,8 @@ def prepare(
 
 def _plan(files: pd.DataFrame, source: sources.Source, out: str, config: Data) -> str:
     """The first line: what is read from where, and what is written where."""
-    total = f" of {len(source.files):,}" if len(files) < len(source.files) else ""
-    images = f"{len(files):,}{total} images in {files['label'].nunique():,} classes"
+    total = f"{len(files):,} of " if len(files) < len(source.files) else ""
+    images = f"{total}{count_text(len(source.files), 'image')} in {count_text(files['label'].nunique(), 'class')}"
     corrected = f"; {corrections_text(source.corrections)}" if source.corrections else ""
     return (
         f"preparing {images} from {source.root} ({source.kind}{corrected}), stored at {config.stored_size} px in {out}"

@@ -30,6 +30,7 @@ from animalclf.rows import (
 )
 from animalclf.runs import Run
 from animalclf.utils import storage
+from animalclf.utils.text import count_text
 
 
 @dataclass(frozen=True)
@@ -170,5 +171,7 @@ def _record(run: Run) -> RunRecord:
     history, result = run.metrics(), run.result() if run.finished() else None
     if result and len(history) < result.epochs:
         file = run.url("metrics.jsonl")
-        raise UserError(f"{file}: has {len(history)} of the run's {result.epochs} epochs; {storage.RESTORE}")
+        raise UserError(
+            f"{file}: has {len(history)} of the run's {count_text(result.epochs, 'epoch')}; {storage.RESTORE}"
+        )
     return RunRecord(run, run.config(), run.environment(), history, result)

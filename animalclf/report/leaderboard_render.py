@@ -16,6 +16,7 @@ from animalclf.metrics.text import p_value
 from animalclf.rows import Leaderboard, LeaderboardPair, LeaderboardRow, Spread
 from animalclf.utils import storage
 from animalclf.utils.console import duration
+from animalclf.utils.text import count_text
 
 MAX_METRICS = 6  # columns of the terminal's table
 MARK = "*"  # of the costs of models on cached features
@@ -24,7 +25,7 @@ MARK = "*"  # of the costs of models on cached features
 def table(board: Leaderboard) -> Table:
     """The rows of a leaderboard for 100 columns: mean and standard deviation over seeds, below them the 95 %
     interval. Metrics beyond the first MAX_METRICS are in the files and the report only."""
-    title = f"leaderboard on {board.images:,} images"
+    title = f"leaderboard on {count_text(board.images, 'image')}"
     board_table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0, caption_justify="left")
     caption = ["mean ± standard deviation over seeds; below it the 95 % interval over seeds and images"]
     caption += [f"{measured}: {', '.join(recipes)}" for measured, recipes in _recipes_by_measurement(board).items()]

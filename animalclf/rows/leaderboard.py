@@ -7,6 +7,7 @@ from typing import Literal
 
 from animalclf.rows.base import METRIC_TITLES, OMIT_NONE, Row, html_table, value_text
 from animalclf.rows.prediction import EnsembleResult
+from animalclf.utils.text import count_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Leaderboard(Row):
         """The recipes, the best first, each with its first metric."""
         means = [(row.recipe, next(iter(row.metrics.items()))) for row in self.rows]
         recipes = [f"{recipe} {key}={spread.mean:.4g}" for recipe, (key, spread) in means]
-        return f"Leaderboard({self.images} images: {'; '.join(recipes)})"
+        return f"Leaderboard({count_text(self.images, 'image')}: {'; '.join(recipes)})"
 
     def _repr_html_(self) -> str:
         """For notebooks: a line per recipe, with mean and 95 % interval of each metric."""

@@ -19,7 +19,7 @@ from animalclf.training.best_epoch import out_of_patience
 from animalclf.training.losses import LOSSES
 from animalclf.utils import storage
 from animalclf.utils.redact import has_credentials, redact
-from animalclf.utils.text import cut, shown
+from animalclf.utils.text import count_clause, cut, shown
 
 if TYPE_CHECKING:
     from animalclf.prepare.sources import Source
@@ -155,7 +155,8 @@ def can_extend(run: Run, config: Config) -> bool:
         )
     if epochs < len(history):
         raise UserError(
-            f"{changes}: {len(history)} epochs are finished; resume with train.epochs={len(history)} or more"
+            f"{changes}: {count_clause(len(history), 'epoch', 'are finished')}; resume with "
+            f"train.epochs={len(history)} or more"
         )
     last = next((done for done in range(1, len(history) + 1) if out_of_patience(history[:done], config)), epochs)
     if last < len(history) or (last < epochs and run.finished()):

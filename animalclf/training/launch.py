@@ -24,6 +24,7 @@ from animalclf.training.task import Start
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.registry import check_workers_know
+from animalclf.utils.text import count_text
 
 if TYPE_CHECKING:
     from animalclf.data.loader import Loader
@@ -148,13 +149,18 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
     rows = sampling_plan(prepared, config).rows
     train, val = len(rows["train"]), len(rows["val"])
     finished, epochs = len(run.metrics()), config.train.epochs
-    split = f"images in {config.train.folds} folds" if config.train.folds else f"training and {val:,} validation images"
-    data = f"{train:,} {split}, {len(prepared.classes)} classes"
+    split = count_text(val, "validation image")
+    split = (
+        f"{count_text(train, 'image')} in {config.train.folds} folds"
+        if config.train.folds
+        else f"{train:,} training and {split}"
+    )
+    data = f"{split}, {len(prepared.classes)} classes"
     if record := prepared.info.get("corrections"):
         from animalclf.prepare.sources.corrections import corrections_text
 
         data += f" ({corrections_text(record)})"
-    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    length = count_text(epochs, "epoch")
     length += " for each fold and for all images" if config.train.folds else ""
     if finished:
         length = f"epochs {finished + 1} to {epochs}" if finished < epochs else f"{length}, all finished,"

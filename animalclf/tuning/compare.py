@@ -256,8 +256,8 @@ def _print_plan(
     trials += ", stopped early by ASHA if they fall behind" if spec.schedule == "asha" else ""
     rows = sampling_plan(prepared, spec.trials[0].config).rows
     folds = spec.trials[0].config.train.folds
-    counts = f"{len(rows['train']):,} "
-    counts += f"images in {folds} folds" if folds else f"training and {len(rows['val']):,} validation images"
+    train, val = len(rows["train"]), count_text(len(rows["val"]), "validation image")
+    counts = f"{count_text(train, 'image')} in {folds} folds" if folds else f"{train:,} training and {val}"
     images = f"{counts}, {len(prepared.classes)} classes"
     pace = "one at a time" if max_concurrent == 1 else f"{max_concurrent} at a time"
     show_line(f"{trials}: {images}; {pace} on {placement}; comparison folder {out}")

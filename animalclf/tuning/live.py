@@ -18,6 +18,7 @@ from animalclf.tuning.spec import Trial, monitored_metric
 from animalclf.utils.console import console as stderr
 from animalclf.utils.console import duration, show_line
 from animalclf.utils.progress import LOG_SECONDS, is_watched, without_empty_output
+from animalclf.utils.text import count_text
 from animalclf.utils.throttle import Throttle
 
 ORDER = ("running", "failed", "interrupted", "finished", "stopped", "waiting")
@@ -145,7 +146,8 @@ class LiveTable:
         line.phase = ", ".join(text for text in (event.part, PHASES.get(event.phase)) if text)
         line.fraction = {"train": event.done / max(event.total, 1), "val": 1.0}.get(event.phase, 0.0)
         if not self.live.is_started and line.progress_lines.ready():
-            position = f"epoch {line.epoch + 1}/{line.epochs} {line.phase}, {event.done:,} of {event.total:,} images"
+            done = f"{event.done:,} of {count_text(event.total, 'image')}"
+            position = f"epoch {line.epoch + 1}/{line.epochs} {line.phase}, {done}"
             self._print(f"{_label(line)}: {position} | {line.speed:,.0f} images/s")
 
     def table(self) -> Table:

@@ -181,20 +181,16 @@ def _put(url: str, content: bytes) -> None:
     with_retries(url, lambda: fs.pipe_file(path, content, timeout=s3_errors.write_seconds(len(content))))
 
 
-def check_writable(folder: str) -> None:
-    """Raise UserError if no file can be written to `folder`: before long work, not after it."""
-    probe = join(folder, ".writable")
-    write_bytes(probe, b"")
-    remove(probe)
-
-
 @contextmanager
 def _write_errors(url: str) -> Iterator[None]:
     """OSError becomes UserError that names `url`."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{posixpath.dirname(url)}: cannot be written, a file is there; change --out") from error
+        folder = posixpath.dirname(url)
+        while not os.path.lexists(folder) and posixpath.dirname(folder) not in ("", folder):
+            folder = posixpath.dirname(folder)
+        raise UserError(f"{folder}: cannot be written, a file is there; change --out") from error
     except OSError as error:
         raise UserError(
             f"{url}: cannot be written ({error.strerror or error}); free space or choose another location (--out)"

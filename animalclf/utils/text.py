@@ -39,8 +39,17 @@ def shown(value: object) -> str:
 
 
 def count_text(number: int, noun: str) -> str:
-    """`1 trial`, `3 trials`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    """`1 trial`, `3 trials`, `2 classes`."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending if number != 1 else ''}"
+
+
+def count_clause(number: int, noun: str, clause: str) -> str:
+    """`1 row has no label`, `3 rows have no label`: `clause` begins with the verb of the plural."""
+    verb, _, rest = clause.partition(" ")
+    if number == 1:
+        verb = {"are": "is", "have": "has"}.get(verb, f"{verb}s")
+    return f"{count_text(number, noun)} {verb} {rest}"
 
 
 def percent(value: float, digits: int = 1) -> str:

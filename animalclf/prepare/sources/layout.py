@@ -11,6 +11,7 @@ import pandas as pd
 
 from animalclf.errors import UserError
 from animalclf.prepare.sources.roles import Role, is_neutral, role_of, split_name
+from animalclf.utils.text import count_clause, count_text
 
 MAX_SHOWN = 8  # folders in an error
 KNOWN = "<class>/image.jpg, <split>/<class>/image.jpg or <class>/<split>/image.jpg"
@@ -34,8 +35,8 @@ def read_layout(images: pd.DataFrame, data: str, *, splits: bool = True) -> Layo
     outside = images["path"][top[1] == ""]
     if len(outside):
         raise UserError(
-            f"{data}: {len(outside):,} images are outside any class folder, such as {outside.iloc[0]}; "
-            f"expected {KNOWN}. "
+            f"{data}: {count_clause(len(outside), 'image', 'are outside any class folder')}, such as "
+            f"{outside.iloc[0]}; expected {KNOWN}. "
             "Move them into class folders, or name a CSV with the columns path and label"
         )
     class_folders = Layout("class folders", images.assign(label=top[0], split=""))
@@ -167,7 +168,7 @@ def _layout_error(images: pd.DataFrame, data: str, problem: str) -> UserError:
     inner = second[0].where(second[1] == "/").groupby(top[0]).nunique()
     counts = zip(inner.index, top[0].value_counts().loc[inner.index], inner, strict=True)
     folder_texts = [
-        f"{folder}/ ({count:,} images{f' in {folders:,} folders' if folders else ''})"
+        f"{folder}/ ({count_text(count, 'image')}" + (f" in {count_text(folders, 'folder')})" if folders else ")")
         for folder, count, folders in counts
     ]
     more = f" and {len(folder_texts) - MAX_SHOWN:,} more" if len(folder_texts) > MAX_SHOWN else ""

@@ -17,7 +17,7 @@ from animalclf.prepare.sources.roles import role_of
 from animalclf.prepare.sources.source import SOURCES, Location, Source, SourceReader
 from animalclf.prepare.sources.table_file import check_columns, read_table
 from animalclf.utils import storage
-from animalclf.utils.text import shown
+from animalclf.utils.text import count_clause, count_text, shown
 
 WEB_ADDRESS = r"(?i)^(?:https?|ftp)://"
 CONTROL = r"[\x00-\x1f\x7f]"
@@ -116,7 +116,7 @@ def _refuse_rows(url: str, wrong: pd.Series, problem: str, remedy: str = "") -> 
     if wrong.any():
         lines = [str(row + 2) for row in wrong.to_numpy().nonzero()[0]]  # from 1, after the header
         shown = f"{', '.join(lines[:MAX_SHOWN])}{', ...' if len(lines) > MAX_SHOWN else ''}"
-        raise UserError(f"{url}: {len(lines):,} rows {problem}: line {shown}{'; ' * bool(remedy)}{remedy}")
+        raise UserError(f"{url}: {count_clause(len(lines), 'row', problem)}: line {shown}{'; ' * bool(remedy)}{remedy}")
 
 
 def _find_files(url: str, urls: pd.Series) -> tuple[pd.Series, dict[str, tuple[int, str]]]:
@@ -137,7 +137,7 @@ def _find_files(url: str, urls: pd.Series) -> tuple[pd.Series, dict[str, tuple[i
     if missing:
         examples = ", ".join(map(_short, missing[:3]))
         raise UserError(
-            f"{url}: {len(missing):,} of {len(urls):,} files do not exist, such as {examples}; "
+            f"{url}: {len(missing):,} of {count_text(len(urls), 'file')} missing, such as {examples}; "
             f"paths are relative to {posixpath.dirname(url)}"
         )
     return urls, files

@@ -50,11 +50,14 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
 
 
 def parse_csv(text: str, separator: str) -> pd.DataFrame:
-    """A CSV file with every value as text. Raises ValueError if its rows have more values than its first line has
-    names: pandas would take the first column for an index, and the other columns for their neighbours."""
+    """A CSV file with every value as text. A separator at the end of the lines, or of the first one, adds no column.
+    Raises ValueError if its rows have more values than its first line has names: pandas would take the first column for
+    an index, and the other columns for their neighbours."""
     table = pd.read_csv(io.StringIO(text), sep=separator, dtype="string", keep_default_na=False)
     if isinstance(table.index, pd.RangeIndex):
-        return table
+        last = table.shape[1] - 1
+        ends = last > 0 and table.columns[last] == f"Unnamed: {last}" and table.iloc[:, last].fillna("").eq("").all()
+        return table.iloc[:, :last] if ends else table
     names = table.shape[1]
     extra = table.iloc[:, names - table.index.nlevels :]
     if (extra.to_numpy(object) != "").any():
