@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_config, tiny_prepared
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 import animalclf
 from animalclf.data.loader import MemoryLoader, load_images
@@ -12,6 +13,7 @@ from animalclf.errors import UserError
 from animalclf.features import fitting
 from animalclf.features.folds import deal_folds
 from animalclf.features.heads import HEADS, FittedHead, TrainingSet
+from animalclf.features.lbfgs import minimum
 from animalclf.models.fitted_heads import module_from, module_of
 from animalclf.runs import Run
 from animalclf.training import checkpoint
@@ -70,6 +72,63 @@ def test_logistic_regression_is_at_its_minimum():
     inputs = (training.features - training.mean) / training.scale
     gradient = inputs.T @ slope + tensors["weight"].T * training.scale / 3.0
     assert np.abs(gradient).max() < 0.02 and np.abs(slope.sum(0)).max() < 0.02
+
+
+def test_logistic_regression_is_at_its_minimum_for_every_candidate():
+    """Also where the regularisation is weak: the gradient is small there far from the minimum."""
+    training, others = clusters(60, 40, spread=3.0), clusters(30, 40, seed=1, spread=3.0).features
+    inputs, rest = training.scaled(training.features), training.scaled(others)
+    kind = HEADS.get("logistic")
+    for settings, logits in zip(kind.candidates, kind.logits(training, others), strict=True):
+
+        def objective(flat, strength=settings["C"]):
+            layer = flat.reshape(41, 3)
+            log_probabilities = log_softmax(inputs @ layer[:-1] + layer[-1], axis=1)
+            slope = (np.exp(log_probabilities) - training.one_hot) * training.weights[:, None]
+            value = -(training.weights @ log_probabilities[np.arange(60), training.labels])
+            gradient = np.vstack([inputs.T @ slope + layer[:-1] / strength, slope.sum(0)])
+            return value + 0.5 * (layer[:-1] ** 2).sum() / strength, gradient.ravel()
+
+        options = {"maxiter": 5000, "gtol": 1e-8, "ftol": 0}
+        exact = minimize(objective, np.zeros(41 * 3), jac=True, method="L-BFGS-B", options=options).x.reshape(41, 3)
+        expected = rest @ exact[:-1] + exact[-1]
+        expected -= expected.mean(1, keepdims=True)
+        difference = logits - logits.mean(1, keepdims=True) - expected
+        assert np.sqrt((difference**2).mean()) < 0.03 * np.sqrt((expected**2).mean()), settings
+
+
+def test_the_search_ends_at_the_minimum_of_an_ill_scaled_function():
+    scales = np.array([1.0, 10.0, 300.0])
+
+    def objective(point):
+        exponentials = np.exp(scales * point)
+        return float((exponentials - scales * point).sum() + point @ point), scales * (exponentials - 1) + 2 * point
+
+    point = minimum(objective, np.array([1.0, -0.5, 0.005]), 1e-6, 200)
+    assert np.abs(objective(point)[1]).max() < 1e-6 and np.abs(point).max() < 1e-5
+
+
+@pytest.mark.parametrize("images, width", [(30, 50), (60, 8)])
+@pytest.mark.parametrize("kind", ["logistic", "lda", "kernel_ridge"])
+def test_a_head_does_not_depend_on_the_axes_of_the_features(kind, images, width):
+    training = clusters(images, width)
+    turned = np.linalg.qr(np.random.default_rng(5).normal(size=(width, width)))[0]
+    folds = deal_folds(training.labels, np.arange(images), 4, 0)
+    one, other = (
+        fitting.fit_head(kind, TrainingSet(features, training.labels, training.weights, 3), folds)
+        for features in (training.features, training.features @ turned - 2)
+    )
+    assert one.settings == other.settings
+    np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "lda", "kernel_ridge"])
+def test_features_that_are_all_the_same_give_the_class_frequencies(kind):
+    labels = np.repeat([0, 1], [20, 10])
+    for width in (4, 50):
+        same = TrainingSet(np.ones((30, width)), labels, np.ones(30), 2)
+        head = fitting.fit_head(kind, same, deal_folds(labels, np.arange(30), 4, 0))
+        assert np.isfinite(head.log_probabilities).all() and (head.log_probabilities.argmax(1) == 0).all()
 
 
 def test_kernel_ridge_solves_its_equations():

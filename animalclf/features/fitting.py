@@ -14,7 +14,7 @@ from animalclf.features.temperature import fit_temperature
 def fit_head(kind: str, training: TrainingSet, folds: np.ndarray) -> FittedHead:
     """The head `kind` with the settings and temperature of the lowest log loss over the inner `folds`, int64 (N,)."""
     head = HEADS.get(kind)
-    logits, scored = out_of_fold_logits(head, training, folds)
+    logits, scored = out_of_fold_logits(head, training.compact, folds)
     labels, weights = training.labels[scored], training.weights[scored]
     temperatures = [fit_temperature(each[scored], labels, weights) for each in logits]
     losses = [

@@ -7,7 +7,7 @@ class with the attributes of `HeadKind` in a new module of this package.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from animalclf.utils.registry import Registry
 Settings = Mapping[str, float]
 Tensors = dict[str, np.ndarray]
 ABSENT = -30.0  # logit of a class without images in the training part of a fold
+TINY = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +53,35 @@ class TrainingSet:
         """float (N, C)."""
         return np.eye(self.classes)[self.labels]
 
+    def scaled(self, features: np.ndarray) -> np.ndarray:
+        """Features float (M, F) minus the mean, divided by the scale."""
+        centred = features - self.mean
+        centred /= self.scale
+        return centred
+
     @cached_property
     def span(self) -> tuple[np.ndarray, np.ndarray]:
-        """The centred and scaled features in coordinates of their own span, float (N, R), and its basis (F, R)."""
-        centred = (self.features - self.mean) / self.scale
+        """The centred and scaled features along the principal axes of their own span, float (N, R), and these axes
+        (F, R)."""
+        centred = self.scaled(self.features)
         images, width = centred.shape
-        if images > width:
-            return centred, np.eye(width)
-        values, vectors = np.linalg.eigh(centred @ centred.T)
+        values, vectors = np.linalg.eigh(centred.T @ centred if images > width else centred @ centred.T)
         used = values > values[-1] * 1e-9
-        lengths = np.sqrt(values[used])
+        used[-1] = True  # one axis even if all images have the same features
+        if images > width:
+            return centred @ vectors[:, used], vectors[:, used]
+        lengths = np.sqrt(values[used].clip(TINY))
         return vectors[:, used] * lengths, centred.T @ (vectors[:, used] / lengths)
+
+    @cached_property
+    def compact(self) -> TrainingSet:
+        """The same images with the coordinates of `span` as their features: to a head that no rotation changes the
+        same set, with fewer numbers."""
+        return replace(self, features=self.span[0])
 
     def in_span(self, features: np.ndarray) -> np.ndarray:
         """Other features float (M, F) in the coordinates of `span`, (M, R)."""
-        return (features - self.mean) / self.scale @ self.span[1]
+        return self.scaled(features) @ self.span[1]
 
     def linear(self, weight: np.ndarray, bias: np.ndarray) -> Tensors:
         """Tensors of a dense layer of the features from one of the span: `weight` (R, C), `bias` (C,)."""
@@ -99,7 +114,8 @@ class HeadKind(Protocol):
         ...
 
     def logits(self, training: TrainingSet, features: np.ndarray) -> np.ndarray:
-        """Logits float (candidates, M, C) of other features (M, F), by each candidate fitted on `training`."""
+        """Logits float (candidates, M, C) of other features (M, F), by each candidate fitted on `training`. Both may
+        be rotated: logits must not depend on the axes."""
         ...
 
     def fit(self, training: TrainingSet, settings: Settings) -> Tensors:

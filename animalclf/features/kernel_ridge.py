@@ -1,14 +1,15 @@
-"""Kernel ridge regression of the classes with a Gaussian kernel. Plain NumPy."""
+"""Kernel ridge regression of the classes with a Gaussian kernel. Plain NumPy and SciPy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from animalclf.features.heads import HEADS, Settings, Tensors, TrainingSet
 
-MAX_IMAGES = 5_000  # a kernel of 200 MB, decomposed five times a width
+MAX_IMAGES = 5_000  # a kernel of 200 MB, decomposed for each candidate
 LOGIT_SCALE = 10.0  # of the regressed probabilities: about what makes them log-probabilities
 
 
@@ -24,32 +25,44 @@ class KernelRidge:
         return images <= MAX_IMAGES
 
     def logits(self, training: TrainingSet, features: np.ndarray) -> np.ndarray:
-        distances, median = squared_distances(features - training.mean, _centre(training)), _median_distance(training)
-        logits = []
-        for width, coefficients in _solutions(training, self.candidates):
+        distances, between = squared_distances(features - training.mean, _centre(training)), _distances(training)
+        median, logits = _median(between), []
+        for width, coefficients in _solutions(training, between, self.candidates):
             kernel = np.exp(-width / median * distances)
             logits += [LOGIT_SCALE * (kernel @ each + training.priors) for each in coefficients]
         return np.stack(logits)
 
     def fit(self, training: TrainingSet, settings: Settings) -> Tensors:
-        _, (coefficients,) = next(_solutions(training, [settings]))
-        gamma = settings["width"] / _median_distance(training)
+        between = _distances(training)
+        _, (coefficients,) = next(_solutions(training, between, [settings]))
+        gamma = settings["width"] / _median(between)
         tensors = {"mean": training.mean, "support": _centre(training), "gamma": np.array(gamma)}
         tensors |= {"weight": LOGIT_SCALE * coefficients.T, "bias": LOGIT_SCALE * training.priors}
         return {name: value.astype(np.float32) for name, value in tensors.items()}
 
 
-def _solutions(training: TrainingSet, candidates: Sequence[Settings]) -> Iterator[tuple[float, list[np.ndarray]]]:
-    """Each width, with the coefficients (N, C) of the candidates that have it, in their order."""
-    distances, median = squared_distances(_centre(training), _centre(training)), _median_distance(training)
-    roots = np.sqrt(training.weights)[:, None]
+def _solutions(
+    training: TrainingSet, distances: np.ndarray, candidates: Sequence[Settings]
+) -> Iterator[tuple[float, list[np.ndarray]]]:
+    """Each width, with the coefficients (N, C) of the candidates that have it, in their order. `distances`: squared,
+    float (N, N), between the images."""
+    median, roots = _median(distances), np.sqrt(training.weights)[:, None]
     targets = roots * (training.one_hot - training.priors)
     for width in dict.fromkeys(settings["width"] for settings in candidates):
         kernel = np.exp(-width / median * distances)
-        values, vectors = np.linalg.eigh(roots * kernel * roots.T)
-        values, rotated = values.clip(0), vectors.T @ targets
+        kernel *= roots * roots.T
         ridges = [settings["ridge"] for settings in candidates if settings["width"] == width]
-        yield width, [roots * (vectors @ (rotated / (values + ridge)[:, None])) for ridge in ridges]
+        yield width, [roots * _solution(kernel, ridge, targets) for ridge in ridges]
+
+
+def _solution(kernel: np.ndarray, ridge: float, targets: np.ndarray) -> np.ndarray:
+    """(kernel + ridge I)^-1 targets, float (N, C), by Cholesky's decomposition: a tenth of the time of the eigenvectors
+    that would serve every ridge."""
+    system = kernel.copy(order="F")
+    system.flat[:: len(system) + 1] += ridge
+    factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+    solution: np.ndarray = cho_solve(factor, targets, check_finite=False)
+    return solution
 
 
 def _centre(training: TrainingSet) -> np.ndarray:
@@ -57,9 +70,14 @@ def _centre(training: TrainingSet) -> np.ndarray:
     return training.features - training.mean
 
 
-def _median_distance(training: TrainingSet) -> float:
+def _distances(training: TrainingSet) -> np.ndarray:
+    """Squared distances float (N, N) between the images."""
+    centred = _centre(training)
+    return squared_distances(centred, centred)
+
+
+def _median(distances: np.ndarray) -> float:
     """Median squared distance between two images."""
-    distances = squared_distances(_centre(training), _centre(training))
     between = distances[~np.eye(len(distances), dtype=bool)]
     return float(np.median(between)) or 1.0 if len(between) else 1.0
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from animalclf.features.heads import HEADS, Settings, Tensors, TrainingSet
 
+LEAST_VARIANCE = 1e-12  # of features that have a mean norm of 1; they may all be the same
+
 
 class ShrinkageLDA:
     """Gaussian classes with one covariance (1 - a) S + a tr(S) / R I in the span of the features, where S is the
@@ -40,7 +42,7 @@ def _layers(
     values, rotated = values.clip(0), means @ vectors
     for settings in candidates:
         shrinkage = settings["shrinkage"]
-        shrunk = (1 - shrinkage) * values + shrinkage * values.mean()
+        shrunk = ((1 - shrinkage) * values + shrinkage * values.mean()).clip(LEAST_VARIANCE)
         weight = vectors @ (rotated / shrunk).T
         yield weight, np.log(training.priors) - 0.5 * (means.T * weight).sum(0)
 
