@@ -2,10 +2,14 @@
 
 import io
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from animalclf import config as configuration
@@ -13,6 +17,8 @@ from animalclf.cli import main
 from animalclf.data.loader import load_images
 from animalclf.data.prepared_set import open_prepared
 from animalclf.errors import ExitCode, UserError, exit_code
+from animalclf.models import build
+from animalclf.prepare import job
 from animalclf.prepare.job import prepare
 from animalclf.prepare.problems import find_problems, show_problems
 from animalclf.rows import DataProblems
@@ -148,3 +154,19 @@ def test_a_label_that_is_no_class_is_named(tmp_path):
     manifest.to_parquet(tmp_path / "set" / "manifest.parquet")
     with pytest.raises(UserError, match=r"manifest\.parquet: has the label 'wolf', which is no class in dataset\.json"):
         open_prepared(prepared.root)
+
+
+@pytest.mark.parametrize("recipe", ["quick", "big_cnn", "vgg16_pooled", "features:resnet18"])
+def test_the_setting_suggested_for_tiny_images_works(recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 40), (number, 90, 90)).save(tmp_path / "a" / f"{number}.png")
+    paths = [f"a/{number}.png" for number in range(3)]
+    files = pd.DataFrame({"path": paths, "bytes": [os.path.getsize(tmp_path / path) for path in paths]})
+    remark = job._enlargement(files, str(tmp_path), configuration.load(recipe).data)
+    assert "(median 32 x 40 px); --set data.stored_size=96 --set model.input_size=96 needs" in remark
+    sets = configuration.parse_sets(re.findall(r"--set (\S+)", remark))
+    config = configuration.load(recipe, sets | {"model.weights": "none"})
+    assert job._enlargement(files, str(tmp_path), config.data).endswith("(median 32 x 40 px)")
+    model = build(config.model, 3, keep_shape=config.keeps_shape).eval()
+    assert model(torch.zeros(2, 96, 96, 3, dtype=torch.uint8)).shape == (2, 3)

@@ -28,6 +28,7 @@ from animalclf.prepare.sources.corrections import corrections_text
 from animalclf.prepare.split import split
 from animalclf.prepare.task import Job, measure, read_files, read_image, shard_name
 from animalclf.utils import storage
+from animalclf.utils.canvas import STEP
 from animalclf.utils.console import show_line
 from animalclf.utils.interrupts import delayed_interrupt
 from animalclf.utils.progress import ProgressLine
@@ -37,6 +38,7 @@ MIN_CHUNK_IMAGES, MAX_CHUNK_IMAGES = 32, 2048
 MAX_CHUNK_BYTES = 128 * 2**20  # of stored images; a task that writes to a bucket holds 1.5 times as much in memory
 CHUNKS_PER_CPU = 4
 HEADERS, MAX_HEADER_BYTES = 16, 20_000_000  # images whose size is read for the plan line, and the size of their files
+ENLARGED, SMALLEST = 3, 96  # suggested stored size: times that of the images, at least; every model takes 96 px
 LOG_SECONDS = 5.0  # between two progress lines in a log
 
 Progress = Callable[[str, int], None]  # called with the phase and the number of images done
@@ -100,15 +102,22 @@ def _plan(files: pd.DataFrame, source: sources.Source, out: str, config: Data) -
 
 
 def _enlargement(files: pd.DataFrame, root: str, config: Data) -> str:
-    """A remark for the plan line if the median of a few images is smaller than the stored size; their headers are read
-    before any image is stored."""
+    """A remark for the plan line if the median of a few images is smaller than the stored size, with a better one if
+    that is a multiple of the images; their headers are read before any image is stored."""
     small = files[files["bytes"] <= MAX_HEADER_BYTES]
     sample = small.sample(min(HEADERS, len(small)), random_state=config.split_seed)["path"]
     sizes = [size for size in map(_size, read_files(root, sample.to_list())) if size]
     median = sorted(sizes, key=min)[len(sizes) // 2] if sizes else (config.stored_size,) * 2
     if min(median) >= config.stored_size:
         return ""
-    return f"; most images are smaller and are scaled up (median {median[0]} x {median[1]} px)"
+    remark = f"; most images are smaller and are scaled up (median {median[0]} x {median[1]} px)"
+    better = max(SMALLEST, -(-ENLARGED * min(median) // STEP) * STEP)
+    if 2 * better**2 > config.stored_size**2:
+        return remark
+    fraction = (better / config.stored_size) ** 2
+    return (
+        f"{remark}; --set data.stored_size={better} --set model.input_size={better} needs {fraction:.0%} of the memory"
+    )
 
 
 def _size(content: bytes | str) -> tuple[int, int] | None:
