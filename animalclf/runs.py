@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -169,9 +170,13 @@ class Run:
         storage.write_json(self.url("running.json"), own.to_dict())
 
     def unlock(self) -> None:
+        """Unlock the folder. A local one that is empty is removed: the command was refused."""
         holder = self._holder()
         if holder and holder.is_this_process:
             storage.remove(self.url("running.json"))
+            if not storage.is_remote(self.root):
+                with contextlib.suppress(OSError):
+                    os.rmdir(storage.filesystem(self.root)[1])
 
     def _holder(self) -> LockHolder | None:
         url = self.url("running.json")

@@ -61,6 +61,18 @@ def test_a_lock_of_another_machine_counts_for_two_minutes(tmp_path, age, locked)
         assert json.loads((tmp_path / "run" / "running.json").read_text())["pid"] == os.getpid()
 
 
+def test_a_folder_that_was_only_locked_is_removed(tmp_path):
+    run = Run(str(tmp_path / "run"))
+    run.lock()
+    run.unlock()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").touch()
+    run.lock()
+    run.unlock()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
 def test_a_lock_of_this_machine_counts_while_its_process_runs(tmp_path):
     run, parent = Run(str(tmp_path / "run")), psutil.Process(os.getppid())
     write_lock(run, socket.gethostname(), parent.pid, 10 * STALE_SECONDS, parent.create_time())

@@ -278,6 +278,7 @@ def test_tables(tmp_path):
         ("path,label\npics/a.jpg,x\npics/a.jpg,x\n", "1 row names the same image as an earlier row.*line 3"),
         ("path,label\npics/a.jpg,x\npics/b.jpg,\n", "1 row has no label: line 3"),
         ("path,label\n,x\npics/b.jpg,y\n", "1 row has no path: line 2"),
+        ("path,label\npics/a.jpg,x\n\ufeffpath,label\npics/b.jpg,y\n", "1 row repeats the header: line 3; remove"),
         (
             "path,label,split\npics/a.jpg,x,train\npics/b.jpg,y,holdout\n",
             "other than train, val, test in the column .split.: line 3",

@@ -91,6 +91,8 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
         raise UserError(f"{url}: the column {config.path_column!r} holds no text; write paths of image files into it")
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
+    header = paths.str.strip("\ufeff") == config.path_column  # of two files that were joined
+    _refuse_rows(url, header, "repeat the header", "remove them")
     _refuse_rows(url, paths.str.contains(CONTROL), "have a line break or a control character in the path")
     web = paths.str.contains(WEB_ADDRESS)
     _refuse_rows(url, web, "have the address of a web page as path", "download the images, and write their paths")
