@@ -71,6 +71,9 @@ def test_the_folder_of_a_class_is_no_source():
     assert content["folder"].tolist() == [".", "farm", "farm/2020", "."]
     assert content["format"].tolist() == ["jpg", "jpg", "tif", "png"] and content["cluster"].tolist() == [0, 0, 1, 2]
     assert content["correct"].tolist() == [True, False, True, True]
+    paths = ["a.b/no_suffix", "a.b/x.TIFF", "x", "y.", "z.a-b", "é.jpg"]
+    formats = image_table(pd.DataFrame({"path": paths, "label": "cat", "predicted": "cat"}), ["cat"])["format"]
+    assert formats.fillna("").tolist() == ["", "tif", "", "", "", "jpg"]
 
 
 def test_the_survey_measures_the_stored_images(tmp_path):
@@ -80,6 +83,12 @@ def test_the_survey_measures_the_stored_images(tmp_path):
     assert result.tiny.shape == (4, TINY, TINY, 3) and result.has_images
     assert np.isnan(result.brightness[3]) and (abs(result.brightness[:3] - 0.27) < 0.03).all()
     assert not survey(None, paths).has_images
+    some = survey(prepared, [*paths, "unknown.jpg"], np.array([0, 2]))  # of a large set only these have a thumbnail
+    assert some.tiny.shape == (2, TINY, TINY, 3)
+    np.testing.assert_array_equal(some.brightness, result.brightness)
+    part = some.part(np.array([2, 0]))
+    np.testing.assert_array_equal(part.tiny, result.tiny[[2, 0]])
+    np.testing.assert_array_equal(part.brightness, result.brightness[[2, 0]])
 
 
 def test_the_section_divides_by_the_sizes_and_brightness_of_its_images(monkeypatch):

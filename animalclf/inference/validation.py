@@ -56,8 +56,9 @@ def validation_predictions(runs: Sequence[Run]) -> ValidationPredictions:
     for run in runs[1:]:
         table = run.predictions("val", classes)
         _check_same_images(run, table, runs[0], first)
-        probabilities.append(class_probabilities(table.set_index("path").loc[first["path"]], classes))
-    labels = np.array([classes.index(label) for label in first["label"]], np.int64)
+        ordered = table if table["path"].equals(first["path"]) else table.set_index("path").loc[first["path"]]
+        probabilities.append(class_probabilities(ordered, classes))
+    labels = first["label"].map({name: number for number, name in enumerate(classes)}).to_numpy(np.int64)
     groups = duplicate_groups(runs[0], first)
     return ValidationPredictions(classes, first["path"].tolist(), labels, np.stack(probabilities), groups)
 
@@ -79,6 +80,8 @@ def duplicate_groups(run: Run, table: pd.DataFrame) -> np.ndarray | None:
 def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_table: pd.DataFrame) -> None:
     """Raises UserError if two tables of predictions have other images or labels."""
     paths, reference_paths = table["path"], reference_table["path"]
+    if paths.equals(reference_paths) and table["label"].equals(reference_table["label"]):
+        return
     extra = paths[~paths.isin(reference_paths)].tolist()
     missing = reference_paths[~reference_paths.isin(paths)].tolist()
     if extra or missing:

@@ -32,11 +32,15 @@ def calibration_error(predictions: Predictions) -> float:
 
 def calibration_bins(predictions: Predictions) -> list[CalibrationBin]:
     """The rows of a reliability diagram: 15 ranges of confidence of equal width, without empty ones."""
-    bin_of = np.minimum((predictions.confidence * BINS).astype(int), BINS - 1)
-    correct = predictions.predicted == predictions.labels
-    bins = []
-    for number in np.unique(bin_of):
-        members = bin_of == number
-        confidence, accuracy = float(predictions.confidence[members].mean()), float(correct[members].mean())
-        bins.append(CalibrationBin(images=int(members.sum()), confidence=confidence, accuracy=accuracy))
-    return bins
+    bin_of = np.clip((predictions.confidence * BINS).astype(np.int64), 0, BINS - 1)
+    images = np.bincount(bin_of, minlength=BINS)
+    confidence = np.bincount(bin_of, predictions.confidence, BINS)
+    correct = np.bincount(bin_of, predictions.predicted == predictions.labels, BINS)
+    return [
+        CalibrationBin(
+            images=int(images[number]),
+            confidence=float(confidence[number] / images[number]),
+            accuracy=float(correct[number] / images[number]),
+        )
+        for number in np.flatnonzero(images)
+    ]

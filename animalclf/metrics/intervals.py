@@ -22,9 +22,10 @@ def clusters(labels: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     duplicates of each image, int64 (N,); None if there are no duplicates."""
     if groups is None:
         return np.arange(len(labels))
-    pairs = np.stack([groups, labels], 1)
-    _, first, cluster = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[cluster.reshape(-1)]
+    number = np.unique(groups, return_inverse=True)[1]
+    pairs = number * (int(labels.max(initial=0)) + 1) + labels
+    _, first, cluster = np.unique(pairs, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[cluster]
 
 
 def independent_images(labels: np.ndarray, cluster: np.ndarray, classes: int) -> np.ndarray:

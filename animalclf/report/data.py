@@ -117,8 +117,9 @@ class ReportData:
 
     @functools.cached_property
     def survey(self) -> Survey:
-        """Of the stored validation images, in the order of `predictions`."""
-        return survey(self.prepared, self.predictions[0]["path"].tolist())
+        """Of the stored validation images, in the order of `predictions`; with thumbnails of those on the map."""
+        shown = self.image_map[0] if self.image_map else np.zeros(0, np.int64)
+        return survey(self.prepared, self.predictions[0]["path"].tolist(), shown)
 
     @functools.cached_property
     def references(self) -> dict[str, ReferenceResults]:

@@ -12,8 +12,9 @@ from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.inference.validation import ValidationPredictions, validation_predictions
-from animalclf.metrics import PRIMARY, Counts, Metric, Predictions, headline_metrics, significance
+from animalclf.metrics import PRIMARY, Counts, Predictions, headline_metrics, significance
 from animalclf.metrics.intervals import clusters
+from animalclf.metrics.resampling import resampled_metrics
 from animalclf.models import build
 from animalclf.models.classifier import count_parameters
 from animalclf.rows import (
@@ -28,7 +29,6 @@ from animalclf.rows import (
 from animalclf.runs import Run
 from animalclf.training.checks import trains_on_features
 
-RESAMPLES = 500
 SIGNIFICANT = 0.05
 
 
@@ -186,17 +186,18 @@ def _metrics(
     trainings = [
         Predictions.from_probabilities(validated.probabilities[position], validated.labels) for position in positions
     ]
-    metrics, spreads = headline_metrics(), {}
-    cluster = clusters(validated.labels, validated.groups)
-    resamples = [_resample(training, metrics, cluster) for training in trainings]
-    for metric in metrics:
+    spreads, cluster = {}, clusters(validated.labels, validated.groups)
+    known = evaluations[0].intervals if len(trainings) == 1 else {}
+    unknown = [metric for metric in headline_metrics() if metric.key not in known]
+    resamples = [resampled_metrics(training, unknown, cluster) for training in trainings]
+    for metric in headline_metrics():
         # A run folder of older code may lack a metric: it is computed from the probabilities.
         values = [
             evaluation.metrics.get(metric.key, metric.value(Counts.from_confusion(training.confusion), training))
             for evaluation, training in zip(evaluations, trainings, strict=True)
         ]
-        if len(values) == 1 and metric.key in evaluations[0].intervals:
-            low, high = evaluations[0].intervals[metric.key]
+        if metric.key in known:
+            low, high = known[metric.key]
         else:
             resampled = np.stack([resample[metric.key] for resample in resamples], -1)
             low, high = significance.interval(np.array(values), resampled, len(np.unique(cluster)))
@@ -208,32 +209,3 @@ def _metrics(
 def _spread(values: list[float], low: float, high: float) -> Spread:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(mean=float(np.mean(values)), std=std, low=low, high=high, values=values)
-
-
-def _resample(predictions: Predictions, metrics: Sequence[Metric], cluster: np.ndarray) -> dict[str, np.ndarray]:
-    """Each metric of one training on resamples of the clusters (intervals.clusters) within each class, by key: float64
-    (RESAMPLES,). The resamples are the same for every training."""
-    generator = np.random.default_rng(0)
-    members = np.argsort(cluster, kind="stable")
-    first, images = np.unique(cluster[members], return_index=True, return_counts=True)[1:]
-    labels = predictions.labels[members[first]]  # of the clusters
-    order = np.argsort(labels, kind="stable")
-    size = np.bincount(labels)[labels[order]]
-    start = np.searchsorted(labels[order], labels[order])
-    support = np.bincount(predictions.labels, minlength=predictions.confusion.shape[0])
-    prediction_metrics = [metric for metric in metrics if metric.of_predictions]
-    counts, values = [], []
-    for _ in range(RESAMPLES):
-        rows = order[start + (generator.random(len(labels)) * size).astype(np.int64)]
-        # The members of each drawn cluster, one cluster after the other.
-        offset = np.arange(images[rows].sum()) - np.repeat(images[rows].cumsum() - images[rows], images[rows])
-        resample = predictions.take(members[np.repeat(first[rows], images[rows]) + offset])
-        confusion = resample.confusion
-        scale = support / np.maximum(confusion.sum(1), 1)  # clusters differ in size
-        counts.append(Counts(support, scale @ confusion, scale * confusion.diagonal()))
-        values.append([metric.of_predictions(resample) for metric in prediction_metrics if metric.of_predictions])
-    predicted = np.stack([resample.predicted for resample in counts])
-    hits = np.stack([resample.hits for resample in counts])
-    columns = dict(zip([metric.key for metric in prediction_metrics], np.array(values).T, strict=True))
-    stacked = Counts(support, predicted, hits)
-    return columns | {metric.key: metric.of_counts(stacked) for metric in metrics if metric.of_counts}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -53,16 +55,28 @@ def image_table(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """What `slices` takes, from a table of predictions of labelled images; see `predictions_table`."""
     groups = table["group"].to_numpy(np.int64) if "group" in table else None
     labels = table["label"].map({name: number for number, name in enumerate(classes)}).to_numpy(np.int64)
-    names = frozenset(classes)
-    formats = table["path"].str.extract(r"\.(\w+)$")[0].str.lower().replace({"jpeg": "jpg", "tiff": "tif"})
+    names, paths = frozenset(classes), table["path"].tolist()
     return pd.DataFrame(
         {
             "correct": (table["predicted"] == table["label"]).to_numpy(),
             "cluster": clusters(labels, groups),
-            "folder": [source_folder(path, names) for path in table["path"]],
-            "format": formats.to_numpy(object),
+            "folder": _by_part([path[: path.rfind("/") + 1] for path in paths], partial(source_folder, classes=names)),
+            "format": _by_part([path[path.rfind(".") :] for path in paths], _format),
         }
     )
+
+
+def _by_part(parts: Sequence[str], function: Callable[[str], str | None]) -> np.ndarray:
+    """`function` of each part of a path, object (N,); called once for equal ones."""
+    values = {part: function(part) for part in set(parts)}
+    return np.array([values[part] for part in parts], object)
+
+
+def _format(suffix: str) -> str | None:
+    """The format of a file whose name ends with `suffix`, from the dot; None without one."""
+    match = re.fullmatch(r"\.(\w+)\n?", suffix)
+    name = match[1].lower() if match else None
+    return {"jpeg": "jpg", "tiff": "tif"}.get(name or "", name)
 
 
 def source_folder(path: str, classes: Collection[str]) -> str:

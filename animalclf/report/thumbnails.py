@@ -38,7 +38,9 @@ def stored_images(prepared: Prepared, paths: Iterable[str]) -> dict[str, np.ndar
 def iter_images(prepared: Prepared, paths: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
     """The path and stored image of each, otherwise as `thumbnails`."""
     manifest = prepared.manifest
-    rows = manifest.loc[manifest["path"].isin(set(paths)) & (manifest["status"] == "ok"), ["path", "shard", "row"]]
+    # As objects: of its own strings pandas converts each one on its own, five times as slowly.
+    is_wanted = manifest["path"].astype(object).isin(set(paths))
+    rows = manifest.loc[is_wanted & (manifest["status"] == "ok"), ["path", "shard", "row"]]
     has_canvases = prepared.info["config"].get("resize") == "keep"
     for shard, group in rows.groupby("shard"):
         try:

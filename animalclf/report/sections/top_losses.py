@@ -31,8 +31,11 @@ def top_losses(data: ReportData) -> Content:
 def highest_losses(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """The `count` images of a predictions table with the highest loss, the log of the true class's probability times
     -1, below CERTAIN: path, label, predicted, probability (of the predicted class), loss."""
-    columns = {name.removeprefix("p_"): number for number, name in enumerate(table.columns) if name.startswith("p_")}
-    probability = table.to_numpy()[np.arange(len(table)), table["label"].map(columns)].astype(np.float64)
-    losses = table.assign(loss=-np.log(np.clip(probability, MIN_PROBABILITY, 1)))
-    losses = losses[probability < CERTAIN].sort_values("loss", ascending=False, kind="stable").head(count)
-    return losses[["path", "label", "predicted", "probability", "loss"]]
+    columns = [name for name in table.columns if name.startswith("p_")]
+    numbers = {name.removeprefix("p_"): number for number, name in enumerate(columns)}
+    of_label = table["label"].map(numbers).to_numpy(np.int64)
+    probability = table[columns].to_numpy()[np.arange(len(table)), of_label].astype(np.float64)
+    losses = table[["path", "label", "predicted", "probability"]].assign(
+        loss=-np.log(np.clip(probability, MIN_PROBABILITY, 1))
+    )
+    return losses[probability < CERTAIN].sort_values("loss", ascending=False, kind="stable").head(count)
