@@ -3,6 +3,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -417,10 +419,10 @@ def test_a_replica_of_the_model_that_dies(untrained_run, image_folder, tmp_path,
 
 
 def test_a_missing_file_is_a_row_and_a_refused_store_stops_the_prediction(image_folder, monkeypatch):
-    from animalclf.inference import classify
+    from animalclf.inference import reading
 
     folder, contents = image_folder
-    block = classify._read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
+    block = reading.read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
     assert (
         block["status"].tolist()[-1] == "file not found"
         and block["status"].tolist().count("ok") == 8
@@ -431,8 +433,8 @@ def test_a_missing_file_is_a_row_and_a_refused_store_stops_the_prediction(image_
     def refused(root, paths):
         raise UserError(f"{root}: access denied")
 
-    monkeypatch.setattr(classify, "read_files", refused)
-    assert "access denied" in classify._read_images(folder, list(contents), 0, CONFIG)["failed"][0]
+    monkeypatch.setattr(reading, "read_files", refused)
+    assert "access denied" in reading.read_images(folder, list(contents), 0, CONFIG)["failed"][0]
 
 
 @pytest.mark.ray
@@ -456,3 +458,9 @@ def test_what_cannot_become_a_submission_stops_before_the_work(untrained_run, im
     with pytest.raises(UserError, match="cannot be written"):
         predict(untrained_run, folder, str(tmp_path / "file" / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_tasks_that_read_images_do_not_import_pytorch():
+    """Its import takes two seconds in each of their processes, at the start of every prediction."""
+    code = "import sys, animalclf.inference.reading; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

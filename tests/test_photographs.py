@@ -20,7 +20,7 @@ from animalclf.data.decode import UnreadableImage, decode
 from animalclf.data.resize import MIN_SIDE, decoded_side, stored_image
 from animalclf.data.shards import read_shard
 from animalclf.duplicates import find
-from animalclf.inference import classify, model
+from animalclf.inference import model, reading
 from animalclf.prepare import task
 from animalclf.prepare.manifest import fingerprint
 
@@ -189,7 +189,7 @@ def test_prediction_sees_the_pixels_that_prepare_stores(photos: Path, tmp_path: 
     size, mode = config.data.stored_size, config.data.resize
     measured(photos, tmp_path, size, mode)
     stored = read_shard(str(tmp_path / task.shard_name(0)), size)[0][0]
-    block = classify._read_images(str(photos), ["large.jpg"], 0, config)
+    block = reading.read_images(str(photos), ["large.jpg"], 0, config)
     pixels = model._pixels(photos / "large.jpg", 0, config)
     assert min(pixels.shape[:2]) == MIN_SIDE and np.array_equal(stored_image(pixels, size, mode), stored)
     assert np.array_equal(block["image"][0], stored)

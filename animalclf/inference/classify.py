@@ -20,20 +20,16 @@ from ray.util.annotations import RayDeprecationWarning
 from animalclf.cluster import configure_ray_data
 from animalclf.cluster_size import cpus_per_node
 from animalclf.config import Config
-from animalclf.data.formats import UnreadableImage
 from animalclf.errors import UserError
-from animalclf.inference.images import model_input
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
+from animalclf.inference.reading import Block, read_images
 from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
-from animalclf.predictions import OK
-from animalclf.prepare.task import read_files
 from animalclf.training.outputs import Summary
 from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
 from animalclf.utils.text import count_text
 
-Block = dict[str, np.ndarray]
 WORKER_DEATHS = (
     ray.exceptions.RayActorError,
     ray.exceptions.OutOfMemoryError,
@@ -183,7 +179,7 @@ def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
 
     def read(block: Block) -> Block:
         start = batches[int(block["id"][0])] * batch_size
-        return _read_images(root, ray.get(paths)[start : start + batch_size], start, config)
+        return read_images(root, ray.get(paths)[start : start + batch_size], start, config)
 
     cpus = cpus_per_node()
     replicas_per_node = math.ceil(job.replicas / len(cpus))
@@ -204,37 +200,6 @@ def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
             ray_remote_args_fn=lambda: replica,
             num_cpus=cpus_of_replica,
         )
-
-
-def _read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
-    """In a Ray Data task: the model's inputs uint8 (N, input_size, input_size, 3), black for an unreadable image.
-
-    `failed` is why the whole classification must stop: the message of a UserError, since Ray would wrap the exception.
-    """
-    import cv2
-
-    cv2.setNumThreads(1)  # the tasks are the parallelism
-    views = np.zeros((len(paths), config.view_size, config.view_size, 3), np.uint8)
-    status = [OK] * len(paths)
-    failed = ""
-    try:
-        contents = read_files(root, paths)
-    except UserError as error:
-        contents, failed = [], str(error)
-    for row, (path, content) in enumerate(zip(paths, contents, strict=not failed)):
-        if isinstance(content, str):
-            status[row] = content
-            continue
-        try:
-            views[row] = model_input(content, path, config)
-        except UnreadableImage as error:
-            status[row] = str(error)
-    return {
-        "index": np.arange(start, start + len(paths)),
-        "image": views,
-        "status": np.array(status, object),
-        "failed": np.full(len(paths), failed, object),
-    }
 
 
 class _Replica:
