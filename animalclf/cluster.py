@@ -195,7 +195,11 @@ def start_local(cpus: int, **options: Any) -> None:
                 **options,
             )
 
-    context = in_lasting_thread(start)
+    try:
+        context = in_lasting_thread(start)
+    except BaseException:
+        _restore_environment()
+        raise
     end_at_once()
     _session = context.address_info["session_dir"]
     _own_connection = _current_connection()

@@ -19,10 +19,11 @@ import animalclf
 from animalclf import cluster
 from animalclf.errors import UserError
 from animalclf.raycompat import auth_token
-from animalclf.raycompat.local_start import shorten_errors
+from animalclf.raycompat.local_start import IDLE, shorten_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils import lasting_thread
 from animalclf.utils.lasting_thread import in_lasting_thread
+from animalclf.utils.malloc import MALLOC_VARIABLES
 from animalclf.utils.ray_address import cluster_address, has_ended
 
 # ------------------------------------------------------------------------------------------------- from short threads
@@ -52,6 +53,24 @@ def test_a_worker_killed_while_ray_starts_is_replaced():
     command = [sys.executable, "-c", KILLED_AT_START]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.stdout.split() == ["done", "True"], done.stderr
+
+
+def test_a_folder_in_which_ray_cannot_start_is_named_and_nothing_stays_changed(monkeypatch, tmp_path):
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    names = {*MALLOC_VARIABLES, OWN_RAY_VARIABLE}
+    before = {name: os.environ.get(name) for name in names}
+    with pytest.raises(UserError, match=rf"^Ray cannot start with its folder in {folder}: .*; set RAY_TMPDIR to a"):
+        cluster.start_local(1)
+    assert {name: os.environ.get(name) for name in names} == before
+
+
+def test_the_process_in_place_of_an_agent_ends_with_the_command():
+    command = subprocess.Popen([sys.executable, "-c", ""])
+    command.wait()
+    idle = subprocess.run([sys.executable, "-IS", "-c", IDLE, str(command.pid)], stderr=subprocess.DEVNULL, timeout=60)
+    assert idle.returncode != 0
 
 
 def in_short_thread(function):
@@ -199,6 +218,12 @@ def test_the_cluster_comes_from_the_environment_or_from_ray_start(monkeypatch, r
     assert cluster_address() == ("", "RAY_ADDRESS")
 
 
+def test_ray_records_its_cluster_in_the_folder_for_temporary_files(monkeypatch, recorded, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_TMPDIR")
+    assert cluster_address() == ("", str(tmp_path / "ray" / "ray_current_cluster"))
+
+
 def test_a_recorded_cluster_that_has_ended_is_named_and_ray_starts_here(monkeypatch, recorded, capsys):
     address = f"127.0.0.1:{free_port()}"
     file = recorded(address)
@@ -343,6 +368,15 @@ def test_the_token_goes_to_a_cluster_that_requires_it(monkeypatch, tmp_path, req
     assert bool(sent) == sends
     if not required:
         assert set(head.received) == {""}  # it never gets the token
+
+
+def test_a_token_that_cannot_be_read_is_named(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    for path in (tmp_path, tmp_path / "token"):
+        (tmp_path / "token").write_bytes(b"\xff\xfe")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+        with pytest.raises(UserError, match=f"^{path}: the token cannot be read"):
+            auth_token.read_token()
 
 
 def test_of_the_messages_of_ray_only_ended_workers_are_printed_once_a_minute(monkeypatch, capsys):

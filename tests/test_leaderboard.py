@@ -88,13 +88,13 @@ def test_two_configurations_of_one_name_are_two_recipes(tmp_path):
     generator = np.random.default_rng(0)
     runs = []
     for seed in (0, 1):
-        for lr in (0.001, 0.0003):
+        for lr in (0.001, 0.0010000001):
             sets = [f"seed={seed}", f"optim.lr={lr}"]
             runs.append(finished_run(tmp_path / f"{seed}-{lr}", guesses(LABELS, 0.8, generator), LABELS, sets=sets))
     board = leaderboard(runs)
     assert {row.recipe: row.seeds for row in board.rows} == {
         "vgg16_pooled optim.lr=0.001": [0, 1],
-        "vgg16_pooled optim.lr=0.0003": [0, 1],
+        "vgg16_pooled optim.lr=0.0010000001": [0, 1],
     }
     with pytest.raises(UserError, match=r"again: the same configuration and seed as .*0-0\.001"):
         leaderboard(

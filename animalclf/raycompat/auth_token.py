@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from animalclf.errors import UserError
 from animalclf.raycompat.patches import patch
+from animalclf.utils.text import reason
 
 if TYPE_CHECKING:
     import grpc
@@ -27,7 +28,7 @@ WHERE = "put the cluster's into ~/.ray/auth_token, or name its file with RAY_AUT
 
 def read_token() -> str:
     """The token from where Ray looks for it: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token; empty if
-    there is none."""
+    there is none. Raises UserError for a file that cannot be read."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return os.environ["RAY_AUTH_TOKEN"].strip()
     path = os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
@@ -35,6 +36,8 @@ def read_token() -> str:
         return Path(path).read_text().strip()
     except FileNotFoundError:
         return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the token cannot be read ({reason(error)}); {WHERE}") from error
 
 
 def prepare_token(address: str) -> None:

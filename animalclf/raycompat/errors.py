@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from animalclf.errors import UserError
+from animalclf.utils.ray_address import temporary_folder
 from animalclf.utils.text import reason
 
 _START_TIMEOUT = "timed out during startup"  # in the text of a plain Exception
@@ -80,10 +81,16 @@ def named_worker_errors(remedy: str) -> Iterator[None]:
 
 @contextmanager
 def named_start_errors() -> Iterator[None]:
-    """Turn Ray's error about a start that took too long into a UserError."""
+    """Turn Ray's errors about its folder and about a start that took too long into a UserError."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
+            # A socket's path has at most 107 bytes.
+            raise UserError(
+                f"Ray cannot start with its folder in {temporary_folder()}: {reason(error)}; set RAY_TMPDIR to a "
+                "folder with a short path in which you can write"
+            ) from error
         if _START_TIMEOUT in str(error):
             raise UserError(
                 "Ray did not start in time: this machine is too busy, or short of memory; run the same command again"

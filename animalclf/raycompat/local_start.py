@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -19,11 +20,12 @@ from animalclf.utils.throttle import Throttle
 MEMORY_SECONDS = 60.0  # between two lines about ended workers
 LOW_MEMORY = "running low on memory"  # in Ray's message
 VERSIONS = ("2.56", "2.58", "2.60")
-# A process that does nothing until its parent ends.
+# A process that does nothing until its parent, or the command (whose id is its argument), ends.
 IDLE = """\
-import os, time
+import os, sys, time
 parent = os.getppid()
 while os.getppid() == parent:
+    os.kill(int(sys.argv[1]), 0)
     time.sleep(1)
 """
 
@@ -124,7 +126,7 @@ def skip_dashboard_agent() -> list[Replacement]:
 
     def command(component: str, *arguments: Any, **keywords: Any) -> list[str]:
         if component == ray_constants.PROCESS_TYPE_DASHBOARD_AGENT:
-            return [sys.executable, "-IS", "-c", IDLE]
+            return [sys.executable, "-IS", "-c", IDLE, str(os.getpid())]
         return build_command(component, *arguments, **keywords)
 
     def start(self: Any, *arguments: Any, **keywords: Any) -> None:

@@ -113,7 +113,7 @@ def positions_of_recipes(runs: Sequence[Run], configs: Sequence[Config]) -> dict
 
 
 def _value_text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _model_row(

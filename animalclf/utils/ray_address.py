@@ -27,7 +27,7 @@ def cluster_address() -> tuple[str, str]:
         return "", "RAY_ADDRESS"
     if address not in ("", "auto"):
         return _checked(address, "RAY_ADDRESS"), "RAY_ADDRESS"
-    path = os.path.join(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    path = os.path.join(temporary_folder(), "ray", "ray_current_cluster")
     try:
         recorded = Path(path).read_text("utf-8", "replace").strip()
     except FileNotFoundError:
@@ -39,6 +39,11 @@ def cluster_address() -> tuple[str, str]:
     if address and not recorded:
         raise UserError(f"RAY_ADDRESS=auto: no cluster of `ray start` runs on this machine; {FORM}")
     return recorded, path
+
+
+def temporary_folder() -> str:
+    """The folder in which Ray has its own, `ray`."""
+    return os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
 
 
 def _checked(address: str, source: str) -> str:
@@ -55,6 +60,6 @@ def has_ended(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as error:  # a timeout proves nothing: the network may be slow
+    except (OSError, UnicodeError) as error:  # a timeout proves nothing: the network may be slow
         return isinstance(error, ConnectionRefusedError)
     return False
