@@ -21,14 +21,14 @@ import psutil
 import pytest
 from helpers import after_its_first_epoch, lite_config, terminate_all, tiny_prepared, train_command
 from ray._common.tls_utils import generate_self_signed_tls_certs
-from ray._private import utils
+from ray._private import services, utils
 from ray.tune.execution import class_cache
 from ray.util import list_named_actors
 from test_cluster import Head
 
 from animalclf import cluster, raycompat
 from animalclf.errors import UserError
-from animalclf.raycompat import auth_token, patches
+from animalclf.raycompat import auth_token, local_start, patches
 from animalclf.raycompat.auth_token import send_token
 from animalclf.raycompat.local_start import IDLE
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE, STOCK_RAY_VARIABLE, patch
@@ -54,6 +54,30 @@ def test_only_raycompat_uses_private_names_of_ray():
     assert len(tracked) > 50
     matches = [name for name in tracked if PRIVATE.search((ROOT / name).read_text())]
     assert [name for name in matches if not name.startswith(("animalclf/raycompat/", "tests/test_raycompat.py"))] == []
+
+
+@pytest.mark.parametrize(("answers_after", "runs", "asked"), [(3, 9, 4), (9, 2, 3)])
+def test_a_node_that_starts_slowly_is_waited_for_while_its_process_runs(monkeypatch, answers_after, runs, asked):
+    monkeypatch.setenv(OWN_RAY_VARIABLE, "1")
+    monkeypatch.delenv(STOCK_RAY_VARIABLE, raising=False)
+    answers = iter([[]] * answers_after + [["node"]])
+    states = iter([True] * runs + [False])
+    questions = []
+
+    class Client:
+        def __init__(self, address): ...
+
+        def get_all_node_info(self, timeout):
+            questions.append(timeout)
+            return next(answers)
+
+    monkeypatch.setattr(services, "GcsClient", Client)
+    monkeypatch.setattr(services, "get_node", lambda gcs_address, node_id: "Ray's answer")
+    monkeypatch.setattr(local_start, "RAYS_SECONDS", -1.0)
+    monkeypatch.setattr(local_start, "_raylet_runs", lambda: next(states))
+    monkeypatch.setattr(local_start.time, "sleep", lambda seconds: None)
+    ((_, _, get_node),) = local_start.poll_node_start()
+    assert get_node("address", "id") == "Ray's answer" and len(questions) == asked
 
 
 LOST = """

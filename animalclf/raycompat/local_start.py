@@ -19,6 +19,7 @@ from animalclf.utils.throttle import Throttle
 
 MEMORY_SECONDS = 60.0  # between two lines about ended workers
 LOW_MEMORY = "running low on memory"  # in Ray's message
+RAYS_SECONDS, START_SECONDS = 30.0, 300.0  # for its node to start: Ray's own limit, and that of this package
 VERSIONS = ("2.56", "2.58", "2.60")
 # A process that does nothing until its parent, or the command (whose id is its argument), ends.
 IDLE = """\
@@ -42,7 +43,8 @@ def quick_start() -> Iterator[None]:
     VERSIONS, {"ray._private.services:get_node": ("gcs_address", "node_id"), "ray._private.services:GcsClient": None}
 )
 def poll_node_start() -> list[Replacement]:
-    """Check every 0.02 s whether Ray's node is up; Ray checks once a second.
+    """Check every 0.02 s whether Ray's node is up; Ray checks once a second. Give up after five minutes, or if the
+    node has ended; Ray gives up after half a minute, which a busy machine may take.
 
     Earns 2.5 s of the start of every command (`python -m benchmarks.stock_ray --only poll_node_start`).
     """
@@ -51,12 +53,23 @@ def poll_node_start() -> list[Replacement]:
     get_node = services.get_node
 
     def get_node_soon(gcs_address: str, node_id: str) -> Any:
-        client, until = services.GcsClient(address=gcs_address), time.monotonic() + 30
-        while not client.get_all_node_info(timeout=30) and time.monotonic() < until:
-            time.sleep(0.02)
+        client, started = services.GcsClient(address=gcs_address), time.monotonic()
+        while not client.get_all_node_info(timeout=30):
+            seconds = time.monotonic() - started
+            if seconds > RAYS_SECONDS and (seconds > START_SECONDS or not _raylet_runs()):
+                break  # Ray raises its error
+            time.sleep(0.02 if seconds < RAYS_SECONDS else 1)
         return get_node(gcs_address, node_id)
 
     return [(services, "get_node", get_node_soon)]
+
+
+def _raylet_runs() -> bool:
+    """Whether a node that this process started runs."""
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process().children()
+        return any(child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    return False
 
 
 @patch(
