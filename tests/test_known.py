@@ -19,6 +19,7 @@ from animalclf.features.known_file import from_bytes, to_bytes
 from animalclf.inference.extra_columns import add_known
 from animalclf.inference.features import image_features
 from animalclf.inference.known import known_scorer, scorer_or_reason
+from animalclf.report import plots
 from animalclf.report.page import write_report
 from animalclf.report.section import SECTIONS
 from animalclf.rows import EpochRow
@@ -249,3 +250,10 @@ def test_no_damage_to_a_file_of_arrays_is_unnamed(run, tmp_path):
             Path(cache.url).write_bytes(damaged)
             with contextlib.suppress(ValueError):
                 read(bytes(damaged))
+
+
+@pytest.mark.parametrize("scores", [[-0.65, -0.1, 0.0, 0.3, 1, 2, 3], [0.0] * 5, [2.0] * 4, [-2.0] * 4])
+def test_no_bar_of_the_scores_is_on_both_sides_of_the_threshold(scores):
+    bars = [(bar.get_x(), bar.get_height()) for bar in plots.known_scores(np.array(scores)).axes[0].patches]
+    assert sum(height for _, height in bars) == len(scores)
+    assert sum(height for left, height in bars if left < -1e-9) == (np.array(scores) < 0).sum()

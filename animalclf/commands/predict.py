@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     more = f" and {len(counts) - MAX_CLASSES} more classes" if len(counts) > MAX_CLASSES else ""
     show_line(f"predicted: {', '.join(f'{name} {count:,}' for name, count in counts[:MAX_CLASSES])}{more}")
     if result.unknown is not None:
-        unknown = "image shows" if result.unknown == 1 else "images show"
-        show_line(f"none of the classes: {result.unknown:,} {unknown} none, by the column `known`")
+        unknown = count_text(result.unknown, "image")
+        show_line(f"none of the classes: {unknown} by the column `known`; a few that show one may be among them")
     if sizes := result.set_sizes:
         show_line(
             f"sets: {sizes.mean:.2f} classes on average, {percent(sizes.one, 0)} of one class, "

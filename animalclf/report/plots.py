@@ -127,7 +127,10 @@ def known_scores(scores: np.ndarray) -> Figure:
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
     shown = np.clip(scores, np.quantile(scores, 0.005) - 1, None)  # a single outlier does not stretch the axis
-    axes.hist(shown, bins=min(40, max(5, len(scores) // 5)), color=COLOURS[0])
+    low, high = min(shown.min(), 0), max(shown.max(), 0)
+    width = (high - low) / min(40, max(5, len(scores) // 5)) or 1
+    edges = width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)  # no bar on both sides of the line
+    axes.hist(shown, bins=[*edges, edges[-1] + width], color=COLOURS[0])
     axes.axvline(0, color=COLOURS[5], linewidth=1.5)
     axes.set_xlabel("score; below 0: none of these")
     axes.set_ylabel("validation images")

@@ -128,7 +128,8 @@ def load(url: str, device: str | torch.device = "cpu") -> Any:
     try:
         data = storage.read_own(url)
     except FileNotFoundError as error:
-        raise UserError(f"{url}: no checkpoint here; is the run folder complete?") from error
+        remedy = "check the name of the run folder, and whether an epoch is finished"
+        raise UserError(f"{url}: no checkpoint here; {remedy}") from error
     try:
         _check_archive(data)
         content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
