@@ -1,8 +1,9 @@
 """The switch and the guard of every patch of Ray.
 
 A patch applies only if all of this holds: ANIMALCLF_STOCK_RAY does not turn it off; this process belongs to a Ray
-that animalclf started (other clusters stay stock Ray), or the patch is a shared one; it was written for the version of the running Ray; and every
-private name that it uses exists, with the expected parameters. Otherwise the patch logs one line and does nothing.
+that animalclf started (other clusters stay stock Ray), or the patch is a shared one; it was written for the version of
+the running Ray; and every private name that it uses exists, with the expected parameters. Otherwise the patch logs one
+line and does nothing.
 """
 
 from __future__ import annotations
