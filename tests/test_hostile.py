@@ -219,7 +219,7 @@ def test_rows_of_a_table_that_lead_out_of_its_folder_have_paths_below_a_common_r
     source = sources.find(str(tmp_path / "in" / "t.csv"), Data())
     assert source.root == str(tmp_path) and list(source.files["path"]) == ["in/a.jpg", "other/b.jpg"]
     (tmp_path / "in" / "t.csv").write_text("path,label\na.jpg,x\n../in/a.jpg,y\n")
-    assert "name the same image as an earlier row" in refusal(
+    assert "1 row names the same image as an earlier row: line 3" in refusal(
         lambda: sources.find(str(tmp_path / "in" / "t.csv"), Data())
     )
 
@@ -293,9 +293,9 @@ def test_a_shard_with_fewer_rows_than_its_footer_says(tmp_path: Path, monkeypatc
 def test_a_sample_submission_decides_no_path(tmp_path: Path) -> None:
     sample = tmp_path / "sample.csv"
     pd.DataFrame({"id": ["../../etc/x", "1"], "category": "cat"}).to_csv(sample, index=False)
-    assert "have no image (../../etc/x)" in refusal(lambda: submission.form_like(str(sample), ["1.jpg", "2.jpg"]))
+    assert "without an image (../../etc/x)" in refusal(lambda: submission.form_like(str(sample), ["1.jpg", "2.jpg"]))
     sample.write_text('id,category\n"1\n2.jpg",cat\n')
-    assert r"have no image (1\n2.jpg)" in refusal(lambda: submission.form_like(str(sample), ["1.jpg"]))
+    assert r"without an image (1\n2.jpg)" in refusal(lambda: submission.form_like(str(sample), ["1.jpg"]))
     sample.write_text('id,"cate\ngory",more\n1.jpg,cat,\n')
     assert r"this has id, cate\ngory, more" in refusal(lambda: submission.read(str(sample)))
     sample.write_text('id,category\n"' + "x" * 10**6 + '",cat\n')
