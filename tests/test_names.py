@@ -161,6 +161,12 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, folder):
         check_writable(str(tmp_path / folder))
 
 
+def test_a_remote_file_in_the_place_of_a_folder_is_named_whole():
+    with pytest.raises(UserError, match=r"^memory://bucket/file: cannot be written, a file is there"):
+        with storage._write_errors("memory://bucket/file/a.csv"):
+            raise NotADirectoryError
+
+
 def test_a_file_that_another_process_removes_meanwhile(tmp_path, monkeypatch):
     file = tmp_path / "a.tmp"
     file.touch()

@@ -292,6 +292,13 @@ def test_wrong_tables_name_the_row(tmp_path, text, message):
         sources.find(table(tmp_path, text), Data())
 
 
+def test_an_image_may_have_the_name_of_the_column(tmp_path):
+    file = table(tmp_path, "path,label\npath,x\npics/b.jpg,label\n")
+    (tmp_path / "path").write_bytes((tmp_path / "pics" / "a.jpg").read_bytes())
+    files = sources.find(file, Data()).files
+    assert sorted(zip(files["path"], files["label"], strict=True)) == [("path", "x"), ("pics/b.jpg", "label")]
+
+
 def test_unknown_encoding(tmp_path):
     path = table(tmp_path, "path,label\npics/a.jpg,übel\npics/b.jpg,gut\n", "latin-1")
     with pytest.raises(UserError, match="not UTF-8"):

@@ -113,7 +113,7 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
         areas = [200 * (row.images / evaluation.rows) + 8 for row in bins]
         legend = f"{_shorten(label)} ({evaluation['ece']:.3f})"
         axes.plot(confidence, accuracy, color=colour, linewidth=1, alpha=0.7)
-        axes.scatter(confidence, accuracy, s=areas, color=colour, label=legend)
+        axes.scatter(confidence, accuracy, s=areas, color=colour, label=legend, clip_on=False)
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.set_xlim(0, 1.02)
@@ -129,8 +129,8 @@ def known_scores(scores: np.ndarray) -> Figure:
     shown = np.clip(scores, np.quantile(scores, 0.005) - 1, None)  # a single outlier does not stretch the axis
     low, high = min(shown.min(), 0), max(shown.max(), 0)
     width = (high - low) / min(40, max(5, len(scores) // 5)) or 1
-    edges = width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)  # no bar on both sides of the line
-    axes.hist(shown, bins=[*edges, edges[-1] + width], color=COLOURS[0])
+    edges = width * np.arange(np.floor(low / width), np.floor(high / width) + 2)  # no bar on both sides of the line
+    axes.hist(shown, bins=edges.tolist(), color=COLOURS[0])
     axes.axvline(0, color=COLOURS[5], linewidth=1.5)
     axes.set_xlabel("score; below 0: none of these")
     axes.set_ylabel("validation images")

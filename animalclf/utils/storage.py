@@ -188,7 +188,7 @@ def _write_errors(url: str) -> Iterator[None]:
         yield
     except (FileExistsError, NotADirectoryError) as error:
         folder = posixpath.dirname(url)
-        while not os.path.lexists(folder) and posixpath.dirname(folder) not in ("", folder):
+        while not is_remote(url) and folder and not os.path.lexists(folder):
             folder = posixpath.dirname(folder)
         raise UserError(f"{folder}: cannot be written, a file is there; change --out") from error
     except OSError as error:

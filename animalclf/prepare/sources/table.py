@@ -92,7 +92,9 @@ def _columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -> tup
     paths = table[config.path_column].astype("string").str.strip()
     _refuse_rows(url, paths.isna() | (paths == ""), "have no path")
     header = paths.str.strip("\ufeff") == config.path_column  # of two files that were joined
-    _refuse_rows(url, header, "repeat the header", "remove them")
+    if labelled:
+        header &= table[config.label_column].astype("string").str.strip() == config.label_column
+    _refuse_rows(url, header.fillna(False), "repeat the header", "remove them")
     _refuse_rows(url, paths.str.contains(CONTROL), "have a line break or a control character in the path")
     web = paths.str.contains(WEB_ADDRESS)
     _refuse_rows(url, web, "have the address of a web page as path", "download the images, and write their paths")
