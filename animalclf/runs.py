@@ -25,6 +25,7 @@ from animalclf.rows import EnsembleResult, Environment, EpochRow, Row, TrainingR
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
 from animalclf.utils.leftovers import remove_leftovers
+from animalclf.utils.writable import missing_folders
 
 SAME_PROCESS_SECONDS = 5.0  # tolerance of a process's start time: the machine's clock may be corrected in between
 # A file that marks a folder of another kind, and what to name instead of it.
@@ -47,6 +48,8 @@ class LockHolder(Row):
     """Seconds since 1970."""
     process_started: float = field(default=0.0, metadata={"old_keys": ["born"]})
     """Seconds since 1970."""
+    made_folders: list[str] = field(default_factory=list)
+    """Local folders that the lock made, from the inside."""
 
     @property
     def is_this_process(self) -> bool:
@@ -164,19 +167,24 @@ class Run:
         renew the lock. Raises UserError if another running process holds it."""
         self.check_unlocked()
         holder = self._holder()
-        if not holder or not holder.is_this_process:
+        if holder and holder.is_this_process:
+            made = holder.made_folders
+        else:
             remove_leftovers(self.root)
-        own = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time())
+            made = missing_folders(self.root)
+        own = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time(), made)
         storage.write_json(self.url("running.json"), own.to_dict())
 
     def unlock(self) -> None:
-        """Unlock the folder. A local one that is empty is removed: the command was refused."""
+        """Unlock the folder. A local one that is empty is removed, with the folders that were made for it: the command
+        was refused."""
         holder = self._holder()
         if holder and holder.is_this_process:
             storage.remove(self.url("running.json"))
             if not storage.is_remote(self.root):
                 with contextlib.suppress(OSError):
-                    os.rmdir(storage.filesystem(self.root)[1])
+                    for path in dict.fromkeys([storage.filesystem(self.root)[1], *holder.made_folders]):
+                        os.rmdir(path)
 
     def _holder(self) -> LockHolder | None:
         url = self.url("running.json")

@@ -325,3 +325,22 @@ def test_the_folder_of_an_own_ray_is_removed_after_success_only(tmp_path, monkey
     monkeypatch.setattr(cluster, "_current_connection", lambda: connection)
     cluster.leave_ray(remove_logs=remove_logs)
     assert len(list(tmp_path.iterdir())) == left and not cluster._connection
+
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "animalclf.commands":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from animalclf.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_prints_no_traceback():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, "")

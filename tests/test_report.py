@@ -462,8 +462,8 @@ def test_brackets_and_colons_in_a_path_are_printed_as_they_are(tmp_path, capsys)
     assert main(["report", run.root]) == 0
     assert main(["report", f"{run.root}/[bold]"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"report: {run.root}/report.html"
-    assert lines[1].startswith(f"error: {run.root}/[bold]: no run in this folder")
+    assert lines[:2] == [f"writing the report of {run.root}", f"report: {run.root}/report.html"]
+    assert lines[3].startswith(f"error: {run.root}/[bold]: no run in this folder")
 
 
 def test_the_page_of_ten_runs_on_many_images_is_small(tmp_path):

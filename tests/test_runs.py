@@ -62,10 +62,13 @@ def test_a_lock_of_another_machine_counts_for_two_minutes(tmp_path, age, locked)
 
 
 def test_a_folder_that_was_only_locked_is_removed(tmp_path):
+    for folder in ("run", "new/comparisons/run"):
+        run = Run(str(tmp_path / folder))
+        run.lock()
+        run.lock()  # renewed
+        run.unlock()
+        assert not list(tmp_path.iterdir())
     run = Run(str(tmp_path / "run"))
-    run.lock()
-    run.unlock()
-    assert not list(tmp_path.iterdir())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").touch()
     run.lock()

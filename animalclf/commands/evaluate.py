@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from animalclf import api
 from animalclf.commands.common import Answer, add_command, call, prior_argument, table_arguments, views_arguments
 from animalclf.errors import exit_code
-from animalclf.utils.console import console
+from animalclf.utils.console import console, show_line
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -47,6 +47,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.inference.evaluate import table
 
+    show_line(f"evaluating {arguments.run}")
     result = call(api.evaluate, arguments)
     for renderable in table(result):
         console.print(renderable)

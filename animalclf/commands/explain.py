@@ -44,6 +44,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Answer:
+    show_line(f"explaining {arguments.run}")
     result = call(api.explain, arguments)
     for image in result.unreadable[:MAX_LISTED]:
         show_line(f"unreadable: {image.path}: {image.reason}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from animalclf import api
 from animalclf.commands.common import Answer, add_command, call
-from animalclf.utils.console import console
+from animalclf.utils.console import console, show_line
 
 if TYPE_CHECKING:
     from animalclf.commands.common import Commands
@@ -51,6 +51,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.export.export import table
 
+    show_line(f"exporting {arguments.run}")
     result = call(api.export, arguments)
     for renderable in table(result):
         console.print(renderable)

@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Answer:
+    show_line(f"writing the report of {', '.join(arguments.folders)}")
     result = call(api.report, arguments)
     show_line(f"report: {result.report}")
     return Answer(result.to_dict())

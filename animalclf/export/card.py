@@ -78,6 +78,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str], checks: Sequ
         known={"kept": KEPT, "images": f"{len(scorer.validation):,}"} if (scorer := scorer_or_line(run)) else None,
         images=f"{measured.rows:,}" if measured else "No",
         measured=result.measured if result.val else "test",
+        bf16=", in bf16 (the files compute in fp32)" if result.precision == "bf16" else "",
         temperature=info.temperature,
         dataset=environment.data.rstrip("/").rpartition("/")[2],  # a folder of this machine says nothing elsewhere
         rows=", ".join(f"{count:,} {split}" for split, count in result.rows.items()),

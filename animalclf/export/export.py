@@ -54,6 +54,8 @@ def export(run: str, formats: Sequence[str], out: str | None = None, check: int 
         script = resources.files("animalclf.export") / "templates" / SCRIPT
         contents[SCRIPT] = script.read_text().replace('"model.onnx"', f'"{onnx_files[0]}"').encode()
     count = _check_count(folder, chosen.values(), check) if onnx_files else 0
+    if count:
+        show_line(f"checking {' and '.join(onnx_files)} with {count_text(count, 'image')}")
     checks = _checked(folder, contents, onnx_files, count) if count else None
     sizes = {name: _size(len(content)) for name, content in contents.items()}
     contents[CARD] = model_card(folder, info, sizes, checks or []).encode()

@@ -137,7 +137,8 @@ class LiveTable:
         left = "" if line.left is None else f", {duration(line.left)} left"
         part = f"{line.part}, " if line.part else ""
         epoch = f"{_label(line)}: {part}epoch {line.epoch}/{line.epochs}"
-        self._print(f"{epoch} | train loss {row.train_loss:.4f}{metric} | {line.speed:,.0f} images/s{left}")
+        loss = f"{'inner folds' if row.heads else 'train'} loss {row.train_loss:.4f}"
+        self._print(f"{epoch} | {loss}{metric} | {line.speed:,.0f} images/s{left}")
 
     def _show_progress(self, line: TrialLine, event: PhaseProgress) -> None:
         """Without a terminal: a line at the start of a trial, then one line per minute in long epochs."""

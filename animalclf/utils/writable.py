@@ -12,7 +12,7 @@ def check_writable(folder: str) -> None:
     """Raise UserError if no file can be written to `folder`: before long work, not after it. Leaves no folder behind
     that was not there: the work may be refused."""
     probe = join(folder, ".writable")
-    missing = [] if is_remote(folder) else _missing_folders(filesystem(folder)[1])
+    missing = missing_folders(folder)
     write_bytes(probe, b"")
     remove(probe)
     with contextlib.suppress(OSError):  # another process writes there
@@ -20,9 +20,10 @@ def check_writable(folder: str) -> None:
             os.rmdir(path)
 
 
-def _missing_folders(path: str) -> list[str]:
-    """The local folder `path` and those above it that do not exist, from the inside."""
-    missing = []
+def missing_folders(folder: str) -> list[str]:
+    """The local paths of `folder` and of those above it that do not exist, from the inside; of a remote one none."""
+    missing: list[str] = []
+    path = "" if is_remote(folder) else filesystem(folder)[1]
     while path and not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path)
