@@ -33,6 +33,7 @@ PATCHES = [
     "schedule_tasks_sooner",
     "skip_autoscaling_actor",
     "skip_statistics_actor",
+    "skip_location_actor",
 ]
 SETS = ["--set", "train.epochs=1", "--set", "train.batch_size=32", "--set", "model.input_size=76"]
 

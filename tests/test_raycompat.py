@@ -315,6 +315,22 @@ def test_a_training_stopped_from_another_thread_frees_its_resources(tmp_path, ra
         assert not names & {"AutoscalingCoordinator", "datasets_stats_actor"}
 
 
+@patched
+@pytest.mark.ray
+def test_replicas_of_a_model_have_no_actor_that_stores_where_they_are(ray_local):
+    import ray
+
+    class Doubled:
+        def __call__(self, batch):
+            return {"id": 2 * batch["id"]}
+
+    cluster.configure_ray_data()
+    replicas = ray.data.ActorPoolStrategy(size=1)
+    dataset = ray.data.range(8, override_num_blocks=4).map_batches(Doubled, batch_size=None, compute=replicas)
+    assert sorted(row["id"] for row in dataset.iter_rows()) == list(range(0, 16, 2))
+    assert "ActorLocationTracker" not in {actor["name"] for actor in list_named_actors(all_namespaces=True)}
+
+
 @pytest.mark.ray
 def test_a_training_stopped_before_its_workers_exist_does_not_start(tmp_path, ray_local, prepared, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
