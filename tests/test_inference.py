@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from run_folders import CONFIG, PRIOR, TINY_CLASSES, untrained_run_folder
 
 from animalclf import config as configuration
 from animalclf.errors import UserError
-from animalclf.inference import classify
+from animalclf.inference import classify, reading
 from animalclf.inference import prior_shift as priors
 from animalclf.inference.evaluate import confused_pairs, evaluate, table
 from animalclf.metrics import from_probabilities
@@ -419,8 +420,6 @@ def test_a_replica_of_the_model_that_dies(untrained_run, image_folder, tmp_path,
 
 
 def test_a_missing_file_is_a_row_and_a_refused_store_stops_the_prediction(image_folder, monkeypatch):
-    from animalclf.inference import reading
-
     folder, contents = image_folder
     block = reading.read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
     assert (
@@ -464,3 +463,24 @@ def test_tasks_that_read_images_do_not_import_pytorch():
     """Its import takes two seconds in each of their processes, at the start of every prediction."""
     code = "import sys, animalclf.inference.reading; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_replica_does_not_import_scipy():
+    """It takes 0.1 s, and the score of `known` needs none of it."""
+    code = "import sys, animalclf.inference.classify, animalclf.features.known; sys.exit('scipy.linalg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_packed_texts_are_the_texts():
+    texts = ["a.jpg", "", "Küche/ß 猫.png", "name-\udcff.jpg", "b" * 300]
+    packed = reading.PackedTexts.pack(texts)
+    assert [packed.take(start, start + 2) for start in range(5)] == [texts[start : start + 2] for start in range(5)]
+    assert packed.take(0, 9) == texts and reading.PackedTexts.pack([]).take(0, 9) == []
+
+
+def test_tasks_do_not_read_the_paths_of_all_images():
+    """Ray passes what pickle gives as buffers without a copy, and the rest is read by each task."""
+    packed, buffers = reading.PackedTexts.pack([f"{number}.jpg" for number in range(10_000)]), []
+    assert len(pickle.dumps(packed, protocol=5, buffer_callback=buffers.append)) < 1000 and len(buffers) == 2
+    read_only = pickle.loads(pickle.dumps(packed, protocol=5, buffer_callback=buffers.append), buffers=buffers[:2])
+    assert read_only.take(9_998, 10_062) == ["9998.jpg", "9999.jpg"]

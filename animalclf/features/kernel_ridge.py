@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from animalclf.features.heads import HEADS, Settings, Tensors, TrainingSet
 
@@ -58,6 +57,8 @@ def _solutions(
 def _solution(kernel: np.ndarray, ridge: float, targets: np.ndarray) -> np.ndarray:
     """(kernel + ridge I)^-1 targets, float (N, C), by Cholesky's decomposition: a tenth of the time of the eigenvectors
     that would serve every ridge."""
+    from scipy.linalg import cho_factor, cho_solve  # here: `predict` needs the distances only, in two processes
+
     system = kernel.copy(order="F")
     system.flat[:: len(system) + 1] += ridge
     factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)

@@ -22,7 +22,7 @@ from animalclf.cluster_size import cpus_per_node
 from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
-from animalclf.inference.reading import Block, read_images
+from animalclf.inference.reading import Block, PackedTexts, read_images
 from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
 from animalclf.training.outputs import Summary
@@ -69,7 +69,7 @@ class _Job:
     model: ray.ObjectRef
     """A Classifier and the Summary of its features, or None."""
     paths: ray.ObjectRef
-    """list[str], relative to `root`."""
+    """PackedTexts, relative to `root`."""
     root: str
     config: Config
     replicas: int
@@ -109,7 +109,7 @@ def classify(
     if options.progress:
         replicas_text = f"{count_text(replicas, 'GPU worker' if use_gpu else 'CPU worker')} ({resources})"
         show_line(f"{count_text(len(paths), 'image')} of {root} with {config.name} on {replicas_text}")
-    job = _Job(ray.put((model, summary)), ray.put(list(paths)), root, config, replicas, use_gpu, options)
+    job = _Job(ray.put((model, summary)), ray.put(PackedTexts.pack(paths)), root, config, replicas, use_gpu, options)
     return _collect(job, len(paths), model.classes)
 
 
@@ -179,7 +179,7 @@ def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
 
     def read(block: Block) -> Block:
         start = batches[int(block["id"][0])] * batch_size
-        return read_images(root, ray.get(paths)[start : start + batch_size], start, config)
+        return read_images(root, ray.get(paths).take(start, start + batch_size), start, config)
 
     cpus = cpus_per_node()
     replicas_per_node = math.ceil(job.replicas / len(cpus))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +16,26 @@ from animalclf.predictions import OK
 from animalclf.prepare.task import read_files
 
 Block = dict[str, np.ndarray]
+
+
+class PackedTexts(NamedTuple):
+    """Texts as arrays, which Ray's tasks map into their memory: of a list each task would read all to take a few."""
+
+    letters: np.ndarray
+    """uint8: UTF-8 of all texts, one after another."""
+    edges: np.ndarray
+    """int64 (N + 1,): text n is letters[edges[n] : edges[n + 1]]."""
+
+    @classmethod
+    def pack(cls, texts: Sequence[str]) -> PackedTexts:
+        encoded = [text.encode(errors="surrogatepass") for text in texts]
+        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), np.append(0, sizes.cumsum()))
+
+    def take(self, start: int, stop: int) -> list[str]:
+        """Texts `start` to `stop`, or to the last."""
+        edges = self.edges[start : stop + 1].tolist()
+        return [self.letters[low:high].tobytes().decode(errors="surrogatepass") for low, high in pairwise(edges)]
 
 
 def read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
