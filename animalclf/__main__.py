@@ -7,12 +7,14 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """`cli.run_and_exit`. Ctrl-C while its modules are imported ends the process without a traceback."""
+    """`cli.run_and_exit`. Ctrl-C while its modules are imported ends the process with a line, without a traceback."""
     try:
         from animalclf.cli import run_and_exit
+
+        run_and_exit()
     except KeyboardInterrupt:
+        os.write(2, b"stopped by Ctrl-C\n")
         os._exit(130)  # errors.ExitCode.INTERRUPTED, which may not be imported yet
-    run_and_exit()
 
 
 if __name__ == "__main__":

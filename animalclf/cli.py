@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,17 +21,18 @@ from animalclf.commands import command_modules
 from animalclf.commands.common import Answer
 from animalclf.errors import ExitCode, UserError
 from animalclf.raycompat.errors import causes, is_rays, ray_problem
-from animalclf.utils import caller
+from animalclf.utils import caller, interrupts
 from animalclf.utils.console import escape_control, show_error, show_line, show_traceback
-from animalclf.utils.interrupts import Terminated, handle_sigterm
 from animalclf.utils.notify import Ending, Notifier
 from animalclf.utils.redact import redact
 
 MAX_ERROR = 500  # characters of an unexpected error in a notification
+_stop_shown = threading.Event()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns an ExitCode."""
+    _stop_shown.clear()
     parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
     if not argv:
         parser.print_help(sys.stderr)
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notifier = Notifier.parse(arguments.notify, arguments.notify_command)
         with caller.set_caller():
             answer = arguments.handler(arguments)
+        interrupts.raise_swallowed()
         code = answer.exit_code
     except UserError as error:
         error_text = ray_problem(error, "") or str(error)
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
-        _show_stopped(code, resumable="resume" in arguments)
+        _show_stopped(code, argv)
         return code
     except Exception as error:
         error_text = f"{type(error).__name__}: {error}"[:MAX_ERROR]
@@ -75,16 +78,21 @@ def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     SIGTERM is handled like Ctrl-C. After one of them (also a second Ctrl-C, or one while Ray shuts down) the exit
     handlers run, and then the process ends without Python's orderly shutdown, which can crash while threads of Ray and
     of imports are at work. The processes of a Ray that was still starting end too; they would look for their Ray for a
-    minute.
+    minute. One that arrives when the command has ended changes nothing but that the process ends at once.
     """
     sys.excepthook = show_traceback
-    handle_sigterm(partial(_give_up, sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    atexit.register(interrupts.ignore_interrupts)  # the first registered is the last called: Python's shutdown follows
+    interrupts.handle_sigterm(partial(_give_up, argv))
+    interrupts.repeat_swallowed()
     # Otherwise a thread that still runs while Ray shuts down would start another Ray.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         code = main(argv)
+        interrupts.call_on_interrupt(partial(_end, code, lambda: None))
     except KeyboardInterrupt as interrupt:
         code = _interrupted(interrupt)
+        _show_stopped(code, argv)
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         _end(code, atexit._run_exitfuncs)
     sys.exit(code)
@@ -106,7 +114,7 @@ def _end(code: int, last: Callable[[], object]) -> NoReturn:
 
 def _give_up(argv: Sequence[str]) -> NoReturn:
     """End a process whose cleanup after SIGTERM hangs, for example because its Ray was killed."""
-    _end(ExitCode.TERMINATED, partial(_show_stopped, ExitCode.TERMINATED, bool({"train", "compare"} & set(argv[:1]))))
+    _end(ExitCode.TERMINATED, partial(_show_stopped, ExitCode.TERMINATED, argv))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -143,7 +151,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:
-    return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
+    return ExitCode.TERMINATED if isinstance(interrupt, interrupts.Terminated) else ExitCode.INTERRUPTED
 
 
 def _show_ray_error(error: Exception, resumable: bool) -> tuple[str, ExitCode]:
@@ -158,9 +166,13 @@ def _show_ray_error(error: Exception, resumable: bool) -> tuple[str, ExitCode]:
     return line, ExitCode.FAILED if is_bug else ExitCode.USER_ERROR
 
 
-def _show_stopped(code: ExitCode, resumable: bool) -> None:
+def _show_stopped(code: ExitCode, argv: Sequence[str]) -> None:
+    """Print once that the command `argv` was interrupted."""
+    if _stop_shown.is_set():
+        return
+    _stop_shown.set()
     show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; nothing half-written is left")
-    if resumable:
+    if {"train", "compare"} & set(argv[:1]):
         show_line("continue after the last finished epoch with the same command, --out FOLDER and --resume")
 
 

@@ -233,6 +233,81 @@ cli.run_and_exit(["train", "--data", "photos", "--out", "out"])
     assert done.stderr.count("stopped by SIGTERM") == 1 and "--resume" in done.stderr
 
 
+SWALLOWED = """
+import os, signal, time, types
+from animalclf import api, cli
+
+class Deleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.Signals({number}))
+        sum(range(10))  # Python ignores exceptions here
+
+def work(*arguments, **options):
+    Deleted()
+    time.sleep({seconds})  # 0: the command ends before the interrupt is raised again
+    return types.SimpleNamespace(report="report.html", to_dict=dict)
+
+cli.interrupts.AGAIN_SECONDS = {again}
+api.report = work
+cli.run_and_exit(["report", "run", "--json"])
+"""
+
+
+@SIGNALS
+@pytest.mark.parametrize(("seconds", "again"), [(60, 0.05), (0, 1)], ids=["before the end", "at the end"])
+def test_an_interrupt_that_python_swallows_is_not_lost(tmp_path, number, code, seconds, again):
+    program = SWALLOWED.format(number=int(number), seconds=seconds, again=again)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    assert (done.returncode, done.stdout) == (code, "")
+    last = f"stopped by {name}; nothing half-written is left"
+    lines = ["writing the report of run", *([] if seconds else ["report: report.html"]), last]
+    assert done.stderr.splitlines() == lines
+
+
+LAST_MOMENT = """
+import atexit, os, signal, time
+from animalclf import cli
+
+def interrupt():
+    os.kill(os.getpid(), signal.Signals({number}))
+    time.sleep(0.1)
+
+class Last:  # deleted while Python shuts down
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {number})
+
+cli.main = lambda argv: 3
+if "{moment}" == "shutdown":
+    last = Last()
+else:
+    atexit.register(interrupt)
+cli.run_and_exit(["prepare"])
+"""
+
+
+@SIGNALS
+@pytest.mark.parametrize("moment", ["exit handlers", "shutdown"])
+def test_an_interrupt_after_the_end_does_not_change_the_exit_code(number, code, moment):
+    program = LAST_MOMENT.format(number=int(number), moment=moment)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+@SIGNALS
+def test_an_interrupt_while_ray_is_left_prints_the_line(tmp_path, number, code):
+    program = f"""
+import os, signal, time
+from animalclf import api, cli, cluster
+
+api.evaluate = lambda *arguments, **options: 1 / 0
+cluster.leave_ray = lambda **_: [os.kill(os.getpid(), signal.Signals({int(number)})), time.sleep(1)]
+cli.run_and_exit(["evaluate", "run"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    assert done.returncode == code and done.stderr.count("stopped by") == 1
+
+
 def test_ignored_sigterm_stays_ignored(tmp_path):
     program = "import signal; from animalclf.utils import interrupts; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     program += "interrupts.handle_sigterm(print); assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN"
@@ -341,6 +416,6 @@ main()
 """
 
 
-def test_ctrl_c_while_modules_are_imported_prints_no_traceback():
+def test_ctrl_c_while_modules_are_imported_prints_a_line():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")

@@ -1,8 +1,11 @@
-"""Ctrl-C and SIGTERM: both interrupt the command, and neither is lost during imports and while Ray starts."""
+"""Ctrl-C and SIGTERM: both interrupt the command, and neither is lost during imports, in destructors, and while Ray
+starts."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +15,9 @@ from typing import NoReturn
 
 Handler = Callable[[int, FrameType | None], object]
 CLEANUP_SECONDS = 8.0  # after SIGTERM; Docker kills after 10
+AGAIN_SECONDS = 0.05  # until an interrupt that Python has swallowed is raised again
 _terminated = threading.Event()
+_swallowed: list[signal.Signals] = []  # not raised again yet
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,6 +43,47 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break the cleanup
     _terminated.set()
     raise Terminated
+
+
+def repeat_swallowed() -> None:
+    """From now on an interrupt that Python swallows, because it arrived in a destructor or in the callback of a weak
+    reference, is raised again a moment later, or by `raise_swallowed` if that is earlier."""
+    show = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            show(unraisable)
+            return
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, Terminated) else signal.SIGINT
+        if number == signal.SIGTERM:
+            signal.signal(number, _terminate)
+        _swallowed.append(number)
+        threading.Timer(AGAIN_SECONDS, again).start()
+
+    def again() -> None:
+        if _swallowed:
+            os.kill(os.getpid(), _swallowed.pop())
+
+    sys.unraisablehook = hook
+
+
+def raise_swallowed() -> None:
+    """Raise an interrupt that Python has swallowed (see `repeat_swallowed`), if there is one: the command has ended."""
+    if _swallowed:
+        raise Terminated if _swallowed.pop() == signal.SIGTERM else KeyboardInterrupt
+
+
+def call_on_interrupt(action: Callable[[], object]) -> None:
+    """From now on Ctrl-C and SIGTERM call `action` and raise nothing, where they would have raised an interrupt."""
+    for number, handler in HANDLERS.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, lambda number, frame: action())
+
+
+def ignore_interrupts() -> None:
+    """From now on Ctrl-C and SIGTERM do nothing."""
+    for number in HANDLERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 HANDLERS: dict[signal.Signals, Handler] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate}
