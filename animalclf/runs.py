@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -11,23 +10,20 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-import psutil
 
 from animalclf import config as configuration
 from animalclf.config import Config
 from animalclf.errors import UserError
+from animalclf.folder_lock import FolderLock
 from animalclf.predictions import probability_columns
-from animalclf.rows import EnsembleResult, Environment, EpochRow, Row, TrainingResult
+from animalclf.rows import EnsembleResult, Environment, EpochRow, TrainingResult
 from animalclf.utils import storage
 from animalclf.utils.caller import caller
-from animalclf.utils.leftovers import remove_leftovers
-from animalclf.utils.writable import missing_folders
 
-SAME_PROCESS_SECONDS = 5.0  # tolerance of a process's start time: the machine's clock may be corrected in between
 # A file that marks a folder of another kind, and what to name instead of it.
 OTHER_KINDS = {
     "comparison.yaml": "a comparison; name one of its runs, the folders in its trials/",
@@ -35,32 +31,6 @@ OTHER_KINDS = {
     "leaderboard.json": "a folder of ensembles; name one of the runs that they combine",
     "result.json": "an ensemble; name one of the runs that it combines",
 }
-STALE_SECONDS = 120  # without renewal, after which another machine's lock counts as left over from a crash
-
-
-@dataclass(frozen=True)
-class LockHolder(Row):
-    """The process that holds a run folder: the content of running.json."""
-
-    host: str
-    pid: int
-    renewed: float = field(metadata={"old_keys": ["time"]})
-    """Seconds since 1970."""
-    process_started: float = field(default=0.0, metadata={"old_keys": ["born"]})
-    """Seconds since 1970."""
-    made_folders: list[str] = field(default_factory=list)
-    """Local folders that the lock made, from the inside."""
-
-    @property
-    def is_this_process(self) -> bool:
-        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process runs; on another machine, whether it renewed the lock recently."""
-        if self.host == socket.gethostname():
-            return _is_alive(self.pid, self.process_started)
-        return time.time() - self.renewed < STALE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -155,49 +125,15 @@ class Run:
 
     def check_unlocked(self) -> None:
         """Raise UserError if another running process holds the folder."""
-        holder = self._holder()
-        if holder and not holder.is_this_process and holder.is_alive:
-            raise UserError(
-                f"{self.root}: in use by process {holder.pid} on {holder.host}; "
-                "wait for it, stop it, or choose another --out"
-            )
+        FolderLock(self.root).check()
 
     def lock(self) -> None:
-        """Lock the folder for this process, and remove what a killed one left half-written; call again at intervals to
-        renew the lock. Raises UserError if another running process holds it."""
-        self.check_unlocked()
-        holder = self._holder()
-        if holder and holder.is_this_process:
-            made = holder.made_folders
-        else:
-            remove_leftovers(self.root)
-            made = missing_folders(self.root)
-        own = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time(), made)
-        storage.write_json(self.url("running.json"), own.to_dict())
+        """Lock the folder for this process (see FolderLock.acquire); call again at intervals to renew the lock."""
+        FolderLock(self.root).acquire()
 
     def unlock(self) -> None:
-        """Unlock the folder. A local one that is empty is removed, with the folders that were made for it: the command
-        was refused."""
-        holder = self._holder()
-        if holder and holder.is_this_process:
-            storage.remove(self.url("running.json"))
-            if not storage.is_remote(self.root):
-                with contextlib.suppress(OSError):
-                    for path in dict.fromkeys([storage.filesystem(self.root)[1], *holder.made_folders]):
-                        os.rmdir(path)
-
-    def _holder(self) -> LockHolder | None:
-        url = self.url("running.json")
-        try:
-            content = storage.read_json(url)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            return LockHolder.from_dict(content, url)
-        except UserError as error:
-            raise UserError(
-                f"{url}: not a lock file of animalclf; if no training uses this folder, remove the file"
-            ) from error
+        """Unlock the folder. A local one that is empty is removed: the command was refused."""
+        FolderLock(self.root).release()
 
 
 def open_run(root: str) -> Run:
@@ -226,16 +162,6 @@ def check_kind(folder: Run) -> None:
     for file, kind in OTHER_KINDS.items():
         if storage.exists(folder.url(file)):
             raise UserError(f"{folder.root}: is {kind}")
-
-
-def _is_alive(pid: int, started: float) -> bool:
-    """Whether the process `pid` runs and started at `started`: its number may belong to another process by now."""
-    try:
-        return abs(psutil.Process(pid).create_time() - started) < SAME_PROCESS_SECONDS
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 def environment() -> Environment:

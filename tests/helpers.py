@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +165,24 @@ def remaining(poll: Callable[[], Any]) -> Any:
     while (result := poll()) and time.monotonic() < deadline:
         time.sleep(0.5)
     return result
+
+
+HOLD = """
+import sys, time
+from animalclf.folder_lock import locked
+with locked(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another_process(folder) -> Iterator[subprocess.Popen]:
+    """A process that locks `folder` until its standard input ends."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], text=True, **pipes)
+    try:
+        assert process.stdout.readline() == "locked\n"
+        yield process
+    finally:
+        process.communicate(timeout=30)

@@ -14,7 +14,8 @@ import pytest
 import animalclf
 from animalclf import config as configuration
 from animalclf.api.calls import CHECKS
-from animalclf.runs import LockHolder, Run
+from animalclf.folder_lock import LockHolder
+from animalclf.runs import Run
 from animalclf.utils import arguments
 
 SETTINGS = "a mapping of configuration keys, such as"

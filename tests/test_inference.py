@@ -14,7 +14,7 @@ import pytest
 import ray
 import ray.data
 import torch
-from helpers import tiny_prepared
+from helpers import held_by_another_process, tiny_prepared
 from PIL import Image
 from rich.console import Console, Group
 from run_folders import CONFIG, PRIOR, TINY_CLASSES, untrained_run_folder
@@ -456,6 +456,9 @@ def test_what_cannot_become_a_submission_stops_before_the_work(untrained_run, im
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         predict(untrained_run, folder, str(tmp_path / "file" / "out"))
+    with held_by_another_process(tmp_path / "out") as other:
+        with pytest.raises(UserError, match=f"in use by process {other.pid}"):
+            predict(untrained_run, folder, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

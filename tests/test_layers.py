@@ -11,8 +11,8 @@ import animalclf
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # from low to high: a module imports from its own layer and from lower ones
-    "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions", "runs",
-    "features",
+    "errors", "utils", "rows", "metrics", "lr_schedules", "architectures", "recipes", "config", "predictions",
+    "folder_lock", "runs", "features",
     "models", "raycompat", "cluster", "cluster_size", "data", "duplicates", "prepare",
     "training", "inference", "export", "report", "explain", "serving", "labelling", "tuning", "planning", "demo", "api",
     "submit",

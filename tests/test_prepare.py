@@ -3,11 +3,13 @@ behind."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import s3_server
-from helpers import tiny_prepared
+from helpers import held_by_another_process, tiny_prepared
 from PIL import Image
 from rich.console import Console
 
@@ -32,6 +34,7 @@ from animalclf.data.prepared_set import Prepared
 from animalclf.data.resize import resize
 from animalclf.data.shards import read_shard
 from animalclf.errors import UserError
+from animalclf.folder_lock import LockHolder
 from animalclf.prepare import job, output_dir, sources, task
 from animalclf.prepare.job import prepare
 from animalclf.prepare.manifest import differences
@@ -137,7 +140,7 @@ def test_unreadable_files_are_skipped_with_their_reasons(
         match=r"(?s)3 of 81 files \(3.7 %\) are unreadable.*data.max_unreadable=0.04.*cat/000.jpg: .*cat/001.jpg: ",
     ) as caught:
         prepare(str(photos), str(tmp_path / "strict"), replace(CONFIG, max_unreadable=0.01), progress=False)
-    assert "page.jpg" in str(caught.value) and not os.listdir(tmp_path / "strict")
+    assert "page.jpg" in str(caught.value) and not (tmp_path / "strict").exists()
 
     monkeypatch.setattr(job, "MIN_CHUNK_IMAGES", 1)
     monkeypatch.setattr(job, "MAX_CHUNK_IMAGES", 3)  # a chunk may have unreadable files only
@@ -241,8 +244,11 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(
             patch.setattr(job, function, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 prepare(str(photos), str(out), CONFIG, progress=False)
-        assert os.listdir(out) == []
-    # A killed process leaves shards, a manifest and a half-written file, but no dataset.json.
+        assert not out.exists()
+    # A killed process leaves shards, a manifest, a half-written file and its lock, but no dataset.json.
+    out.mkdir()
+    lock = LockHolder(socket.gethostname(), 2**22 + 1, 0.0)  # no process has this number
+    (out / "running.json").write_text(json.dumps(lock.to_dict()))
     for name in ("shard-00000.parquet", "shard-09999.parquet", "manifest.parquet", "shard-00001.parquet.0a1b.tmp"):
         (out / name).write_bytes(b"half")
     prepared = prepare(str(photos), str(out), CONFIG, progress=False)
@@ -319,6 +325,27 @@ def test_an_out_inside_the_image_folder_is_refused(photos: Path) -> None:
     assert not (photos / "prepared").exists()
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_process_that_prepares_in_the_same_folder_is_waited_for(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finished: bool
+) -> None:
+    """If it ends with the same set, nothing is left to prepare."""
+    out, existing = str(tmp_path / "out"), []
+    monkeypatch.setattr(job, "_open_existing", lambda *_: existing[0] if existing else None)
+    monkeypatch.setattr(job, "measure_all", interrupt)
+    with held_by_another_process(out) as other:
+
+        def wait(seconds: float) -> None:
+            existing.extend(["the set of the other process"] if finished else [])
+            other.communicate(timeout=30)
+
+        monkeypatch.setattr(output_dir, "time", SimpleNamespace(sleep=wait))
+        with pytest.raises(KeyboardInterrupt) if not finished else contextlib.nullcontext():
+            assert prepare(str(photos), out, CONFIG, progress=False) == "the set of the other process"
+    assert f"{out}: process {other.pid} on " in (printed := capsys.readouterr().err) and "waiting for it" in printed
+    assert not os.path.exists(out)
+
+
 def test_an_unwritable_or_full_out_is_refused_before_the_work(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +357,7 @@ def test_an_unwritable_or_full_out_is_refused_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="free space, choose another folder, or store smaller images"):
         prepare(str(photos), str(tmp_path / "out"), CONFIG, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_vanishes_or_is_not_permitted_is_unreadable(

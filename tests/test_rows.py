@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from animalclf.errors import UserError
+from animalclf.folder_lock import LockHolder
 from animalclf.metrics import from_probabilities
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TimeSpent, TrainingResult
-from animalclf.runs import LockHolder, Run
+from animalclf.runs import Run
 from animalclf.training import checkpoint
 
 EPOCH = {

@@ -1,5 +1,6 @@
-"""The lock of a run folder, what a resume may change, and where a moved run looks for its prepared set."""
+"""The lock of a folder, what a resume may change, and where a moved run looks for its prepared set."""
 
+import errno
 import json
 import os
 import socket
@@ -9,17 +10,21 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from helpers import tiny_config, tiny_prepared
+from helpers import held_by_another_process, tiny_config, tiny_prepared
 from run_folders import CLASSES, finished_run
 
+from animalclf import folder_lock
 from animalclf.config.keys import keys
 from animalclf.config.parsing import LAST_KEY
 from animalclf.data import run_images
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
+from animalclf.folder_lock import STALE_SECONDS, LockHolder
 from animalclf.inference.validation import validation_predictions
-from animalclf.runs import STALE_SECONDS, LockHolder, Run, open_run
+from animalclf.runs import Run, open_run
 from animalclf.training import checkpoint, checks
+from animalclf.utils import storage
+from animalclf.utils.writable import check_writable
 
 
 def write_lock(run: Run, host: str, pid: int, age: float, process_started: float = 0.0) -> None:
@@ -145,3 +150,37 @@ def test_a_limited_sample_depends_on_the_seed_of_the_split_only(tmp_path):
 
     assert val_rows() == val_rows(seed=5)
     assert val_rows() != val_rows(data__split_seed=5)
+
+
+def test_a_folder_that_another_command_writes_is_in_use(tmp_path):
+    with held_by_another_process(tmp_path / "new" / "out") as other:
+        with pytest.raises(UserError, match=f"in use by process {other.pid} on .*; wait for it, stop it"):
+            with folder_lock.locked(str(tmp_path / "new" / "out")):
+                pytest.fail("two processes at once")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_not_a_file_in_it(monkeypatch, tmp_path):
+    def read_only(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(storage, "_ChunkedFile", read_only)
+    message = rf"^{tmp_path}: cannot be written \(Permission denied\); choose another location \(--out\)$"
+    for use in (
+        check_writable,
+        lambda folder: Run(folder).lock(),
+        lambda folder: folder_lock.locked(folder).__enter__(),
+    ):
+        with pytest.raises(UserError, match=message):
+            use(str(tmp_path))
+
+
+def test_a_lock_is_renewed(monkeypatch, tmp_path):
+    monkeypatch.setattr(folder_lock, "STALE_SECONDS", 0.04)
+    with folder_lock.locked(str(tmp_path)):
+        before = (tmp_path / "running.json").stat().st_mtime_ns
+        deadline = time.monotonic() + 20
+        while (tmp_path / "running.json").stat().st_mtime_ns == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (tmp_path / "running.json").stat().st_mtime_ns != before
+    assert tmp_path.exists() is False

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from animalclf.errors import UserError
+from animalclf.folder_lock import locked
 from animalclf.inference import prior_shift, submission
 from animalclf.inference.classify import Options, classify
 from animalclf.inference.extra_columns import DEFAULT_TABLE, ExtraColumns, TableOptions
@@ -20,8 +21,6 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
-from animalclf.utils.leftovers import remove_leftovers
-from animalclf.utils.writable import check_writable
 
 
 def predict(
@@ -63,25 +62,24 @@ def predict(
     extra = ExtraColumns(columns, folder, model, info, settings.views, transport)
     if not isinstance(target_prior, str) and (problem := extra.problem_of_sets(target_prior)):
         raise UserError(f"{folder.root}: {problem}")
-    check_writable(out)
-    remove_leftovers(out)
-    for note in [*source.warnings, *filter(None, [form.note, extra.note])] if settings.progress else ():
-        show_line(note)
-    probabilities, status, scores = classify(model, config, source.root, paths, settings, extra.summary)
-    readable = np.array([reason == OK for reason in status])
-    corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
-    if settings.progress and (problem := extra.problem_of_sets(priors)):  # of priors that are estimated
-        show_line(f"{problem}. All sets have all classes")
-    transported = None
-    if transport:
-        before, corrected = corrected.argmax(1), prior_shift.transport(corrected, priors)
-        transported = int((before != corrected.argmax(1)).sum())
-    probabilities[readable], probabilities[~readable] = corrected, priors
-    table = extra.add(predictions_table(paths, classes, probabilities, status).assign(id=ids), priors, scores)
-    predictions = storage.join(out, f"predictions.{columns.format}")
-    submission_file = storage.join(out, "submission.csv")
-    write_predictions(predictions, table)
-    submission.write_form(submission_file, form, table)
+    with locked(out):
+        for note in [*source.warnings, *filter(None, [form.note, extra.note])] if settings.progress else ():
+            show_line(note)
+        probabilities, status, scores = classify(model, config, source.root, paths, settings, extra.summary)
+        readable = np.array([reason == OK for reason in status])
+        corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
+        if settings.progress and (problem := extra.problem_of_sets(priors)):  # of priors that are estimated
+            show_line(f"{problem}. All sets have all classes")
+        transported = None
+        if transport:
+            before, corrected = corrected.argmax(1), prior_shift.transport(corrected, priors)
+            transported = int((before != corrected.argmax(1)).sum())
+        probabilities[readable], probabilities[~readable] = corrected, priors
+        table = extra.add(predictions_table(paths, classes, probabilities, status).assign(id=ids), priors, scores)
+        predictions = storage.join(out, f"predictions.{columns.format}")
+        submission_file = storage.join(out, "submission.csv")
+        write_predictions(predictions, table)
+        submission.write_form(submission_file, form, table)
     seconds = time.perf_counter() - started
     return PredictionResult(
         run=folder.root,

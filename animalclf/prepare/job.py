@@ -61,7 +61,7 @@ def prepare(
     at least two of each. `force`: replace any prepared set in `out`. `workers`: training workers for which a Ray that
     is started here has room too. Raises UserError for images that cannot be found or used, for a different set or other
     files in `out`, and for an `out` without space or write permission. After an error or Ctrl-C, `out` holds no part of
-    a set.
+    a set, and is removed if it is empty. A process that prepares in `out` is waited for: its set may be the same.
     """
     started = time.monotonic()
     config = replace(config, limit=limit or config.limit)
@@ -73,21 +73,24 @@ def prepare(
             "choose an output folder outside it"
         )
     inputs = sources.inputs_hash(source, config)
-    existing = None if force else _open_existing(out, source, config, inputs)
-    if existing:
+    if existing := None if force else _open_existing(out, source, config, inputs):
         return existing
-    files = sample_files(source.files.sort_values("path", ignore_index=True), config)
-    output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
-    with output_dir.cleared_on_failure(out):
-        if progress:
-            show_line(_plan(files, source, out, config) + _enlargement(files, source.root, config))
-            for warning in source.warnings:
-                show_line(f"warning: {warning}")
-        with ProgressLine(interval=LOG_SECONDS, enabled=progress) as line:
-            manifest, names = _build(files, source, out, config, partial(line.update, total=len(files)), workers)
-        storage.write_table(storage.join(out, MANIFEST), manifest)
-        info = describe(manifest, source, config, inputs, names, time.monotonic() - started)
-        storage.write_json(storage.join(out, INFO), info)
+    output_dir.check_own(out)
+    with output_dir.locked(out) as waited:
+        if waited and not force and (existing := _open_existing(out, source, config, inputs)):
+            return existing
+        files = sample_files(source.files.sort_values("path", ignore_index=True), config)
+        output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
+        with output_dir.cleared_on_failure(out):
+            if progress:
+                show_line(_plan(files, source, out, config) + _enlargement(files, source.root, config))
+                for warning in source.warnings:
+                    show_line(f"warning: {warning}")
+            with ProgressLine(interval=LOG_SECONDS, enabled=progress) as line:
+                manifest, names = _build(files, source, out, config, partial(line.update, total=len(files)), workers)
+            storage.write_table(storage.join(out, MANIFEST), manifest)
+            info = describe(manifest, source, config, inputs, names, time.monotonic() - started)
+            storage.write_json(storage.join(out, INFO), info)
     return open_prepared(out)
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 
 from animalclf.data.prepared_set import INFO, MANIFEST
 from animalclf.errors import UserError
+from animalclf.folder_lock import FILE as LOCK
+from animalclf.folder_lock import InUseError
+from animalclf.folder_lock import locked as locked_folder
 from animalclf.utils import storage
+from animalclf.utils.console import show_line
 
 SHEET = "near_duplicates.png"
 OLD_SHEET = "copies.png"
@@ -18,6 +23,7 @@ SHARDS, FEATURES, TEMPORARY = "shard-*.parquet", "features-*.npz", "*.tmp"
 WRITTEN = (INFO, MANIFEST, SHEET, OLD_SHEET, SHARDS, FEATURES, TEMPORARY)
 """The files that `prepare` and trainings (FEATURES) write, in the order of their removal. INFO is first: without it a
 set is incomplete."""
+WAIT_SECONDS = 0.5  # between two looks whether another process still prepares
 
 
 def file_names(out: str) -> list[str]:
@@ -40,21 +46,40 @@ def clear(out: str, patterns: Sequence[str] = WRITTEN) -> None:
                 storage.remove(storage.join(out, name))
 
 
-def reserve(out: str, size: int) -> None:
-    """Check that `out` can take `size` bytes, and remove what an earlier preparation left there.
-
-    Raises UserError if `out` holds other files, cannot be written, or lacks space."""
+def check_own(out: str) -> None:
+    """Raise UserError if `out` holds other files than those of a prepared set."""
     foreign = [
         name
         for name in file_names(out)
-        if not name.startswith(".") and not any(fnmatch(name, pattern) for pattern in WRITTEN)
+        if not name.startswith(".") and not any(fnmatch(name, pattern) for pattern in (*WRITTEN, LOCK))
     ]
     if foreign:
         examples = f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
         raise UserError(f"{out}: holds other files ({examples}); choose an empty or a new folder")
-    probe = storage.join(out, "probe.tmp")
-    storage.write_bytes(probe, b"")
-    storage.remove(probe)
+
+
+@contextmanager
+def locked(out: str) -> Iterator[bool]:
+    """Within the block no other process prepares in `out`; before it, one that does so is waited for. The block's value
+    is whether there was one. Raises UserError if `out` cannot be written; a folder that stays empty is removed."""
+    waited = False
+    with ExitStack() as lock:
+        while True:
+            try:
+                lock.enter_context(locked_folder(out))
+                break
+            except InUseError as error:
+                if not waited:
+                    holder = error.holder
+                    show_line(f"{out}: process {holder.pid} on {holder.host} prepares images there; waiting for it")
+                waited = True
+                time.sleep(WAIT_SECONDS)
+        yield waited
+
+
+def reserve(out: str, size: int) -> None:
+    """Check that `out` has space for `size` bytes, and remove what an earlier preparation left there. Raises
+    UserError."""
     clear(out)
     free = size if storage.is_remote(out) else shutil.disk_usage(out).free
     if size > free:

@@ -18,9 +18,10 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import cache_images
 from animalclf.errors import UserError
+from animalclf.folder_lock import STALE_SECONDS
 from animalclf.raycompat.errors import causes
 from animalclf.rows import TrainingResult
-from animalclf.runs import STALE_SECONDS, Run
+from animalclf.runs import Run
 from animalclf.training.progress import Report, open_mailbox
 from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
 from animalclf.training.reused_worker import ReusingTrainer, reused_mailbox

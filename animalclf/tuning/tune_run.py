@@ -20,9 +20,10 @@ import ray
 from ray import tune
 
 from animalclf.errors import UserError
+from animalclf.folder_lock import STALE_SECONDS
 from animalclf.raycompat.recorded import trials_without_credentials
 from animalclf.rows import TrialEntry
-from animalclf.runs import STALE_SECONDS, Run
+from animalclf.runs import Run
 from animalclf.training.stop import end_workers
 from animalclf.tuning.comparison_dir import TrialTracker, TuneEvent
 from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, grace_epochs, monitored_metric

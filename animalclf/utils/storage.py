@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -29,6 +30,7 @@ T = TypeVar("T")
 MAX_HEADS = 1000  # files whose first bytes are requested at a time
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "http", "https", "memory")  # fsspec has others, which run code of files
 RESTORE = "restore the file, or run the command that writes it again"  # the remedy for a damaged file
+NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 MAX_WRITE = 2**20  # bytes; larger ones use larger units of Linux's page cache: six times slower in a virtual machine
 
 
@@ -131,12 +133,12 @@ class _ChunkedFile(io.FileIO):
 
 
 @contextmanager
-def atomic_write(url: str, *, sync: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(url: str, *, sync: bool = True, shown: str = "") -> Iterator[BinaryIO]:
     """A file open for writing that becomes `url`, whole, when the block ends without an error: a reader never sees a
     part of it, also after a crash of the machine (without `sync`: only after `sync_files`). Raises UserError if it
-    cannot be written."""
+    cannot be written, which names `shown` in place of `url`."""
     fs, path = filesystem(url)
-    with _write_errors(url):
+    with _write_errors(url, shown):
         if isinstance(fs, LocalFileSystem):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -153,7 +155,7 @@ def atomic_write(url: str, *, sync: bool = True) -> Iterator[BinaryIO]:
         else:
             sink = io.BytesIO()
             yield sink
-            _put(url, sink.getvalue())
+            _put(url, sink.getvalue(), shown)
 
 
 def sync_files(urls: Sequence[str]) -> None:
@@ -165,25 +167,25 @@ def sync_files(urls: Sequence[str]) -> None:
                 os.fsync(file.fileno())
 
 
-def write_bytes(url: str, content: bytes | memoryview) -> None:
+def write_bytes(url: str, content: bytes | memoryview, *, shown: str = "") -> None:
     """Write a file whole or not at all, as `atomic_write`."""
     if is_remote(url):
-        with _write_errors(url):
-            _put(url, bytes(content))
+        with _write_errors(url, shown):
+            _put(url, bytes(content), shown)
         return
-    with atomic_write(url) as file:
+    with atomic_write(url, shown=shown) as file:
         file.write(content)
 
 
-def _put(url: str, content: bytes) -> None:
+def _put(url: str, content: bytes, shown: str = "") -> None:
     """Write a remote file."""
     fs, path = filesystem(url)
-    with_retries(url, lambda: fs.pipe_file(path, content, timeout=s3_errors.write_seconds(len(content))))
+    with_retries(shown or url, lambda: fs.pipe_file(path, content, timeout=s3_errors.write_seconds(len(content))))
 
 
 @contextmanager
-def _write_errors(url: str) -> Iterator[None]:
-    """OSError becomes UserError that names `url`."""
+def _write_errors(url: str, shown: str = "") -> Iterator[None]:
+    """OSError becomes UserError that names `shown`, by default `url`, or the file that is in its way."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
@@ -192,8 +194,9 @@ def _write_errors(url: str) -> Iterator[None]:
             folder = posixpath.dirname(folder)
         raise UserError(f"{folder}: cannot be written, a file is there; change --out") from error
     except OSError as error:
+        remedy = "" if error.errno in NOT_PERMITTED else "free space or "
         raise UserError(
-            f"{url}: cannot be written ({error.strerror or error}); free space or choose another location (--out)"
+            f"{shown or url}: cannot be written ({error.strerror or error}); {remedy}choose another location (--out)"
         ) from error
 
 
@@ -280,9 +283,10 @@ def parse_json(content: bytes, source: str) -> Any:
         raise UserError(f"{source}: not valid JSON ({reason(error)}); {RESTORE}") from error
 
 
-def write_json(url: str, content: object) -> None:
-    """Write strict, indented JSON, whole or not at all. Raises ValueError for NaN and infinity."""
-    write_bytes(url, (json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+def write_json(url: str, content: object, *, shown: str = "") -> None:
+    """Write strict, indented JSON, as `atomic_write`. Raises ValueError for NaN and infinity."""
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_bytes(url, text.encode(), shown=shown)
 
 
 def remove(url: str) -> None:

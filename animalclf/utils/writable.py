@@ -9,11 +9,11 @@ from animalclf.utils.storage import filesystem, is_remote, join, remove, write_b
 
 
 def check_writable(folder: str) -> None:
-    """Raise UserError if no file can be written to `folder`: before long work, not after it. Leaves no folder behind
-    that was not there: the work may be refused."""
+    """Raise UserError, which names `folder`, if no file can be written there: before long work, not after it. Leaves no
+    folder behind that was not there: the work may be refused."""
     probe = join(folder, ".writable")
     missing = missing_folders(folder)
-    write_bytes(probe, b"")
+    write_bytes(probe, b"", shown=folder)
     remove(probe)
     with contextlib.suppress(OSError):  # another process writes there
         for path in missing:
