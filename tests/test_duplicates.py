@@ -242,6 +242,14 @@ def test_regions_of_a_mirrored_image_are_placed_onto_it(images: list[np.ndarray]
     assert best.mirrored().tolist() == [{1: True, 2: True, 3: False, 4: False}[row] for row in best.second]
 
 
+@pytest.mark.parametrize(("side", "sigma"), [(regions.SIDE, regions.SIGMAS[0]), (40, 2), (40, 0.7), (20, 0.7)])
+def test_products_of_blur_weights_are_no_subnormal_numbers(side: int, sigma: float) -> None:
+    """They would take Intel's processors a hundred times as long."""
+    weights = regions.blur_matrix(side, sigma)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+    assert weights[weights > 0].min() ** 2 >= np.finfo(np.float32).smallest_normal
+
+
 def test_features_of_the_mirrored_image(images: list[np.ndarray]) -> None:
     """`mirror` gives what the detector finds in the mirrored image."""
     changed = verification.features(np.ascontiguousarray(images[0][:, ::-1]))
