@@ -1,11 +1,11 @@
 """Input pipelines that decode once, of other libraries, for `benchmarks.peers`. It runs in an environment of its own,
 without animalclf:
 
-    PYTHON benchmarks/peer_loaders.py NAME images.npy EPOCHS CORES
+    PYTHON benchmarks/peer_loaders.py NAME images.npy SETTLE EPOCHS CORES [s3://BUCKET]
 
-Prints the images/s of the epochs after the first, and the seconds to the first batch; ends with NOT_INSTALLED if the
-library is missing. All read the same stored images uint8 (N, S, S, 3) and make batches of BATCH by the same random
-affine warp: OpenCV's, or TensorFlow's own.
+Prints the images/s of EPOCHS epochs after the first SETTLE ones, and the seconds of the first epoch, which begin when
+the stored images are opened; ends with NOT_INSTALLED if the library is missing. All read the same stored images uint8
+(N, S, S, 3), which each has written in its own format before, and make batches of BATCH by the same random affine warp.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ NOT_INSTALLED = 3  # exit status
 ANGLE, SHIFT, ZOOM = 25.0, 0.2, 0.4  # of the reference notebook: degrees, and fractions
 
 Epoch = Callable[[], Iterator[Any]]  # the batches of one epoch
+Start = Callable[[], Epoch]  # opens the stored images
 
 
 def random_map(side: int) -> np.ndarray:
@@ -43,15 +45,58 @@ def random_map(side: int) -> np.ndarray:
     return np.array([[a, b, x - (a + b) * middle], [c, d, y - (c + d) * middle]], np.float32)
 
 
-def random_warp(image: np.ndarray) -> np.ndarray:
+def random_warp(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """In a worker process: the image warped at random."""
     cv2.setNumThreads(1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, random_map(len(image)), (SIZE, SIZE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, random_map(len(image)), (SIZE, SIZE), out, flags, cv2.BORDER_REPLICATE)
 
 
-def tf_data(images: np.ndarray, folder: str, cores: int) -> Epoch:
-    """`cache()` of the stored images, then a shuffle and a batched warp."""
+def random_warps(images: np.ndarray) -> np.ndarray:
+    """A batch warped at random."""
+    out = np.empty((len(images), SIZE, SIZE, 3), np.uint8)
+    for image, view in zip(images, out, strict=True):
+        random_warp(image, view)
+    return out
+
+
+def publish(path: str, bucket: str | None) -> str:
+    """Where the library reads the folder `path`: there, or in the bucket, to which it is moved."""
+    if not bucket:
+        return path
+    import boto3
+
+    client, name = boto3.client("s3"), os.path.basename(path)
+    for folder, _, files in os.walk(path):
+        for file in files:
+            key = os.path.join(name, os.path.relpath(os.path.join(folder, file), path))
+            client.upload_file(os.path.join(folder, file), bucket.removeprefix("s3://"), os.path.normpath(key))
+    shutil.rmtree(path)
+    return f"{bucket}/{name}"
+
+
+def torch_loader(images: np.ndarray, folder: str, cores: int, bucket: str | None) -> Start:
+    """torch's data loader over an array in memory: no library at all."""
+    import torch
+
+    class Warped(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            return random_warp(images[index])
+
+    def start() -> Epoch:
+        loader: Any = torch.utils.data.DataLoader(
+            Warped(), BATCH, shuffle=True, num_workers=cores, persistent_workers=True
+        )
+        return lambda: iter(loader)
+
+    return start
+
+
+def tf_data(images: np.ndarray, folder: str, cores: int, bucket: str | None, own_warp: bool = False) -> Start:
+    """`cache()` of the stored images, a shuffle, and a warp of each batch: OpenCV's, or TensorFlow's operation."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(cores)
@@ -62,6 +107,8 @@ def tf_data(images: np.ndarray, folder: str, cores: int) -> Epoch:
         return np.pad(maps.reshape(-1, 6), ((0, 0), (0, 2)))
 
     def augment(batch: Any) -> Any:
+        if not own_warp:
+            return tf.numpy_function(random_warps, [batch], tf.uint8)
         maps = tf.numpy_function(projections, [tf.shape(batch)], tf.float32)
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=batch,
@@ -75,15 +122,20 @@ def tf_data(images: np.ndarray, folder: str, cores: int) -> Epoch:
     def generate() -> Iterator[np.ndarray]:
         yield from images
 
-    spec = tf.TensorSpec(images.shape[1:], tf.uint8)
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=spec).cache().shuffle(len(images))
-    return lambda: iter(dataset.batch(BATCH).map(augment, num_parallel_calls=cores).prefetch(tf.data.AUTOTUNE))
+    def start() -> Epoch:
+        spec = tf.TensorSpec(images.shape[1:], tf.uint8)
+        dataset = tf.data.Dataset.from_generator(generate, output_signature=spec).cache().shuffle(len(images))
+        return lambda: iter(dataset.batch(BATCH).map(augment, num_parallel_calls=cores).prefetch(tf.data.AUTOTUNE))
+
+    return start
 
 
-def litdata(images: np.ndarray, folder: str, cores: int) -> Epoch:
-    """Optimized chunks of the stored images on local disk, and its own data loader."""
+def litdata(images: np.ndarray, folder: str, cores: int, bucket: str | None) -> Start:
+    """Optimized chunks of the stored images, and its own data loader."""
     from litdata import StreamingDataLoader, StreamingDataset, optimize
+    from litdata.streaming import downloader
 
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # a local server has no TLS, and no option allows that
     np.save(f"{folder}/images.npy", images)
     optimize(
         fn=partial(_sample, f"{folder}/images.npy"),
@@ -91,10 +143,16 @@ def litdata(images: np.ndarray, folder: str, cores: int) -> Epoch:
         output_dir=f"{folder}/lit",
         chunk_bytes="64MB",
         num_workers=1,
+        start_method="fork",  # it sets that of the data loader too, which forks elsewhere
     )
-    dataset = StreamingDataset(f"{folder}/lit", shuffle=True, transform=_warped)
-    loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=cores, persistent_workers=True)
-    return lambda: iter(loader)
+    source = publish(f"{folder}/lit", bucket)
+
+    def start() -> Epoch:
+        dataset = StreamingDataset(source, cache_dir=f"{folder}/cache", shuffle=True, transform=_warped)
+        loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=cores, persistent_workers=True)
+        return lambda: iter(loader)
+
+    return start
 
 
 def _sample(file: str, row: int) -> dict[str, np.ndarray]:
@@ -105,12 +163,14 @@ def _warped(sample: dict[str, np.ndarray]) -> np.ndarray:
     return random_warp(sample["image"])
 
 
-def mosaicml(images: np.ndarray, folder: str, cores: int) -> Epoch:
-    """MDS shards of the stored images on local disk, and torch's data loader."""
+def mosaicml(images: np.ndarray, folder: str, cores: int, bucket: str | None) -> Start:
+    """MDS shards of the stored images, and torch's data loader."""
     import torch
     from streaming import MDSWriter, StreamingDataset
 
-    with MDSWriter(out=f"{folder}/mds", columns={"image": "ndarray"}) as writer:
+    with MDSWriter(
+        out=f"{folder}/mds", columns={"image": f"ndarray:uint8:{','.join(map(str, images.shape[1:]))}"}
+    ) as writer:
         for image in images:
             writer.write({"image": image})
 
@@ -118,31 +178,144 @@ def mosaicml(images: np.ndarray, folder: str, cores: int) -> Epoch:
         def __getitem__(self, index: Any) -> np.ndarray:
             return random_warp(super().__getitem__(index)["image"])
 
-    dataset = Warped(local=f"{folder}/mds", shuffle=True, batch_size=BATCH)
-    loader: Any = torch.utils.data.DataLoader(dataset, BATCH, num_workers=cores, persistent_workers=True)
-    return lambda: iter(loader)
+    source = publish(f"{folder}/mds", bucket)
+    places = {"remote": source, "local": f"{folder}/cache"} if bucket else {"local": source}
+
+    def start() -> Epoch:
+        dataset = Warped(**places, shuffle=True, batch_size=BATCH)
+        loader: Any = torch.utils.data.DataLoader(dataset, BATCH, num_workers=cores, persistent_workers=True)
+        return lambda: iter(loader)
+
+    return start
 
 
-def ray_data(images: np.ndarray, folder: str, cores: int) -> Epoch:
-    """The stored images as a materialized dataset, augmented in `map_batches`, as Ray's guides recommend."""
+def ffcv(images: np.ndarray, folder: str, cores: int, bucket: str | None) -> Start:
+    """Raw images of a .beton file. Its operations are compiled by numba, so it warps by numba too (`numba_warp`)."""
+    from dataclasses import replace
+
+    from ffcv.fields import RGBImageField
+    from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.pipeline.allocation_query import AllocationQuery
+    from ffcv.pipeline.compiler import Compiler
+    from ffcv.pipeline.operation import Operation
+    from ffcv.transforms import ToTensor
+    from ffcv.writer import DatasetWriter
+
+    class Warp(Operation):
+        def generate_code(self) -> Callable[..., np.ndarray]:
+            compiled_range, warp = Compiler.get_iterator(), Compiler.compile(numba_warp)
+            angle, shift, zoom = math.radians(ANGLE), SHIFT, ZOOM
+
+            def augment(batch: np.ndarray, out: np.ndarray) -> np.ndarray:
+                draws = np.random.uniform(-1.0, 1.0, (len(batch), 6)).astype(np.float32)  # noqa: NPY002
+                for row in compiled_range(len(batch)):
+                    warp(batch[row], draws[row], angle, shift, zoom, out[row])
+                return out[: len(batch)]
+
+            parallel: Any = augment
+            parallel.is_parallel = True
+            return parallel
+
+        def declare_state_and_memory(self, previous_state: Any) -> Any:
+            shape = (SIZE, SIZE, 3)
+            return replace(previous_state, shape=shape, jit_mode=True), AllocationQuery(shape, np.dtype("uint8"))
+
+    class Rows:
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray]:
+            return (images[index],)
+
+    file = f"{folder}/images.beton"
+    DatasetWriter(file, {"image": RGBImageField(write_mode="raw")}, num_workers=1).from_indexed_dataset(Rows())
+
+    def start() -> Epoch:
+        pipelines = {"image": [SimpleRGBImageDecoder(), Warp(), ToTensor()]}
+        loader = Loader(file, BATCH, cores, order=OrderOption.RANDOM, drop_last=False, pipelines=pipelines)
+        return lambda: (batch for (batch,) in loader)
+
+    return start
+
+
+def numba_warp(image: np.ndarray, draws: np.ndarray, angle: float, shift: float, zoom: float, out: np.ndarray) -> None:
+    """The warp of `random_warp` in code that numba compiles: bilinear, the border repeated. `draws`: six numbers from
+    -1 to 1."""
+    side, size = image.shape[0], out.shape[0]
+    scale, middle = side / size, (size - 1) / 2
+    turn, across, down = draws[0] * angle, scale * (1 + draws[1] * zoom), scale * (1 + draws[2] * zoom)
+    if draws[3] < 0:
+        across = -across
+    cosine, sine = math.cos(turn), math.sin(turn)
+    a, b, c, d = (
+        np.float32(across * cosine),
+        np.float32(-down * sine),
+        np.float32(across * sine),
+        np.float32(down * cosine),
+    )
+    left = np.float32((side - 1) / 2 + side * shift * draws[4] - (a + b) * middle)
+    top = np.float32((side - 1) / 2 + side * shift * draws[5] - (c + d) * middle)
+    last = side - 1
+    for y in range(size):
+        for x in range(size):
+            px, py = a * np.float32(x) + b * np.float32(y) + left, c * np.float32(x) + d * np.float32(y) + top
+            fx, fy = math.floor(px), math.floor(py)
+            wx, wy = np.int32((px - fx) * 256), np.int32((py - fy) * 256)  # of 256 parts, which is faster than floats
+            x0, y0 = min(max(int(fx), 0), last), min(max(int(fy), 0), last)
+            x1, y1 = min(max(int(fx) + 1, 0), last), min(max(int(fy) + 1, 0), last)
+            for channel in range(3):
+                upper = image[y0, x0, channel] * (256 - wx) + image[y0, x1, channel] * wx
+                lower = image[y1, x0, channel] * (256 - wx) + image[y1, x1, channel] * wx
+                out[y, x, channel] = (upper * (256 - wy) + lower * wy + 32768) >> 16
+
+
+def ray_data(images: np.ndarray, folder: str, cores: int, bucket: str | None) -> Start:
+    """The stored images as a materialized dataset, augmented in `map_batches`, as Ray's guides recommend; blocks are
+    shuffled, their rows are not."""
     import ray.data
 
     ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    dataset = ray.data.from_numpy(np.array_split(images, max(1, len(images) // 256))).materialize()
+    os.mkdir(f"{folder}/numpy")
+    for number, part in enumerate(np.array_split(images, max(1, len(images) // 256))):
+        np.save(f"{folder}/numpy/{number:05d}.npy", part)
+    source = publish(f"{folder}/numpy", bucket)
 
     def augment(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {"image": np.stack([random_warp(image) for image in batch["data"]])}
+        return {"image": random_warps(batch["data"])}
 
-    def epoch() -> Iterator[Any]:
-        shuffled = dataset.randomize_block_order().map_batches(augment, batch_size=BATCH)
-        return iter(shuffled.iter_torch_batches(batch_size=BATCH, prefetch_batches=2))
+    def start() -> Epoch:
+        dataset = ray.data.read_numpy(source).materialize()
 
-    return epoch
+        def epoch() -> Iterator[Any]:
+            shuffled = dataset.randomize_block_order().map_batches(augment, batch_size=BATCH)
+            return iter(shuffled.iter_torch_batches(batch_size=BATCH, prefetch_batches=2))
+
+        return epoch
+
+    return start
 
 
-LOADERS = {"tf.data": tf_data, "LitData": litdata, "MosaicML": mosaicml, "Ray Data": ray_data}
-PACKAGES = {"tf.data": "tensorflow", "LitData": "litdata", "MosaicML": "streaming", "Ray Data": "ray"}
+LOADERS: dict[str, Callable[..., Start]] = {
+    "DataLoader": torch_loader,
+    "MosaicML": mosaicml,
+    "LitData": litdata,
+    "Ray": ray_data,
+    "FFCV": ffcv,
+    "tf.data": tf_data,
+    "tf.data-warp": partial(tf_data, own_warp=True),
+}
+PACKAGES = {
+    "DataLoader": "torch",
+    "MosaicML": "streaming",
+    "LitData": "litdata",
+    "Ray": "ray",
+    "FFCV": "ffcv",
+    "tf.data": "tensorflow",
+    "tf.data-warp": "tensorflow",
+}
+FROM_BUCKET = ("MosaicML", "LitData", "Ray")
 
 
 def size(batch: Any) -> int:
@@ -150,22 +323,24 @@ def size(batch: Any) -> int:
 
 
 def main() -> None:
-    name, file, epochs, cores = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    name, file, settle, epochs, cores = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
     try:
         __import__(PACKAGES[name])
     except ImportError:
         sys.exit(NOT_INSTALLED)
     images = np.load(file)
     with tempfile.TemporaryDirectory() as folder:
-        epoch = LOADERS[name](images, folder, cores)
-        started, first_batch, timed_from, rows = time.perf_counter(), 0.0, 0.0, 0
-        for number in range(epochs + 1):
-            timed_from = timed_from if number != 1 else time.perf_counter()
+        start = LOADERS[name](images, folder, cores, sys.argv[6] if len(sys.argv) > 6 else None)
+        started, first_epoch, timed_from, rows = time.perf_counter(), 0.0, 0.0, 0
+        epoch = start()
+        for number in range(settle + epochs):
+            timed_from = time.perf_counter() if number == settle else timed_from
             for batch in epoch():
-                first_batch = first_batch or time.perf_counter() - started
-                rows += size(batch) if number else 0
-        speed = rows / (time.perf_counter() - timed_from)
-    print(json.dumps({"images_per_s": speed, "first_batch_s": first_batch, "rows": rows}), flush=True)
+                rows += size(batch)
+            first_epoch = first_epoch or time.perf_counter() - started
+        seconds = time.perf_counter() - timed_from
+    speed = epochs * len(images) / seconds
+    print(json.dumps({"images_per_s": speed, "first_epoch_s": first_epoch, "rows": rows}), flush=True)
     os._exit(0)  # worker processes of a library may hang at exit
 
 

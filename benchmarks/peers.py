@@ -1,24 +1,31 @@
-"""Speed of the input against other libraries that decode once: tf.data with cache(), LitData, MosaicML Streaming and
-Ray Data, on the same stored images, in one run.
+"""Speed of the input against other libraries that decode once: torch's DataLoader over an array, MosaicML Streaming,
+LitData, Ray Data, FFCV, and tf.data with cache(), on the same stored images, in one run.
 
-    python -m benchmarks.peers --peers-python PYTHON     4,000 images; PYTHON of an environment with the libraries
-    python -m benchmarks.peers --images 1000 --json peers.json
+    python -m benchmarks.peers --peers-python PYTHON         4,000 images; PYTHON of an environment with the libraries
+    python -m benchmarks.peers --peers MosaicML LitData      only these: a part of the table, with its own animalclf
+    python -m benchmarks.peers --s3                          from a bucket of a local S3 server (moto: the test extra)
 
 A library that PYTHON lacks is skipped. Each contestant gets the images of one prepared set, decoded and resized, and
 makes shuffled batches of 128 images at 128 px by a random affine warp (rotation, shift, zoom, mirroring; animalclf: the
-augmentation of `big_cnn`, with rows in an order that is the same at any number of workers) on the same cores, one after
-another. Epochs after the first count.
+augmentation of `big_cnn`, with rows in an order that is the same at any number of workers) on the same cores, one
+after another. The warp is OpenCV's, except for FFCV (numba) and `tf.data-warp` (TensorFlow's own operation). Epochs
+after the first --settle count; the first epoch begins when the stored images are opened, and its seconds are shown
+apart. The bare loop is the limit: one process per core, each doing nothing but OpenCV's warp of images in memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +39,14 @@ from animalclf.utils.malloc import MALLOC_VARIABLES
 from benchmarks import input as input_benchmark
 from benchmarks.common import argument_parser, write_json
 from benchmarks.images import write_noise
-from benchmarks.peer_loaders import LOADERS, NOT_INSTALLED
+from benchmarks.peer_loaders import FROM_BUCKET, LOADERS, NOT_INSTALLED
+from benchmarks.s3 import SERVER
 
 SCRIPT = Path(__file__).with_name("peer_loaders.py")
-OURS = "animalclf"
+OURS, LIMIT = "animalclf", "bare OpenCV loop"
+OUR_EPOCHS = 48
+"""Timed epochs of animalclf, which makes batches across the end of an epoch: one may be ready when the clock starts."""
+BUCKET = "s3://bench"
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,8 @@ class Results:
     images: int
     cores: int
     images_per_s: dict[str, list[float]]
-    """Of the epochs after the first, by contestant, one per round."""
-    first_batch_s: dict[str, list[float]]
+    """Of the timed epochs, by contestant, one per round."""
+    first_epoch_s: dict[str, list[float]]
     skipped: dict[str, str]
     """Why a library is missing."""
 
@@ -52,16 +63,49 @@ class Results:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--epochs", type=int, default=4, help="timed epochs of each library")
+    parser.add_argument("--settle", type=int, default=6, help="untimed epochs of each contestant (default: 6)")
+    parser.add_argument("--epochs", type=int, default=12, help="timed epochs of each library (default: 12)")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--peers-python", default=sys.executable, metavar="PYTHON")
-    parser.add_argument("--peers", nargs="+", choices=LOADERS, default=list(LOADERS), metavar="NAME", help="only these")
+    parser.add_argument(
+        "--peers", nargs="+", choices=LOADERS, metavar="NAME", help=f"only these of {', '.join(LOADERS)}"
+    )
+    parser.add_argument("--s3", action="store_true", help=f"read from a bucket: {', '.join(FROM_BUCKET)}")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    if not arguments.peers:
+        arguments.peers = FROM_BUCKET if arguments.s3 else list(LOADERS)
+    if arguments.s3 and (others := set(arguments.peers) - set(FROM_BUCKET)):
+        parser.error(f"--s3 has {', '.join(FROM_BUCKET)}, not {', '.join(sorted(others))}")
+    with tempfile.TemporaryDirectory() as folder, s3_server() if arguments.s3 else contextlib.nullcontext():
         results = measure(arguments, folder)
-    show(results)
+    show(results, arguments.s3)
     write_json(arguments.json, results)
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[None]:
+    """An S3 server in a process of its own, and the variables with which all find it."""
+    import boto3
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(SERVER), "127.0.0.1", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        time.sleep(3)
+        boto3.client("s3").create_bucket(Bucket=BUCKET.removeprefix("s3://"))
+        yield
+    finally:
+        server.kill()
+        server.wait()
 
 
 def measure(arguments: argparse.Namespace, folder: str) -> Results:
@@ -71,13 +115,15 @@ def measure(arguments: argparse.Namespace, folder: str) -> Results:
 
     photos, cores = write_noise(f"{folder}/photos", arguments.images), arguments.cores
     results = Results(arguments.images, cores, {}, {}, {})
+    root = BUCKET if arguments.s3 else folder
     for _ in range(arguments.repeat):
         start_local(cores)
-        prepared, _ = input_benchmark.prepare_once(photos, f"{folder}/prepared")
-        ours = input_benchmark.ours(prepared, settle=6, epochs=16)
+        prepared, _ = input_benchmark.prepare_once(photos, f"{root}/prepared")
+        ours = input_benchmark.ours(prepared, arguments.settle, max(OUR_EPOCHS, arguments.epochs))
         np.save(f"{folder}/images.npy", np.stack(load_images(prepared).views(np.arange(arguments.images))))
         ray.shutdown()  # its memory and processes are not in the way of the others
         add(results, OURS, ours)
+        add(results, LIMIT, {**input_benchmark.bare_loop(prepared, cores), "first_epoch_s": 0.0})
         for name in arguments.peers:
             run_peer(results, name, arguments, f"{folder}/images.npy")
     return results
@@ -87,8 +133,9 @@ def run_peer(results: Results, name: str, arguments: argparse.Namespace, file: s
     """Add the measurement of a library, or why there is none."""
     variables = {*MALLOC_VARIABLES, OWN_RAY_VARIABLE, "PYTHONPATH"}
     environment = {key: value for key, value in os.environ.items() if key not in variables}
-    python = sys.executable if name == "Ray Data" else arguments.peers_python
-    command = [python, "-P", str(SCRIPT), name, file, str(arguments.epochs), str(arguments.cores)]
+    python = sys.executable if name == "Ray" else arguments.peers_python
+    numbers = map(str, (arguments.settle, arguments.epochs, arguments.cores))
+    command = [python, "-P", str(SCRIPT), name, file, *numbers, *([BUCKET] if arguments.s3 else [])]
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode == NOT_INSTALLED:
         results.skipped[name] = "not installed"
@@ -96,31 +143,44 @@ def run_peer(results: Results, name: str, arguments: argparse.Namespace, file: s
         results.skipped[name] = (process.stderr.strip().splitlines() or ["failed"])[-1]
     else:
         measured = json.loads(process.stdout.strip().splitlines()[-1])
-        if measured["rows"] != arguments.epochs * arguments.images:
-            results.skipped[name] = f"{measured['rows']} images in {arguments.epochs} epochs of {arguments.images}"
+        epochs = arguments.settle + arguments.epochs
+        if measured["rows"] != epochs * arguments.images:
+            results.skipped[name] = f"{measured['rows']} images in {epochs} epochs of {arguments.images}"
         add(results, name, measured)
 
 
 def add(results: Results, name: str, measured: dict[str, float]) -> None:
     results.images_per_s.setdefault(name, []).append(measured["images_per_s"])
-    results.first_batch_s.setdefault(name, []).append(measured["first_batch_s"])
+    results.first_epoch_s.setdefault(name, []).append(measured["first_epoch_s"])
 
 
-def show(results: Results) -> None:
-    title = f"{results.images:,} stored images to augmented batches, {results.cores} cores, epochs after the first"
+def show(results: Results, s3: bool) -> None:
+    place = " in a bucket" if s3 else ""
+    title = f"{results.images:,} stored images{place} to augmented batches, {results.cores} cores, later epochs"
     table = Table(title=title, title_justify="left")
-    for heading in ("", "images/s", "images/s per core", "animalclf is faster by", "first batch, s"):
+    for heading in ("", "images/s", "images/s per core", "animalclf is faster by", "in each round", "first epoch, s"):
         table.add_column(heading, justify="right" if heading else "left")
-    ours = results.images_per_s[OURS]
     for name, speeds in results.images_per_s.items():
-        speed = statistics.median(speeds)
-        ratio = statistics.median(own / other for own, other in zip(ours, speeds, strict=False))
-        first = statistics.median(results.first_batch_s[name])
-        table.add_row(name, f"{speed:,.0f}", f"{speed / results.cores:,.0f}", f"{ratio:.2f}", f"{first:.2f}")
+        speed, rounds = statistics.median(speeds), ratios(results, name)
+        first = statistics.median(results.first_epoch_s[name])
+        table.add_row(
+            name,
+            f"{speed:,.0f}",
+            f"{speed / results.cores:,.0f}",
+            f"{statistics.median(rounds):.2f}",
+            ", ".join(f"{ratio:.2f}" for ratio in rounds),
+            f"{first:.2f}" if first else "",
+        )
     console = Console(width=120)
     console.print(table)
     for name, why in results.skipped.items():
         console.print(f"{name} is skipped: {why}", markup=False)
+
+
+def ratios(results: Results, name: str) -> list[float]:
+    """animalclf's images/s over those of `name`, by round."""
+    ours, theirs = results.images_per_s[OURS], results.images_per_s[name]
+    return [own / other for own, other in zip(ours, theirs, strict=False)]
 
 
 if __name__ == "__main__":
