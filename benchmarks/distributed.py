@@ -209,7 +209,7 @@ def show(results: list[Measurement], batch_size: int) -> None:
 
 # ----------------------------------------------------------------------------------------------------- 64 GPUs on paper
 
-IMAGES_PER_S = 13_413
+IMAGES_PER_S = 13_486
 """Of one H100, the big CNN compiled at 128 px and batch 128 (docs/gpu.md)."""
 FIXED_S = 0.001
 """Of a step, at any batch size: launches and the optimizer. Assumed."""
