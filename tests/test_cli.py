@@ -308,6 +308,29 @@ cli.run_and_exit(["evaluate", "run"])
     assert done.returncode == code and done.stderr.count("stopped by") == 1
 
 
+def test_a_command_ends_without_the_removal_of_its_modules(tmp_path):
+    """It takes PyTorch and Ray almost a second. Threads, exit handlers and output are as ever."""
+    program = """
+import atexit, sys, threading, time
+from animalclf import cli
+
+class Removed:
+    def __del__(self):
+        print("removed", flush=True)
+
+def work():
+    time.sleep(0.3)
+    print("thread")
+
+removed = sys.modules["removed"] = Removed()
+atexit.register(print, "handler")
+cli.main = lambda argv: threading.Thread(target=work).start() or 4
+cli.run_and_exit([])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.stdout.split(), done.stderr, done.returncode) == (["thread", "handler"], "", 4)
+
+
 def test_ignored_sigterm_stays_ignored(tmp_path):
     program = "import signal; from animalclf.utils import interrupts; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     program += "interrupts.handle_sigterm(print); assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN"
