@@ -27,10 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from animalclf.duplicates import find
+from animalclf.utils.row_file import Rows, zero_rows
 from benchmarks import image_changes
 from benchmarks.common import argument_parser, write_json
 
 DRAWN = 600  # images without --data
+DRAWN_AT_ONCE = 4096  # signatures
 DECOY_DESIGNS = 5  # different frames, captions, ...
 
 
@@ -156,21 +158,28 @@ def _count(
     return results
 
 
-def textures(count: int) -> np.ndarray:
+def textures(count: int) -> Rows:
     """Signatures uint8 (count, 1600) of drawn textures, of which the last 5 % are the first ones mirrored."""
     rng, side, planted = np.random.default_rng(0), find.SIDE, count // 20
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)).clip(0.5 / side) ** 1.2
-    signatures = np.empty((count, side, side), np.uint8)
-    for row in range(count - planted):
-        texture = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency)
-        signatures[row] = image_changes.gain((texture - texture.mean()) / texture.std(), 45, 128)
-    signatures[count - planted :] = signatures[:planted, :, ::-1]
-    return signatures.reshape(count, -1)
+    signatures, originals = zero_rows(count, side**2), np.arange(count - planted)
+
+    def texture() -> np.ndarray:
+        values = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency)
+        return image_changes.gain((values - values.mean()) / values.std(), 45, 128).ravel()
+
+    for rows in np.split(originals, range(DRAWN_AT_ONCE, len(originals), DRAWN_AT_ONCE)):
+        signatures[rows] = np.stack([texture() for _ in rows])
+    for rows in np.split(originals[:planted], range(DRAWN_AT_ONCE, planted, DRAWN_AT_ONCE)):
+        mirrored = signatures[rows].reshape(-1, side, side)[:, :, ::-1]
+        signatures[rows + len(originals)] = mirrored.reshape(-1, side**2)
+    return signatures
 
 
-def grey_image(signature: np.ndarray) -> np.ndarray:
-    """The thumbnail as an image uint8 (SIDE, SIDE, 3)."""
-    return cv2.cvtColor(signature.reshape(find.SIDE, find.SIDE), cv2.COLOR_GRAY2RGB)
+def grey_image(signatures: Rows, row: int) -> np.ndarray:
+    """The thumbnail of a row as an image uint8 (SIDE, SIDE, 3)."""
+    thumbnail = signatures[np.array([row])].reshape(find.SIDE, find.SIDE)
+    return cv2.cvtColor(thumbnail, cv2.COLOR_GRAY2RGB)
 
 
 def measure_scale(count: int) -> Scale:
@@ -178,7 +187,7 @@ def measure_scale(count: int) -> Scale:
     signatures = textures(count)
     start, start_cpu = time.perf_counter(), time.process_time()
     sha256 = [str(row) for row in range(count)]
-    matches = find.find_duplicates(sha256, signatures, lambda row: grey_image(signatures[row]))
+    matches = find.find_duplicates(sha256, signatures, lambda row: grey_image(signatures, row))
     return Scale(
         images=count,
         seconds=time.perf_counter() - start,

@@ -30,6 +30,7 @@ from animalclf.duplicates.phash import phashes
 from animalclf.duplicates.regions import SIDE, concatenate, find_regions
 from animalclf.duplicates.verification import MIN_CONTENT, Verifier
 from animalclf.utils.malloc import keep_freed_memory
+from animalclf.utils.row_file import Rows
 from animalclf.utils.text import percent
 
 __all__ = ["SIDE", "DuplicatePair", "contact_sheet", "find_duplicates", "identical_files", "phashes", "signature"]
@@ -49,7 +50,7 @@ Progress = Callable[[float], None]  # called with the fraction that is done
 class Thumbnails(NamedTuple):
     """Signatures uint8 (M, 1600), of which image n has that in row `rows[n]`, int64 (N,): they are not copied."""
 
-    signatures: np.ndarray
+    signatures: Rows
     rows: np.ndarray
 
     def take(self, images: np.ndarray | slice) -> np.ndarray:
@@ -74,7 +75,7 @@ def signature(image: np.ndarray) -> np.ndarray:
 
 def find_duplicates(
     sha256: Sequence[str] | np.ndarray,
-    signatures: np.ndarray,
+    signatures: Rows,
     read_image: ReadImage,
     progress: Progress = lambda fraction: None,
     rows: np.ndarray | None = None,

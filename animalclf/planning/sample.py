@@ -22,6 +22,7 @@ from animalclf.prepare.manifest import add_groups
 from animalclf.prepare.task import Job, measure, read_image, shard_name
 from animalclf.rows import Measured
 from animalclf.utils import storage
+from animalclf.utils.row_file import Rows
 
 VAL_EVERY = 4  # every fourth image of a sample validates
 PREPARE_IMAGES, PREPARE_BYTES = 256, 64 * 2**20  # files that are prepared: at most, unless the training needs more
@@ -167,7 +168,7 @@ def _prepare(sample: SampleFiles, folder: str, cpus: int) -> tuple[pd.DataFrame,
     return manifest, names, PrepareSeconds(image, duplicates, fixed)
 
 
-def _measure(sample: SampleFiles, job: Job, cpus: int) -> tuple[pd.DataFrame, np.ndarray | None, dict[int, str]]:
+def _measure(sample: SampleFiles, job: Job, cpus: int) -> tuple[pd.DataFrame, Rows | None, dict[int, str]]:
     """Manifest, signatures, and the file name of each shard number. Raises UserError as the tasks do."""
     if cpus:
         from animalclf.prepare.job import measure_all, number_shards

@@ -32,6 +32,7 @@ from animalclf.utils.canvas import STEP
 from animalclf.utils.console import show_line
 from animalclf.utils.interrupts import delayed_interrupt
 from animalclf.utils.progress import ProgressLine
+from animalclf.utils.row_file import Rows, zero_rows
 from animalclf.utils.text import count_text
 
 MIN_CHUNK_IMAGES, MAX_CHUNK_IMAGES = 32, 2048
@@ -218,7 +219,7 @@ def measure_all(
     config: Data,
     progress: Progress = lambda phase, done: None,
     workers: int = 0,
-) -> tuple[pd.DataFrame, np.ndarray | None]:
+) -> tuple[pd.DataFrame, Rows | None]:
     """Run the tasks. Returns the manifest without groups (path, label, given split, measurements) and, with
     data.near_duplicates, the signatures uint8 (rows, 1600)."""
     from animalclf.cluster import configure_ray_data, ensure_ray
@@ -236,7 +237,7 @@ def measure_all(
         partial(measure, job=job), batch_size=None, batch_format="pandas", num_cpus=1
     )
     measurements: list[dict[str, np.ndarray]] = []
-    signatures = np.zeros((len(files), find.SIDE**2), np.uint8) if config.near_duplicates else None
+    signatures = zero_rows(len(files), find.SIDE**2) if config.near_duplicates else None
     done = 0
     progress("reading images", done)
     with named_worker_errors("free memory, and run the same command again"):

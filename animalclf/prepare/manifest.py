@@ -20,6 +20,7 @@ from animalclf.duplicates import find
 from animalclf.errors import UserError
 from animalclf.prepare.sources import Source
 from animalclf.prepare.split import SPLITS, straddling_groups
+from animalclf.utils.row_file import Rows
 from animalclf.utils.text import percent
 
 SHEET_PAIRS = 24
@@ -58,7 +59,7 @@ def check_readable(manifest: pd.DataFrame, max_unreadable: float) -> None:
 
 def add_groups(
     manifest: pd.DataFrame,
-    signatures: np.ndarray | None,
+    signatures: Rows | None,
     read_image: Callable[[str], np.ndarray],
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> list[find.DuplicatePair]:
