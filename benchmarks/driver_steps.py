@@ -3,11 +3,11 @@ search for near-duplicates, a leaderboard, a report, and the tables of `predict`
 
     python -m benchmarks.driver_steps                                         10,000 and 100,000 images
     python -m benchmarks.driver_steps --sizes 10000 100000 1000000 --steps split plan predict
-    python -m benchmarks.driver_steps --json steps.json
+    python -m benchmarks.driver_steps --plot steps.svg --json steps.json
 
 The manifests, signatures and probabilities are synthetic, so no images are read. Each step at each size is a process of
 its own. CPU time counts, because it hardly depends on other load; its exponent is the slope between the smallest and
-the largest size in logarithms.
+the largest size in logarithms. `--plot` draws the CPU time of each step over the number of images.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rich.table import Table
 
 from animalclf import config as configuration
 from benchmarks.common import argument_parser, run, write_json
+from benchmarks.growth import draw, exponent
 
 CLASSES = [f"class{label}" for label in range(10)]
 RUNS = 2  # of the leaderboard and the report
@@ -94,7 +95,7 @@ def duplicates(count: int, folder: Path) -> Callable[[], object]:
     from benchmarks.duplicates import grey_image, textures
 
     signatures, sha256 = textures(count), np.array([f"{row:064x}" for row in range(count)], dtype=bytes)
-    return lambda: find.find_duplicates(sha256, signatures, lambda row: grey_image(signatures[row]))
+    return lambda: find.find_duplicates(sha256, signatures, lambda row: grey_image(signatures, row))
 
 
 def leaderboard(count: int, folder: Path) -> Callable[[], object]:
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000], metavar="IMAGES")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP", help="only these")
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--plot", metavar="FILE", help="draw the results as this file (.svg, .png)")
     arguments = parser.parse_args()
     if arguments.task:
         print(json.dumps(dataclasses.asdict(measure(arguments.task[0], int(arguments.task[1])))))
@@ -194,10 +196,10 @@ def main() -> None:
         for step in arguments.steps
         for size in sorted(arguments.sizes)
     ]
-    results = Results(
-        costs, {step: exponent([cost for cost in costs if cost.step == step]) for step in arguments.steps}
-    )
+    lines = {step: [(cost.images, cost.seconds) for cost in costs if cost.step == step] for step in arguments.steps}
+    results = Results(costs, {step: exponent(line) for step, line in lines.items()})
     show(results)
+    draw(arguments.plot, "CPU seconds", "images", lines)
     write_json(arguments.json, results)
 
 
@@ -213,14 +215,6 @@ def measure(step: str, count: int) -> Cost:
 def peak_memory() -> float:
     """GB (RSS) of this process until now."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def exponent(costs: list[Cost]) -> float:
-    """The slope of the seconds over the images, between the smallest and the largest size; nan of one size."""
-    first, last = costs[0], costs[-1]
-    if first.images == last.images:
-        return math.nan
-    return math.log(last.seconds / first.seconds) / math.log(last.images / first.images)
 
 
 def show(results: Results) -> None:

@@ -1,7 +1,7 @@
 """`predict` against a plain PyTorch loop over the same files with the same model, its start, and its memory.
 
     ANIMALCLF_SAMPLE_DATA=... python -m benchmarks.predict --run runs/quick --repeat 3
-    ANIMALCLF_SAMPLE_DATA=... python -m benchmarks.predict --run runs/quick --memory 1000 4000
+    ANIMALCLF_SAMPLE_DATA=... python -m benchmarks.predict --run RUN --side 32 --memory 10000 100000
 
 The images are hard links to copies of ANIMALCLF_SAMPLE_DATA/animals10_sample. The start is the whole command on one
 image. The speed, of the command and of the loop, is that of the other images: (images - 1) / (seconds of all - seconds
@@ -12,8 +12,9 @@ inference mode, in channels_last and in the precision of `predict`, after a batc
 worker processes and of threads are the fastest of SETTINGS on the first images. Its probabilities are compared with
 those of `predict`, which also computes `known_score` and writes its files.
 
-The memory is the largest sum of the resident memory of all processes of the command. Memory that processes share (the
-object store, libraries) counts in each.
+The memory is the peak of private memory (benchmarks/usage.py): of the command's own process, of the process with the
+model, and of all. Many images take a run that is fast: the small network of benchmarks/large_set.py with `--side 32`,
+which makes the files squares of that side. The driver holds a row of each image; what it takes for one is shown.
 """
 
 from __future__ import annotations
@@ -24,16 +25,14 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -46,18 +45,19 @@ from animalclf.predictions import class_probabilities
 from animalclf.training import checkpoint
 from animalclf.training.distributed import set_up_cpu
 from benchmarks.common import animalclf, argument_parser, write_json
+from benchmarks.usage import Usage, Watch
 
 BATCH = 64
 SETTINGS = ((1, 1), (1, 2), (2, 1))  # worker processes, threads of PyTorch
 TRIAL_IMAGES = 256
 TOLERANCE = 1e-3  # of a probability
-WATCH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Round:
     start: float
-    """Seconds of the command on one image."""
+    """Seconds of the command on one image; next, CPU seconds of all its processes."""
+    start_cpu: float
     predict: float
     """Images/s after it; next, those of the loop."""
     loop: float
@@ -74,15 +74,18 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="a run folder")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--side", type=int, help="of the files, pixels (default: as they are)")
     parser.add_argument("--memory", type=int, nargs="*", default=[], metavar="IMAGES", help="only the memory")
     arguments = parser.parse_args()
     sample = os.environ.get("ANIMALCLF_SAMPLE_DATA") or sys.exit("set ANIMALCLF_SAMPLE_DATA")
     with tempfile.TemporaryDirectory(prefix="animalclf-predict-") as folder:
         files = copies(f"{sample}/animals10_sample", f"{folder}/originals")
+        if arguments.side:
+            shrink(files, arguments.side)
         if arguments.memory:
-            peaks = {count: memory(arguments.run, link(files, folder, count)) for count in arguments.memory}
-            show_memory(peaks)
-            write_json(arguments.json, {str(count): peak for count, peak in peaks.items()})
+            usages = {count: memory(arguments.run, link(files, folder, count)) for count in sorted(arguments.memory)}
+            show_memory(usages)
+            write_json(arguments.json, {str(count): asdict(usage) for count, usage in usages.items()})
             return
         one, every = link(files, folder, 1), link(files, folder, arguments.images)
         loop = Loop(arguments.run)
@@ -96,6 +99,14 @@ def copies(source: str, folder: str) -> list[Path]:
     """The files below `source`, copied into `folder`, so that hard links to them can be made beside it."""
     shutil.copytree(source, folder)
     return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+
+
+def shrink(files: list[Path], side: int) -> None:
+    """Make the images squares of this side."""
+    for file in files:
+        image = cv2.imread(str(file))
+        if image is not None:
+            cv2.imwrite(str(file), cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
 
 
 def link(files: list[Path], folder: str, count: int) -> str:
@@ -113,7 +124,9 @@ def paths_of(folder: str) -> list[Path]:
 
 
 def measure(run: str, loop: Loop, one: str, every: str) -> Round:
-    (start, _), (whole, table) = command(run, one), command(run, every)
+    with Watch(memory=False) as watch:
+        start, _ = command(run, one)
+    whole, table = command(run, every)
     paths = paths_of(every)
     loop.classify(paths[:BATCH])
     (first, _), (seconds, probabilities) = (timed(loop.classify, part) for part in (paths[:1], paths))
@@ -122,7 +135,7 @@ def measure(run: str, loop: Loop, one: str, every: str) -> Round:
     if difference > TOLERANCE:
         sys.exit(f"the loop's probabilities differ from those of predict by {difference:.2g}")
     others = len(paths) - 1
-    return Round(start, others / (whole - start), others / (seconds - first), difference)
+    return Round(start, watch.usage.cpu_seconds, others / (whole - start), others / (seconds - first), difference)
 
 
 def command(run: str, data: str) -> tuple[float, pd.DataFrame]:
@@ -190,51 +203,42 @@ class Loop:
         return np.concatenate(parts)
 
 
-def memory(run: str, data: str) -> dict[str, float]:
-    """Peak resident GB of all processes of the command together (`processes`), and of the command's own (`driver`)."""
-    ended, peak = threading.Event(), {"processes": 0.0, "driver": 0.0}
-
-    def watch() -> None:
-        while not ended.wait(WATCH_SECONDS):
-            sizes, driver = 0, 0
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    size = process.memory_info().rss
-                    sizes, driver = sizes + size, size if process.ppid() == os.getpid() else driver
-                except psutil.Error:  # one that has just ended
-                    continue
-            peak["processes"] = max(peak["processes"], sizes / 1e9)
-            peak["driver"] = max(peak["driver"], driver / 1e9)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+def memory(run: str, data: str) -> Usage:
+    with Watch() as watch:
         command(run, data)
-    finally:
-        ended.set()
-        thread.join()
-    return peak
+    return watch.usage
 
 
 def show(rounds: list[Round], images: int) -> None:
     table = Table(title=f"predict, {images:,} images", title_justify="left")
-    for heading in ("start, s", "predict, images/s", "loop, images/s", "ratio", "difference"):
+    for heading in ("start, s", "start, CPU s", "predict, images/s", "loop, images/s", "ratio", "difference"):
         table.add_column(heading)
     for each in rounds:
-        cells = (f"{each.start:.1f}", f"{each.predict:.1f}", f"{each.loop:.1f}", f"{each.ratio:.2f}")
+        cells = (
+            f"{each.start:.1f}",
+            f"{each.start_cpu:.1f}",
+            f"{each.predict:.1f}",
+            f"{each.loop:.1f}",
+            f"{each.ratio:.2f}",
+        )
         table.add_row(*cells, f"{each.difference:.1g}")
     Console(width=100).print(table)
     print(f"median: start {statistics.median(each.start for each in rounds):.1f} s, ", end="")
     print(f"ratio {statistics.median(each.ratio for each in rounds):.2f}")
 
 
-def show_memory(peaks: dict[int, dict[str, float]]) -> None:
-    table = Table(title="predict: peak memory, GB", title_justify="left")
-    for heading in ("images", "all processes", "driver"):
-        table.add_column(heading)
-    for count, peak in peaks.items():
-        table.add_row(f"{count:,}", f"{peak['processes']:.2f}", f"{peak['driver']:.2f}")
+def show_memory(usages: dict[int, Usage]) -> None:
+    table = Table(title="predict: peak of private memory, GB", title_justify="left")
+    for heading in ("images", "driver", "model", "all processes", "seconds", "CPU seconds"):
+        table.add_column(heading, justify="right")
+    for count, usage in usages.items():
+        memory = (f"{size:.3f}" for size in (usage.driver_gb, usage.model_gb, usage.processes_gb))
+        table.add_row(f"{count:,}", *memory, f"{usage.seconds:.0f}", f"{usage.cpu_seconds:.0f}")
     Console(width=100).print(table)
+    (few, first), (many, last) = (list(usages.items())[index] for index in (0, -1))
+    for name in ("driver", "model") if many > few else ():
+        growth = (getattr(last, f"{name}_gb") - getattr(first, f"{name}_gb")) * 1e9 / (many - few)
+        print(f"{name}: {growth:,.0f} bytes for an image more")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Memory and speed of the input as the data grows: 1, 4 and 16 times the images, from memory and from disk; and the
-sampling plan of 10 million rows.
+sampling plan of 1 and 10 million rows.
 
     python -m benchmarks.scale
-    python -m benchmarks.scale --images 1000 --factors 1,4 --json scale.json
+    python -m benchmarks.scale --images 1000 --factors 1,4 --json scale.json --plot scale.svg
 
 Each row is one epoch of augmented 128 px batches in a new Ray with a small object store. `processes` is the peak of the
-private memory (USS) of this program and all of Ray's processes, `object store` the peak of its use.
+private memory (USS) of this program and all of Ray's processes, `object store` the peak of its use. The exponents are
+of the growth with the images or rows, between the smallest and the largest number; `--plot` draws the seconds. What
+else the driver does: benchmarks/driver_steps.py.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -35,6 +38,7 @@ from animalclf.data.shards import write_shard
 from animalclf.prepare.split import split
 from animalclf.utils import storage
 from benchmarks.common import argument_parser, run, write_json
+from benchmarks.growth import draw, text
 
 STORED, SHARD_ROWS, CLASSES = 144, 1024, 10
 
@@ -70,7 +74,7 @@ class Plan:
 @dataclass(frozen=True)
 class Results:
     epochs: list[Epoch]
-    plan: Plan
+    plans: list[Plan]
 
 
 def main() -> None:
@@ -78,7 +82,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="images at factor 1 (default: 2,000, 124 MB)")
     parser.add_argument("--factors", default="1,4,16")
     parser.add_argument("--store", type=float, default=1.0, metavar="GB", help="object store (default: 1)")
-    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the plan (default: 10 million)")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="of the plan (default: 1 and 10 million)"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="draw the results as this file (.svg, .png)")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.task:
@@ -86,14 +93,15 @@ def main() -> None:
         result = measure_plan(int(parameter)) if kind == "plan" else measure_epoch(parameter, folder, arguments.store)
         print(json.dumps(dataclasses.asdict(result)))
         return
-    plan = Plan(**run_task(arguments, f"plan:{arguments.rows}:"))
+    plans = [Plan(**run_task(arguments, f"plan:{rows}:")) for rows in sorted(arguments.rows)]
     epochs: list[Epoch] = []
-    for factor in map(int, arguments.factors.split(",")):
+    for factor in sorted(map(int, arguments.factors.split(","))):
         with tempfile.TemporaryDirectory() as folder:
             write_set(folder, arguments.images * factor)
             epochs += [Epoch(**run_task(arguments, f"epoch:{cache}:{folder}")) for cache in ("auto", "disk")]
-    results = Results(epochs, plan)
+    results = Results(epochs, plans)
     show(results)
+    draw(arguments.plot, "seconds", "images or rows", lines_of(results))
     write_json(arguments.json, results)
 
 
@@ -197,19 +205,35 @@ def measure_plan(rows: int) -> Plan:
     return Plan(rows, manifest_done - started, split_done - manifest_done, plan_done - split_done, peak)
 
 
+def lines_of(results: Results) -> dict[str, list[tuple[int, float]]]:
+    """Seconds over the images of an epoch, or the rows of a plan."""
+    sources = {"memory": lambda row: row.source.endswith("in memory"), "disk": lambda row: "from disk" in row.source}
+    lines = {
+        f"epoch from {name}": [(row.images, row.images / row.images_per_s) for row in filter(fits, results.epochs)]
+        for name, fits in sources.items()
+    }
+    lines["split"] = [(plan.rows, plan.split_s) for plan in results.plans]
+    lines["plan of an epoch"] = [(plan.rows, plan.shuffle_s) for plan in results.plans]
+    return {name: line for name, line in lines.items() if line}
+
+
 def show(results: Results) -> None:
-    table = Table(title="one epoch of augmented 128 px batches, 2 cores", title_justify="left")
+    table = Table(title=f"one epoch of augmented 128 px batches, {os.cpu_count()} cores", title_justify="left")
     for heading in ("images", "source", "images/s", "processes, MB", "object store, MB"):
         table.add_column(heading, justify="left" if heading == "source" else "right")
     for row in results.epochs:
         memory = [f"{count / 1e6:,.0f}" for count in (row.processes, row.store)]
         table.add_row(f"{row.images:,}", row.source, f"{row.images_per_s:,.0f}", *memory)
-    console, plan = Console(width=120), results.plan
+    console = Console(width=120)
     console.print(table)
-    console.print(
-        f"{plan.rows:,} rows: split {plan.split_s:.1f} s, plan of an epoch {plan.shuffle_s:.1f} s, "
-        f"peak {plan.peak_bytes / 1e9:.1f} GB"
-    )
+    for plan in results.plans:
+        console.print(
+            f"{plan.rows:,} rows: split {plan.split_s:.1f} s, plan of an epoch {plan.shuffle_s:.2f} s, "
+            f"peak {plan.peak_bytes / 1e9:.1f} GB"
+        )
+    for name, line in lines_of(results).items():
+        if exponent := text(line):
+            console.print(f"{name}: seconds grow with the power of {exponent}")
 
 
 if __name__ == "__main__":
