@@ -80,9 +80,11 @@ def start_training(
     if local:
         return train_local(config, prepared, run, report, cpu)
     from animalclf.data.ray_loader import cache_images
-    from animalclf.training.ray_trainer import train_on_ray
 
     cache = cache_images(prepared, placement.cache_in_memory, input_cpus(placement.workers))
+    # Imports Ray Train, for half a second in which Ray starts the processes that load the images.
+    from animalclf.training.ray_trainer import train_on_ray
+
     start = Start(cache, check, begin) if on_workers else Start(cache)
     return train_on_ray(config, prepared, run, placement.workers, report, start)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import nn
@@ -16,24 +18,36 @@ OptimizerState = dict[str, Any]  # as torch.optim.Optimizer.state_dict returns i
 ParameterGroups = list[dict[str, Any]]  # of torch.optim: "params", "weight_decay"; "lr_factor"
 MakeOptimizer = Callable[[ParameterGroups, Optim], torch.optim.Optimizer]
 OPTIMIZERS: Registry[MakeOptimizer] = Registry("optimizer", key="optim.name", in_workers=True)
+OptimizerClass = TypeVar("OptimizerClass", bound=type[torch.optim.Optimizer])
+
+
+@functools.cache
+def eager(optimizer: OptimizerClass) -> OptimizerClass:
+    """A subclass of `optimizer` that does not import PyTorch's compiler (torch._dynamo), which takes as long as PyTorch
+    itself. PyTorch wraps these methods to keep them out of compiled code, and only compiled models need that; they are
+    taken without their wrappers. `step` loses the wrapper that turns gradients off, so it gets another."""
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), methods)  # type: ignore[return-value]
 
 
 @OPTIMIZERS.register("adam")
 def adam(groups: ParameterGroups, spec: Optim) -> torch.optim.Optimizer:
     """Adam with Keras's constants: betas (0.9, 0.999), eps 1e-7 by default."""
-    return torch.optim.Adam(groups, lr=spec.lr, eps=spec.eps, fused=True)
+    return eager(torch.optim.Adam)(groups, lr=spec.lr, eps=spec.eps, fused=True)
 
 
 @OPTIMIZERS.register("adamw")
 def adamw(groups: ParameterGroups, spec: Optim) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov, Hutter 2019)."""
-    return torch.optim.AdamW(groups, lr=spec.lr, eps=spec.eps, fused=True)
+    return eager(torch.optim.AdamW)(groups, lr=spec.lr, eps=spec.eps, fused=True)
 
 
 @OPTIMIZERS.register("sgd")
 def sgd(groups: ParameterGroups, spec: Optim) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov momentum."""
-    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0)
+    return eager(torch.optim.SGD)(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.momentum > 0)
 
 
 def make_optimizer(

@@ -20,7 +20,7 @@ from animalclf.data.ray_loader import cache_images
 from animalclf.errors import UserError
 from animalclf.folder_lock import STALE_SECONDS
 from animalclf.raycompat.errors import causes
-from animalclf.rows import TrainingResult
+from animalclf.rows import StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training.progress import Report, open_mailbox
 from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
@@ -32,7 +32,7 @@ from animalclf.utils.leftovers import remove_leftovers
 from animalclf.utils.malloc import MALLOC_VARIABLES
 from animalclf.utils.throttle import Throttle
 
-POLL_SECONDS, START_POLL_SECONDS = 0.2, 0.05  # between two requests for events of the workers; until they train
+POLL_SECONDS, START_POLL_SECONDS = 0.2, 0.05  # between two requests for events of the workers; until the first step
 SILENCE_SECONDS = 60.0  # without an event of the workers, until a warning
 STOP_SECONDS = 30.0  # for the workers to end after an interrupt
 OUT_OF_MEMORY = (  # Ray's own text is 60 lines of statistics
@@ -141,14 +141,14 @@ def _follow(
 ) -> TrainingResult:
     """Until the training ends: report its events, renew the run folder's lock, warn when the workers are silent. Calls
     `begin` when they have checked the training; they wait for it. Returns the result; raises the training's error."""
-    lock, silence, begun = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS), False
+    lock, silence, begun, started = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS), False, False
     lock.reset()
     silence.reset()
     while True:
         if lock.ready():
             run.lock()
         try:
-            outcome = fit.outcome.get(timeout=POLL_SECONDS if begun else START_POLL_SECONDS)
+            outcome = fit.outcome.get(timeout=POLL_SECONDS if started else START_POLL_SECONDS)
         except queue.Empty:
             outcome = None
         checked, events = ray.get(mailbox.take.remote(begun))
@@ -158,6 +158,7 @@ def _follow(
         for event in events:
             report(event)
             silence.reset()
+            started = started or not isinstance(event, StartupEvent)
         if silence.ready():
             requested = f"{workers.text} requested; the cluster has {cluster_text()}"
             show_line(f"no progress from the workers for {SILENCE_SECONDS:.0f} s ({requested})")
