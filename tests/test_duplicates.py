@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,6 +188,20 @@ def test_all_matches_of_two_images_come_in_one_chunk(images: list[np.ndarray], m
     parts = chunks()
     assert set.union(*parts) == at_once
     assert [{int(found.image[min(match)]) // 5 for match in part} for part in parts] == [{4}, {3}, {2}, {1}, {0}]
+
+
+def test_matches_that_are_alone_in_their_pair_of_images_are_dropped() -> None:
+    generator = np.random.default_rng(0)
+    image = np.sort(generator.integers(0, 12, 60)).astype(np.int32)
+    a, b = generator.integers(0, 60, (2, 150)).astype(np.int32)
+    a, b = a[image[a] != image[b]], b[image[a] != image[b]]
+    different = {tuple(sorted(pair)) for pair in zip(a.tolist(), b.tolist(), strict=True)}
+    images = Counter((image[one], image[other]) for one, other in different)
+    expected = {(one, other) for one, other in different if images[image[one], image[other]] > 1}
+    for first, second in ((a, b), (np.append(a, b), np.append(b, a))):
+        found = candidates._drop_single_matches(image, first, second)
+        assert len(expected) == len(found[0]) < len(different)
+        assert set(zip(*(rows.tolist() for rows in found), strict=True)) == expected
 
 
 def test_placements_need_two_different_matches() -> None:

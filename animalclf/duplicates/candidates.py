@@ -26,7 +26,6 @@ MAX_LAG = 8  # matches of a pair of images in one symmetry that are compared wit
 MIN_OVERLAP = 0.12  # of each image's area
 # A pair with this number of matches that agree needs no check of its thumbnails' detail.
 MIN_SUPPORT = 3
-HASH_FACTORS = np.array([(2654435761, 2246822519), (3266489917, 668265263)], np.uint32)  # one row for each round
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,11 @@ def placements(regions: Regions, a: np.ndarray, b: np.ndarray) -> Placements:
     """The pairs of images that at least two matches of `regions` support. `a`, `b`: rows int64 (M,) of regions that
     match. A pair can be placed in several ways."""
     a, b = _drop_single_matches(regions.image, a, b)
-    swapped = a > b  # regions are sorted by image
-    a, b = np.where(swapped, b, a).astype(np.int64), np.where(swapped, a, b).astype(np.int64)
     images = np.int64(regions.image.max(initial=0) + 1)
     key = (regions.image[a].astype(np.int64) * images + regions.image[b]) * 8
     key += relative_symmetry(regions.symmetry[a], regions.symmetry[b])
-    order = np.lexsort((b, a, key))
-    once = np.append(True, (np.diff(a[order]) != 0) | (np.diff(b[order]) != 0))[: len(a)]
-    a, b, key = a[order][once], b[order][once], key[order][once]
+    order = np.argsort(key, kind="stable")
+    a, b, key = a[order], b[order], key[order]
     matches = _match_placements(regions, a, b)
     position = np.stack([matches.x, matches.y, np.log2(matches.scale)], 1)
     reach = MAX_DISTANCE * np.maximum(matches.scale, 1)
@@ -111,18 +107,24 @@ def placements(regions: Regions, a: np.ndarray, b: np.ndarray) -> Placements:
 
 
 def _drop_single_matches(image: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The matches whose pair of images has another match, and a few more. Pairs are counted by their hash, which takes
-    a fraction of the time of a sort. Two regions that are each other's neighbour are one match."""
-    for first_factor, second_factor in HASH_FACTORS:
-        low, high = np.minimum(a, b).astype(np.uint32), np.maximum(a, b).astype(np.uint32)
-        bits = len(a).bit_length() + 1
-        pair = image[low].view(np.uint32) * first_factor + image[high].view(np.uint32) * second_factor
-        bucket = (pair >> np.uint32(32 - bits)).astype(np.int64)
-        match = ((low * first_factor + high * second_factor) >> np.uint32(16)).astype(np.float64)
-        count, total = np.bincount(bucket), np.bincount(bucket, match)
-        several = total[bucket] != count[bucket] * match  # false if all are the same
-        a, b = a[several], b[several]
-    return a, b
+    """The matches, once each and with `a` < `b`, whose pair of images has another match: rows int64, sorted by pair of
+    images.
+
+    A match is one number, of its images and then its regions, so that a sort of numbers, which NumPy vectorises, brings
+    the matches of a pair together.
+    """
+    start = np.searchsorted(image, np.arange(image.max(initial=-1) + 2))  # regions are sorted by image
+    bits = int(np.diff(start).max(initial=0)).bit_length()  # of a region's number within its image
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    first, second = image[low].astype(np.int64), image[high].astype(np.int64)
+    match = (first * len(start) + second << 2 * bits) + (low - start[first] << bits) + (high - start[second])
+    match.sort()
+    match = match[np.append(True, np.diff(match) != 0)[: len(match)]]
+    same = np.diff(match >> 2 * bits) == 0  # the pair of images as of the match before
+    match = match[np.append(same, False)[: len(match)] | np.append(False, same)[: len(match)]]
+    first, second = np.divmod(match >> 2 * bits, len(start))
+    mask = (1 << bits) - 1
+    return start[first] + (match >> bits & mask), start[second] + (match & mask)
 
 
 def _match_placements(regions: Regions, a: np.ndarray, b: np.ndarray) -> Placements:

@@ -160,8 +160,9 @@ def _nearest(vectors: np.ndarray, centres: Centres) -> np.ndarray:
         return _closest(vectors, centres.cells, PROBES)[1]
     branch = _closest(vectors, centres.branches, BRANCHES)[1]
     width = branch.shape[1]
-    visits = np.argsort(branch.ravel(), kind="stable")
-    edges = np.searchsorted(branch.ravel()[visits], np.arange(len(centres.edges)))
+    branch = branch.ravel().astype(np.uint16)  # of which a stable sort takes a fraction of the time
+    visits = np.argsort(branch, kind="stable")
+    edges = np.searchsorted(branch[visits], np.arange(len(centres.edges)))
     similarity = np.full((len(visits), PROBES), -np.inf, np.float32)
     cell = np.zeros((len(visits), PROBES), np.int32)
     for number, (begin, end) in enumerate(pairwise(centres.edges.tolist())):
@@ -169,8 +170,7 @@ def _nearest(vectors: np.ndarray, centres: Centres) -> np.ndarray:
         values, columns = _closest(vectors[rows // width], centres.cells[begin:end], PROBES)
         similarity[rows, : values.shape[1]], cell[rows, : values.shape[1]] = values, columns + begin
     similarity, cell = similarity.reshape(len(vectors), -1), cell.reshape(len(vectors), -1)
-    best = np.argsort(-similarity, axis=1, kind="stable")[:, :PROBES]
-    return np.take_along_axis(cell, best, 1)
+    return np.take_along_axis(cell, _largest(similarity, PROBES)[1], 1)
 
 
 def _closest(vectors: np.ndarray, centres: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,9 +180,17 @@ def _closest(vectors: np.ndarray, centres: np.ndarray, count: int) -> tuple[np.n
     values, columns = np.empty((len(vectors), count), np.float32), np.empty((len(vectors), count), np.int32)
     for start in range(0, len(vectors), BLOCK):
         similarity = vectors[start : start + BLOCK].astype(np.float32) @ centres.T
-        rows = np.arange(len(similarity))
-        for rank in range(count):
-            best = similarity.argmax(1)
-            values[start + rows, rank], columns[start + rows, rank] = similarity[rows, best], best
-            similarity[rows, best] = -np.inf
+        values[start : start + BLOCK], columns[start : start + BLOCK] = _largest(similarity, count)
     return values, columns
+
+
+def _largest(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest of each row of `values` float32 (N, K), in which they become -inf, the largest first, and
+    their columns int32; of equal ones the first."""
+    rows = np.arange(len(values))
+    largest, columns = np.empty((len(values), count), np.float32), np.empty((len(values), count), np.int32)
+    for rank in range(count):
+        best = values.argmax(1)
+        largest[:, rank], columns[:, rank] = values[rows, best], best
+        values[rows, best] = -np.inf
+    return largest, columns

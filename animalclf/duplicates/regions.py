@@ -25,7 +25,7 @@ FREQUENCIES = 6  # of the cosine transform, per axis
 DIMENSIONS = FREQUENCIES**2
 MIN_WEIGHT = 1e-18  # of a blur; the product of two is still a normal float32
 SCALE = 127  # of a descriptor, which is stored as int8
-TILE = 32  # thumbnails at a time, which fit the processor's cache
+TILE = 16  # thumbnails at a time, which fit the processor's cache
 
 ACROSS, DOWN, SWAP = 1, 2, 4  # bits of a symmetry: mirrored left-right, upside down, then axes swapped
 
@@ -116,7 +116,9 @@ def _blobs(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     """Level, row, y and x int64 (M,) of the strongest maxima of each image, whose region is within it; the strongest of
     an image first. `magnitude`: float32 (levels, SIDE, N * SIDE)."""
     square = np.ones((3, 3), np.uint8)
-    around = np.stack([cv2.dilate(level, square) for level in magnitude])
+    around = np.empty_like(magnitude)
+    for level, largest in zip(magnitude, around, strict=True):
+        cv2.dilate(level, square, dst=largest)
     peak = (magnitude == around) & (magnitude > MIN_CONTRAST)
     peak[1:] &= magnitude[1:] >= around[:-1]
     peak[:-1] &= magnitude[:-1] >= around[1:]
@@ -156,9 +158,9 @@ def _sample(
     line = (level[:, None] * SIDE + top) * stride + row[:, None] * SIDE
     corner = (line[:, :, None] + left[:, None, :]).astype(np.int64)
     values = blurred.reshape(-1)
-    upper, lower = values[corner], values[corner + stride]
-    upper += (values[corner + 1] - upper) * right_weight
-    lower += (values[corner + stride + 1] - lower) * right_weight
+    upper, lower = values.take(corner), values.take(corner + stride)
+    upper += (values.take(corner + 1) - upper) * right_weight
+    lower += (values.take(corner + stride + 1) - lower) * right_weight
     upper += (lower - upper) * low_weight
     return upper.reshape(-1, SAMPLES**2)
 
