@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -144,7 +145,11 @@ def test_unreadable_files_are_skipped_with_their_reasons(
 
     monkeypatch.setattr(job, "MIN_CHUNK_IMAGES", 1)
     monkeypatch.setattr(job, "MAX_CHUNK_IMAGES", 3)  # a chunk may have unreadable files only
+    synced: list[list[str]] = []
+    monkeypatch.setattr(job.storage, "sync_files", lambda paths: synced.append(sorted(map(os.path.basename, paths))))
     prepared = prepare(str(photos), str(tmp_path / "out"), CONFIG, progress=False)
+    shards = sorted(shard["file"] for shard in prepared.info["shards"])
+    assert synced[-1] == shards == sorted(itertools.chain.from_iterable(synced[:-1]))  # as written, and all at the end
     unreadable = prepared.manifest[prepared.manifest["status"] != "ok"]
     assert list(unreadable["path"]) == ["cat/000.jpg", "cat/001.jpg", "élan/page.jpg"]
     assert (unreadable["split"] == "").all() and (unreadable["shard"] == -1).all() and (unreadable["row"] == -1).all()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -173,11 +173,17 @@ def _build(
 ) -> tuple[pd.DataFrame, dict[int, str]]:
     """Measure the files, write the shards, group duplicates and split. Returns the manifest, and the file name of each
     shard number in it."""
-    manifest, signatures = measure_all(files, source.root, out, config, progress, workers)
-    check_readable(manifest, config.max_unreadable)
-    names = number_shards(manifest, out)
-    output_dir.clear(out, [output_dir.TEMPORARY])  # left by tasks that were killed and retried
     with ThreadPoolExecutor(1) as background:
+        # The disk writes each shard while the others are read. A task may be repeated, so all are synced at the end.
+        early: list[Future[None]] = []
+
+        def written(chunk: int) -> None:
+            early.append(background.submit(storage.sync_files, [storage.join(out, shard_name(chunk))]))
+
+        manifest, signatures = measure_all(files, source.root, out, config, progress, workers, written)
+        check_readable(manifest, config.max_unreadable)
+        names = number_shards(manifest, out)
+        output_dir.clear(out, [output_dir.TEMPORARY])  # left by tasks that were killed and retried
         sync = background.submit(storage.sync_files, [storage.join(out, name) for name in names.values()])
         phase = "finding duplicates"
         progress(phase, 0)
@@ -190,7 +196,8 @@ def _build(
             progress("drawing near-duplicates", len(files))
             sheet = find.contact_sheet(pairs, read)
             storage.write_bytes(storage.join(out, output_dir.SHEET), sheet)
-        sync.result()
+        for future in [*early, sync]:
+            future.result()
     return manifest, names
 
 
@@ -219,9 +226,11 @@ def measure_all(
     config: Data,
     progress: Progress = lambda phase, done: None,
     workers: int = 0,
+    written: Callable[[int], None] = lambda chunk: None,
 ) -> tuple[pd.DataFrame, Rows | None]:
     """Run the tasks. Returns the manifest without groups (path, label, given split, measurements) and, with
-    data.near_duplicates, the signatures uint8 (rows, 1600)."""
+    data.near_duplicates, the signatures uint8 (rows, 1600). `written` is called with the number of each shard that is
+    in `out`."""
     from animalclf.cluster import configure_ray_data, ensure_ray
     from animalclf.raycompat.errors import named_worker_errors
 
@@ -249,6 +258,8 @@ def measure_all(
             if signatures is not None:
                 signatures[block["index"]] = signature
             measurements.append(block)
+            if (chunk := int(block["shard"].max())) >= 0:
+                written(chunk)
             done += len(block["index"])
             progress("reading images", done)
     columns = {name: np.concatenate([block[name] for block in measurements]) for name in measurements[0]}

@@ -89,7 +89,8 @@ def measure(chunk: pd.DataFrame, job: Job) -> dict[str, np.ndarray]:
     def readable_images() -> Iterator[tuple[int, np.ndarray]]:
         rows = 0
         try:
-            for index, path, content in zip(chunk["index"], chunk["path"], _contents(job.root, chunk), strict=True):
+            indices, paths = (chunk[name].to_list() for name in ("index", "path"))
+            for index, path, content in zip(indices, paths, _contents(job.root, chunk), strict=True):
                 measurement, image = _measure_file(path, content, job, rows)
                 measurements.append(measurement)
                 if image is not None:
@@ -163,23 +164,23 @@ def _measure_file(path: str, content: bytes | str, job: Job, row: int) -> tuple[
 def _contents(root: str, chunk: pd.DataFrame) -> Iterator[bytes | str]:
     """The content of each file, or why it cannot be read. The next files are prefetched while the current ones are
     decoded."""
-    paths = chunk["path"].to_list()
-    read_number = np.arange(len(paths)) // READ_FILES + np.cumsum(chunk["bytes"].to_numpy(np.int64)) // READ_BYTES
+    paths, sizes = (chunk[name].to_list() for name in ("path", "bytes"))
+    read_number = np.arange(len(paths)) // READ_FILES + np.cumsum(sizes, dtype=np.int64) // READ_BYTES
     edges = [0, *(np.flatnonzero(np.diff(read_number)) + 1), len(paths)]
     with ThreadPoolExecutor(1) as reader:
-        prefetch = reader.submit(_read_listed, root, chunk[: edges[1]])
+        prefetch = reader.submit(_read_listed, root, paths[: edges[1]], sizes[: edges[1]])
         for start, stop in zip(edges[1:], [*edges[2:], None], strict=True):
             contents = prefetch.result()
             if stop is not None:
-                prefetch = reader.submit(_read_listed, root, chunk[start:stop])
+                prefetch = reader.submit(_read_listed, root, paths[start:stop], sizes[start:stop])
             yield from contents
 
 
-def _read_listed(root: str, files: pd.DataFrame) -> list[bytes | str]:
-    """As read_files, without a request for the files (columns path, bytes) that are too large by their listing."""
-    small = files["bytes"] <= MAX_FILE_BYTES
-    contents = iter(read_files(root, files["path"][small].to_list()))
-    return [next(contents) if ok else _too_large(size) for ok, size in zip(small, files["bytes"], strict=True)]
+def _read_listed(root: str, paths: list[str], sizes: list[int]) -> list[bytes | str]:
+    """As read_files, without a request for the files that are too large by their `sizes` in the listing."""
+    listed = list(zip(paths, sizes, strict=True))
+    contents = iter(read_files(root, [path for path, size in listed if size <= MAX_FILE_BYTES]))
+    return [next(contents) if size <= MAX_FILE_BYTES else _too_large(size) for _, size in listed]
 
 
 def _too_large(size: int) -> str:
