@@ -38,6 +38,7 @@ from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils.malloc import MALLOC_VARIABLES
 from benchmarks.common import argument_parser, write_json
 from benchmarks.images import write_noise
+from benchmarks.peer_loaders import cpu_seconds
 
 BATCH, SIZE = 128, 128
 Rounds = dict[str, list[dict[str, float]]]  # contestant -> its measurements, one per round
@@ -174,10 +175,11 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
     ray.wait(store.refs, num_returns=len(store.refs))
     started = time.perf_counter()
     loader = RayLoader(plan, store, 0, 1, [("train", epoch) for epoch in range(settle + epochs)])
-    first_batches, timed_from, first_epoch = [], 0.0, 0.0
+    first_batches, timed_from, cpu_from, first_epoch = [], 0.0, 0.0, 0.0
     for epoch in range(settle + epochs):
         epoch_started = time.perf_counter()
-        timed_from = epoch_started if epoch == settle else timed_from
+        if epoch == settle:
+            timed_from, cpu_from = epoch_started, cpu_seconds()
         rows = 0
         for batch in loader.batches("train", epoch):
             if not rows:
@@ -185,10 +187,15 @@ def ours(prepared: Prepared, settle: int, epochs: int) -> dict[str, float]:
             rows += len(loop.to_tensor(batch["image"], torch.device("cpu")))
         assert rows == len(plan.rows["train"])
         first_epoch = first_epoch if epoch else time.perf_counter() - loading
-    speed = epochs * len(plan.rows["train"]) / (time.perf_counter() - timed_from)
+    images, seconds, cpu_s = (
+        epochs * len(plan.rows["train"]),
+        time.perf_counter() - timed_from,
+        cpu_seconds() - cpu_from,
+    )
     return {
         "first_batch_s": first_batches[0],
-        "images_per_s": speed,
+        "images_per_s": images / seconds,
+        "images_per_cpu_s": images / cpu_s,
         "later_first_batch_s": max(first_batches[1:]),
         "first_epoch_s": first_epoch,
     }
@@ -261,11 +268,11 @@ def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
         own_rows = index[number::cores]
         out = np.empty((BATCH, SIZE, SIZE, 3), np.uint8)
         start.wait()
-        started = time.perf_counter()
+        started, cpu_from = time.perf_counter(), time.process_time()
         for first in range(0, len(own_rows), BATCH):
             part = own_rows[first : first + BATCH]
             numpy_form.warp([views[row] for row in part], affine[part], SIZE, out[: len(part)])
-        queue.put((started, time.perf_counter(), len(own_rows)))
+        queue.put((started, time.perf_counter(), len(own_rows), time.process_time() - cpu_from))
 
     processes = [context.Process(target=work, args=(number,)) for number in range(cores)]
     for process in processes:
@@ -273,8 +280,9 @@ def bare_loop(prepared: Prepared, cores: int) -> dict[str, float]:
     spans = [queue.get() for _ in processes]
     for process in processes:
         process.join()
-    seconds = max(ended for _, ended, _ in spans) - min(started for started, *_ in spans)
-    return {"first_batch_s": 0.0, "images_per_s": sum(count for *_, count in spans) / seconds}
+    seconds = max(ended for _, ended, *_ in spans) - min(started for started, *_ in spans)
+    count, cpu_s = sum(count for *_, count, _ in spans), sum(cpu for *_, cpu in spans)
+    return {"first_batch_s": 0.0, "images_per_s": count / seconds, "images_per_cpu_s": count / cpu_s}
 
 
 def show(results: Results) -> None:

@@ -3,9 +3,10 @@ without animalclf:
 
     PYTHON benchmarks/peer_loaders.py NAME images.npy SETTLE EPOCHS CORES [s3://BUCKET]
 
-Prints the images/s of EPOCHS epochs after the first SETTLE ones, and the seconds of the first epoch, which begin when
-the stored images are opened; ends with NOT_INSTALLED if the library is missing. All read the same stored images uint8
-(N, S, S, 3), which each has written in its own format before, and make batches of BATCH by the same random affine warp.
+Prints the images per second and per CPU second of EPOCHS epochs after the first SETTLE ones, and the seconds of the
+first epoch, which begin when the stored images are opened; ends with NOT_INSTALLED if the library is missing. All read
+the same stored images uint8 (N, S, S, 3), which each has written in its own format before, and make batches of BATCH by
+the same random affine warp.
 """
 
 from __future__ import annotations
@@ -318,6 +319,26 @@ PACKAGES = {
 FROM_BUCKET = ("MosaicML", "LitData", "Ray")
 
 
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of all that it and they have started, so far."""
+    parents, ticks = {}, {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        parents[int(name)] = int(fields[1])
+        ticks[int(name)] = sum(map(int, fields[11:15]))  # its own and those of its ended children, user and system
+    total = 0
+    for process in parents:
+        ancestor = process
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        total += ticks[process] if ancestor == os.getpid() else 0
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def size(batch: Any) -> int:
     return len(batch["image"] if isinstance(batch, dict) else batch)
 
@@ -331,16 +352,18 @@ def main() -> None:
     images = np.load(file)
     with tempfile.TemporaryDirectory() as folder:
         start = LOADERS[name](images, folder, cores, sys.argv[6] if len(sys.argv) > 6 else None)
-        started, first_epoch, timed_from, rows = time.perf_counter(), 0.0, 0.0, 0
+        started, first_epoch, timed_from, cpu_from, rows = time.perf_counter(), 0.0, 0.0, 0.0, 0
         epoch = start()
         for number in range(settle + epochs):
-            timed_from = time.perf_counter() if number == settle else timed_from
+            if number == settle:
+                timed_from, cpu_from = time.perf_counter(), cpu_seconds()
             for batch in epoch():
                 rows += size(batch)
             first_epoch = first_epoch or time.perf_counter() - started
-        seconds = time.perf_counter() - timed_from
-    speed = epochs * len(images) / seconds
-    print(json.dumps({"images_per_s": speed, "first_epoch_s": first_epoch, "rows": rows}), flush=True)
+        seconds, cpu_s = time.perf_counter() - timed_from, cpu_seconds() - cpu_from
+    count = epochs * len(images)
+    measured = {"images_per_s": count / seconds, "images_per_cpu_s": count / cpu_s, "first_epoch_s": first_epoch}
+    print(json.dumps({**measured, "rows": rows}), flush=True)
     os._exit(0)  # worker processes of a library may hang at exit
 
 

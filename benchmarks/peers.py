@@ -10,7 +10,8 @@ makes shuffled batches of 128 images at 128 px by a random affine warp (rotation
 augmentation of `big_cnn`, with rows in an order that is the same at any number of workers) on the same cores, one
 after another. The warp is OpenCV's, except for FFCV (numba) and `tf.data-warp` (TensorFlow's own operation). Epochs
 after the first --settle count; the first epoch begins when the stored images are opened, and its seconds are shown
-apart. The bare loop is the limit: one process per core, each doing nothing but OpenCV's warp of images in memory.
+apart. CPU seconds are those of all processes of a contestant, so "images per CPU second" is its speed per core. The
+bare loop is the limit: one process per core, each doing nothing but OpenCV's warp of images in memory.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Results:
     images: int
     cores: int
     images_per_s: dict[str, list[float]]
-    """Of the timed epochs, by contestant, one per round."""
+    """Of the timed epochs, by contestant, one per round; the same for the next two."""
+    images_per_cpu_s: dict[str, list[float]]
+    """CPU time of all processes of the contestant, so that other programs disturb it less."""
     first_epoch_s: dict[str, list[float]]
     skipped: dict[str, str]
     """Why a library is missing."""
@@ -114,7 +117,7 @@ def measure(arguments: argparse.Namespace, folder: str) -> Results:
     from animalclf.cluster import start_local
 
     photos, cores = write_noise(f"{folder}/photos", arguments.images), arguments.cores
-    results = Results(arguments.images, cores, {}, {}, {})
+    results = Results(arguments.images, cores, {}, {}, {}, {})
     root = BUCKET if arguments.s3 else folder
     for _ in range(arguments.repeat):
         start_local(cores)
@@ -150,37 +153,33 @@ def run_peer(results: Results, name: str, arguments: argparse.Namespace, file: s
 
 
 def add(results: Results, name: str, measured: dict[str, float]) -> None:
-    results.images_per_s.setdefault(name, []).append(measured["images_per_s"])
-    results.first_epoch_s.setdefault(name, []).append(measured["first_epoch_s"])
+    for column in ("images_per_s", "images_per_cpu_s", "first_epoch_s"):
+        getattr(results, column).setdefault(name, []).append(measured[column])
 
 
 def show(results: Results, s3: bool) -> None:
     place = " in a bucket" if s3 else ""
     title = f"{results.images:,} stored images{place} to augmented batches, {results.cores} cores, later epochs"
-    table = Table(title=title, title_justify="left")
-    for heading in ("", "images/s", "images/s per core", "animalclf is faster by", "in each round", "first epoch, s"):
+    table = Table(title=title, title_justify="left", caption="ratios are animalclf's speed over the other's, by round")
+    for heading in ("", "images/s", "ratios", "images per CPU second", "ratios", "first epoch, s"):
         table.add_column(heading, justify="right" if heading else "left")
-    for name, speeds in results.images_per_s.items():
-        speed, rounds = statistics.median(speeds), ratios(results, name)
+    for name in results.images_per_s:
+        cells = []
+        for speeds in (results.images_per_s, results.images_per_cpu_s):
+            rounds = ratios(speeds, name)
+            each = f" ({', '.join(f'{ratio:.2f}' for ratio in rounds)})" if len(rounds) > 1 else ""
+            cells += [f"{statistics.median(speeds[name]):,.0f}", f"{statistics.median(rounds):.2f}{each}"]
         first = statistics.median(results.first_epoch_s[name])
-        table.add_row(
-            name,
-            f"{speed:,.0f}",
-            f"{speed / results.cores:,.0f}",
-            f"{statistics.median(rounds):.2f}",
-            ", ".join(f"{ratio:.2f}" for ratio in rounds),
-            f"{first:.2f}" if first else "",
-        )
+        table.add_row(name, *cells, f"{first:.2f}" if first else "")
     console = Console(width=120)
     console.print(table)
     for name, why in results.skipped.items():
         console.print(f"{name} is skipped: {why}", markup=False)
 
 
-def ratios(results: Results, name: str) -> list[float]:
-    """animalclf's images/s over those of `name`, by round."""
-    ours, theirs = results.images_per_s[OURS], results.images_per_s[name]
-    return [own / other for own, other in zip(ours, theirs, strict=False)]
+def ratios(speeds: dict[str, list[float]], name: str) -> list[float]:
+    """animalclf's speed over that of `name`, by round."""
+    return [own / other for own, other in zip(speeds[OURS], speeds[name], strict=False)]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peer_loaders
-from benchmarks.peers import LIMIT, OURS, Results, ratios
+from benchmarks.peers import LIMIT, OURS, ratios
 
 
 def test_the_warp_of_ffcv_is_opencvs(monkeypatch):
@@ -35,9 +35,20 @@ def test_a_batch_is_warped_image_by_image():
 
 
 def test_a_ratio_is_of_one_round():
-    results = Results(1, 2, {OURS: [10.0, 30.0], "MosaicML": [5.0, 10.0], LIMIT: [20.0, 30.0]}, {}, {})
-    assert ratios(results, "MosaicML") == [2.0, 3.0]
-    assert ratios(results, LIMIT) == [0.5, 1.0]
+    speeds = {OURS: [10.0, 30.0], "MosaicML": [5.0, 10.0], LIMIT: [20.0, 30.0]}
+    assert ratios(speeds, "MosaicML") == [2.0, 3.0]
+    assert ratios(speeds, LIMIT) == [0.5, 1.0]
+
+
+def test_cpu_seconds_are_those_of_the_children_too():
+    before = peer_loaders.cpu_seconds()
+    spin = "import time\nwhile time.process_time() < 0.5: pass\nprint()\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        running = peer_loaders.cpu_seconds() - before
+        child.kill()
+    assert running >= 0.45
+    assert peer_loaders.cpu_seconds() - before >= running - 0.1  # ended children count
 
 
 @pytest.mark.parametrize(("name", "package"), [("LitData", "litdata"), ("tf.data-warp", "tensorflow")])
