@@ -33,6 +33,7 @@ from benchmarks.usage import Usage, Watch
 SIDE = 32  # of the files, pixels
 CUT = 24  # of the squares, pixels
 CLASSES = 10
+STEPS = ("prepare", "train", "predict", "report")
 SETTINGS = {
     "data.stored_size": SIDE,
     "model.name": "shufflenet_v2_x0_5",
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS, help="only these (with --keep)")
     parser.add_argument("--keep", metavar="FOLDER", help="write files and results here, and do not remove them")
     parser.add_argument("--plot", metavar="FILE", help="draw the results as this file (.svg, .png)")
     arguments = parser.parse_args()
@@ -55,9 +57,10 @@ def main() -> None:
     usages: dict[int, dict[str, Usage]] = {}
     with tempfile.TemporaryDirectory(prefix="animalclf-large-set-") as temporary:
         for count in sorted(arguments.images):
-            usages[count] = measure(
-                Path(sample), Path(arguments.keep or temporary) / str(count), count, arguments.epochs
-            )
+            folder = Path(arguments.keep or temporary) / str(count)
+            if not folder.exists():
+                write_files(Path(sample), folder / "photos", count)
+            usages[count] = measure(folder, arguments.steps, arguments.epochs)
             show(usages[count], count)
     lines = {name: [(count, each[name].cpu_seconds) for count, each in usages.items()] for name in usages[count]}
     for name, line in lines.items():
@@ -70,15 +73,15 @@ def main() -> None:
     )
 
 
-def measure(sample: Path, folder: Path, count: int, epochs: int) -> dict[str, Usage]:
-    """Each command on `count` files in `folder`."""
-    write_files(sample, folder / "photos", count)
+def measure(folder: Path, steps: list[str], epochs: int) -> dict[str, Usage]:
+    """These commands on the files in `folder`."""
     usages = {}
     for name, command in commands(folder, epochs).items():
-        with Watch() as watch:
-            animalclf(*command, RAY_ADDRESS="local")
-        usages[name] = watch.usage
-        print(f"{count:,} files, {name}: {watch.usage}", flush=True)
+        if name in steps:
+            with Watch() as watch:
+                animalclf(*command, RAY_ADDRESS="local")
+            usages[name] = watch.usage
+            print(f"{name}: {watch.usage}", flush=True)
     return usages
 
 
