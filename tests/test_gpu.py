@@ -161,7 +161,7 @@ def test_the_fused_forward_pass_of_vgg16_is_as_near_to_fp32(prepared):
 @pytest.mark.skipif(ON_CPU, reason="Triton needs a GPU")
 @pytest.mark.parametrize("shape", [(3, 64, 14, 22), (1, 5, 2, 2), (0, 8, 4, 4)])
 def test_the_pooling_kernel_is_max_pooling(shape):
-    from animalclf.models.pool_kernel import max_pool
+    from animalclf.models.kernels.max_pool import max_pool
 
     maps = torch.randn(shape, device=DEVICE).bfloat16().to(memory_format=torch.channels_last)
     assert torch.equal(max_pool(maps), torch.nn.functional.max_pool2d(maps, 2) if len(maps) else maps[:, :, ::2, ::2])

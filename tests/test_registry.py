@@ -1,5 +1,6 @@
 """Registries: entries by name, errors with the nearest name, discovery of a package's modules."""
 
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -140,3 +141,21 @@ def test_a_registry_may_be_made_while_registries_are_checked(monkeypatch):
     Slow("early", in_workers=True)
     check_workers_know(Config())
     assert len(made) == 1
+
+
+def test_all_packages_are_imported_without_triton():
+    """It exists only beside PyTorch's CUDA build on Linux: not on a Mac, and not beside the build for CPUs."""
+    code = """
+import subprocess
+import sys
+sys.modules["triton"] = None
+from animalclf.data.augment.operation import OPERATIONS
+from animalclf.features.heads import HEADS
+from animalclf.metrics.registry import METRICS
+from animalclf.models.registry import LIBRARIES, MODELS
+from animalclf.prepare.sources.source import SOURCES
+from animalclf.report.section import SECTIONS
+print(all(registry.names() for registry in (OPERATIONS, HEADS, METRICS, MODELS, LIBRARIES, SOURCES, SECTIONS)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "True\n"

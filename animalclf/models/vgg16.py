@@ -88,10 +88,10 @@ def _pool_kernel(maps: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] |
     if torch.compiler.is_compiling() or not even or not maps.is_contiguous(memory_format=torch.channels_last):
         return None
     try:
-        from animalclf.models import pool_kernel
+        from animalclf.models.kernels.max_pool import max_pool
     except ImportError:
         return None
-    return pool_kernel.max_pool
+    return max_pool
 
 
 def _convolutions() -> nn.Sequential:
