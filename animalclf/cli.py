@@ -67,9 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notifier.send(
             Ending(arguments.command_name, code, time.monotonic() - started, folder, answer.headline, error_text)
         )
-    if arguments.json:
-        print(json.dumps(answer.content, allow_nan=False, ensure_ascii=False), flush=True)
-    return answer.exit_code
+    return _print_result(answer, folder) if arguments.json else answer.exit_code
 
 
 def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
@@ -101,11 +99,15 @@ def run_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
         _end(code, atexit._run_exitfuncs)
     atexit._run_exitfuncs()
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
     except (OSError, ValueError):  # nobody reads it; Python reports that
         sys.exit(code)
     os._exit(code)
+
+
+def _flush() -> None:
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if the process started without it: `>&-`
+        stream.flush()
 
 
 def _end(code: int, last: Callable[[], object]) -> NoReturn:
@@ -113,8 +115,7 @@ def _end(code: int, last: Callable[[], object]) -> NoReturn:
     children = psutil.Process().children(recursive=True)
     try:
         last()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
     finally:
         for process in children:
             with contextlib.suppress(psutil.Error):
@@ -158,6 +159,20 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         super().error(escape_control(redact(message)))
+
+
+def _print_result(answer: Answer, folder: str) -> int:
+    """Print the JSON of a command that has ended. Returns its exit code; USER_ERROR if nobody reads it, or the disk is
+    full."""
+    try:
+        print(json.dumps(answer.content, allow_nan=False, ensure_ascii=False), flush=True)
+    except OSError as error:
+        with open(os.devnull, "wb") as nowhere:  # takes what is left to write, which would fail again
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        rest = f"; the command has ended, its files are in {folder}" if folder else ""
+        show_error(f"standard output: --json cannot be written ({error.strerror}){rest}")
+        return ExitCode.USER_ERROR
+    return answer.exit_code
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> ExitCode:

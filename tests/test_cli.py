@@ -331,6 +331,23 @@ cli.run_and_exit([])
     assert (done.stdout.split(), done.stderr, done.returncode) == (["thread", "handler"], "", 4)
 
 
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2)])
+def test_a_command_without_standard_streams_ends_as_with_them(closed):
+    """`command >&-`, as some schedulers start it."""
+    close = "".join(f" {number}>&-" for number in closed)
+    program = f'exec "$0" -c "from animalclf import cli; cli.main = lambda argv: 4; cli.run_and_exit([])"{close}'
+    done = subprocess.run(["sh", "-c", program, sys.executable], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (4, "")
+
+
+@pytest.mark.parametrize("command, reason", [("| :", "Broken pipe"), ("> /dev/full", "No space left on device")])
+def test_a_result_that_nobody_can_read_is_a_line(command, reason):
+    line = f'"$0" -m animalclf.cli recipes --json {command}; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: standard output: --json cannot be written ({reason})"
+
+
 def test_ignored_sigterm_stays_ignored(tmp_path):
     program = "import signal; from animalclf.utils import interrupts; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     program += "interrupts.handle_sigterm(print); assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN"
