@@ -22,7 +22,11 @@ from animalclf.utils.writable import missing_folders
 
 FILE = "running.json"
 SAME_PROCESS_SECONDS = 5.0  # tolerance of a process's start time: the machine's clock may be corrected in between
+HOST = socket.gethostname()  # a laptop's name may change with its network, while the process holds a folder
 STALE_SECONDS = 120  # without renewal, after which another machine's lock counts as left over from a crash
+_threads = threading.Lock()
+_locked: set[str] = set()
+"""The folders that threads of this process have locked."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ class LockHolder(Row):
 
     @property
     def is_this_process(self) -> bool:
-        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
+        return (self.host, self.pid) == (HOST, os.getpid())
 
     @property
     def is_alive(self) -> bool:
         """Whether the process runs; on another machine, whether it renewed the lock recently."""
-        if self.host == socket.gethostname():
+        if self.host == HOST:
             return _is_alive(self.pid, self.process_started)
         return time.time() - self.renewed < STALE_SECONDS
 
@@ -87,7 +91,7 @@ class FolderLock:
                 made = holder.made_folders
             else:
                 remove_leftovers(self.root)
-            own = LockHolder(socket.gethostname(), os.getpid(), time.time(), psutil.Process().create_time(), made)
+            own = LockHolder(HOST, os.getpid(), time.time(), psutil.Process().create_time(), made)
             storage.write_json(self.url, own.to_dict(), shown=self.root)
 
     def release(self) -> None:
@@ -115,7 +119,7 @@ class FolderLock:
 
 @contextmanager
 def locked(root: str) -> Iterator[None]:
-    """Lock the folder `root` for this process within the block; the lock is renewed. Raises as `acquire`."""
+    """Lock the folder `root` for this thread within the block; the lock is renewed. Raises as `acquire`."""
     lock, ended = FolderLock(root), threading.Event()
 
     def renew() -> None:
@@ -123,15 +127,31 @@ def locked(root: str) -> Iterator[None]:
             with contextlib.suppress(UserError):  # it cannot be written now: the command will say so
                 lock.acquire()
 
-    lock.acquire()
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
+    with _once_in_this_process(lock):
+        lock.acquire()
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            lock.release()
+
+
+@contextmanager
+def _once_in_this_process(lock: FolderLock) -> Iterator[None]:
+    """Raises InUseError while another thread is in such a block for the same folder."""
+    path = storage.filesystem(lock.root)[1]
+    path = path if storage.is_remote(lock.root) else os.path.realpath(path)
+    with _threads:
+        if path in _locked:
+            raise InUseError(lock.root, LockHolder(HOST, os.getpid(), time.time()))
+        _locked.add(path)
     try:
         yield
     finally:
-        ended.set()
-        thread.join()
-        lock.release()
+        _locked.discard(path)
 
 
 @contextmanager
@@ -149,9 +169,13 @@ def _one_at_a_time(root: str) -> Iterator[None]:
 
 
 def _is_alive(pid: int, started: float) -> bool:
-    """Whether the process `pid` runs and started at `started`: its number may belong to another process by now."""
+    """Whether the process `pid` runs and started at `started`: its number may belong to another process by now. One
+    that was killed and that its parent does not wait for, as in containers without an init, has ended."""
     try:
-        return abs(psutil.Process(pid).create_time() - started) < SAME_PROCESS_SECONDS
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return abs(process.create_time() - started) < SAME_PROCESS_SECONDS
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

@@ -330,6 +330,21 @@ def test_an_out_inside_the_image_folder_is_refused(photos: Path) -> None:
     assert not (photos / "prepared").exists()
 
 
+def test_what_another_command_has_written_meanwhile_is_kept(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held_by_another_process(tmp_path / "out") as other:
+
+        def wait(seconds: float) -> None:
+            (tmp_path / "out" / "submission.csv").touch()
+            other.communicate(timeout=30)
+
+        monkeypatch.setattr(output_dir, "time", SimpleNamespace(sleep=wait))
+        with pytest.raises(UserError, match=r"holds other files \(submission.csv\)"):
+            prepare(str(photos), str(tmp_path / "out"), CONFIG, progress=False)
+    assert os.listdir(tmp_path / "out") == ["submission.csv"]
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_process_that_prepares_in_the_same_folder_is_waited_for(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finished: bool

@@ -160,6 +160,36 @@ def test_a_folder_that_another_command_writes_is_in_use(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_is_in_use_by_another_thread_of_this_process(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    with folder_lock.locked(str(tmp_path / "out")):
+        for path in ("out", "link"):
+            with pytest.raises(UserError, match=f"in use by process {os.getpid()} on "):
+                with folder_lock.locked(str(tmp_path / path)):
+                    pytest.fail("two threads at once")
+    with folder_lock.locked(str(tmp_path / "out")):
+        assert (tmp_path / "out" / "running.json").exists()
+
+
+def test_a_killed_process_that_nobody_waits_for_holds_no_folder(tmp_path):
+    """Its parent runs on, or the container has no init."""
+    with held_by_another_process(tmp_path / "out") as other:
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert psutil.Process(other.pid).status() == psutil.STATUS_ZOMBIE
+        with folder_lock.locked(str(tmp_path / "out")):
+            assert json.loads((tmp_path / "out" / "running.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_new_name_of_the_machine_costs_no_running_command_its_folder(monkeypatch, tmp_path):
+    run = Run(str(tmp_path / "run"))
+    run.lock()
+    monkeypatch.setattr(socket, "gethostname", lambda: "renamed.local")
+    run.lock()  # renewed
+    run.unlock()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_named_and_not_a_file_in_it(monkeypatch, tmp_path):
     def read_only(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

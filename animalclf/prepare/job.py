@@ -80,6 +80,7 @@ def prepare(
     with output_dir.locked(out) as waited:
         if waited and not force and (existing := _open_existing(out, source, config, inputs)):
             return existing
+        output_dir.check_own(out)  # what was waited for may have been another command
         files = sample_files(source.files.sort_values("path", ignore_index=True), config)
         output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
         with output_dir.cleared_on_failure(out):

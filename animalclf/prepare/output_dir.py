@@ -71,7 +71,7 @@ def locked(out: str) -> Iterator[bool]:
             except InUseError as error:
                 if not waited:
                     holder = error.holder
-                    show_line(f"{out}: process {holder.pid} on {holder.host} prepares images there; waiting for it")
+                    show_line(f"{out}: process {holder.pid} on {holder.host} writes there; waiting for it")
                 waited = True
                 time.sleep(WAIT_SECONDS)
         yield waited
