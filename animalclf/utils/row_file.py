@@ -31,11 +31,14 @@ class RowFile:
             os.pwrite(self.file.fileno(), value.data, row * self.width)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 (N, width) of rows int64 (N,). Neighbours are read together; any thread may read."""
+        """uint8 (N, width) of rows int64 (N,). Neighbours are read together; any thread may read. Raises OSError if a
+        row cannot be read whole."""
         taken = np.empty((len(rows), self.width), np.uint8)
         edges = [*np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist(), len(rows)]
         for start, stop in pairwise(edges):
-            os.preadv(self.file.fileno(), [taken[start:stop].reshape(-1).data], int(rows[start]) * self.width)
+            part = taken[start:stop].reshape(-1).data
+            if os.preadv(self.file.fileno(), [part], int(rows[start]) * self.width) != len(part):
+                raise OSError(f"{self.file.name}: rows {start} to {stop} were not read whole")
         return taken
 
 
