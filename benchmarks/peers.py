@@ -20,13 +20,10 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +38,13 @@ from benchmarks import input as input_benchmark
 from benchmarks.common import argument_parser, write_json
 from benchmarks.images import write_noise
 from benchmarks.peer_loaders import FROM_BUCKET, LOADERS, NOT_INSTALLED
-from benchmarks.s3 import SERVER
+from benchmarks.s3 import BUCKET, s3_server
 
 SCRIPT = Path(__file__).with_name("peer_loaders.py")
 OURS, LIMIT = "animalclf", "bare OpenCV loop"
 LONGER = 4
-"""So many times --epochs are timed of animalclf, which makes batches across the end of an epoch: one may be ready when
-the clock starts."""
-BUCKET = "s3://bench"
+"""Of animalclf this number of times --epochs is timed, because it makes batches across the end of an epoch: one may be
+ready when the clock starts."""
 
 
 @dataclass(frozen=True)
@@ -85,31 +81,6 @@ def main() -> None:
         results = measure(arguments, folder)
     show(results, arguments.s3)
     write_json(arguments.json, results)
-
-
-@contextlib.contextmanager
-def s3_server() -> Iterator[None]:
-    """An S3 server in a process of its own, and the variables with which all find it."""
-    import boto3
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(SERVER), "127.0.0.1", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        time.sleep(3)
-        boto3.client("s3").create_bucket(Bucket=BUCKET.removeprefix("s3://"))
-        yield
-    finally:
-        server.kill()
-        server.wait()
 
 
 def measure(arguments: argparse.Namespace, folder: str) -> Results:

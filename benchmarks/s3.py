@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from benchmarks.common import animalclf, argument_parser, write_json
 from benchmarks.images import write_demo
 
 SERVER = Path(__file__).parents[1] / "tests" / "s3_server.py"
+BUCKET = "s3://bench"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,20 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=2)
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, s3_server():
+        results = measure(folder, arguments.images, arguments.epochs, arguments.repeat)
+    Console(width=110).print(
+        f"epochs after the first: {results.local_s:.1f} s on local disk, {results.s3_s:.1f} s in a bucket; "
+        f"S3 is {results.ratio:.0%} as fast"
+    )
+    write_json(arguments.json, results)
+
+
+@contextmanager
+def s3_server() -> Iterator[None]:
+    """An S3 server with BUCKET in a process of its own, and the variables with which all find it."""
+    import boto3
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,26 +73,19 @@ def main() -> None:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            results = measure(folder, arguments.images, arguments.epochs, arguments.repeat)
+        time.sleep(3)
+        boto3.client("s3").create_bucket(Bucket=BUCKET.removeprefix("s3://"))
+        yield
     finally:
         server.kill()
-    Console(width=110).print(
-        f"epochs after the first: {results.local_s:.1f} s on local disk, {results.s3_s:.1f} s in a bucket; "
-        f"S3 is {results.ratio:.0%} as fast"
-    )
-    write_json(arguments.json, results)
+        server.wait()
 
 
 def measure(folder: str, images: int, epochs: int, repeat: int) -> Results:
-    import boto3
-
-    time.sleep(3)
-    boto3.client("s3").create_bucket(Bucket="bench")
     photos = write_demo(f"{folder}/demo", images)
     seconds: dict[str, list[float]] = {"local": [], "s3": []}
     for turn in range(repeat):
-        for name, root in (("local", folder), ("s3", "s3://bench")):
+        for name, root in (("local", folder), ("s3", BUCKET)):
             run = Run(f"{root}/run{turn}")
             folders = ["--data", photos, "--prepared", f"{root}/prepared", "--out", run.root]
             animalclf("train", "--recipe", "big_cnn", "--cpu", *folders, "--set", f"train.epochs={epochs}")
