@@ -23,7 +23,8 @@ from animalclf.utils.environment import restored, set_variables
 from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
 from animalclf.utils.lasting_thread import in_lasting_thread
 from animalclf.utils.malloc import MALLOC_VARIABLES
-from animalclf.utils.ray_address import cluster_address, has_ended
+from animalclf.utils.ray_address import cluster_address, has_ended, temporary_folder
+from animalclf.utils.writable import missing_folders, remove_empty
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -195,10 +196,14 @@ def start_local(cpus: int, **options: Any) -> None:
                 **options,
             )
 
+    made = missing_folders(temporary_folder())
     try:
         context = in_lasting_thread(start)
-    except BaseException:
+    except BaseException as error:
         _restore_environment()
+        if made and isinstance(error, UserError):  # Ray could not use its folder
+            shutil.rmtree(made[0], ignore_errors=True)
+            remove_empty(made[1:])
         raise
     end_at_once()
     _session = context.address_info["session_dir"]

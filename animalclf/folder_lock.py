@@ -18,7 +18,7 @@ from animalclf.errors import UserError
 from animalclf.rows.base import Row
 from animalclf.utils import storage
 from animalclf.utils.leftovers import remove_leftovers
-from animalclf.utils.writable import missing_folders
+from animalclf.utils.writable import missing_folders, remove_empty
 
 FILE = "running.json"
 SAME_PROCESS_SECONDS = 5.0  # tolerance of a process's start time: the machine's clock may be corrected in between
@@ -100,9 +100,7 @@ class FolderLock:
         if holder and holder.is_this_process:
             storage.remove(self.url)
             if not storage.is_remote(self.root):
-                with contextlib.suppress(OSError):
-                    for path in dict.fromkeys([storage.filesystem(self.root)[1], *holder.made_folders]):
-                        os.rmdir(path)
+                remove_empty(dict.fromkeys([storage.filesystem(self.root)[1], *holder.made_folders]))
 
     def _holder(self) -> LockHolder | None:
         try:

@@ -55,15 +55,18 @@ def test_a_worker_killed_while_ray_starts_is_replaced():
     assert done.stdout.split() == ["done", "True"], done.stderr
 
 
-def test_a_folder_in_which_ray_cannot_start_is_named_and_nothing_stays_changed(monkeypatch, tmp_path):
-    folder = tmp_path / ("long" * 25)
-    folder.mkdir()
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_in_which_ray_cannot_start_is_named_and_nothing_stays_changed(monkeypatch, tmp_path, exists):
+    folder = tmp_path / "new" / ("long" * 25)
+    if exists:
+        folder.mkdir(parents=True)
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     names = {*MALLOC_VARIABLES, OWN_RAY_VARIABLE}
     before = {name: os.environ.get(name) for name in names}
     with pytest.raises(UserError, match=rf"^Ray cannot start with its folder in {folder}: .*; set RAY_TMPDIR to a"):
         cluster.start_local(1)
     assert {name: os.environ.get(name) for name in names} == before
+    assert folder.exists() == exists == (tmp_path / "new").exists()
 
 
 def test_the_process_in_place_of_an_agent_ends_with_the_command():

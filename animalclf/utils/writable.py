@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 from animalclf.utils.storage import filesystem, is_remote, join, remove, write_bytes
 
@@ -15,8 +16,13 @@ def check_writable(folder: str) -> None:
     missing = missing_folders(folder)
     write_bytes(probe, b"", shown=folder)
     remove(probe)
-    with contextlib.suppress(OSError):  # another process writes there
-        for path in missing:
+    remove_empty(missing)
+
+
+def remove_empty(folders: Iterable[str]) -> None:
+    """Remove local folders, from the inside, up to one that is not empty: another process writes there."""
+    with contextlib.suppress(OSError):
+        for path in folders:
             os.rmdir(path)
 
 
