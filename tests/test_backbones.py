@@ -231,12 +231,17 @@ def test_a_restrictive_licence_is_printed_before_the_download(tmp_path, monkeypa
 
 def test_recipe_families():
     resnet, vit = configuration.load("features:resnet50"), configuration.load("features:vit_b_16")
-    assert (resnet.name, resnet.model.name, resnet.model.weights) == ("features-resnet50", "resnet50", "imagenet")
+    assert (resnet.name, resnet.model.name, resnet.model.weights) == ("features:resnet50", "resnet50", "imagenet")
     assert (resnet.data.resize, resnet.data.stored_size, resnet.model.input_size) == ("keep", 352, 256)
     assert (vit.data.resize, vit.data.stored_size, vit.model.input_size) == ("squash", 224, 224)
     quick, lite = configuration.load("quick"), configuration.load("features:efficientnet_lite2")
-    assert configuration.differences(quick, lite) == ["name: quick -> features-efficientnet_lite2"]
+    assert configuration.differences(quick, lite) == ["name: quick -> features:efficientnet_lite2"]
     assert configuration.load("features:vgg16", {"model.pool": "gem"}).model.pool == "gem"
+    for recipe in ("features:resnet50", "features:vgg16", "features:timm:resnet18.a1_in1k"):
+        config = configuration.load(recipe)
+        earlier = configuration.to_dict(config) | {"name": recipe.replace(":", "-")}  # of a stored run
+        assert config.name == recipe and configuration.from_dict(earlier) == config
+    assert configuration.load("quick", {"name": "features-mine"}).name == "features-mine"
     for name, sizes in (("vit_b_16", (252, 224)), ("efficientnet_lite0", (252, 224)), ("swin_t", (252, 224))):
         tuned = configuration.load(f"tuned:{name}")
         assert (tuned.data.stored_size, tuned.model.input_size) == sizes and tuned.train.head_start == "fitted"

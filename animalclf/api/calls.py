@@ -122,4 +122,5 @@ def output_folder(out: PathLike | None, name: str) -> str:
     """The absolute `out`, or a new folder for `name` below runs/."""
     from animalclf.utils import storage
 
-    return storage.absolute(str(out) if out else f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = name.replace(":", "-")  # of features:resnet50: shells, buckets and other systems have a meaning for it
+    return storage.absolute(str(out) if out else f"runs/{folder}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -32,6 +32,17 @@ def split_family(recipe: str) -> tuple[str, str]:
     return family, backbone
 
 
+def family_name(name: str, model: str) -> str:
+    """`name` of a configuration of the network `model`, with the recipe as it is given to --recipe: earlier versions
+    wrote `features-resnet50` for `features:resnet50`."""
+    backbone = "vgg16" if model == "vgg16_pooled" else model
+    for family in FAMILIES:
+        earlier = f"{family}-{backbone.replace(':', '-')}"
+        if name == earlier or name.startswith(f"{earlier} "):
+            return f"{family}:{backbone}{name.removeprefix(earlier)}"
+    return name
+
+
 def backbone_settings(family: str, backbone: str) -> dict[str, object]:
     """What the recipe of `family` sets for `backbone`, by dotted key. Raises UserError for an unknown backbone.
 
@@ -41,7 +52,7 @@ def backbone_settings(family: str, backbone: str) -> dict[str, object]:
     name = "vgg16_pooled" if backbone == "vgg16" else backbone
     size, squares = _trained_input(name)
     settings: dict[str, object] = {
-        "name": f"{family}-{backbone.replace(':', '-')}",
+        "name": f"{family}:{backbone}",
         "model.name": name,
         "model.weights": "embedded" if name in LITE_SIZES else "imagenet",
     }

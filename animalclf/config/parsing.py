@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from animalclf.config.families import FAMILIES, backbone_settings, split_family
+from animalclf.config.families import FAMILIES, backbone_settings, family_name, split_family
 from animalclf.config.keys import RENAMED, Key, groups, keys
 from animalclf.config.schema import Config, Data
 from animalclf.errors import UserError
@@ -88,7 +88,7 @@ def from_dict(tree: Tree) -> Config:
     """A validated Config from plain data (a parsed recipe, or the result of `to_dict`); missing keys get their
     defaults. Raises UserError."""
     config: Config = _validate(Config, tree, "")
-    return config
+    return dataclasses.replace(config, name=family_name(config.name, config.model.name))
 
 
 def data_from_dict(tree: Tree) -> Data:

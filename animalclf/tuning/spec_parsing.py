@@ -21,6 +21,7 @@ from typing import Any
 
 from animalclf import config as configuration
 from animalclf.config import flatten, nearest
+from animalclf.config.families import family_name
 from animalclf.config.parsing import Tree
 from animalclf.errors import UserError
 from animalclf.tuning.search_space import draw_samples, parse_range
@@ -92,7 +93,7 @@ def _base_trial(recipe: Any, common: Mapping[str, Any]) -> Trial:
             f"recipes: {recipe!r} is neither the name of a recipe nor {{recipe: NAME, name: LABEL, set: {{...}}}}"
         )
     config = override(configuration.load(name), {**common, **_recipe_settings(recipe)})
-    label = str(label or config.name)
+    label = family_name(str(label or config.name), config.model.name)
     return Trial(label, replace(config, name=label))
 
 
