@@ -285,6 +285,9 @@ def test_tables(tmp_path):
         ),
         ("path,label\npics/a.jpg,x\npics/b.jpg,x\n", "only one class, 'x'"),
         ("", "cannot be read as a table"),
+        ("'path','label'\n'pics/a.jpg','x'\n", "names in single quotes, .* write names and values in double quotes"),
+        ('{"path": "pics/a.jpg", "label": "x"}\n{"path": "pics/b.jpg", "label": "y"}\n', "is JSON, not a CSV file"),
+        ('[\n {"path": "pics/a.jpg", "label": "x"}]', "is JSON, not a CSV file; save it as CSV"),
     ],
 )
 def test_wrong_tables_name_the_row(tmp_path, text, message):

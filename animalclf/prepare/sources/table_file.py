@@ -21,9 +21,11 @@ SEPARATORS = ",;\t|"
 SEPARATOR_LINE = "sep="  # the first line of a CSV file for Excel: sep=;
 WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # .xlsx and other archives, .xls
 WORKBOOK_ERROR = "{}: is a workbook or an archive, not a CSV file; save the sheet as CSV, or unpack the archive"
+JSON_ERROR = "{}: is JSON, not a CSV file; save it as CSV, with a first line of column names, or as Parquet"
 MAX_HEADER = 2**16  # characters
 MAX_NAMES = 20  # columns named in an error
 _UNEVEN = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # an error of pandas
+_JSON = re.compile(r"\s*(\{\s*\"|\[\s*[\[{])")  # objects, one in a line or in a list, and lists of lists
 BITS = {"0", "1", "0.0", "1.0"}
 
 
@@ -42,6 +44,8 @@ def read_table(url: str, config: Data) -> pd.DataFrame:
         if content.startswith(WORKBOOKS):
             raise UserError(WORKBOOK_ERROR.format(url))
         text, separator = decode_text(content, url, config.path_column)
+        if _JSON.match(text):
+            raise UserError(JSON_ERROR.format(url))
         return _rename_columns(parse_csv(text, separator).rename(columns=str.strip), config)
     except UnicodeDecodeError as error:
         raise UserError(f"{url}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
@@ -125,6 +129,11 @@ def check_columns(url: str, table: pd.DataFrame, config: Data, labelled: bool) -
                 f"and name it with --set {key}=..."
             )
         if column not in header:
+            if any(len(name) > 1 and name[0] == name[-1] == "'" for name in header):
+                raise UserError(
+                    f"{url}: has its column names in single quotes, which belong to the text in a CSV file; write "
+                    "names and values in double quotes, or without quotes"
+                )
             headless = any(name.lower().endswith(IMAGE_SUFFIXES) for name in header)
             remedy = f"add a first line with the names of the columns: {config.path_column},{config.label_column}"
             raise UserError(
