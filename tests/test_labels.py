@@ -106,8 +106,12 @@ def test_a_run_with_folds_is_judged_by_them(run_with_folds, capsys):
     output = capsys.readouterr()
     result = json.loads(output.out.splitlines()[-1])
     assert result["estimated"] == result["likely_wrong"] == 2 and result["contradictory"] == 1
-    assert "write keep, relabel or drop into its column decision" in " ".join(output.err.split())
+    printed = " ".join(output.err.split())
+    assert "write keep, relabel or drop into its column decision" in printed
+    assert "score: the probability of the label minus that of the suggestion; the lowest first" in printed
     table = pd.read_csv(result["table"], keep_default_na=False)
+    shown = [line.split("│")[-2].strip() for line in output.err.splitlines() if line.startswith("│") and "-0." in line]
+    assert shown == [f"{score:.4f}" for score in sorted(table["score"]) if score < 0]
     assert table["path"].tolist()[:2] == ["bee/<script>alert(1)</script>.jpg", "cow/1.jpg"]
     assert table["suggested"].tolist() == ["ape", "bee", "", ""] and (table["decision"] == "").all()
     page = Path(result["page"]).read_text()

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -152,6 +153,8 @@ def test_the_filled_table_is_the_larger_training_set(run_on_set, photos, tmp_pat
     labelled = np.arange(24), np.random.default_rng(1).normal(size=(24, 8)).astype(np.float32)
     monkeypatch.setattr(suggest, "image_features", lambda run, data: pool)
     monkeypatch.setattr(suggest, "labelled_features", lambda run, prepared: labelled)
+    score = SimpleNamespace(score=lambda features, probabilities: np.array([-1.0, 1.0]))
+    monkeypatch.setattr(suggest, "read_scorer", lambda run: score)
     monkeypatch.setattr(suggest, "labelled_table", lambda run, labelled, root: pd.DataFrame(
         {"path": [f"{root}/4.png", f"{root}/5.png"], "label": ["ape", "bee"], "split": ["train", "val"]}
     ))  # fmt: skip
@@ -159,7 +162,10 @@ def test_the_filled_table_is_the_larger_training_set(run_on_set, photos, tmp_pat
     output = capsys.readouterr()
     result = json.loads(output.out.splitlines()[-1])
     assert "write the classes into the column label of the first 2 lines" in " ".join(output.err.split())
+    assert "show none of the classes: perhaps 1 image, with `no` in the column known" in " ".join(output.err.split())
     table = pd.read_csv(result["table"], keep_default_na=False)
+    assert table["known"].tolist() == ["no", "yes", "", ""] and result["unknown"] == 1
+    assert table["reason"].str.endswith("; perhaps none of the classes").tolist() == [True, False, False, False]
     assert table["path"].tolist()[:2] == result["suggested"] and (table["label"][:2] == "").all()
     assert table["label"].tolist()[2:] == ["ape", "bee"] and table["reason"][0].startswith("unsure: ape 50 %, bee 50 %")
     page = Path(result["page"]).read_text()

@@ -50,7 +50,10 @@ def run(arguments: argparse.Namespace) -> Answer:
     if count < arguments.count:
         show_line(f"fewer than the {arguments.count:,} of --count: there are no more that are new")
     show_line(f"write the classes into the column label of the first {count_text(count, 'line')} of {result.table}")
-    show_line("remove the lines of images that show none of the classes")
+    unknown = (
+        "" if not result.unknown else f": perhaps {count_text(result.unknown, 'image')}, with `no` in the column known"
+    )
+    show_line(f"remove the lines of images that show none of the classes{unknown}")
     if result.labelled:
         show_line(f"the {result.labelled:,} labelled images follow them, so that the table is the larger training set")
     else:

@@ -190,8 +190,11 @@ def worst_table(result: LabelsResult) -> Table:
     rows = pd.read_csv(content, dtype=str, keep_default_na=False).head(min(MAX_LISTED, result.listed))
     shown = f"the first {len(rows)} of {count_text(result.listed, 'line')} of " if len(rows) < result.listed else ""
     table = Table(title=Text(shown + result.table, overflow="fold"), title_justify="left")
-    for heading in ("image", "label", "suggested", "probability"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "probability" else "left")
-    for row in rows[["path", "label", "suggested", "probability"]].to_numpy().tolist():
-        table.add_row(*map(Text, row))
+    table.caption = Text("score: the probability of the label minus that of the suggestion; the lowest first")
+    table.caption_justify = "left"
+    columns = {"image": "path", "label": "label", "suggested": "suggested", "score": "score"}
+    for heading in columns:
+        table.add_column(heading, overflow="fold", justify="right" if heading == "score" else "left")
+    for row in rows[list(columns.values())].to_numpy().tolist():
+        table.add_row(*map(Text, row[:-1]), f"{float(row[-1]):.4f}")
     return table

@@ -13,6 +13,8 @@ from animalclf.config import Config, Data
 from animalclf.data.prepared_set import Prepared, is_prepared
 from animalclf.data.run_images import prepared_set_of
 from animalclf.errors import UserError
+from animalclf.features.known import KnownScorer
+from animalclf.features.known_file import read_scorer
 from animalclf.inference.features import ImageFeatures, image_features
 from animalclf.labelling.features import labelled_features
 from animalclf.labelling.new_images import comparable, is_new, read_comparable
@@ -75,7 +77,7 @@ def suggest(run: str, data: str, out: str | None = None, count: int = 50) -> Sug
     choice = choose(pool, labelled, config, count)
     if not len(choice.rows):
         raise UserError(f"{data}: all images are near-duplicates of labelled ones; name a folder of others")
-    table = suggest_table(pool, choice)
+    table = suggest_table(pool, choice, read_scorer(folder))
     known = labelled_table(folder, labelled, pool.root)
     result = SuggestResult(
         run=folder.root,
@@ -85,6 +87,7 @@ def suggest(run: str, data: str, out: str | None = None, count: int = 50) -> Sug
         duplicates=choice.duplicates,
         suggested=table["path"].tolist(),
         labelled=len(known),
+        unknown=int((table["known"] == "no").sum()) if "known" in table else None,
         table=storage.join(target, TABLE),
         page=storage.join(target, PAGE),
         seconds=time.perf_counter() - started,
@@ -128,12 +131,13 @@ def _are_new(
     return is_new(images[len(earlier) :], [*known, *images[: len(earlier)]])
 
 
-def suggest_table(pool: ImageFeatures, choice: Choice) -> pd.DataFrame:
+def suggest_table(pool: ImageFeatures, choice: Choice, scorer: KnownScorer | None = None) -> pd.DataFrame:
     """The suggested images: path (absolute), label (empty), split (empty), predicted, probability, score (the fraction
-    of the pool's uncertainty that it covers), reason."""
+    of the pool's uncertainty that it covers), reason, and with a `scorer` known: no for an image that perhaps shows
+    none of the classes."""
     probabilities = pool.probabilities[choice.rows]
     best = probabilities.argmax(1)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "path": [storage.join(pool.root, pool.paths[row]) for row in choice.rows],
             "label": "",
@@ -144,6 +148,11 @@ def suggest_table(pool: ImageFeatures, choice: Choice) -> pd.DataFrame:
             "reason": [_reason(row, pool.classes) for row in probabilities],
         }
     )
+    if scorer is None:
+        return table
+    is_known = scorer.score(pool.features[choice.rows], probabilities) >= 0
+    table.loc[~is_known, "reason"] += "; perhaps none of the classes"
+    return table.assign(known=np.where(is_known, "yes", "no"))
 
 
 def _reason(probabilities: np.ndarray, classes: Sequence[str]) -> str:

@@ -49,6 +49,8 @@ class SuggestResult(Row):
     """Paths or URLs of the images to label, the most useful first."""
     labelled: int
     """Labelled images that the table lists too."""
+    unknown: int | None = None
+    """Suggested images that perhaps show none of the classes; None if the run has no score of that."""
     table: str
     """URL of suggest.csv."""
     page: str
