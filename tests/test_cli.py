@@ -5,7 +5,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import resource
 import runpy
 import signal
@@ -400,7 +399,7 @@ def test_an_interrupt_while_ray_starts_leaves_no_process(many, tmp_path, number,
     assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
+def test_a_log_has_the_start_and_a_line_after_seconds_then_a_minute(monkeypatch):
     from animalclf.training import display as module
     from animalclf.utils import console, throttle
 
@@ -408,17 +407,23 @@ def test_a_log_has_the_start_and_a_line_a_minute(monkeypatch):
     written = Console(file=screen, width=100, highlight=False)
     monkeypatch.setattr(console, "console", written)
     monkeypatch.setattr(throttle.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "seconds_since_start", lambda: now[0] - 1000)
     display = module.TrainingDisplay(3)
-    display.show(StartupEvent("ray"))
-    for seconds in range(0, 130, 10):
-        now[0] += 10
-        display.show(PhaseProgress("train", 4 * seconds, 1000, max(seconds, 1), epoch=2, epochs=3))
-    first, *lines = screen.getvalue().splitlines()
-    assert re.fullmatch(r"first step after .* \(Ray .*, first step .*\)", first)
-    assert lines == [
-        f"epoch 2/3  training: {4 * at}/1,000  4 images/s  {left} left"
-        for at, left in ((60, "3 min 10 s"), (120, "2 min 10 s"))
+    for phase, seconds in {"images": 1.5, "ray": 3.0, "workers": 7.0}.items():
+        now[0] = 1000 + seconds
+        display.show(StartupEvent(phase))
+    for seconds in range(1, 260):
+        now[0] += 1
+        display.show(PhaseProgress("train", 4 * seconds, 1040, seconds, epoch=1, epochs=3))
+    display.show(PhaseProgress("heads", 0, 200, 0.0, part="fold 2 of 4"))
+    first, *lines, last = screen.getvalue().splitlines()
+    parts = "images 1.5 s, Ray 1.5 s, workers 4.0 s"
+    assert first == f"training starts after 7.0 s ({parts}), the first batch is done 1.0 s later"
+    assert [line.partition("/1,040")[0] for line in lines] == [
+        f"epoch 1/3  training: {4 * (1 + seconds):,}" for seconds in (5, 15, 35, 75, 135, 195, 255)
     ]
+    assert lines[0].endswith("24/1,040  4 images/s  4 min 14 s left")
+    assert last == "fold 2 of 4  fitting the heads: on 200 images"
 
 
 def test_without_arguments_the_help_is_printed(capsys):

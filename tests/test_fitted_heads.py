@@ -14,7 +14,9 @@ from animalclf.features import fitting
 from animalclf.features.folds import deal_folds
 from animalclf.features.heads import HEADS, FittedHead, TrainingSet
 from animalclf.features.lbfgs import minimum
+from animalclf.models.classifier import count_parameters
 from animalclf.models.fitted_heads import module_from, module_of
+from animalclf.report.leaderboard import leaderboard
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.training import train as training
@@ -224,6 +226,9 @@ def test_a_run_with_fitted_heads(tmp_path):
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(rows)))
     stored = run.predictions("val")
     assert list(animalclf.load(run.root).predict(np.stack(images.views(rows)))) == list(stored["predicted"])
+    board = leaderboard([run]).rows[0]
+    assert board.trainable == sum(tensor.numel() for tensor in model.head.buffers())
+    assert board.parameters == count_parameters(model.base) + board.trainable
     state = checkpoint.load(run.checkpoint("best"))["model"]
     assert module_from(state).state_dict().keys() == model.head.state_dict().keys()
     again = train_into(run.root, config(), prepared)  # a resume has nothing left to do

@@ -74,5 +74,10 @@ def module_from(state: Mapping[str, torch.Tensor]) -> FittedHeads:
     return FittedHeads({kind: _head(values) for kind, values in tensors.items()})
 
 
+def count_numbers(head: nn.Module) -> int:
+    """The parameters of a fitted head: all numbers in it."""
+    return sum(tensor.numel() for tensor in head.buffers())
+
+
 def _head(tensors: Mapping[str, torch.Tensor]) -> LinearHead:
     return KernelHead(tensors) if "support" in tensors else LinearHead(tensors)

@@ -15,7 +15,7 @@ from animalclf.data.prepared_set import Prepared
 from animalclf.features.fitting import fit_head
 from animalclf.features.folds import deal_folds
 from animalclf.features.heads import HEADS, TrainingSet
-from animalclf.models.fitted_heads import module_of
+from animalclf.models.fitted_heads import count_numbers, module_of
 from animalclf.planning.network import sample_features
 from animalclf.planning.sample import SampleTask
 from animalclf.rows import Measured
@@ -84,7 +84,7 @@ def _fit(kind: str, training: TrainingSet, present: np.ndarray, classes: int) ->
     started = time.perf_counter()
     head = fit_head(kind, training, folds)
     seconds = time.perf_counter() - started
-    return seconds, sum(tensor.numel() for tensor in module_of([head], present, classes).buffers())
+    return seconds, count_numbers(module_of([head], present, classes))
 
 
 def _power_law(sizes: Sequence[int], seconds: Sequence[float], size: int) -> float:

@@ -16,7 +16,7 @@ from animalclf.metrics import PRIMARY, Counts, Predictions, headline_metrics, si
 from animalclf.metrics.intervals import clusters
 from animalclf.metrics.resampling import resampled_metrics
 from animalclf.models import build
-from animalclf.models.classifier import count_parameters
+from animalclf.models.classifier import Classifier, count_parameters
 from animalclf.rows import (
     EnsembleResult,
     Evaluation,
@@ -124,6 +124,7 @@ def _model_row(
         model = build(config.model, len(validated.classes), load_weights=False)
     seconds = [_seconds_to_best(run, result) for run, result in zip(runs, results, strict=True)]
     device_seconds = [spent * result.workers for spent, result in zip(seconds, results, strict=True)]
+    parameters, trainable = _count_parameters(model, results)
     epochs = [float(result.best_epoch) for result in results]
     features = [_seconds_to_best(run, result, "features_seconds") for run, result in zip(runs, results, strict=True)]
     return LeaderboardRow(
@@ -136,11 +137,21 @@ def _model_row(
         images_per_s=float(np.mean([result.images_per_s for result in results])),
         seconds_to_best=float(np.mean(seconds)),
         device_seconds_to_best=float(np.mean(device_seconds)),
-        parameters=count_parameters(model),
-        trainable=count_parameters(model, trainable_only=True),
+        parameters=parameters,
+        trainable=trainable,
         measured=_join([result.measured for result in results]),
         features_seconds=float(np.mean(features)) if trains_on_features(config) else None,
     )
+
+
+def _count_parameters(model: Classifier, results: Sequence[TrainingResult]) -> tuple[int, int]:
+    """All parameters, and the trained ones: of fitted heads, which take the place of the model's head, the numbers in
+    them, the mean of the runs."""
+    heads = [head.numbers for result in results for head in result.heads or ()]
+    if not heads or None in heads:
+        return count_parameters(model), count_parameters(model, trainable_only=True)
+    fitted = round(sum(filter(None, heads)) / len(results))
+    return count_parameters(model) - count_parameters(model.head) + fitted, fitted
 
 
 def _ensemble_row(result: EnsembleResult, validated: ValidationPredictions, position: int) -> LeaderboardRow:

@@ -19,6 +19,8 @@ class HeadRow(Row):
     temperature: float
     log_loss: float
     """Of the training images, each by a head that was fitted without its fold."""
+    numbers: int | None = field(default=None, metadata=OMIT_NONE)
+    """In the fitted head: its parameters; None in runs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class Environment(Row):
 class PhaseProgress(Row):
     """Progress of a pass over a split."""
 
-    phase: Literal["features", "train", "val", "test"]
+    phase: Literal["features", "heads", "train", "val", "test"]
+    """heads: fitted heads, each an equal part of the images."""
     done: int
     """Images over all ranks."""
     total: int = field(metadata={"old_keys": ["of"]})

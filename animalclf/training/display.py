@@ -10,15 +10,21 @@ from rich.text import Text
 
 from animalclf.metrics import METRICS, PRIMARY
 from animalclf.metrics.text import epoch_text, metric_lines
-from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, ProgressEvent, StartupEvent, TrainingResult
+from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, ProgressEvent, StartupEvent, TimeSpent, TrainingResult
 from animalclf.utils.caller import seconds_since_start
-from animalclf.utils.console import duration, show_line
+from animalclf.utils.console import duration, short_duration, show_line
 from animalclf.utils.progress import LOG_SECONDS, ProgressLine, progress_text
-from animalclf.utils.text import percent
+from animalclf.utils.text import count_text, percent
 from animalclf.utils.throttle import Throttle
 
-PHASES = {"features": "features of the frozen base", "train": "training", "val": "validation"}
-STARTUP_PHASES = {"images": "images", "ray": "Ray", "workers": "workers", "first_step": "first step"}  # in their order
+PHASES = {
+    "features": "features of the frozen base",
+    "heads": "fitting the heads",
+    "train": "training",
+    "val": "validation",
+}
+STARTUP_PHASES = {"images": "images", "ray": "Ray", "workers": "workers"}  # in their order; the first step follows
+FIRST_LOG_SECONDS = 5.0  # between the first plain lines of progress; each further interval is twice as long
 TIME_PARTS = {
     "features": "features of the frozen base",
     "step": "in steps",
@@ -37,7 +43,7 @@ class TrainingDisplay:
         self.epochs = epochs
         self.phase_ends: dict[str, float] = {}  # startup phase -> seconds since the command or call began
         self.line = ProgressLine()
-        self.epoch_lines, self.log_lines, self.logged = Throttle(EPOCH_LINE_SECONDS), Throttle(LOG_SECONDS), False
+        self.epoch_lines, self.log_lines, self.logged = Throttle(EPOCH_LINE_SECONDS), Throttle(FIRST_LOG_SECONDS), False
 
     def __enter__(self) -> TrainingDisplay:
         self.line.__enter__()
@@ -69,21 +75,24 @@ class TrainingDisplay:
         part = f"{event.part}  " if event.part else ""
         description = f"{part}{epoch}{PHASES[event.phase]}"
         text = progress_text(event.done, event.total, event.seconds)
+        if event.phase == "heads":
+            text = f"on {count_text(event.total, 'image')}"
         self.line.describe(description, text, event.done, event.total)
         if self.line.live:
             return
         if not self.logged:
-            show_line(f"first step after {startup_text(self.startup())}")
+            show_line(f"training starts after {startup_text(self.startup())}")
             self.logged = True
             self.log_lines.reset()
-        elif self.log_lines.ready():
+        elif self.log_lines.ready(always=event.phase == "heads" and not event.done):
             show_line(f"{description}: {text}")
+            self.log_lines.seconds = min(2 * self.log_lines.seconds, LOG_SECONDS)
 
     def startup(self) -> dict[str, float]:
         """Seconds of each startup phase in order, and `total`: from the beginning of the command or call to the end of
-        the first step."""
+        the first step, or of the first batch of features."""
         seconds, begin = {}, 0.0
-        for phase in STARTUP_PHASES:
+        for phase in (*STARTUP_PHASES, "first_step"):
             if phase in self.phase_ends:
                 seconds[phase], begin = self.phase_ends[phase] - begin, self.phase_ends[phase]
         return {**seconds, "total": begin}
@@ -107,10 +116,12 @@ class TrainingDisplay:
 
 
 def startup_text(startup: dict[str, float]) -> str:
-    """`13 s (images 1 s, Ray 5 s, workers 4 s, first step 3 s)`."""
+    """`10.2 s (images 1.0 s, Ray 5.1 s, workers 4.1 s), the first batch is done 3.0 s later`."""
     names = STARTUP_PHASES if "ray" in startup else STARTUP_PHASES | {"workers": "imports and model"}  # without Ray
-    parts = [f"{text} {duration(startup[phase])}" for phase, text in names.items() if phase in startup]
-    return f"{duration(startup['total'])} ({', '.join(parts)})"
+    parts = [f"{text} {short_duration(startup[phase])}" for phase, text in names.items() if phase in startup]
+    first = startup.get("first_step")
+    later = "" if first is None else f", the first batch is done {short_duration(first)} later"
+    return f"{short_duration(startup['total'] - (first or 0.0))} ({', '.join(parts)}){later}"
 
 
 def _measurement(result: TrainingResult) -> str:
@@ -119,6 +130,19 @@ def _measurement(result: TrainingResult) -> str:
         values, metric = [row.metrics[PRIMARY] for row in result.folds], METRICS.get(PRIMARY)
         return f"{result.measured}: {metric.title} {metric.text(min(values))} to {metric.text(max(values))}"
     return result.measured + (": optimistic" if result.selected else "")
+
+
+def _spent(result: TrainingResult, time: TimeSpent) -> str:
+    """`35.1 s features of the frozen base, 1.9 s fitting the heads`."""
+    names = TIME_PARTS | ({"step": "fitting the heads"} if result.heads else {})
+    always = ("step",) if result.heads else ("step", "wait")
+    seconds = {part: getattr(time, part) for part in names}
+    parts = [part for part in names if seconds[part] >= 0.5 or part in always]
+    text = ", ".join(f"{short_duration(seconds[part])} {names[part]}" for part in parts)
+    if time.read + time.augment < 0.05:
+        return text
+    input_tasks = f"{short_duration(time.read)} reading, {short_duration(time.augment)} augmenting"
+    return f"{text}; in parallel, by input tasks: {input_tasks}"
 
 
 def results_table(result: TrainingResult) -> Table:
@@ -141,15 +165,11 @@ def results_table(result: TrainingResult) -> Table:
         table.add_row("best epoch" if result.selected else "epoch", f"{result.best_epoch} of {result.epochs}")
     table.add_row("images", ", ".join(f"{split} {rows:,}" for split, rows in result.rows.items() if rows))
     speed = f", {result.images_per_s:,.0f} images/s, {percent(result.wait_fraction)} waiting for data"
-    table.add_row("training time", f"{duration(result.seconds)}{'' if result.heads else speed}")
-    if result.time:
-        seconds = {part: getattr(result.time, part) for part in TIME_PARTS}
-        parts = [part for part in TIME_PARTS if seconds[part] >= 0.5 or part in ("step", "wait")]
-        spent = ", ".join(f"{duration(seconds[part])} {TIME_PARTS[part]}" for part in parts)
-        input_tasks = f"{duration(result.time.read)} reading, {duration(result.time.augment)} augmenting"
-        table.add_row("spent", f"{spent}; in parallel, by input tasks: {input_tasks}")
     if result.startup:
-        table.add_row("start to first step", startup_text(result.startup))
+        table.add_row("before training", startup_text(result.startup))
+    table.add_row("training time", f"{short_duration(result.seconds)}{'' if result.heads else speed}")
+    if result.time:
+        table.add_row("spent", _spent(result, result.time))
     table.add_row("workers", f"{result.workers}, {result.precision}")
     table.add_row("run folder", Text(result.run))
     return table

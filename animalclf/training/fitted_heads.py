@@ -16,8 +16,8 @@ from animalclf.errors import UserError
 from animalclf.features.folds import deal_folds
 from animalclf.features.heads import HEADS, FittedHead, TrainingSet
 from animalclf.models.classifier import Classifier
-from animalclf.models.fitted_heads import module_of
-from animalclf.rows import HeadRow
+from animalclf.models.fitted_heads import count_numbers, module_of
+from animalclf.rows import HeadRow, PhaseProgress
 from animalclf.training.context import TrainContext
 from animalclf.training.distributed import all_gather, on_all_ranks
 from animalclf.training.frozen_features import FeatureLoader, feature_loader
@@ -59,7 +59,8 @@ def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader)
 
     started = time.perf_counter()
     heads, training, present = _fit_on_features(context, features, context.config.train.heads)
-    model.head = module_of(heads, present, model.classes).to(context.ranks.device)
+    module = module_of(heads, present, model.classes).to(context.ranks.device)
+    model.head = module
     rows, labels = context.plan.rows["train"], training.labels
     log_probabilities = mean_of_heads([head.log_probabilities for head in heads])
     metrics = TrainMetrics(
@@ -67,7 +68,10 @@ def fit_heads(context: TrainContext, model: Classifier, features: FeatureLoader)
         accuracy=float((log_probabilities.argmax(1) == labels).mean()),
         rows=len(rows),
     )
-    head_rows = [HeadRow(head.kind, dict(head.settings), head.temperature, head.log_loss) for head in heads]
+    numbers = {kind: count_numbers(head) for kind, head in module.items()}
+    head_rows = [
+        HeadRow(head.kind, dict(head.settings), head.temperature, head.log_loss, numbers[head.kind]) for head in heads
+    ]
     return Fitting(metrics, Clock(total=time.perf_counter() - started, images=len(rows)), head_rows)
 
 
@@ -111,8 +115,13 @@ def _fit(context: TrainContext, training: TrainingSet, rows: np.ndarray, kinds: 
         )
     groups = rows if context.prepared.groups is None else context.prepared.groups[rows]
     folds = deal_folds(training.labels, groups, INNER_FOLDS, context.config.seed)
+    heads, started = [], time.perf_counter()
     with threadpool_limits(torch.get_num_threads()):  # Ray sets OMP_NUM_THREADS=1
-        return [fit_head(kind, training, folds) for kind in usable]
+        for number, kind in enumerate(usable):
+            done = number * images // len(usable)
+            context.report(PhaseProgress("heads", done, images, time.perf_counter() - started))
+            heads.append(fit_head(kind, training, folds))
+    return heads
 
 
 def image_weights(labels: np.ndarray, balance: str) -> np.ndarray:

@@ -79,3 +79,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def short_duration(seconds: float) -> str:
+    """As `duration`, below a minute with a tenth, so that parts sum up: 4.8 s."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else duration(seconds)

@@ -79,7 +79,7 @@ def job(cluster):
     """One training on three workers, to which the next tests do one harm after the other. Its first epoch is done."""
     began = time.time()
     job = train(cluster, "runs/faults", ENDLESS)
-    note(f"submit to the first training step, images prepared: {job.wait_for('first step after') - began:.0f} s")
+    note(f"submit to the first training step, images prepared: {job.wait_for('training starts after') - began:.0f} s")
     job.wait_for("| val ")
     return job
 
