@@ -6,13 +6,14 @@ import re
 import signal
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import LITE, lite_config, ray_processes, remaining, spec_of, tiny_prepared, train_workers, without_times
 from rich.console import Console
 
 from animalclf.errors import UserError
-from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, StartupEvent, TrialEntry, TrialProgress
+from animalclf.rows import EpochEnd, EpochRow, HeadRow, PhaseProgress, StartupEvent, TrialEntry, TrialProgress
 from animalclf.runs import Run
 from animalclf.training import launch
 from animalclf.tuning.comparison_dir import ComparedData, StoredComparison, known_trials
@@ -270,7 +271,7 @@ def test_console_output_is_a_line_an_epoch_or_a_live_table():
         assert table.lines["big_cnn-s0"].left == pytest.approx(3.0)
         table.show(replace(entry, slug="big_cnn-s1", state="failed", seed=1, reason="[no] lr"))
         text = screen.getvalue()
-        assert text.count("epoch 1/3 | train loss") == 1 and "balanced_accuracy 0.4000, best 0.4000" in text
+        assert text.count("epoch 1/3 | train loss") == 1 and "val balanced accuracy 0.4000, best 0.4000" in text
         assert text.count("images | ") == 1
         assert "big_cnn, seed 0: epoch 1/3 training, 5 of 20 images | 10 images/s" in text
         assert "big_cnn, seed 1: failed after 0 epochs: [no] lr" in text
@@ -278,6 +279,30 @@ def test_console_output_is_a_line_an_epoch_or_a_live_table():
         table_text = screen.getvalue()[len(text) :]
         assert all(part in table_text for part in ("training", "1/3", "0.4000", "and 18 more"))
         assert table_text.count("\n") <= 20
+
+
+def test_fitted_heads_have_no_speed():
+    screen = io.StringIO()
+    table = LiveTable(spec_of(recipes="quick").trials, Console(file=screen, width=100, highlight=False))
+    table.show(TrialEntry(slug="quick-s0", name="quick", seed=0, run="", state="running"))
+    table.show(TrialProgress("quick-s0", PhaseProgress("heads", 0, 20, 0.0)))
+    head = HeadRow("logistic", {}, 1.0, 0.5)
+    table.show(TrialProgress("quick-s0", EpochEnd(EpochRow(1, seconds=2.0, images_per_s=50.0, heads=[head]))))
+    lines = screen.getvalue().splitlines()
+    assert lines[0] == "quick, seed 0: epoch 1/1 fitting the heads, 20 images"
+    assert lines[-1] == "quick, seed 0: epoch 1/1 | inner folds loss 0.0000"
+
+
+def test_the_plan_line_has_the_memory_of_each_prepared_set(monkeypatch):
+    from animalclf.tuning import compare
+
+    monkeypatch.setattr(compare, "cache_images", lambda *_: None)
+    monkeypatch.setattr(compare, "choose_cache", lambda _, prepared, used: (True, f"images {prepared.root} in memory"))
+    trial = spec_of(recipes="quick").trials[0]
+    small, large = (SimpleNamespace(root=root, pixel_bytes=1) for root in ("1 GB", "2 GB"))
+    assert compare._cache([(trial, small), (trial, small)])[1] == ", images 1 GB in memory"
+    text = ", images of 2 prepared sets: 1 GB in memory, 2 GB in memory"
+    assert compare._cache([(trial, small), (trial, large)])[1] == text
 
 
 def test_a_finished_trial_without_its_run_folder_waits(tmp_path):

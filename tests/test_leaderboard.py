@@ -231,7 +231,7 @@ def test_costs_on_cached_features_are_marked(tmp_path):
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(table(board))
     text = " ".join(console.export_text().split())
-    assert text.count("100*") == text.count(" 21 s*") == 1 and "(7 s of vgg16_pooled, 7 s of ensemble mean)" in text
+    assert text.count("100*") == text.count(" 21 s*") == 1 and "(7.0 s of vgg16_pooled)" in text
     markdown = to_markdown(board)
     assert markdown.count(r"100\*") == 1 and markdown.count("\n\\* on features of a frozen base") == 1
     assert "*" not in to_markdown(leaderboard([network])).replace("**", "")

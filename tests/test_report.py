@@ -156,7 +156,9 @@ def test_one_run_and_an_unfinished_one(tmp_path):
     assert '<section id="metrics">' in page and '<section id="top_losses">' in page
     assert not any(word in page for word in ("disagree", "best run", "Leaderboard", "all models"))  # of several models
     board = leaderboard([run])
-    page = page_of(write_report([run], run.root, title="x", board=board))
+    result = write_report([run], run.root, title="x", board=board)
+    assert not any("leaderboard" in plot for plot in result.plots)  # one point
+    page = page_of(result)
     assert (
         f"{run.read_result()['val']['macro_f1']:.4f}" in page
         and f"{board.rows[0].parameters / 1e6:.1f} M" in page

@@ -87,7 +87,10 @@ def recipe_arguments(parser: argparse.ArgumentParser, default: str = "quick") ->
 
 def limit_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="use only N images, spread over the classes: a smoke run"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="use only N images, spread over the classes: a smoke run (default: 0, all)",
     )
 
 

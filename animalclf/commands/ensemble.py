@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="replicas of each model (default: one per GPU, or one per node)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N unlabelled images")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N unlabelled images (default: 0, all)")
 
 
 def run(arguments: argparse.Namespace) -> Answer:

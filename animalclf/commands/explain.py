@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--out", metavar="FOLDER", help="where the PNG files, index.csv and explain.html go (default: RUN/explain)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images (default: 0, all)")
 
 
 def run(arguments: argparse.Namespace) -> Answer:

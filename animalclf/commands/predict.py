@@ -69,7 +69,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="replicas of the model (default: one per GPU, or one per node)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images (default: 0, all)")
     notify_arguments(parser)
 
 
@@ -79,12 +79,13 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"unreadable: {image.path}: {image.reason}; predicted as the most frequent class")
     done = f"{count_text(result.images, 'image')} in {duration(result.seconds)}"
     show_line(f"{done}: {result.predictions}, {result.submission}")
-    counts = sorted(result.predicted.items(), key=lambda item: -item[1])
+    counts = sorted(((name, count) for name, count in result.predicted.items() if count), key=lambda item: -item[1])
     more = f" and {len(counts) - MAX_CLASSES} more classes" if len(counts) > MAX_CLASSES else ""
     show_line(f"predicted: {', '.join(f'{name} {count:,}' for name, count in counts[:MAX_CLASSES])}{more}")
     if result.unknown is not None:
         unknown = count_text(result.unknown, "image")
-        show_line(f"none of the classes: {unknown} by the column `known`; a few that show one may be among them")
+        doubt = "; a few that show one may be among them" if result.unknown else ""
+        show_line(f"none of the classes: {unknown} by the column `known`{doubt}")
     if sizes := result.set_sizes:
         show_line(
             f"sets: {sizes.mean:.2f} classes on average, {percent(sizes.one, 0)} of one class, "

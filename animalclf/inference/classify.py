@@ -26,6 +26,7 @@ from animalclf.inference.reading import Block, PackedTexts, read_images
 from animalclf.inference.views import check_views
 from animalclf.models.classifier import Classifier
 from animalclf.training.outputs import Summary
+from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
 from animalclf.utils.text import count_text
@@ -108,7 +109,8 @@ def classify(
     resources = preflight(Workers.fixed(replicas, use_gpu), [root])
     if options.progress:
         replicas_text = f"{count_text(replicas, 'GPU worker' if use_gpu else 'CPU worker')} ({resources})"
-        show_line(f"{count_text(len(paths), 'image')} of {root} with {config.name} on {replicas_text}")
+        images = f"{len(paths):,} images of {root}" if len(paths) != 1 else f"1 image, {storage.join(root, paths[0])},"
+        show_line(f"{images} with {config.name} on {replicas_text}")
     job = _Job(ray.put((model, summary)), ray.put(PackedTexts.pack(paths)), root, config, replicas, use_gpu, options)
     return _collect(job, len(paths), model.classes)
 

@@ -15,7 +15,7 @@ from animalclf.metrics import METRICS, PRIMARY, Metric, headline_metrics
 from animalclf.metrics.text import p_value
 from animalclf.rows import Leaderboard, LeaderboardPair, LeaderboardRow, Spread
 from animalclf.utils import storage
-from animalclf.utils.console import duration
+from animalclf.utils.console import duration, short_duration
 from animalclf.utils.text import count_text
 
 MAX_METRICS = 6  # columns of the terminal's table
@@ -53,7 +53,8 @@ def table(board: Leaderboard) -> Table:
 
 def pairs_table(board: Leaderboard) -> Table:
     """The pairwise differences in balanced accuracy and their significance, for 100 columns."""
-    table = Table(title="differences in balanced accuracy", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    title = f"differences in balanced accuracy on {count_text(board.images, 'image')}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("better", overflow="fold")
     table.add_column("than", overflow="fold")
     for name in ("by", "95 % interval", "p", "significant"):
@@ -133,7 +134,8 @@ def _feature_note(rows: Sequence[LeaderboardRow]) -> str:
     seconds = {row.recipe: row.features_seconds for row in rows if row.features_seconds is not None}
     if not seconds:
         return ""
-    included = ", ".join(f"{duration(value)} of {recipe}" for recipe, value in seconds.items())
+    models = {row.recipe for row in rows if row.kind == "model"} or seconds
+    included = ", ".join(f"{short_duration(value)} of {name}" for name, value in seconds.items() if name in models)
     return (
         "on features of a frozen base, not comparable with other rows: images/s are the head's alone; the time "
         f"includes the features ({included}), which the first run that needs them computes"

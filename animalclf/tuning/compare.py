@@ -209,14 +209,16 @@ def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: 
 def _cache(pending: Sequence[tuple[Trial, Prepared]]) -> tuple[dict[str, ImageCache], str]:
     """An image cache for each prepared set of the pending trials, by its root; and a text for the plan line."""
     caches: dict[str, ImageCache] = {}
-    text, cached_bytes = "", 0
+    texts, cached_bytes = list[str](), 0
     for trial, prepared in pending:
         if prepared.root not in caches:
             in_memory, cache_text = choose_cache(trial.config.train.cache, prepared, cached_bytes)
             cached_bytes += prepared.pixel_bytes if in_memory else 0
             caches[prepared.root] = cache_images(prepared, in_memory)
-            text += f", {cache_text}"
-    return caches, text
+            texts.append(cache_text)
+    sizes = ", ".join(text.removeprefix("images ") for text in texts)
+    several = f"images of {len(texts)} prepared sets: {sizes}"
+    return caches, "".join(f", {text}" for text in (texts if len(texts) < 2 else [several]))
 
 
 def concurrency(workers: int, use_gpu: bool, requested: int = 0) -> int:

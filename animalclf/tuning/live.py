@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from animalclf.metrics import METRICS
 from animalclf.rows import EpochEnd, EpochRow, PhaseProgress, TrialEntry, TrialProgress
 from animalclf.tuning.spec import Trial, monitored_metric
 from animalclf.utils.console import console as stderr
@@ -30,7 +31,7 @@ COLOURS = {
     "stopped": "yellow",
     "waiting": "dim",
 }
-PHASES = {"features": "features", "train": "training", "val": "validation"}
+PHASES = {"features": "features", "heads": "fitting the heads", "train": "training", "val": "validation"}
 EPOCH_LINE_SECONDS = 1.0  # between two lines of a trial's epochs, which take 0.01 s for a head on cached features
 RESERVED_LINES = 8  # of the terminal, for the frame of the table and the lines above it
 
@@ -70,6 +71,7 @@ class LiveTable:
         self.console, self.began = console, time.monotonic()
         key, mode = monitored_metric(trials[0].config)
         self.monitor = key.removeprefix("val_")
+        self.monitor_title = METRICS.get(self.monitor).title if self.monitor in METRICS else self.monitor
         self.better = min if mode == "min" else max
         self.epochs = {trial.slug: trial.config.train.epochs for trial in trials}
         self.lines: dict[str, TrialLine] = {}
@@ -107,7 +109,7 @@ class LiveTable:
         line.name, line.seed, line.reason = entry.name, entry.seed, entry.reason
         line.epoch, line.best, line.phase, line.fraction = entry.epochs, entry.best, "", 0.0
         if old_state != line.state and line.state in ("finished", "stopped", "failed"):
-            best = "" if line.best is None else f", best {self.monitor} {line.best:.4f}"
+            best = "" if line.best is None else f", best {self.monitor_title} {line.best:.4f}"
             reason = f": {line.reason}" if line.reason else ""
             self._print(
                 f"{_label(line)}: {line.state} after {line.epoch} epoch{'' if line.epoch == 1 else 's'}{best}{reason}"
@@ -133,28 +135,29 @@ class LiveTable:
             return
         line.logged_epoch = line.epoch
         line.progress_lines.reset()
-        metric = "" if value is None else f" | val {self.monitor} {value:.4f}, best {line.best:.4f}"
+        metric = "" if value is None else f" | val {self.monitor_title} {value:.4f}, best {line.best:.4f}"
         left = "" if line.left is None else f", {duration(line.left)} left"
         part = f"{line.part}, " if line.part else ""
         epoch = f"{_label(line)}: {part}epoch {line.epoch}/{line.epochs}"
         loss = f"{'inner folds' if row.heads else 'train'} loss {row.train_loss:.4f}"
-        self._print(f"{epoch} | {loss}{metric} | {line.speed:,.0f} images/s{left}")
+        speed = "" if row.heads else f" | {line.speed:,.0f} images/s{left}"  # heads are fitted on features, at once
+        self._print(f"{epoch} | {loss}{metric}{speed}")
 
     def _show_progress(self, line: TrialLine, event: PhaseProgress) -> None:
         """Without a terminal: a line at the start of a trial, then one line per minute in long epochs."""
         self._enter_part(line, event.part)
-        line.speed = event.done / max(event.seconds, 1e-9)
+        line.speed = 0.0 if event.phase == "heads" else event.done / max(event.seconds, 1e-9)
         line.phase = ", ".join(text for text in (event.part, PHASES.get(event.phase)) if text)
         line.fraction = {"train": event.done / max(event.total, 1), "val": 1.0}.get(event.phase, 0.0)
         if not self.live.is_started and line.progress_lines.ready():
-            done = f"{event.done:,} of {count_text(event.total, 'image')}"
-            position = f"epoch {line.epoch + 1}/{line.epochs} {line.phase}, {done}"
-            self._print(f"{_label(line)}: {position} | {line.speed:,.0f} images/s")
+            images = count_text(event.total, "image")
+            done = f"{event.done:,} of {images} | {line.speed:,.0f} images/s" if line.speed else images
+            self._print(f"{_label(line)}: epoch {line.epoch + 1}/{line.epochs} {line.phase}, {done}")
 
     def table(self) -> Table:
         """The trials, the running ones first, as many as fit on the screen."""
         table = Table(title=self._title(), title_justify="left", title_style="", header_style="bold")
-        headings = ("trial", "seed", "state", "epoch", f"best {self.monitor}", "images/s", "time left")
+        headings = ("trial", "seed", "state", "epoch", f"best {self.monitor_title}", "images/s", "time left")
         for heading in headings:
             is_text = heading in ("trial", "state")
             table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading != "trial")

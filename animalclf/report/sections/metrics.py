@@ -1,7 +1,6 @@
 """Metrics: the validation metrics of one run with their intervals, and its cost. Several runs have the leaderboard."""
 
 from animalclf.metrics.text import metric_lines
-from animalclf.report import plots
 from animalclf.report.data import ReportData
 from animalclf.report.section import Content, register
 
@@ -13,8 +12,7 @@ def _applies(data: ReportData) -> bool:
 @register("metrics", title="Metrics", order=10, when=_applies)
 def metrics(data: ReportData) -> Content:
     record, val = data.validated[0]
-    figures = {"leaderboard": plots.draw(plots.leaderboard, data.rows)} if data.rows else {}
     values = {"label": record.label, "val": val, "lines": metric_lines(val), "rows": data.rows}
     result = record.result
     values |= {"measured": result.measured if result else "", "optimistic": bool(result and result.selected)}
-    return Content(values, plots=figures)
+    return Content(values)
