@@ -125,15 +125,23 @@ class Run:
 
     def check_unlocked(self) -> None:
         """Raise UserError if another running process holds the folder."""
-        FolderLock(self.root).check()
+        self._lock.check()
 
     def lock(self) -> None:
-        """Lock the folder for this process (see FolderLock.acquire); call again at intervals to renew the lock."""
-        FolderLock(self.root).acquire()
+        """Lock the folder for this call, until `unlock` (see FolderLock.acquire)."""
+        self._lock.acquire()
+
+    def check_locked(self) -> None:
+        """Raise UserError if another process took the folder from this one, whose lock was not renewed in time."""
+        self._lock.check_held()
 
     def unlock(self) -> None:
         """Unlock the folder. A local one that is empty is removed: the command was refused."""
-        FolderLock(self.root).release()
+        self._lock.release()
+
+    @property
+    def _lock(self) -> FolderLock:
+        return FolderLock(self.root, below=True)
 
 
 def open_run(root: str) -> Run:

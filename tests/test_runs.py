@@ -1,9 +1,12 @@
 """The lock of a folder, what a resume may change, and where a moved run looks for its prepared set."""
 
 import errno
+import fcntl
 import json
 import os
+import shutil
 import socket
+import threading
 import time
 
 import numpy as np
@@ -22,7 +25,7 @@ from animalclf.errors import UserError
 from animalclf.folder_lock import STALE_SECONDS, LockHolder
 from animalclf.inference.validation import validation_predictions
 from animalclf.runs import Run, open_run
-from animalclf.training import checkpoint, checks
+from animalclf.training import checkpoint, checks, launch
 from animalclf.utils import storage
 from animalclf.utils.writable import check_writable
 
@@ -70,7 +73,7 @@ def test_a_folder_that_was_only_locked_is_removed(tmp_path):
     for folder in ("run", "new/comparisons/run"):
         run = Run(str(tmp_path / folder))
         run.lock()
-        run.lock()  # renewed
+        folder_lock.FolderLock(run.root).renew()
         run.unlock()
         assert not list(tmp_path.iterdir())
     run = Run(str(tmp_path / "run"))
@@ -185,7 +188,7 @@ def test_a_new_name_of_the_machine_costs_no_running_command_its_folder(monkeypat
     run = Run(str(tmp_path / "run"))
     run.lock()
     monkeypatch.setattr(socket, "gethostname", lambda: "renamed.local")
-    run.lock()  # renewed
+    folder_lock.FolderLock(run.root).renew()
     run.unlock()
     assert not list(tmp_path.iterdir())
 
@@ -205,12 +208,168 @@ def test_a_folder_that_cannot_be_written_is_named_and_not_a_file_in_it(monkeypat
             use(str(tmp_path))
 
 
+def is_lost(root) -> bool:
+    try:
+        folder_lock.FolderLock(str(root)).check_held()
+    except folder_lock.LostLockError:
+        return True
+    return False
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
 def test_a_lock_is_renewed(monkeypatch, tmp_path):
+    """Also that of a run, whatever its process does meanwhile."""
     monkeypatch.setattr(folder_lock, "STALE_SECONDS", 0.04)
-    with folder_lock.locked(str(tmp_path)):
-        before = (tmp_path / "running.json").stat().st_mtime_ns
-        deadline = time.monotonic() + 20
-        while (tmp_path / "running.json").stat().st_mtime_ns == before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert (tmp_path / "running.json").stat().st_mtime_ns != before
+    run = Run(str(tmp_path))
+    run.lock()
+    before = (tmp_path / "running.json").stat().st_mtime_ns
+    wait_until(lambda: (tmp_path / "running.json").stat().st_mtime_ns != before)
+    run.unlock()
     assert tmp_path.exists() is False
+
+
+def test_a_removed_folder_is_not_made_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(folder_lock, "STALE_SECONDS", 0.04)
+    renewed = threading.Event()
+    renew = folder_lock.FolderLock.renew
+    with folder_lock.locked(str(tmp_path / "out")):
+        shutil.rmtree(tmp_path / "out")
+        monkeypatch.setattr(folder_lock.FolderLock, "renew", lambda *lock: (renew(*lock), renewed.set()))
+        assert renewed.wait(20)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lock_that_another_machine_took_is_lost(monkeypatch, tmp_path):
+    """This machine was suspended for longer than a lock counts."""
+    monkeypatch.setattr(folder_lock, "STALE_SECONDS", 0.2)
+    with folder_lock.locked(str(tmp_path)) as lock:
+        lock.check_held()
+        write_lock(Run(str(tmp_path)), "elsewhere", 1, -3600)
+        wait_until(lambda: is_lost(tmp_path))
+        with pytest.raises(UserError, match=r"taken by process 1 on elsewhere, .*; run the command again"):
+            lock.check_held()
+    assert json.loads((tmp_path / "running.json").read_text())["host"] == "elsewhere"
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_lock_that_was_taken_and_released_is_lost(monkeypatch, tmp_path, late):
+    clock = time.time
+    with folder_lock.locked(str(tmp_path)) as lock:
+        (tmp_path / "running.json").unlink()
+        if late:
+            monkeypatch.setattr(time, "time", lambda: clock() + STALE_SECONDS + 1)
+            with pytest.raises(folder_lock.LostLockError, match="taken by another process, because"):
+                lock.renew()
+        else:  # somebody removed the file
+            lock.renew()
+        assert (tmp_path / "running.json").exists() is not late
+
+
+def test_a_training_in_this_process_ends_when_its_lock_is_lost(monkeypatch, tmp_path):
+    monkeypatch.setattr(folder_lock, "STALE_SECONDS", 0.2)
+    prepared, config = tiny_prepared(tmp_path / "set", (30, 20, 10)), tiny_config(3)
+    run, events = checks.lock_run(str(tmp_path / "run"), config, resume=False), []
+
+    def report(event) -> None:
+        if not events:
+            write_lock(run, "elsewhere", 1, -3600)
+            wait_until(lambda: is_lost(run.root))
+        events.append(event)
+
+    launch.record_run(config, prepared, run)
+    with pytest.raises(folder_lock.LostLockError):
+        launch.train_local(config, prepared, run, report)
+    run.unlock()
+    assert len(events) == 1 and not run.metrics()
+
+
+def test_a_change_of_the_clock_ends_no_lock(monkeypatch, tmp_path):
+    """On Linux a process's start is counted from the boot, whose time follows the clock."""
+    create_time = psutil.Process.create_time
+    with held_by_another_process(tmp_path / "out") as other:
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) + 3600)
+        with pytest.raises(UserError, match=f"in use by process {other.pid} on "):
+            Run(str(tmp_path / "out")).lock()
+
+
+def test_a_process_of_the_same_number_holds_nothing(tmp_path):
+    """In a container that started again, most numbers are those of before."""
+    run = Run(str(tmp_path / "run"))
+    write_lock(run, socket.gethostname(), os.getpid(), 0)
+    lock = json.loads((tmp_path / "run" / "running.json").read_text()) | {"start_in_boot": "another boot 1"}
+    (tmp_path / "run" / "running.json").write_text(json.dumps(lock | {"made_folders": [str(tmp_path / "run")]}))
+    run.lock()
+    assert json.loads((tmp_path / "run" / "running.json").read_text())["made_folders"] == []
+    run.unlock()
+
+
+def test_ctrl_c_during_the_last_renewal_releases_the_lock(monkeypatch, tmp_path):
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder_lock._Renewal, "end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        with folder_lock.locked(str(tmp_path / "out")):
+            pass
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    with folder_lock.locked(str(tmp_path / "out")):
+        pass
+
+
+def test_a_lock_waits_for_the_release_of_another_process(tmp_path):
+    """Else the folder may be removed in between, and a third process could lock one of the same name."""
+    run, ended = Run(str(tmp_path / "new" / "run")), threading.Event()
+    run.lock()
+    folder = os.open(run.root, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # as a process that is about to lock the folder
+
+    def unlock() -> None:
+        run.unlock()
+        ended.set()
+
+    threading.Thread(target=unlock, daemon=True).start()
+    assert not ended.wait(0.3) and os.path.exists(run.url("running.json"))
+    os.close(folder)
+    assert ended.wait(20) and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_removed_while_it_is_waited_for_is_made_again(monkeypatch, tmp_path):
+    flock, removed = fcntl.flock, []
+
+    def remove_once(folder: int, operation: int) -> None:
+        flock(folder, operation)
+        if not removed:
+            removed.append(os.rmdir(tmp_path / "out"))
+
+    monkeypatch.setattr(fcntl, "flock", remove_once)
+    with folder_lock._one_at_a_time(str(tmp_path / "out")):
+        again = os.open(tmp_path / "out", os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(again)
+
+
+def test_leftovers_of_other_commands_stay(tmp_path):
+    """`predict` and `prepare` look at the files of their folder only, which may be a large one."""
+    names = ("a.0123abcd.tmp", "below/b.0123abcd.tmp", "trials/c/checkpoints/d.0123abcd.tmp", "trials/e/f.0123abcd.tmp")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "trials" / "c" / "running.json").touch()  # another process writes there
+
+    def left() -> list[str]:
+        return [name for name in names if (tmp_path / name).exists()]
+
+    with folder_lock.locked(str(tmp_path)):
+        assert left() == list(names[1:])
+    Run(str(tmp_path)).lock()
+    assert left() == [names[2]]
+    Run(str(tmp_path)).unlock()

@@ -155,6 +155,7 @@ def test_a_finished_run_extended_to_more_epochs_equals_one_of_that_length(tmp_pa
     assert run.result().epochs == 1
     config = quick(3)
     launch.record_run(config, prepared, checks.lock_run(run.root, config, resume=True))
+    run.unlock()
     assert run.config() == config and not run.finished()  # interrupted here, the training is unfinished
     train_into(tmp_path / "longer", config, prepared)
     assert run.result().epochs == 3 and metrics(run) == metrics(uninterrupted)
@@ -353,6 +354,9 @@ def test_locking_a_run_folder(tmp_path):
     with pytest.raises(UserError, match="no run to resume"):
         checks.lock_run(str(tmp_path), config, resume=True)
     run = checks.lock_run(str(tmp_path), config, resume=False)
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        checks.lock_run(str(tmp_path), config, resume=False)
+    run.unlock()
     run.write_config(config)
     with pytest.raises(UserError, match="--resume"):
         checks.lock_run(str(tmp_path), config, resume=False)
@@ -363,18 +367,17 @@ def test_locking_a_run_folder(tmp_path):
         checks.lock_run(str(tmp_path), tiny_config(5, optim__schedule="cosine"), resume=True)
     run.write_config(config)
     checks.lock_run(str(tmp_path), config, resume=True)
+    lock = json.loads((tmp_path / "running.json").read_text()) | {"start_in_boot": ""}
+    run.unlock()
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        lock = json.loads((tmp_path / "running.json").read_text()) | {
-            "pid": sleeper.pid,
-            "process_started": psutil.Process(sleeper.pid).create_time(),
-        }
+        lock |= {"pid": sleeper.pid, "process_started": psutil.Process(sleeper.pid).create_time()}
         (tmp_path / "running.json").write_text(json.dumps(lock))
         with pytest.raises(UserError, match=f"in use by process {sleeper.pid}"):
             checks.lock_run(str(tmp_path), config, resume=True)
         # A process with this id that started later is another one, for example after a reboot.
         (tmp_path / "running.json").write_text(json.dumps(lock | {"process_started": lock["process_started"] - 3600}))
-        checks.lock_run(str(tmp_path), config, resume=True)
+        checks.lock_run(str(tmp_path), config, resume=True).unlock()
         (tmp_path / "running.json").write_text(json.dumps(lock))
     finally:
         sleeper.kill()

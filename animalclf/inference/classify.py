@@ -7,7 +7,7 @@ import atexit
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,9 +85,11 @@ def classify(
     paths: Sequence[str],
     options: Options,
     summary: Summary | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Classified:
     """Class probabilities of the images `paths` below `root`, in their order, and the `summary` of their features (see
-    `batch_outputs`). Images are decoded and resized as in `prepare`.
+    `batch_outputs`). Images are decoded and resized as in `prepare`. `check` is called after each batch; what it raises
+    ends the work.
 
     Raises UserError if the cluster is too small for `workers` or `device`, a node cannot see `root`, or the
     probabilities are not finite.
@@ -112,10 +114,10 @@ def classify(
         images = f"{len(paths):,} images of {root}" if len(paths) != 1 else f"1 image, {storage.join(root, paths[0])},"
         show_line(f"{images} with {config.name} on {replicas_text}")
     job = _Job(ray.put((model, summary)), ray.put(PackedTexts.pack(paths)), root, config, replicas, use_gpu, options)
-    return _collect(job, len(paths), model.classes)
+    return _collect(job, len(paths), model.classes, check)
 
 
-def _collect(job: _Job, count: int, classes: int) -> Classified:
+def _collect(job: _Job, count: int, classes: int, check: Callable[[], None]) -> Classified:
     """The results of all images, with a progress bar."""
     probabilities, summaries = np.zeros((count, classes), np.float32), None
     status = np.full(count, "", object)
@@ -123,6 +125,7 @@ def _collect(job: _Job, count: int, classes: int) -> Classified:
     with ProgressLine(enabled=job.options.progress) as line:
         line.update("classifying", done, count)
         for block in _blocks(job, count):
+            check()
             probabilities[block["index"]], status[block["index"]] = block["probabilities"], block["status"]
             if "summaries" in block:
                 if summaries is None:

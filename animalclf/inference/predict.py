@@ -62,10 +62,12 @@ def predict(
     extra = ExtraColumns(columns, folder, model, info, settings.views, transport)
     if not isinstance(target_prior, str) and (problem := extra.problem_of_sets(target_prior)):
         raise UserError(f"{folder.root}: {problem}")
-    with locked(out):
+    with locked(out) as lock:
         for note in [*source.warnings, *filter(None, [form.note, extra.note])] if settings.progress else ():
             show_line(note)
-        probabilities, status, scores = classify(model, config, source.root, paths, settings, extra.summary)
+        probabilities, status, scores = classify(
+            model, config, source.root, paths, settings, extra.summary, lock.check_held
+        )
         readable = np.array([reason == OK for reason in status])
         corrected, priors = prior_shift.apply(probabilities[readable], info.prior, target_prior)
         if settings.progress and (problem := extra.problem_of_sets(priors)):  # of priors that are estimated
@@ -78,6 +80,7 @@ def predict(
         table = extra.add(predictions_table(paths, classes, probabilities, status).assign(id=ids), priors, scores)
         predictions = storage.join(out, f"predictions.{columns.format}")
         submission_file = storage.join(out, "submission.csv")
+        lock.check_held()
         write_predictions(predictions, table)
         submission.write_form(submission_file, form, table)
     seconds = time.perf_counter() - started

@@ -77,7 +77,7 @@ def prepare(
     if existing := None if force else _open_existing(out, source, config, inputs):
         return existing
     output_dir.check_own(out)
-    with output_dir.locked(out) as waited:
+    with output_dir.locked(out) as (lock, waited):
         if waited and not force and (existing := _open_existing(out, source, config, inputs)):
             return existing
         output_dir.check_own(out)  # what was waited for may have been another command
@@ -89,7 +89,13 @@ def prepare(
                 for warning in source.warnings:
                     show_line(f"warning: {warning}")
             with ProgressLine(interval=LOG_SECONDS, enabled=progress) as line:
-                manifest, names = _build(files, source, out, config, partial(line.update, total=len(files)), workers)
+
+                def progress_locked(phase: str, done: int) -> None:
+                    lock.check_held()
+                    line.update(phase, done, len(files))
+
+                manifest, names = _build(files, source, out, config, progress_locked, workers)
+            lock.check_held()
             storage.write_table(storage.join(out, MANIFEST), manifest)
             info = describe(manifest, source, config, inputs, names, time.monotonic() - started)
             storage.write_json(storage.join(out, INFO), info)

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from animalclf.data.prepared_set import INFO, MANIFEST
 from animalclf.errors import UserError
 from animalclf.folder_lock import FILE as LOCK
-from animalclf.folder_lock import InUseError
+from animalclf.folder_lock import FolderLock, InUseError, LostLockError
 from animalclf.folder_lock import locked as locked_folder
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
@@ -59,14 +59,15 @@ def check_own(out: str) -> None:
 
 
 @contextmanager
-def locked(out: str) -> Iterator[bool]:
+def locked(out: str) -> Iterator[tuple[FolderLock, bool]]:
     """Within the block no other process prepares in `out`; before it, one that does so is waited for. The block's value
-    is whether there was one. Raises UserError if `out` cannot be written; a folder that stays empty is removed."""
+    is the lock, and whether there was one. Raises UserError if `out` cannot be written; a folder that stays empty is
+    removed."""
     waited = False
-    with ExitStack() as lock:
+    with ExitStack() as stack:
         while True:
             try:
-                lock.enter_context(locked_folder(out))
+                lock = stack.enter_context(locked_folder(out))
                 break
             except InUseError as error:
                 if not waited:
@@ -74,7 +75,7 @@ def locked(out: str) -> Iterator[bool]:
                     show_line(f"{out}: process {holder.pid} on {holder.host} writes there; waiting for it")
                 waited = True
                 time.sleep(WAIT_SECONDS)
-        yield waited
+        yield lock, waited
 
 
 def reserve(out: str, size: int) -> None:
@@ -91,9 +92,11 @@ def reserve(out: str, size: int) -> None:
 
 @contextmanager
 def cleared_on_failure(out: str) -> Iterator[None]:
-    """Remove what `prepare` has written to `out` if the block raises."""
+    """Remove what `prepare` has written to `out` if the block raises, unless the folder is another process's by now."""
     try:
         yield
+    except LostLockError:
+        raise
     except BaseException:
         clear(out)
         raise

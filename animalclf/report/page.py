@@ -45,8 +45,8 @@ def write_report(
     pngs = {f"{name}.png": plots.png(figure) for _, content in parts for name, figure in content.plots.items()}
     html = _page(title, data, parts).encode()
     url = storage.join(out, "report.html")
-    for pattern in ("report.html.*.tmp", "report/*.tmp"):
-        remove_leftovers(out, pattern)
+    remove_leftovers(out, "report.html.*.tmp")
+    remove_leftovers(storage.join(out, "report"))
     storage.write_bytes(url, html)
     for name, png in pngs.items():
         storage.write_bytes(storage.join(out, "report", name), png)

@@ -14,7 +14,7 @@ from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
-from animalclf.rows import StartupEvent, TrainingResult
+from animalclf.rows import ProgressEvent, StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training.checks import config_changes
 from animalclf.training.progress import Report
@@ -202,6 +202,10 @@ def train_local(config: Config, prepared: Prepared, run: Run, report: Report, cp
     from animalclf.training.distributed import RankContext, caller_state_restored, set_up_cpu
     from animalclf.training.train import train
 
+    def report_locked(event: ProgressEvent) -> None:
+        run.check_locked()
+        report(event)
+
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     images, on_device = load_images(prepared), DeviceLoaders(prepared.stored_size**2 * 3, device)
 
@@ -210,4 +214,4 @@ def train_local(config: Config, prepared: Prepared, run: Run, report: Report, cp
 
     with caller_state_restored(device):
         set_up_cpu(config.train.threads, 1)
-        return train(config, prepared, run, make_loader, RankContext(device=device), report=report)
+        return train(config, prepared, run, make_loader, RankContext(device=device), report=report_locked)

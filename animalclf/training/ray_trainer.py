@@ -18,7 +18,6 @@ from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import cache_images
 from animalclf.errors import UserError
-from animalclf.folder_lock import STALE_SECONDS
 from animalclf.raycompat.errors import causes
 from animalclf.rows import StartupEvent, TrainingResult
 from animalclf.runs import Run
@@ -69,13 +68,13 @@ def train_on_ray(
     except BaseException as error:  # an interrupt, a lost lock, a full disk: no worker may continue in an unlocked run
         _stop_workers(switch)
         if isinstance(error, KeyboardInterrupt):  # not after a lost lock: another process writes here
-            remove_leftovers(run.root, writers_ended=True)
+            remove_leftovers(run.root, below=True, writers_ended=True)
         if is_out_of_memory(error):
             raise UserError(OUT_OF_MEMORY) from error
         raise
     finally:
         shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)  # of Ray Train
-    remove_leftovers(run.root, writers_ended=True)  # of a worker that was killed while it wrote
+    remove_leftovers(run.root, below=True, writers_ended=True)  # of a worker that was killed while it wrote
     return result
 
 
@@ -139,14 +138,12 @@ class FitThread(threading.Thread):
 def _follow(
     fit: FitThread, mailbox: Any, run: Run, workers: Workers, report: Report, begin: Callable[[], None]
 ) -> TrainingResult:
-    """Until the training ends: report its events, renew the run folder's lock, warn when the workers are silent. Calls
+    """Until the training ends: report its events, check the run folder's lock, warn when the workers are silent. Calls
     `begin` when they have checked the training; they wait for it. Returns the result; raises the training's error."""
-    lock, silence, begun, started = Throttle(STALE_SECONDS / 4), Throttle(SILENCE_SECONDS), False, False
-    lock.reset()
+    silence, begun, started = Throttle(SILENCE_SECONDS), False, False
     silence.reset()
     while True:
-        if lock.ready():
-            run.lock()
+        run.check_locked()
         try:
             outcome = fit.outcome.get(timeout=POLL_SECONDS if started else START_POLL_SECONDS)
         except queue.Empty:

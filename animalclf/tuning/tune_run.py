@@ -20,7 +20,6 @@ import ray
 from ray import tune
 
 from animalclf.errors import UserError
-from animalclf.folder_lock import STALE_SECONDS
 from animalclf.raycompat.recorded import trials_without_credentials
 from animalclf.rows import TrialEntry
 from animalclf.runs import Run
@@ -28,7 +27,6 @@ from animalclf.training.stop import end_workers
 from animalclf.tuning.comparison_dir import TrialTracker, TuneEvent
 from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, grace_epochs, monitored_metric
 from animalclf.tuning.trials import ComparisonJob, run_trial
-from animalclf.utils.throttle import Throttle
 
 STOP_SECONDS = 30.0  # for a trial to end its training cleanly
 POLL_SECONDS = 0.3  # between two requests for events
@@ -89,8 +87,8 @@ class StopTrials(tune.Callback):
 
 
 def run_trials(comparison: ComparisonJob, tracker: TrialTracker, folder: Run, max_concurrent: int) -> None:
-    """Let Tune run the trials in a thread, and follow it in this one, which Ctrl-C reaches. Renews the lock of the
-    comparison folder `folder`."""
+    """Let Tune run the trials in a thread, and follow it in this one, which Ctrl-C reaches. Ends when another
+    process has taken the comparison folder `folder`."""
     callback, failure = StopTrials(comparison), queue.SimpleQueue[BaseException]()
     with _quiet_tune() as storage_path:
         tuner = _tuner(comparison, tracker, callback, storage_path, max_concurrent)
@@ -107,13 +105,10 @@ def run_trials(comparison: ComparisonJob, tracker: TrialTracker, folder: Run, ma
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         try:
-            lock = Throttle(STALE_SECONDS / 4)
-            lock.reset()
             while thread.is_alive():
                 thread.join(timeout=POLL_SECONDS)
                 _pass_events(comparison, callback, tracker)
-                if lock.ready():
-                    folder.lock()
+                folder.check_locked()
         except BaseException:
             callback.stop.set()
             thread.join(timeout=60)
