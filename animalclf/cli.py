@@ -199,6 +199,8 @@ def _show_stopped(code: ExitCode, argv: Sequence[str]) -> None:
     show_line(f"stopped by {'SIGTERM' if code == ExitCode.TERMINATED else 'Ctrl-C'}; nothing half-written is left")
     if {"train", "compare"} & set(argv[:1]):
         show_line("continue after the last finished epoch with the same command, --out FOLDER and --resume")
+    if "demo" in argv[:1]:
+        show_line("continue with the same command")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 import pandas as pd
 import psutil
 import pytest
-from helpers import terminate_all, tiny_prepared
+from helpers import held_by_another_process, terminate_all, tiny_prepared
 from rich.console import Console
 
 import animalclf
@@ -23,10 +23,14 @@ from animalclf import cli, cluster
 from animalclf.cli import main
 from animalclf.commands import command_names, demo, reference
 from animalclf.commands.common import Answer, add_command
+from animalclf.config import Data
 from animalclf.data.prepared_set import is_prepared
 from animalclf.demo.dataset import write_demo
 from animalclf.errors import UserError
-from animalclf.rows import PhaseProgress, StartupEvent
+from animalclf.prepare import sources
+from animalclf.rows import ComparedData, PhaseProgress, StartupEvent
+from animalclf.tuning import comparison_dir
+from animalclf.tuning.spec_parsing import build_spec, comparison_tree
 
 COMMANDS = command_names()
 JOBS = [name for name in COMMANDS if name != "recipes"]  # which prints what the checkout has
@@ -123,6 +127,42 @@ def test_the_demo_compares_without_the_weights_that_are_missing(monkeypatch, cap
     missing.add("mine.pth")
     with pytest.raises(UserError, match=r"mine\.pth"):
         demo.comparison(argparse.Namespace(weights="mine.pth", epochs=1, seed=0))
+
+
+def test_the_files_of_the_demo_are_not_skipped_images(tmp_path):
+    write_demo(str(tmp_path), images=30, test_images=5, seed=1, defects=True)
+    (tmp_path / "notes.txt").touch()
+    for labelled in (True, False):
+        assert sources.find(str(tmp_path), Data(), labelled=labelled).ignored == ["notes.txt"]
+
+
+def test_a_stopped_demo_is_continued_by_the_same_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = argparse.Namespace(out="", data="demo_data", epochs=1, seed=0)
+
+    def keys(epochs: int = 1, seeds: int = 0) -> dict:
+        return {"recipes": [{"recipe": "demo", "name": "x", "set": {"train.epochs": epochs}}], "seeds": [seeds]}
+
+    def resumes(**different: int) -> bool:
+        out, resume = demo._comparison_folder(arguments, keys(**different))
+        assert (out == "runs/demo-1") is resume
+        return resume
+
+    assert not resumes()
+    spec = build_spec(comparison_tree("", **keys()))
+    counts = {"classes": 2, "train": 2, "val": 2, "test": 0, "listing_hash": "0", "prepared": {}}
+    data = ComparedData.from_dict({"source": f"{tmp_path}/demo_data/train_images", **counts}, "a test")
+    comparison_dir.write_spec(str(tmp_path / "runs" / "demo-1"), spec, data, None)
+    assert resumes() and "continuing runs/demo-1" in capsys.readouterr().err
+    assert not resumes(epochs=2) and not resumes(seeds=1)
+    assert demo._comparison_folder(argparse.Namespace(**vars(arguments) | {"out": "runs/demo-1"}), keys())[1]
+    with held_by_another_process(tmp_path / "runs" / "demo-1"):
+        assert not resumes()
+    arguments.data = "other"
+    assert not resumes()
+    arguments.data = "demo_data"
+    (tmp_path / "runs" / "demo-1" / "report.html").touch()  # it ended
+    assert not resumes()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

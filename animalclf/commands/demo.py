@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import glob
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from animalclf import api
+from animalclf import config as configuration
 from animalclf.commands import compare
 from animalclf.commands.common import Answer, add_command
+from animalclf.errors import UserError
 from animalclf.utils.console import show_line
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ EXAMPLES = """\
   animalclf demo --weights vgg16_features.pth                   (VGG16's weights from a file instead of a download)
   animalclf demo --only-data --defects --data demo_data/        (only the images, with planted defects)"""
 
+IMAGES, EPOCHS = 600, 4
+LENGTH = "about 2 minutes on 2 cores"  # of the default numbers of images and epochs
 SIZE = 84  # of the stored images, pixels
 QUICK = "efficientnet_lite0"
 # What the demo does without these weights.
@@ -44,13 +51,15 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--data", default="demo_data", help="where the images are drawn to (default: demo_data)")
     parser.add_argument("--out", help="comparison folder (default: runs/demo-<time>)")
-    parser.add_argument("--images", type=int, default=600, metavar="N", help="training images (default: 600)")
+    parser.add_argument("--images", type=int, default=IMAGES, metavar="N", help=f"training images (default: {IMAGES})")
     parser.add_argument(
         "--test-images", type=int, default=100, metavar="N", help="unlabelled test images (default: 100)"
     )
     for old, name in (("--pictures", "images"), ("--test-pictures", "test_images")):
         parser.add_argument(old, type=int, dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="epochs of the CNNs (default: 4)")
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS, metavar="N", help=f"epochs of the CNNs (default: {EPOCHS})"
+    )
     parser.add_argument(
         "--weights",
         default="imagenet",
@@ -72,15 +81,20 @@ def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.utils import storage
 
     images = {"images": arguments.images, "test_images": arguments.test_images}
+    if not arguments.only_data and (arguments.images, arguments.epochs) == (IMAGES, EPOCHS):
+        show_line(f"the demo takes {LENGTH}; stopped, the same command continues it")
     demo_set = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)
     counts = f"{demo_set['images']:,} training and {demo_set['test_images']:,} test images"
     show_line(f"{counts} of {len(demo_set['classes'])} animals in {demo_set['root']}")
     if arguments.only_data:
         return Answer(demo_set)
+    keys = comparison(arguments)
+    out, resume = _comparison_folder(arguments, keys)
     result = api.compare(
         arguments.data,
-        **comparison(arguments),
-        out=arguments.out or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}",
+        **keys,
+        out=out,
+        resume=resume,
         predict=arguments.data,
         prior="uniform",  # the test set is balanced, as the competition's
         sample_submission=storage.join(arguments.data, "sample_submission.csv"),
@@ -92,6 +106,38 @@ def run(arguments: argparse.Namespace) -> Answer:
     show_line(f"submission of the {best.name} scored against the answer key: accuracy {accuracy:.4f} ({chance})")
     show_line("next: open the report in a browser, and train on your images with: animalclf train --data FOLDER")
     return replace(answer, content={**answer.content, "submission": best.submission, "test_accuracy": accuracy})
+
+
+def _comparison_folder(arguments: argparse.Namespace, keys: Mapping[str, Any]) -> tuple[str, bool]:
+    """Where the comparison goes, and whether it is there already, without a report, and is continued: the one in --out,
+    or the last of the same arguments in runs/."""
+    from animalclf.runs import Run
+    from animalclf.tuning import comparison_dir
+    from animalclf.tuning.spec_parsing import build_spec, comparison_tree
+    from animalclf.utils import storage
+
+    if arguments.out:
+        return arguments.out, storage.exists(storage.join(storage.absolute(arguments.out), comparison_dir.PLAN))
+    trials = build_spec(comparison_tree("", **keys)).trials
+    planned = {trial.slug: _settings(configuration.to_dict(trial.config)) for trial in trials}
+    for path in sorted(glob.glob("runs/demo-*"), reverse=True):
+        folder = Run(storage.absolute(path))
+        if not storage.exists(folder.url(comparison_dir.PLAN)) or storage.exists(folder.url("report.html")):
+            continue
+        with contextlib.suppress(UserError):  # another demo runs there, or the folder is damaged
+            folder.check_unlocked()
+            stored = comparison_dir.open_folder(folder.root, resume=True)
+            source = stored and str(stored.data.source)
+            settings = {slug: _settings(trial["config"]) for slug, trial in stored.planned.items()} if stored else {}
+            if settings == planned and f"{source}/".startswith(f"{storage.absolute(arguments.data)}/"):
+                show_line(f"continuing {path}")
+                return path, True
+    return f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}", False
+
+
+def _settings(config: Any) -> tuple[int, str]:
+    """What the arguments of the demo change in the configuration of a trial."""
+    return config["train"]["epochs"], os.path.basename(config["model"]["weights"])
 
 
 def comparison(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -118,7 +164,6 @@ def comparison(arguments: argparse.Namespace) -> Mapping[str, Any]:
 def _available(model: str, weights: str) -> bool:
     """Whether the weights are installed, cached or can be downloaded; if not, prints what the demo does without
     them."""
-    from animalclf.errors import UserError
     from animalclf.models.weights import check
 
     try:

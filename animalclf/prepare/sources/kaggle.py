@@ -15,6 +15,11 @@ from animalclf.prepare.sources.table_file import decode_text
 from animalclf.utils import storage
 
 TRAIN, TEST = "train_images", "test_images"
+DEMO = (
+    "demo.json",
+    "answers.csv",
+    "defects.json",
+)  # what `animalclf demo` writes beside them; the first marks its sets
 
 
 @SOURCES.register("kaggle")
@@ -33,10 +38,12 @@ class Kaggle(SourceReader):
             if test.images.empty:
                 raise UserError(f"{data}: has no {TEST}/ with images to predict")
             files = test.images.assign(label="", split="")
-            return Source(test_root, files, "kaggle test images", test.ignored, sample_submission=sample)
+            skipped = _skipped(test.ignored, location, sample)
+            return Source(test_root, files, "kaggle test images", skipped, sample_submission=sample)
         train_root, train = _subfolder(location, TRAIN)
         if train.images.empty:
             raise UserError(f"{data}: has no images in {TRAIN}/<class>/ to train on")
+        train = replace(train, ignored=_skipped(train.ignored, location, sample))
         source = read_folders(train_root, f"{data}/{TRAIN}", train, splits=False, known=location.classes)
         return replace(source, kind="kaggle", test=None if test.images.empty else test_root, sample_submission=sample)
 
@@ -48,6 +55,12 @@ def _subfolder(location: Location, name: str) -> tuple[str, Listing]:
     rows = images[images["path"].str.startswith(prefix)]
     rows = rows.assign(path=rows["path"].str.slice(len(prefix))).reset_index(drop=True)
     return storage.join(location.url, prefix.rstrip("/")), Listing(rows, location.listing.ignored)
+
+
+def _skipped(ignored: list[str], location: Location, sample: str | None) -> list[str]:
+    """`ignored` without the files that are used or written for another purpose: the sample submission, the demo's."""
+    used = {*(DEMO if DEMO[0] in ignored else ())}
+    return [path for path in ignored if path not in used and storage.join(location.url, path) != sample]
 
 
 def _sample_submission(location: Location) -> str | None:
