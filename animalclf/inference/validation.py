@@ -85,15 +85,13 @@ def _check_same_images(run: Run, table: pd.DataFrame, reference: Run, reference_
     extra = paths[~paths.isin(reference_paths)].tolist()
     missing = reference_paths[~reference_paths.isin(paths)].tolist()
     if extra or missing:
-        parts = []
+        parts = [settings] if (settings := _settings(run, reference)) else []  # the cause
         if extra:
             total = count_text(len(paths), "image")
             parts.append(f"{len(extra):,} of its {total} missing from the other's (first {extra[0]})")
         if missing:
             total = count_text(len(reference_paths), "image")
             parts.append(f"{len(missing):,} of the other's {total} missing from its (first {missing[0]})")
-        if settings := _settings(run, reference):
-            parts.append(settings)
         fix = "train both on one prepared set, with the same data.* settings and train.folds"
         raise UserError(f"{run.root}: validated on other images than {reference.root}: {'; '.join(parts)}; {fix}")
     labels = table.set_index("path")["label"].loc[reference_paths].to_numpy()
