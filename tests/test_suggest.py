@@ -163,6 +163,7 @@ def test_the_filled_table_is_the_larger_training_set(run_on_set, photos, tmp_pat
     result = json.loads(output.out.splitlines()[-1])
     assert "write the classes into the column label of the first 2 lines" in " ".join(output.err.split())
     assert "show none of the classes: perhaps 1 image, with `no` in the column known" in " ".join(output.err.split())
+    assert f"animalclf train --data {result['table']} --out NEW_RUN" in " ".join(output.err.split())
     table = pd.read_csv(result["table"], keep_default_na=False)
     assert table["known"].tolist() == ["no", "yes", "", ""] and result["unknown"] == 1
     assert table["reason"].str.endswith("; perhaps none of the classes").tolist() == [True, False, False, False]

@@ -58,5 +58,5 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"the {result.labelled:,} labelled images follow them, so that the table is the larger training set")
     else:
         show_line("the labelled images are not in the table, because their folder is gone or in another storage")
-    show_line(f"next: animalclf train --data {result.table}")
+    show_line(f"next: animalclf train --data {result.table} --out NEW_RUN")
     return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))
