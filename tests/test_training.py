@@ -392,6 +392,22 @@ def test_unwritable_output(tmp_path):
         checks.lock_run(str(tmp_path / "run"), tiny_config(1), resume=False)
 
 
+@pytest.mark.parametrize(
+    ("heads", "folds", "finished", "text"),
+    [
+        ((), 0, 0, "2 epochs"),
+        ((), 0, 1, "epochs 2 to 2"),
+        ((), 0, 2, "2 epochs, all finished,"),
+        (("logistic",), 0, 0, "heads fitted, not trained in epochs,"),
+        (("logistic",), 4, 0, "heads fitted for each fold and for all images, not trained in epochs,"),
+        (("logistic",), 0, 1, "heads fitted, not trained in epochs, all finished,"),
+    ],
+)
+def test_the_plan_line_has_the_length_of_the_training(heads, folds, finished, text):
+    config = tiny_config(1 if heads else 2, train__heads=heads, train__folds=folds)
+    assert launch._length(config, finished) == text
+
+
 def test_output_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):

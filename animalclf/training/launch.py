@@ -150,7 +150,6 @@ def _place_on_ray(config: Config, prepared: Prepared, run: Run, workers: Workers
 def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) -> str:
     rows = sampling_plan(prepared, config).rows
     train, val = len(rows["train"]), len(rows["val"])
-    finished, epochs = len(run.metrics()), config.train.epochs
     split = count_text(val, "validation image")
     split = (
         f"{count_text(train, 'image')} in {config.train.folds} folds"
@@ -162,14 +161,25 @@ def _plan(config: Config, prepared: Prepared, run: Run, placement: Placement) ->
         from animalclf.prepare.sources.corrections import corrections_text
 
         data += f" ({corrections_text(record)})"
-    length = count_text(epochs, "epoch")
-    length += " for each fold and for all images" if config.train.folds else ""
-    if finished:
-        length = f"epochs {finished + 1} to {epochs}" if finished < epochs else f"{length}, all finished,"
     workers = placement.workers
     known = expectation(run, config, prepared, train, str(workers), workers.use_gpu)
     expected = f"; {known.text}" if known else ""
+    length = _length(config, len(run.metrics()))
     return f"{config.name}: {data}, {length} {placement.text}{expected}; run folder {run.root}"
+
+
+def _length(config: Config, finished: int) -> str:
+    """For the plan line: the epochs, of which `finished` are finished."""
+    epochs, each = config.train.epochs, " for each fold and for all images" if config.train.folds else ""
+    if config.train.heads:
+        return f"heads fitted{each}, not trained in epochs,{' all finished,' if finished else ''}"
+    if not finished:
+        return count_text(epochs, "epoch") + each
+    return (
+        f"epochs {finished + 1} to {epochs}"
+        if finished < epochs
+        else f"{count_text(epochs, 'epoch')}{each}, all finished,"
+    )
 
 
 def record_run(config: Config, prepared: Prepared, run: Run, **fields: Any) -> None:
