@@ -24,6 +24,7 @@ from animalclf.errors import UserError
 from animalclf.inference import classify, reading
 from animalclf.inference import prior_shift as priors
 from animalclf.inference.evaluate import confused_pairs, evaluate, table
+from animalclf.inference.labelled import predict_prepared
 from animalclf.metrics import from_probabilities
 from animalclf.rows import Unreadable
 from animalclf.runs import Run
@@ -231,11 +232,18 @@ def test_the_tables_fit_a_terminal_of_80_columns(untrained_run):
 
 
 @pytest.mark.parametrize("precision, differs", [("bf16", True), ("fp32", False)])
-def test_an_evaluation_names_the_other_precision_of_the_training(untrained_run, tmp_path, precision, differs):
+def test_an_evaluation_names_the_other_precision_of_the_training(
+    untrained_run, tmp_path, precision, differs, monkeypatch
+):
+    def predict_val(model, classes, config, prepared, split, views):  # the set has no test images
+        return predict_prepared(model, classes, config, prepared, "val", views)
+
+    monkeypatch.setattr("animalclf.inference.evaluate.predict_prepared", predict_val)
     run = Run(str(shutil.copytree(untrained_run, tmp_path / "run")))
     run.write_result({"run": run.root, "precision": precision, "best_epoch": 3})
-    notes = evaluate(run.root).notes
-    assert any("computed in fp32" in note for note in notes) == differs
+    for split, measured in {"val": True, "test": True, "train": False}.items():  # by the training
+        notes = evaluate(run.root, split=split).notes
+        assert any("computed in fp32" in note for note in notes) == (differs and measured)
 
 
 def test_progress_and_a_short_title(untrained_run, tiny_set, monkeypatch):

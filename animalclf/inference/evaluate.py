@@ -137,6 +137,8 @@ def _predict(
     else:
         config = info.config if own else _no_limit(info.config)
         predictions = predict_prepared(model, info.classes, config, prepared, split, views)
+    if own and (split == "test" or (split == "val" and not info.config.train.folds)):
+        predictions.notes += _precision_note(folder, model, info)
     predictions.source = prepared.info.get("source")
     return prepared.root, name, split, predictions
 
@@ -157,14 +159,17 @@ def _predict_own_validation(
         assert predictions.view_probabilities is not None
         calibrated = cross_calibrate(predictions.view_probabilities, labels, folds)
         predictions.probabilities = calibrated.mean(1).astype(np.float32)
-    result = folder.result() if folder.finished() else None
-    if result and result.selected:
+    if folder.finished() and folder.result().selected:
         predictions.notes.append("the epoch was selected on these images: their metrics are optimistic")
-    if result and result.precision == "bf16" and not uses_bf16(info.config, next(model.parameters()).device):
-        predictions.notes.append(
-            "computed in fp32, as predict does on a CPU; the training validated in bf16, so its metrics differ a little"
-        )
     return predictions
+
+
+def _precision_note(folder: Run, model: Classifier, info: ModelInfo) -> list[str]:
+    """A note on the images that the training measured too, if it did so in another precision than `model`."""
+    trained_in = folder.result().precision if folder.finished() else ""
+    if trained_in != "bf16" or uses_bf16(info.config, next(model.parameters()).device):
+        return []
+    return ["computed in fp32, as predict does on a CPU; the training measured in bf16, so its metrics differ a little"]
 
 
 def _out_of_fold(folder: Run, info: ModelInfo) -> LabelledPredictions:
