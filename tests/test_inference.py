@@ -393,7 +393,16 @@ def test_a_replica_on_a_gpu_takes_batches_of_any_size(ray_local):
     it."""
     config = configuration.load("demo")
     job = classify._Job(ray.put(None), ray.put(["a.jpg"]), "", config, 1, True, classify.Options())
-    assert isinstance(classify._dataset(job, [0]), ray.data.Dataset)
+    assert isinstance(classify._dataset(job, [[0]]), ray.data.Dataset)
+
+
+@pytest.mark.parametrize(("count", "processes", "largest"), [(1, 3, 6), (157, 3, 6), (15_625, 72, 9), (15_625, 3, 500)])
+def test_groups_of_batches_are_small_at_both_ends(count, processes, largest):
+    groups = classify.grouped(range(count), processes, largest)
+    sizes = [len(group) for group in groups]
+    assert [number for group in groups for number in group] == list(range(count))
+    assert set(sizes[:processes]) == set(sizes[-processes:]) == {1} and max(sizes) <= largest
+    assert count < 100 or len(groups) < count / 3
 
 
 @pytest.mark.ray
@@ -405,12 +414,15 @@ def test_a_replica_of_the_model_that_dies(untrained_run, image_folder, tmp_path,
 
     class Dying(original):  # defined here, so that Ray sends its code along
         def __call__(self, block):
-            if not survivable or (block["index"][0] == 3 and not mark.exists()):
+            if not survivable or (block["index"][0] == 6 and not mark.exists()):
                 mark.touch()
                 os._exit(1)
             return original.__call__(self, block)
 
     monkeypatch.setattr(classify, "_Replica", Dying)
+    monkeypatch.setattr(
+        classify, "grouped", lambda batches, *_: [group for group in (batches[:2], batches[2:]) if group]
+    )
     model, _ = checkpoint.load_model(untrained_run)
     settings = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, max_failures=1))
     paths = [path for path in image_folder[1] if path != "bad.jpeg"]
@@ -429,7 +441,7 @@ def test_a_replica_of_the_model_that_dies(untrained_run, image_folder, tmp_path,
 
 def test_a_missing_file_is_a_row_and_a_refused_store_stops_the_prediction(image_folder, monkeypatch):
     folder, contents = image_folder
-    block = reading.read_images(folder, [*contents, "gone.jpeg"], 5, CONFIG)
+    block = reading.read_images(folder, [*contents, "gone.jpeg"], 5 + np.arange(len(contents) + 1), CONFIG)
     assert (
         block["status"].tolist()[-1] == "file not found"
         and block["status"].tolist().count("ok") == 8
@@ -441,7 +453,7 @@ def test_a_missing_file_is_a_row_and_a_refused_store_stops_the_prediction(image_
         raise UserError(f"{root}: access denied")
 
     monkeypatch.setattr(reading, "read_files", refused)
-    assert "access denied" in reading.read_images(folder, list(contents), 0, CONFIG)["failed"][0]
+    assert "access denied" in reading.read_images(folder, list(contents), np.arange(len(contents)), CONFIG)["failed"][0]
 
 
 @pytest.mark.ray
@@ -485,8 +497,9 @@ def test_a_replica_does_not_import_scipy():
 def test_packed_texts_are_the_texts():
     texts = ["a.jpg", "", "Küche/ß 猫.png", "name-\udcff.jpg", "b" * 300]
     packed = reading.PackedTexts.pack(texts)
-    assert [packed.take(start, start + 2) for start in range(5)] == [texts[start : start + 2] for start in range(5)]
-    assert packed.take(0, 9) == texts and reading.PackedTexts.pack([]).take(0, 9) == []
+    for index in ([], [0], [3, 1], list(range(len(texts)))):
+        assert packed.take(np.array(index, np.int64)) == [texts[number] for number in index]
+    assert reading.PackedTexts.pack([]).take(np.arange(0)) == []
 
 
 def test_tasks_do_not_read_the_paths_of_all_images():
@@ -494,4 +507,4 @@ def test_tasks_do_not_read_the_paths_of_all_images():
     packed, buffers = reading.PackedTexts.pack([f"{number}.jpg" for number in range(10_000)]), []
     assert len(pickle.dumps(packed, protocol=5, buffer_callback=buffers.append)) < 1000 and len(buffers) == 2
     read_only = pickle.loads(pickle.dumps(packed, protocol=5, buffer_callback=buffers.append), buffers=buffers[:2])
-    assert read_only.take(9_998, 10_062) == ["9998.jpg", "9999.jpg"]
+    assert read_only.take(np.array([9_998, 9_999])) == ["9998.jpg", "9999.jpg"]

@@ -189,7 +189,7 @@ def test_prediction_sees_the_pixels_that_prepare_stores(photos: Path, tmp_path: 
     size, mode = config.data.stored_size, config.data.resize
     measured(photos, tmp_path, size, mode)
     stored = read_shard(str(tmp_path / task.shard_name(0)), size)[0][0]
-    block = reading.read_images(str(photos), ["large.jpg"], 0, config)
+    block = reading.read_images(str(photos), ["large.jpg"], np.arange(1), config)
     pixels = model._pixels(photos / "large.jpg", 0, config)
     assert min(pixels.shape[:2]) == MIN_SIDE and np.array_equal(stored_image(pixels, size, mode), stored)
     assert np.array_equal(block["image"][0], stored)

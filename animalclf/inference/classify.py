@@ -31,6 +31,9 @@ from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
 from animalclf.utils.text import count_text
 
+BLOCK_BYTES = 64_000_000
+"""Of the images of a block, at most. Ray takes 20 ms of CPU time for a block, in which a fast model classifies hundreds
+of images (python -m benchmarks.large_set)."""
 WORKER_DEATHS = (
     ray.exceptions.RayActorError,
     ray.exceptions.OutOfMemoryError,
@@ -146,8 +149,8 @@ def _collect(job: _Job, count: int, classes: int, check: Callable[[], None]) -> 
 
 
 def _blocks(job: _Job, count: int) -> Iterator[Block]:
-    """Blocks with the columns index, probabilities, status and, if asked for, summaries, one per batch, in the order of
-    completion.
+    """Blocks with the columns index, probabilities, status and, if asked for, summaries, each of whole batches, in the
+    order of completion.
 
     A batch always has the same images, so the probabilities do not depend on the timing. Batches lost with a dead
     replica are retried here, because Ray's own restarts never end if a batch is too large for the memory.
@@ -161,7 +164,7 @@ def _blocks(job: _Job, count: int) -> Iterator[Block]:
                 failures = [text for text in block["failed"] if text]
                 if failures:
                     raise UserError(failures[0])
-                pending.discard(int(block["index"][0]) // batch_size)
+                pending -= set((block["index"] // batch_size).tolist())
                 yield block
         except WORKER_DEATHS as error:
             deaths += 1
@@ -175,16 +178,34 @@ def _blocks(job: _Job, count: int) -> Iterator[Block]:
 def _execute(job: _Job, batches: list[int]) -> Iterator[Block]:
     """One Ray Data execution over the batches with these numbers."""
     configure_ray_data()
-    yield from _dataset(job, batches).iter_batches(batch_size=None, batch_format="numpy")
+    processes = sum(cpus_per_node()) + job.replicas
+    image_bytes = 3 * job.config.view_size**2
+    groups = grouped(batches, processes, max(1, BLOCK_BYTES // (job.options.batch_size * image_bytes)))
+    yield from _dataset(job, groups).iter_batches(batch_size=None, batch_format="numpy")
 
 
-def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
-    """Of blocks with the columns that `_blocks` yields, one for each of the batches with these numbers."""
+def grouped(batches: Sequence[int], processes: int, largest: int) -> list[list[int]]:
+    """`batches` in groups of 1 to `largest`. The first groups are small, so that the model starts soon, and the last
+    ones too, so that all `processes` end at about the same time."""
+    groups: list[list[int]] = []
+    start = 0
+    while start < len(batches):
+        left = len(batches) - start
+        size = max(1, min(1 + len(groups) // processes, left // (2 * processes), largest))
+        groups.append(list(batches[start : start + size]))
+        start += size
+    return groups
+
+
+def _dataset(job: _Job, groups: list[list[int]]) -> ray.data.Dataset:
+    """Of blocks with the columns that `_blocks` yields, one for each group of batches with these numbers."""
     root, config, paths, batch_size = job.root, job.config, job.paths, job.options.batch_size  # pickled without `job`
 
     def read(block: Block) -> Block:
-        start = batches[int(block["id"][0])] * batch_size
-        return read_images(root, ray.get(paths).take(start, start + batch_size), start, config)
+        texts, starts = ray.get(paths), np.array(groups[int(block["id"][0])]) * batch_size
+        index = (starts[:, None] + np.arange(batch_size)).ravel()
+        index = index[index < len(texts.edges) - 1]  # the last batch may be smaller
+        return read_images(root, texts.take(index), index, config)
 
     cpus = cpus_per_node()
     replicas_per_node = math.ceil(job.replicas / len(cpus))
@@ -193,12 +214,12 @@ def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
         cpus_of_replica, replica = 0, {**replica, "num_gpus": 1}
     else:  # a replica reserves the CPUs of its threads, so replicas spread over nodes; one CPU per node reads images
         cpus_of_replica = max(1, (min(cpus) - 1) // replicas_per_node)
-    dataset = ray.data.range(len(batches), override_num_blocks=len(batches)).map_batches(read, batch_size=None)
+    dataset = ray.data.range(len(groups), override_num_blocks=len(groups)).map_batches(read, batch_size=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)  # ray_remote_args_fn: Ray 2.64 removes it
         return dataset.map_batches(
             _Replica,
-            fn_constructor_args=(job.model, config, job.use_gpu, replicas_per_node, job.options.views),
+            fn_constructor_args=(job.model, config, job.use_gpu, replicas_per_node, job.options),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=job.replicas),
             # The function also prevents Ray Data from fusing the stages: images are decoded while the model runs.
@@ -210,7 +231,9 @@ def _dataset(job: _Job, batches: list[int]) -> ray.data.Dataset:
 class _Replica:
     """One replica of the model, in its own actor."""
 
-    def __init__(self, model: ray.ObjectRef, config: Config, use_gpu: bool, replicas_per_node: int, views: str) -> None:
+    def __init__(
+        self, model: ray.ObjectRef, config: Config, use_gpu: bool, replicas_per_node: int, options: Options
+    ) -> None:
         from animalclf.training.distributed import set_up_cpu
 
         # Ray 2.60 sometimes hangs at the exit of an actor, which then still holds the model's memory.
@@ -219,11 +242,12 @@ class _Replica:
         self.device = torch.device("cuda" if use_gpu else "cpu")
         classifier, self.summary = ray.get(model)
         self.model = classifier.to(self.device).eval()
-        self.bf16, self.views = uses_bf16(config, self.device), views
+        self.bf16, self.options = uses_bf16(config, self.device), options
 
     def __call__(self, block: Block) -> Block:
-        index = block["index"]
-        batch = {"image": block.pop("image"), "label": index, "index": index}
-        outputs = batch_outputs(self.model, iter([batch]), self.device, self.bf16, self.views, self.summary)
+        index, images, size = block["index"], block.pop("image"), self.options.batch_size
+        slices = (slice(start, start + size) for start in range(0, len(index), size))
+        batches = ({"image": images[rows], "label": index[rows], "index": index[rows]} for rows in slices)
+        outputs = batch_outputs(self.model, batches, self.device, self.bf16, self.options.views, self.summary)
         block["probabilities"] = outputs.probabilities
         return block if outputs.summaries is None else {**block, "summaries": outputs.summaries}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,15 +31,15 @@ class PackedTexts(NamedTuple):
         sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return cls(np.frombuffer(b"".join(encoded), np.uint8), np.append(0, sizes.cumsum()))
 
-    def take(self, start: int, stop: int) -> list[str]:
-        """Texts `start` to `stop`, or to the last."""
-        edges = self.edges[start : stop + 1].tolist()
-        return [self.letters[low:high].tobytes().decode(errors="surrogatepass") for low, high in pairwise(edges)]
+    def take(self, index: np.ndarray) -> list[str]:
+        """The texts with the numbers `index` int64 (N,)."""
+        edges = zip(self.edges[index].tolist(), self.edges[index + 1].tolist(), strict=True)
+        return [self.letters[low:high].tobytes().decode(errors="surrogatepass") for low, high in edges]
 
 
-def read_images(root: str, paths: Sequence[str], start: int, config: Config) -> Block:
-    """The model's inputs uint8 (N, view_size, view_size, 3) of the images `paths` below `root`, numbered from `start`;
-    black for an unreadable image.
+def read_images(root: str, paths: Sequence[str], index: np.ndarray, config: Config) -> Block:
+    """The model's inputs uint8 (N, view_size, view_size, 3) of the images `paths` below `root`, whose numbers are
+    `index` int64 (N,); black for an unreadable image.
 
     `failed` is why the whole classification must stop: the message of a UserError, since Ray would wrap the exception.
     """
@@ -63,7 +62,7 @@ def read_images(root: str, paths: Sequence[str], start: int, config: Config) -> 
         except UnreadableImage as error:
             status[row] = str(error)
     return {
-        "index": np.arange(start, start + len(paths)),
+        "index": index,
         "image": views,
         "status": np.array(status, object),
         "failed": np.full(len(paths), failed, object),
