@@ -35,7 +35,7 @@ from animalclf.data.loader import load_images
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.sampler import sampling_plan
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
-from animalclf.utils.malloc import MALLOC_VARIABLES
+from animalclf.utils.process_variables import PROCESS_VARIABLES
 from benchmarks.common import argument_parser, write_json
 from benchmarks.images import write_noise
 from benchmarks.peer_loaders import cpu_seconds
@@ -245,7 +245,7 @@ def keras(python: str, photos: str, images: int) -> dict[str, float]:
 def other_process(command: list[str]) -> dict[str, float]:
     """The two numbers that another process prints, in an environment without our settings."""
     environment = {
-        name: value for name, value in os.environ.items() if name not in {*MALLOC_VARIABLES, OWN_RAY_VARIABLE}
+        name: value for name, value in os.environ.items() if name not in {*PROCESS_VARIABLES, OWN_RAY_VARIABLE}
     }
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode:

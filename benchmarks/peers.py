@@ -33,7 +33,7 @@ from rich.table import Table
 
 from animalclf.data.loader import load_images
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
-from animalclf.utils.malloc import MALLOC_VARIABLES
+from animalclf.utils.process_variables import PROCESS_VARIABLES
 from benchmarks import input as input_benchmark
 from benchmarks.common import argument_parser, write_json
 from benchmarks.images import write_noise
@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace, folder: str) -> Results:
 
 def run_peer(results: Results, name: str, arguments: argparse.Namespace, file: str) -> None:
     """Add the measurement of a library, or why there is none."""
-    variables = {*MALLOC_VARIABLES, OWN_RAY_VARIABLE, "PYTHONPATH"}
+    variables = {*PROCESS_VARIABLES, OWN_RAY_VARIABLE, "PYTHONPATH"}
     environment = {key: value for key, value in os.environ.items() if key not in variables}
     python = sys.executable if name == "Ray" else arguments.peers_python
     numbers = map(str, (arguments.settle, arguments.epochs, arguments.cores))

@@ -211,12 +211,12 @@ from animalclf.demo.dataset import write_demo
 
 if __name__ == "__main__":
     write_demo("demo", images=30, test_images=1, size=(64, 48))
-    os.environ["MALLOC_ARENA_MAX"] = "3"
+    os.environ["MALLOC_ARENA_MAX"] = os.environ["GOMP_SPINCOUNT"] = "3"
     before = dict(os.environ)
     animalclf.prepare("demo", "set", recipe="demo")
     assert os.environ["ANIMALCLF_OWN_RAY"] == "1" and os.environ["MALLOC_ARENA_MAX"] == "1"
     animalclf.leave_ray()
-    ours = ("RAY_TRAIN", "RAY_DATA", "RAY_AIR", "TUNE_", "MALLOC", "ANIMALCLF")
+    ours = ("RAY_TRAIN", "RAY_DATA", "RAY_AIR", "TUNE_", "MALLOC", "GOMP", "ANIMALCLF")
     changed = {key for key in {*before, *os.environ} if before.get(key) != os.environ.get(key)}
     assert not [key for key in changed if key.startswith(ours)], changed
 """

@@ -23,7 +23,7 @@ from animalclf.raycompat.local_start import IDLE, shorten_errors
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.utils import lasting_thread
 from animalclf.utils.lasting_thread import in_lasting_thread
-from animalclf.utils.malloc import MALLOC_VARIABLES
+from animalclf.utils.process_variables import PROCESS_VARIABLES
 from animalclf.utils.ray_address import cluster_address, has_ended
 
 # ------------------------------------------------------------------------------------------------- from short threads
@@ -61,7 +61,7 @@ def test_a_folder_in_which_ray_cannot_start_is_named_and_nothing_stays_changed(m
     if exists:
         folder.mkdir(parents=True)
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
-    names = {*MALLOC_VARIABLES, OWN_RAY_VARIABLE}
+    names = {*PROCESS_VARIABLES, OWN_RAY_VARIABLE}
     before = {name: os.environ.get(name) for name in names}
     with pytest.raises(UserError, match=rf"^Ray cannot start with its folder in {folder}: .*; set RAY_TMPDIR to a"):
         cluster.start_local(1)

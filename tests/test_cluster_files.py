@@ -17,6 +17,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from animalclf import cluster_size
+from animalclf.utils.process_variables import PROCESS_VARIABLES
 
 ROOT = Path(__file__).parents[1]
 FILES = ["cluster.yaml", "examples/cluster-local.yaml"]
@@ -121,6 +122,14 @@ def test_what_must_be_changed_stands_at_the_top_with_a_reason(name):
     top, rest = re.split(r"# -+ what you may leave as it is\n", (ROOT / name).read_text())
     marked = [line for line in top.split("all in this part\n")[1].splitlines() if "# CHANGE" in line]
     assert marked and all(len(line.split("# CHANGE")[1]) > 10 for line in marked) and "CHANGE" not in rest
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_processes_that_train_start_with_the_variables_of_a_local_ray(name):
+    config = read(name)
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        exported = re.search(r"export ([^;]+);", " ".join(commands))[1].split()
+        assert {f"{key}={value}" for key, value in PROCESS_VARIABLES.items()} <= set(exported)
 
 
 def test_aws_machines_are_cheap_and_closed_by_default():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from animalclf.utils.malloc import MALLOC_VARIABLES
+from animalclf.utils.process_variables import PROCESS_VARIABLES
 
 FAULTS = """
 import resource, threading
@@ -31,7 +31,7 @@ print(faults[0], faults[-1])
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_a_large_array_takes_no_new_pages_the_third_time():
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS], env=os.environ | MALLOC_VARIABLES, capture_output=True, text=True, check=True
+        [sys.executable, "-c", FAULTS], env=os.environ | PROCESS_VARIABLES, capture_output=True, text=True, check=True
     )
     first, third = map(int, done.stdout.split())
     assert first > 100 and third < first / 10  # of about 24,000 pages, fewer if the kernel gives large ones

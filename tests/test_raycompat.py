@@ -196,7 +196,7 @@ def test_ray_records_the_command_without_the_webhook(monkeypatch, connect):
     monkeypatch.setattr(cluster, "_environment_before", {})
     monkeypatch.setattr("ray.init", init)
     with (
-        restored([*cluster.MALLOC_VARIABLES, OWN_RAY_VARIABLE]),
+        restored([*cluster.PROCESS_VARIABLES, OWN_RAY_VARIABLE]),
         pytest.raises((UserError, RuntimeError), match="seen"),
     ):
         connect()

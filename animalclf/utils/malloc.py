@@ -8,13 +8,10 @@ import ctypes
 import os
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # <malloc.h>
-# Environment variables of the process, set before it starts. With more arenas, threads other than the first (Ray Train
-# trains in one) map every allocation above 64 MB again, regardless of mallopt.
-MALLOC_VARIABLES = {"MALLOC_ARENA_MAX": "1"}
 
 
 def keep_freed_memory() -> None:
-    """Keep freed memory for later allocations: in the first thread, and with MALLOC_VARIABLES in all threads. Does
+    """Keep freed memory for later allocations: in the first thread, and with PROCESS_VARIABLES in all threads. Does
     nothing if the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
