@@ -145,7 +145,7 @@ def test_runs_that_cannot_be_compared_are_named(runs, tmp_path):
         tmp_path / "moved", probabilities, LABELS, paths=["else.jpg", *paths[1:]], sets=["seed=9", "data.split_seed=5"]
     )
     with pytest.raises(
-        UserError, match=r"1 of its 120 images missing .*first else.jpg.*first ape/0.jpg.*data.split_seed: 0 -> 5"
+        UserError, match=r"data.split_seed: 0 -> 5; 1 of its 120 images missing .*first else.jpg.*first ape/0.jpg"
     ):
         leaderboard([runs[0], reordered_run])
     fewer = finished_run(tmp_path / "fewer", probabilities[:-2], LABELS[:-2], sets=["seed=9"])
