@@ -3,9 +3,9 @@
     python -m benchmarks.busy
     python -m benchmarks.busy --threads 4 --others 0 1 2 --json busy.json
 
-Steps of the demo's network (batches of 16 images) in a process of the niceness of Ray's workers, beside `--others` other
-processes that each keep a core busy; with libgomp's default, with animalclf's setting (utils/process_variables.py), and
-with one thread.
+Steps of the demo's network (batches of 16 images) in a process of the niceness of Ray's workers, beside `--others`
+other processes that each keep a core busy; with libgomp's default, with animalclf's setting
+(utils/process_variables.py), and with one thread.
 """
 
 from __future__ import annotations
