@@ -23,6 +23,7 @@ from animalclf.commands import compare
 from animalclf.data import prepared_set
 from animalclf.data.resize import stored_image
 from animalclf.data.shards import write_shard
+from animalclf.metrics import from_probabilities
 from animalclf.report import data as report_data
 from animalclf.report import plots, reference_results
 from animalclf.report.leaderboard import leaderboard
@@ -399,6 +400,20 @@ def test_reference_points_do_not_stretch_the_epochs(tmp_path):
     figure = plots.learning_curves([("big_cnn", big_cnn), ("vgg16", vgg16)], {"big_cnn": points, "vgg16": points})
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[], [10]]
+
+
+@pytest.mark.parametrize("letters", [3, 30, 60])
+def test_a_legend_is_inside_its_plot(letters):
+    names = [f"{letter * letters} {number}" for number, letter in enumerate("WMQ")]
+    labels = np.arange(len(CLASSES))
+    evaluation = from_probabilities(np.eye(len(CLASSES), dtype=np.float32), labels, CLASSES)
+    histories = [(name, [EpochRow(1, val={"loss": 1.0, "accuracy": 0.5})]) for name in names]
+    calibration = plots.calibration([(name, evaluation) for name in names])
+    for figure in (calibration, plots.learning_curves(histories, {})):
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and len(legend.get_texts()) >= len(names)
 
 
 def test_seconds_of_the_features_are_shown_if_a_run_has_computed_some(tmp_path):

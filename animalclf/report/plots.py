@@ -91,7 +91,7 @@ def learning_curves(
     handles += [Line2D([], [], color=INK, label="validation"), Line2D([], [], color=INK, ls="--", label="training")]
     if any(crosses.values()):
         handles.append(Line2D([], [], color=INK, marker="x", ls="", label="reference notebook, validation"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=8)
+    _add_legend(figure, 3, handles=handles, loc="outside upper left")
     return figure
 
 
@@ -118,8 +118,17 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
     axes.set_ylabel("accuracy")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    figure.legend(title="calibration error", fontsize=8, loc="outside lower center", ncols=2, frameon=False)
+    _add_legend(figure, 2, title="calibration error", loc="outside lower center")
     return figure
+
+
+def _add_legend(figure: Figure, columns: int, **options: Any) -> None:
+    """Add a legend of `columns` columns, or of as many as the figure is wide enough for."""
+    for count in range(columns, 0, -1):
+        legend = figure.legend(ncols=count, fontsize=8, **options)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def known_scores(scores: np.ndarray) -> Figure:
