@@ -15,11 +15,8 @@ from animalclf.prepare.sources.table_file import decode_text
 from animalclf.utils import storage
 
 TRAIN, TEST = "train_images", "test_images"
-DEMO = (
-    "demo.json",
-    "answers.csv",
-    "defects.json",
-)  # what `animalclf demo` writes beside them; the first marks its sets
+DEMO = ("demo.json", "answers.csv", "defects.json")
+"""What `animalclf demo` writes beside them. The first marks its sets."""
 
 
 @SOURCES.register("kaggle")
@@ -59,7 +56,7 @@ def _subfolder(location: Location, name: str) -> tuple[str, Listing]:
 
 def _skipped(ignored: list[str], location: Location, sample: str | None) -> list[str]:
     """`ignored` without the files that are used or written for another purpose: the sample submission, the demo's."""
-    used = {*(DEMO if DEMO[0] in ignored else ())}
+    used = DEMO if DEMO[0] in ignored else ()
     return [path for path in ignored if path not in used and storage.join(location.url, path) != sample]
 
 
