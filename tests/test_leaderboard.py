@@ -66,6 +66,15 @@ def test_a_leaderboard_of_known_metrics(runs):
     )
 
 
+def test_a_difference_that_rounds_to_zero_has_no_sign(runs):
+    board = leaderboard(runs)
+    pairs = [replace(pair, difference=-1e-5, low=-0.2, high=-1e-9) for pair in board.pairs]
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(pairs_table(replace(board, pairs=pairs)))
+    text = console.export_text() + to_markdown(replace(board, pairs=pairs))
+    assert "-0.200 to 0.000" in text and "-0.000" not in text
+
+
 def test_one_seed_has_the_interval_of_its_result(runs):
     row = leaderboard(runs[:1]).rows[0]
     result = runs[0].read_result()["val"]
@@ -262,15 +271,17 @@ def test_a_difference_by_hand():
     difference, low, high, p = significance.difference(first, second, labels)
     assert difference == pytest.approx(0.5 * 2 / 4 + 0)
     deviation = math.sqrt(2 * (1 / 8) ** 2 + 2 * (1 / 4) ** 2)
-    assert (high - low) / 2 == pytest.approx(significance.student_quantile(5) * deviation) and p == pytest.approx(
-        significance.student_p(0.25 / deviation, 5)
-    )
+    assert low == pytest.approx(0.25 - significance.student_quantile(5) * deviation) and high == 1  # not 1.27
+    assert p == pytest.approx(significance.student_p(0.25 / deviation, 5))
     assert significance.difference(first, first, labels) == (0, 0, 0, 1)
 
 
 def test_three_images_are_not_significant():
     """Three of three better: p = 0.25 for coin tosses, although the variance of equal differences is 0."""
-    assert significance.difference(np.ones((1, 3), bool), np.zeros((1, 3), bool), np.array([0, 1, 2]))[3] > 0.1
+    everything, nothing = np.ones((1, 3), bool), np.zeros((1, 3), bool)
+    difference, _, high, p = significance.difference(everything, nothing, np.array([0, 1, 2]))
+    assert p > 0.1 and (difference, high) == (1, 1)  # an accuracy cannot be higher by more
+    assert significance.difference(nothing, everything, np.array([0, 1, 2]))[1] == -1
 
 
 def trainings(generator, seeds, labels, seed_spread, hardness, better=0.0):

@@ -69,7 +69,8 @@ def difference(
     if not variance:
         return total_gain, total_gain, total_gain, 1.0
     half = student_quantile(freedom) * math.sqrt(variance)
-    return total_gain, total_gain - half, total_gain + half, student_p(total_gain / math.sqrt(variance), freedom)
+    low, high = max(total_gain - half, -1.0), min(total_gain + half, 1.0)  # no difference is beyond 1
+    return total_gain, low, high, student_p(total_gain / math.sqrt(variance), freedom)
 
 
 def _by_group(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:

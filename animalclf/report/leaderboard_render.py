@@ -60,7 +60,7 @@ def pairs_table(board: Leaderboard) -> Table:
     for name in ("by", "95 % interval", "p", "significant"):
         table.add_column(name, justify="right", no_wrap=True)
     for pair in board.pairs:
-        numbers = (f"{pair.difference:.3f}", _interval(pair), p_value(pair.p), _significance(pair))
+        numbers = (f"{pair.difference:z.3f}", _interval(pair), p_value(pair.p), _significance(pair))
         table.add_row(Text(pair.better), Text(pair.worse), *numbers)
     return table
 
@@ -113,7 +113,7 @@ def to_markdown(board: Leaderboard) -> str:
     if board.pairs:
         lines += ["", "| better | than | by (95 %) | p | significant |", "|---|---|---:|---:|---|"]
     for pair in board.pairs:
-        by = f"{pair.difference:.3f} ({_interval(pair)})"
+        by = f"{pair.difference:z.3f} ({_interval(pair)})"
         lines.append(
             f"| {_cell(pair.better)} | {_cell(pair.worse)} | {by} | {p_value(pair.p)} | {_significance(pair)} |"
         )
@@ -165,7 +165,7 @@ def _spread(score: Spread) -> str:
 
 
 def _interval(values: Spread | LeaderboardPair) -> str:
-    return f"{values.low:.3f} to {values.high:.3f}"
+    return f"{values.low:z.3f} to {values.high:z.3f}"
 
 
 def _best_epoch(row: LeaderboardRow) -> str:
