@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from animalclf.data.decode import decode
 from animalclf.data.resize import stored_image
 from animalclf.errors import UserError
 from animalclf.models import build
+from animalclf.rows import HeadRow
 from animalclf.runs import Run
 from animalclf.training import checkpoint
 from animalclf.utils.canvas import sides_on_canvas
@@ -168,6 +170,15 @@ def test_the_card_says_which_file_the_figures_are_of(exported, trained_run):
     alone = model_card(Run(trained_run), info, {"model-int8.onnx": "1 MB"}, [])
     assert "Its loss of accuracy is not measured" in alone and "uses `model-int8.onnx`" in alone
     assert "model-index" not in yaml.safe_load(alone.split("---")[1])
+
+
+def test_the_card_has_the_temperatures_of_fitted_heads(trained_run, monkeypatch):
+    _, info = checkpoint.load_model(trained_run)
+    head = HeadRow("logistic", {}, temperature=0.331, log_loss=0.2)
+    result = replace(Run(trained_run).result(), heads=[head, replace(head, kind="lda", temperature=20.0)])
+    monkeypatch.setattr(Run, "result", lambda run: result)
+    card = model_card(Run(trained_run), info, {"model.onnx": "1 MB"}, [])
+    assert "by its own temperature (logistic 0.331, lda 20.000)" in card and "a temperature of 1" not in card
 
 
 def test_weights_of_8_bits_are_measured_without_being_asked(trained_run, tmp_path, capsys):

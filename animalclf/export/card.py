@@ -80,6 +80,7 @@ def model_card(run: Run, info: ModelInfo, files: Mapping[str, str], checks: Sequ
         measured=result.measured if result.val else "test",
         bf16=", in bf16 (the files compute in fp32)" if result.precision == "bf16" else "",
         temperature=info.temperature,
+        heads=", ".join(f"{head.kind} {head.temperature:.3f}" for head in result.heads or ()),
         dataset=environment.data.rstrip("/").rpartition("/")[2],  # a folder of this machine says nothing elsewhere
         rows=", ".join(f"{count:,} {split}" for split, count in result.rows.items()),
         fingerprint=environment.data_fingerprint,
