@@ -58,7 +58,7 @@ def add(commands: Commands) -> None:
     for old, name in (("--pictures", "images"), ("--test-pictures", "test_images")):
         parser.add_argument(old, type=int, dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--epochs", type=int, default=EPOCHS, metavar="N", help=f"epochs of the CNNs (default: {EPOCHS})"
+        "--epochs", type=int, default=EPOCHS, metavar="N", help=f"epochs of the two big CNNs (default: {EPOCHS})"
     )
     parser.add_argument(
         "--weights",
