@@ -446,10 +446,11 @@ def test_a_failed_download_names_the_remedy(monkeypatch, hub):
             action()
 
 
-def test_one_process_downloads_and_the_others_wait(monkeypatch, hub, oxford):
+def test_one_process_downloads_and_the_others_wait(monkeypatch, hub, oxford, capsys):
     calls = []
 
     def download(url, **named):
+        print("Downloading")  # as PyTorch does
         calls.append((url, named["check_hash"], named["weights_only"]))
         torch.save(oxford, hub / url.rpartition("/")[2])
 
@@ -460,6 +461,7 @@ def test_one_process_downloads_and_the_others_wait(monkeypatch, hub, oxford):
     for rank in ranks:
         rank.join()
     assert calls == [(torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES.url, True, True)]
+    assert capsys.readouterr() == ("", "Downloading\n")
     model = build(Model(name="vgg16_pooled", input_size=32, weights="imagenet"), 3)
     assert torch.equal(model.base.block1_conv1.bias, oxford["features.0.bias"].float())
 

@@ -6,9 +6,11 @@ The functions import PyTorch themselves: `check` runs before Ray starts, and PyT
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import posixpath
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -204,7 +206,8 @@ def _download(architecture: str, source: str) -> Path:
     import torch
 
     try:
-        with _lock(path):
+        # PyTorch prints to standard output, which is for results.
+        with _lock(path), contextlib.redirect_stdout(sys.stderr or io.StringIO()):
             if not path.exists():  # another rank of this node may have downloaded it
                 torch.hub.load_state_dict_from_url(
                     url, map_location="cpu", check_hash=True, weights_only=True, progress=False
