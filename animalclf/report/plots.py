@@ -44,13 +44,19 @@ UNMARKED_EPOCHS = 30  # from this many epochs on, a curve has no mark at each ep
 
 def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
     """Balanced accuracy of each row with its 95 % interval, the best on top; a small mark for each seed."""
-    figure = Figure(figsize=(6, 0.7 + 0.42 * len(rows)), layout="constrained")  # legible on a phone
+    both_kinds = {row.kind for row in rows} == {"model", "ensemble"}
+    height = 0.7 + 0.42 * len(rows) + 0.25 * both_kinds
+    figure = Figure(figsize=(6, height), layout="constrained")  # legible on a phone
     axes = figure.subplots()
     for y, row in enumerate(rows):
         score, colour = row[PRIMARY], COLOURS[0] if row.kind == "model" else COLOURS[1]
         axes.plot([score.low, score.high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot(score.values, [y] * len(score.values), "|", color=colour, markersize=9)
         axes.plot(score.mean, y, "o", color=colour, markersize=7)
+    if both_kinds:
+        names = zip(COLOURS, ("recipe", "ensemble"), strict=False)
+        handles = [Line2D([], [], color=colour, marker="o", label=name) for colour, name in names]
+        _add_legend(figure, 2, handles=handles, loc="outside upper right")
     axes.set_yticks(range(len(rows)), [_shorten(row.recipe) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{METRICS.get(PRIMARY).title} on validation, 95 % interval")
