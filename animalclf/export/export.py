@@ -133,9 +133,9 @@ def table(result: ExportResult) -> list[RenderableType]:
             Text(
                 f"{row.file} against predict: the same class for {row.same_class:,} of {row.files:,} files of many "
                 f"sizes and modes; probabilities differ by at most {row.largest_difference:.1e} (from the same "
-                f"decoded pixels: {row.largest_of_pixels:.1e}); accuracy on "
-                f"{count_text(row.images, f'{row.split} image')} as they are stored, at most as many as the files, "
-                f"{row.accuracy:.3f} (predict: {row.accuracy_of_predict:.3f})"
+                f"decoded pixels: {row.largest_of_pixels:.1e}); accuracy {row.accuracy:.3f} on "
+                f"{count_text(row.images, f'{row.split} image')} of the prepared set (predict: "
+                f"{row.accuracy_of_predict:.3f})"
             )
         )
     return renderables
