@@ -7,10 +7,12 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -28,9 +30,7 @@ from animalclf.data.prepared_set import is_prepared
 from animalclf.demo.dataset import write_demo
 from animalclf.errors import UserError
 from animalclf.prepare import sources
-from animalclf.rows import ComparedData, PhaseProgress, StartupEvent
-from animalclf.tuning import comparison_dir
-from animalclf.tuning.spec_parsing import build_spec, comparison_tree
+from animalclf.rows import PhaseProgress, StartupEvent
 
 COMMANDS = command_names()
 JOBS = [name for name in COMMANDS if name != "recipes"]  # which prints what the checkout has
@@ -138,31 +138,31 @@ def test_the_files_of_the_demo_are_not_skipped_images(tmp_path):
 
 def test_a_stopped_demo_is_continued_by_the_same_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    arguments = argparse.Namespace(out="", data="demo_data", epochs=1, seed=0)
+    write_demo("demo_data", images=30, test_images=5)
+    weights = iter([f"{tmp_path}/a/vgg16.pth", f"{tmp_path}/b/vgg16.pth"])
 
-    def keys(epochs: int = 1, seeds: int = 0) -> dict:
-        return {"recipes": [{"recipe": "demo", "name": "x", "set": {"train.epochs": epochs}}], "seeds": [seeds]}
+    def folder_of(data: str = "demo_data", out: str = "", **different: object) -> tuple[str, bool]:
+        return demo._comparison_folder(argparse.Namespace(out=out, data=data), {"epochs": 1, **different})
 
-    def resumes(**different: int) -> bool:
-        out, resume = demo._comparison_folder(arguments, keys(**different))
-        assert (out == "runs/demo-1") is resume
-        return resume
-
-    assert not resumes()
-    spec = build_spec(comparison_tree("", **keys()))
-    counts = {"classes": 2, "train": 2, "val": 2, "test": 0, "listing_hash": "0", "prepared": {}}
-    data = ComparedData.from_dict({"source": f"{tmp_path}/demo_data/train_images", **counts}, "a test")
-    comparison_dir.write_spec(str(tmp_path / "runs" / "demo-1"), spec, data, None)
-    assert resumes() and "continuing runs/demo-1" in capsys.readouterr().err
-    assert not resumes(epochs=2) and not resumes(seeds=1)
-    assert demo._comparison_folder(argparse.Namespace(**vars(arguments) | {"out": "runs/demo-1"}), keys())[1]
-    with held_by_another_process(tmp_path / "runs" / "demo-1"):
-        assert not resumes()
-    arguments.data = "other"
-    assert not resumes()
-    arguments.data = "demo_data"
-    (tmp_path / "runs" / "demo-1" / "report.html").touch()  # it ended
-    assert not resumes()
+    monkeypatch.setattr(demo.time, "strftime", lambda _: f"{len(list(Path('runs').glob('*')))}")
+    assert folder_of() == ("runs/demo-0", False)
+    assert folder_of() == ("runs/demo-0", False) and "continuing runs/demo-0" in capsys.readouterr().err
+    Path("runs/demo-0/comparison.yaml").touch()
+    assert folder_of() == ("runs/demo-0", True) == folder_of(out="runs/demo-0")
+    assert folder_of(weights=next(weights)) == ("runs/demo-1", False)
+    assert folder_of(weights=next(weights)) == ("runs/demo-2", False)
+    with held_by_another_process(tmp_path / "runs" / "demo-0"):
+        assert folder_of() == ("runs/demo-3", False)
+    shutil.rmtree("runs/demo-3")
+    Path("runs/demo-1/demo.json").write_text("{")
+    assert folder_of() == ("runs/demo-0", True)
+    shutil.rmtree("demo_data")
+    write_demo("demo_data", images=40, test_images=5)
+    assert folder_of() == ("runs/demo-3", False)
+    write_demo("other", images=40, test_images=5)
+    assert folder_of("other") == ("runs/demo-4", False)
+    Path("runs/demo-3/report.html").touch()  # it ended
+    assert folder_of() == ("runs/demo-5", False)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from animalclf import api
-from animalclf import config as configuration
 from animalclf.commands import compare
 from animalclf.commands.common import Answer, add_command
 from animalclf.errors import UserError
@@ -109,35 +107,28 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _comparison_folder(arguments: argparse.Namespace, keys: Mapping[str, Any]) -> tuple[str, bool]:
-    """Where the comparison goes, and whether it is there already, without a report, and is continued: the one in --out,
-    or the last of the same arguments in runs/."""
+    """Where the comparison `keys` goes, and whether it is there already and is continued: in --out, or in the last
+    folder of runs/ that has the same record of images and comparison, and no report."""
+    from animalclf.demo.dataset import INFO
     from animalclf.runs import Run
     from animalclf.tuning import comparison_dir
-    from animalclf.tuning.spec_parsing import build_spec, comparison_tree
     from animalclf.utils import storage
 
     if arguments.out:
         return arguments.out, storage.exists(storage.join(storage.absolute(arguments.out), comparison_dir.PLAN))
-    trials = build_spec(comparison_tree("", **keys)).trials
-    planned = {trial.slug: _settings(configuration.to_dict(trial.config)) for trial in trials}
+    images = storage.read_json(storage.join(storage.absolute(arguments.data), INFO))["arguments"]
+    record = {"data": storage.absolute(arguments.data), "images": images, "comparison": keys}
     for path in sorted(glob.glob("runs/demo-*"), reverse=True):
         folder = Run(storage.absolute(path))
-        if not storage.exists(folder.url(comparison_dir.PLAN)) or storage.exists(folder.url("report.html")):
-            continue
-        with contextlib.suppress(UserError):  # another demo runs there, or the folder is damaged
+        # It is damaged or of an earlier version, or another demo runs there.
+        with contextlib.suppress(UserError, FileNotFoundError, NotADirectoryError):
             folder.check_unlocked()
-            stored = comparison_dir.open_folder(folder.root, resume=True)
-            source = stored and str(stored.data.source)
-            settings = {slug: _settings(trial["config"]) for slug, trial in stored.planned.items()} if stored else {}
-            if settings == planned and f"{source}/".startswith(f"{storage.absolute(arguments.data)}/"):
+            if storage.read_json(folder.url(INFO)) == record and not storage.exists(folder.url("report.html")):
                 show_line(f"continuing {path}")
-                return path, True
-    return f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}", False
-
-
-def _settings(config: Any) -> tuple[int, str]:
-    """What the arguments of the demo change in the configuration of a trial."""
-    return config["train"]["epochs"], os.path.basename(config["model"]["weights"])
+                return path, storage.exists(folder.url(comparison_dir.PLAN))
+    new = f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    storage.write_json(storage.join(storage.absolute(new), INFO), record)
+    return new, False
 
 
 def comparison(arguments: argparse.Namespace) -> Mapping[str, Any]:
