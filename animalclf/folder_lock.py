@@ -138,17 +138,20 @@ class FolderLock:
             if not storage.is_remote(self.root) and not os.path.isdir(storage.filesystem(self.root)[1]):
                 return
             holder = self._holder()
-            is_late = time.time() - renewal.renewed > STALE_SECONDS  # the other one may have ended by now
-            if (holder and not holder.is_this_process) or (not holder and is_late):
+            # Without a holder the other one may have ended by now.
+            if (holder and not holder.is_this_process) or (not holder and renewal.is_late):
                 raise LostLockError(self.root, holder)
             self._write(renewal.made_folders)
             renewal.renewed = time.time()
 
     def check_held(self) -> None:
-        """Raise LostLockError if another process took the folder from a call in this process that has locked it."""
+        """Raise LostLockError if another process took the folder from a call in this process that has locked it, and
+        UserError if that cannot be found out."""
         renewal = _held.get(self._key)
         if renewal and renewal.lost:
             raise renewal.lost
+        if renewal and renewal.is_late:  # the machine was suspended, and the thread has not looked yet
+            self.renew()
 
     def release(self) -> None:
         """Unlock the folder. A local one that is empty is removed, with the folders that were made for it."""
@@ -180,11 +183,11 @@ class FolderLock:
 
     def _holder(self) -> LockHolder | None:
         try:
-            content = storage.read_json(self.url)
+            content = storage.read_own(self.url)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return LockHolder.from_dict(content, self.url)
+            return LockHolder.from_dict(storage.parse_json(content, self.url), self.url)
         except UserError as error:
             raise UserError(
                 f"{self.url}: not a lock file of animalclf; if no command uses this folder, remove the file"
@@ -199,6 +202,11 @@ class _Renewal(threading.Thread):
         self.lock, self.made_folders, self.renewed = lock, made_folders, time.time()
         self.lost: LostLockError | None = None
         self._ended = threading.Event()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether another host may have taken the folder since the last renewal."""
+        return time.time() - self.renewed > STALE_SECONDS
 
     def run(self) -> None:
         while not self._ended.wait(STALE_SECONDS / 4):

@@ -24,6 +24,7 @@ from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
 from animalclf.folder_lock import STALE_SECONDS, LockHolder
 from animalclf.inference.validation import validation_predictions
+from animalclf.prepare import output_dir
 from animalclf.runs import Run, open_run
 from animalclf.training import checkpoint, checks, launch
 from animalclf.utils import storage
@@ -255,6 +256,39 @@ def test_a_lock_that_another_machine_took_is_lost(monkeypatch, tmp_path):
         with pytest.raises(UserError, match=r"taken by process 1 on elsewhere, .*; run the command again"):
             lock.check_held()
     assert json.loads((tmp_path / "running.json").read_text())["host"] == "elsewhere"
+
+
+def test_a_lost_lock_is_noticed_before_the_next_renewal(monkeypatch, tmp_path):
+    clock = time.time
+    with folder_lock.locked(str(tmp_path)) as lock:
+        write_lock(Run(str(tmp_path)), "elsewhere", 1, 0)
+        monkeypatch.setattr(time, "time", lambda: clock() + STALE_SECONDS + 1)
+        with pytest.raises(folder_lock.LostLockError, match="taken by process 1 on elsewhere"):
+            lock.check_held()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_failure_removes_nothing_of_a_folder_that_another_machine_took(tmp_path, taken):
+    with folder_lock.locked(str(tmp_path)) as lock:
+        with (
+            pytest.raises(folder_lock.LostLockError if taken else UserError) as error,
+            output_dir.cleared_on_failure(str(tmp_path), lock),
+        ):
+            (tmp_path / "shard-00000.parquet").touch()
+            if taken:
+                write_lock(Run(str(tmp_path)), "elsewhere", 1, 0)
+            raise UserError("shard-00001.parquet was written but is missing")
+        assert (tmp_path / "shard-00000.parquet").exists() is taken
+        assert taken or "is missing" in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", '{"host": 1}'])
+def test_a_lock_file_of_others_is_named_with_its_remedy(tmp_path, content):
+    (tmp_path / "running.json").write_text(content)
+    with pytest.raises(
+        UserError, match=r"running\.json: not a lock file of animalclf; if no command .*, remove the file"
+    ):
+        Run(str(tmp_path)).lock()
 
 
 @pytest.mark.parametrize("late", [True, False])

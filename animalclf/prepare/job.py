@@ -83,7 +83,7 @@ def prepare(
         output_dir.check_own(out)  # what was waited for may have been another command
         files = sample_files(source.files.sort_values("path", ignore_index=True), config)
         output_dir.reserve(out, len(files) * config.stored_size**2 * 3)
-        with output_dir.cleared_on_failure(out):
+        with output_dir.cleared_on_failure(out, lock):
             if progress:
                 show_line(_plan(files, source, out, config) + _enlargement(files, source.root, config))
                 for warning in source.warnings:

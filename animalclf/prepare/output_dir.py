@@ -91,12 +91,20 @@ def reserve(out: str, size: int) -> None:
 
 
 @contextmanager
-def cleared_on_failure(out: str) -> Iterator[None]:
-    """Remove what `prepare` has written to `out` if the block raises, unless the folder is another process's by now."""
+def cleared_on_failure(out: str, lock: FolderLock) -> Iterator[None]:
+    """Remove what `prepare` has written to `out` if the block raises. Raises LostLockError if the folder, whose `lock`
+    this process has, is another process's by now: then it is left as it is."""
     try:
         yield
     except LostLockError:
         raise
-    except BaseException:
-        clear(out)
+    except BaseException as error:
+        try:
+            lock.renew()
+        except LostLockError as lost:
+            raise lost from error
+        except UserError:  # the folder cannot be written: there is nothing to remove
+            pass
+        else:
+            clear(out)
         raise
