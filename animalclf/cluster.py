@@ -22,7 +22,7 @@ from animalclf.utils.console import show_line
 from animalclf.utils.environment import restored, set_variables
 from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
 from animalclf.utils.lasting_thread import in_lasting_thread
-from animalclf.utils.process_variables import PROCESS_VARIABLES
+from animalclf.utils.process_variables import process_variables
 from animalclf.utils.ray_address import cluster_address, has_ended, temporary_folder
 from animalclf.utils.writable import missing_folders, remove_empty
 
@@ -177,7 +177,7 @@ def start_local(cpus: int, **options: Any) -> None:
 
     from animalclf.raycompat.local_start import end_at_once, quick_start
 
-    for name, value in {**PROCESS_VARIABLES, OWN_RAY_VARIABLE: "1"}.items():
+    for name, value in {**process_variables(), OWN_RAY_VARIABLE: "1"}.items():
         _environment_before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
 

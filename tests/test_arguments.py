@@ -215,6 +215,7 @@ if __name__ == "__main__":
     before = dict(os.environ)
     animalclf.prepare("demo", "set", recipe="demo")
     assert os.environ["ANIMALCLF_OWN_RAY"] == "1" and os.environ["MALLOC_ARENA_MAX"] == "1"
+    assert os.environ["GOMP_SPINCOUNT"] == "3"  # what the user has chosen stays
     animalclf.leave_ray()
     ours = ("RAY_TRAIN", "RAY_DATA", "RAY_AIR", "TUNE_", "MALLOC", "GOMP", "ANIMALCLF")
     changed = {key for key in {*before, *os.environ} if before.get(key) != os.environ.get(key)}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from animalclf.utils.process_variables import PROCESS_VARIABLES
+from animalclf.utils.process_variables import PROCESS_VARIABLES, process_variables
 
 FAULTS = """
 import resource, threading
@@ -35,3 +35,13 @@ def test_a_large_array_takes_no_new_pages_the_third_time():
     )
     first, third = map(int, done.stdout.split())
     assert first > 100 and third < first / 10  # of about 24,000 pages, fewer if the kernel gives large ones
+
+
+@pytest.mark.parametrize("chosen", ["", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_how_threads_wait_is_left_to_a_user_who_has_chosen(monkeypatch, chosen):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen:
+        monkeypatch.setenv(chosen, "0")
+    assert ("GOMP_SPINCOUNT" in process_variables()) is not bool(chosen)
+    assert process_variables()["MALLOC_ARENA_MAX"] == "1"

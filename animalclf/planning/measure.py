@@ -21,7 +21,7 @@ from animalclf.errors import UserError
 from animalclf.planning.rehearsal import rehearse
 from animalclf.planning.sample import PrepareSeconds, SampleAnswer, SampleTask
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
-from animalclf.utils.process_variables import PROCESS_VARIABLES
+from animalclf.utils.process_variables import process_variables
 
 TASK, ANSWER = "task.pickle", "measured.pickle"
 
@@ -55,7 +55,7 @@ def _environment(task: SampleTask, folder: str) -> dict[str, str]:
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ADDRESS": "local"}
     variables[CACHE_VARIABLE] = os.path.join(folder, "cache")
     variables.pop(OWN_RAY_VARIABLE, None)
-    return variables if task.starts_ray else {**variables, **PROCESS_VARIABLES, "OMP_NUM_THREADS": "1"}
+    return variables if task.starts_ray else {**variables, **process_variables(), "OMP_NUM_THREADS": "1"}
 
 
 def _failure(task: SampleTask, process: subprocess.CompletedProcess[str]) -> str:

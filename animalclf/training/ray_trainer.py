@@ -28,7 +28,7 @@ from animalclf.training.stop import EndRun, Stopped, Switch
 from animalclf.training.task import Start, Task
 from animalclf.utils.console import show_line
 from animalclf.utils.leftovers import remove_leftovers
-from animalclf.utils.process_variables import PROCESS_VARIABLES
+from animalclf.utils.process_variables import process_variables
 from animalclf.utils.throttle import Throttle
 
 POLL_SECONDS, START_POLL_SECONDS = 0.2, 0.05  # between two requests for events of the workers; until the first step
@@ -80,8 +80,9 @@ def train_on_ray(
 
 def _trainer(task: Task, workers: Workers, name: str) -> Any:
     """The trainer of a training. `name`: of Ray Train's folder for temporary files."""
-    # A cluster that cluster.yaml or `ensure_ray` started has PROCESS_VARIABLES in its environment already.
-    runtime_env = {} if os.environ.items() >= PROCESS_VARIABLES.items() else {"env_vars": PROCESS_VARIABLES}
+    # A cluster that cluster.yaml or `ensure_ray` started has these variables in its environment already.
+    variables = process_variables()
+    runtime_env = {} if os.environ.items() >= variables.items() else {"env_vars": variables}
     if workers.reused and workers.maximum == 1:
         return ReusingTrainer(task, workers.use_gpu, runtime_env)
     from animalclf.raycompat.train_controller import in_process_trainer

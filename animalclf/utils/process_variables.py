@@ -1,5 +1,9 @@
 """Environment variables of the processes that train and classify, which are read when a process starts."""
 
+from __future__ import annotations
+
+import os
+
 PROCESS_VARIABLES = {
     # glibc: with more arenas, threads other than the first (Ray Train trains in one) map every allocation above 64 MB
     # again, regardless of mallopt (see malloc.py).
@@ -9,3 +13,10 @@ PROCESS_VARIABLES = {
     # it waits for, if another program takes the other core (python -m benchmarks.busy).
     "GOMP_SPINCOUNT": "5000",
 }
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # how threads wait; a user who sets one of them has chosen
+
+
+def process_variables() -> dict[str, str]:
+    """PROCESS_VARIABLES, without GOMP_SPINCOUNT if the user has set how threads wait."""
+    chosen = not os.environ.keys().isdisjoint(WAITING)
+    return {name: value for name, value in PROCESS_VARIABLES.items() if not (chosen and name in WAITING)}
