@@ -380,7 +380,13 @@ def test_one_file_and_equal_names_in_folders_are_predicted(untrained_run, tmp_pa
     table, lines = pd.read_parquet(several.predictions), Path(several.submission).read_text().splitlines()
     assert table["id"].tolist() == table["path"].tolist() == paths
     assert [line.split(",")[0] for line in lines[1:]] == paths
-    single = predict(untrained_run, str(tmp_path / "cameras" / "b" / "0.jpg"), str(tmp_path / "single"), progress=False)
+    single = predict(
+        untrained_run,
+        str(tmp_path / "cameras" / "b" / "0.jpg"),
+        str(tmp_path / "single"),
+        batch_size=10**9,
+        progress=False,
+    )
     row = pd.read_parquet(single.predictions).iloc[0]
     assert single.images == 1 and row["id"] == row["path"] == "0.jpg"
     columns = [f"p_{name}" for name in TINY_CLASSES]

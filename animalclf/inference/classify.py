@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +109,7 @@ def classify(
         )
     ensure_ray(workers or 1)
     use_gpu = device == "cuda" or (device == "auto" and max_resources().get("GPU", 0) > 0)
+    options = replace(options, batch_size=min(batch_size, max(len(paths), 1)))
     batches = math.ceil(len(paths) / batch_size)
     replicas = workers or min(max(gpu_count(), 1) if use_gpu else len(cpus_per_node()), batches)
     resources = preflight(Workers.fixed(replicas, use_gpu), [root])
