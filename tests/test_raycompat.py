@@ -38,6 +38,7 @@ from animalclf.training import checks, ray_trainer
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
 from animalclf.utils.environment import restored
+from animalclf.utils.process_variables import PROCESS_VARIABLES
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {
@@ -196,7 +197,7 @@ def test_ray_records_the_command_without_the_webhook(monkeypatch, connect):
     monkeypatch.setattr(cluster, "_environment_before", {})
     monkeypatch.setattr("ray.init", init)
     with (
-        restored([*cluster.PROCESS_VARIABLES, OWN_RAY_VARIABLE]),
+        restored([*PROCESS_VARIABLES, OWN_RAY_VARIABLE]),
         pytest.raises((UserError, RuntimeError), match="seen"),
     ):
         connect()
