@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,28 @@ def test_the_modules_of_a_package_are_imported_at_the_first_lookup(tmp_path, mon
 
     assert "plugins.a" not in sys.modules
     assert plugins.ENTRIES.get("b") == "B" and plugins.ENTRIES.names() == ["a", "b"]
+
+
+def test_threads_that_look_up_at_once_all_find_every_entry(tmp_path, monkeypatch):
+    package = tmp_path / "slow_modules"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from animalclf.utils.registry import Registry\nENTRIES = Registry('entry', package='slow_modules')\n"
+    )
+    for name, seconds in (("a", 0.2), ("b", 0), ("c", 0)):
+        (package / f"{name}.py").write_text(
+            "import time\nfrom slow_modules import ENTRIES\n"
+            f"time.sleep({seconds})\nENTRIES.register('{name}')('{name.upper()}')\n"
+        )
+    plugin = "import time\ntime.sleep(0.2)\nfrom slow_modules import ENTRIES\nENTRIES.register('d')('D')\n"
+    installed(tmp_path, monkeypatch, plugin)
+    from slow_modules import ENTRIES
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda _: ENTRIES.names(), range(4))) == [["a", "b", "c", "d"]] * 4
+    finally:
+        sys.modules.pop("x_test_plugin")
 
 
 def installed(tmp_path, monkeypatch, code):

@@ -8,8 +8,9 @@ import difflib
 import importlib
 import pkgutil
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 AnyT = TypeVar("AnyT")
 PLUGINS = "animalclf.plugins"
 _plugins: set[str] | None = None  # the top packages of the imported plugins, None before their import
+_this_thread = threading.local()  # `imports_plugins`: whether this thread imports them now
 # Those that Ray's workers use. A list: other threads, which import networks meanwhile, may add to it during a loop.
 _worker_registries: list[Registry[Any]] = []
 
@@ -100,9 +102,9 @@ class Registry(Generic[T]):
         return [value] if isinstance(value, str) else value
 
     def _import_package(self) -> None:
-        if self._package:
-            for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
-                importlib.import_module(f"{self._package}.{module.name}")
+        if package := self._package:  # other threads may look up entries meanwhile; Python imports each module once
+            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                importlib.import_module(f"{package}.{module.name}")
             self._package = ""
         import_plugins()
 
@@ -110,19 +112,23 @@ class Registry(Generic[T]):
 def import_plugins() -> None:
     """Import the modules of the entry points PLUGINS, once. Raises UserError for one that cannot be imported."""
     global _plugins
-    if _plugins is not None:
+    if _plugins is not None or getattr(_this_thread, "imports_plugins", False):  # a plugin may look up entries
         return
-    _plugins = set()  # a plugin may look up entries at its import
-    for point in entry_points(group=PLUGINS):
-        try:
-            point.load()
-        except Exception as error:
-            _plugins = None
-            message = (
-                f"the plugin {point.name} ({point.value}) cannot be imported: {reason(error)}; fix or uninstall it"
-            )
-            raise UserError(message) from error
-        _plugins.add(point.value.partition(":")[0].partition(".")[0])
+    _this_thread.imports_plugins = True
+    try:
+        _plugins = {_import_plugin(point) for point in entry_points(group=PLUGINS)}
+    finally:
+        _this_thread.imports_plugins = False
+
+
+def _import_plugin(point: EntryPoint) -> str:
+    """The name of its top package."""
+    try:
+        point.load()
+    except Exception as error:
+        message = f"the plugin {point.name} ({point.value}) cannot be imported: {reason(error)}; fix or uninstall it"
+        raise UserError(message) from error
+    return point.value.partition(":")[0].partition(".")[0]
 
 
 def check_workers_know(config: Any, kinds: Collection[str] = ()) -> None:
