@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
+from animalclf.utils.text import count_text
 
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # written to the head node by `ray up`
 
@@ -26,6 +27,33 @@ def cpus_per_node() -> list[int]:
 
     counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     return [count for count in counts if count] or [1]
+
+
+def free_cpus_text() -> str:
+    """Why tasks may wait: `the cluster has 2 nodes, 16 CPUs, 1.5 of them free`, and what a cluster without a free CPU
+    means; `Ray does not answer` for an error of Ray."""
+    import ray
+
+    try:
+        free = ray.available_resources().get("CPU", 0)
+        text = f"the cluster has {cluster_text()}, {free:g} CPUs free"
+    except ray.exceptions.RayError:
+        return "Ray does not answer"
+    return text if free >= 1 else f"{text}: if other programs hold them, this one goes on when they end"
+
+
+def cluster_text() -> str:
+    """The cluster's current resources: `2 nodes, 16 CPUs, 2 GPUs`."""
+    import ray
+
+    resources = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return resources_text(nodes, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+
+
+def resources_text(nodes: int, cpus: int, gpus: int) -> str:
+    """`2 nodes, 16 CPUs, 2 GPUs`."""
+    return f"{count_text(nodes, 'node')}, {count_text(cpus, 'CPU')}" + (f", {count_text(gpus, 'GPU')}" if gpus else "")
 
 
 def max_resources() -> dict[str, float]:

@@ -29,6 +29,7 @@ from animalclf.metrics import from_probabilities
 from animalclf.rows import Unreadable
 from animalclf.runs import Run
 from animalclf.training import checkpoint
+from animalclf.utils import stall
 from animalclf.utils.progress import ProgressLine
 
 
@@ -319,6 +320,30 @@ def test_prediction_end_to_end(untrained_run, image_folder, tmp_path, ray_local)
     ] + ["bad.jpeg"]
     assert dict(line.split(",") for line in lines[1:]) == dict(zip(rows["id"], rows["predicted"], strict=True))
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.ray
+def test_a_prediction_says_that_it_waits_for_the_cpus_of_others(
+    untrained_run, image_folder, tmp_path, ray_local, monkeypatch
+):
+    from animalclf.inference.predict import predict
+
+    class Other:
+        def ready(self):
+            return True
+
+    other = ray.remote(num_cpus=4)(Other).remote()
+    ray.get(other.ready.remote())
+    lines = []
+
+    def show_line(line):
+        lines.append(line)
+        ray.kill(other)
+
+    monkeypatch.setattr(stall, "show_line", show_line)
+    monkeypatch.setattr(stall, "SECONDS", 1.0)
+    assert predict(untrained_run, image_folder[0], str(tmp_path / "out")).images == 9
+    assert lines[0].startswith("no progress for 1 s (the cluster has 1 node, 4 CPUs, 0 CPUs free: if other programs")
 
 
 @pytest.mark.ray

@@ -1,13 +1,17 @@
 """Progress lines without a terminal: plain lines at an interval, none if disabled; and in a notebook."""
 
+import time
+
 import pytest
 
 from animalclf import config as configuration
 from animalclf.rows import TrialEntry
 from animalclf.tuning.live import LiveTable
 from animalclf.tuning.spec import Trial
+from animalclf.utils import stall
 from animalclf.utils.console import LiteralConsole
 from animalclf.utils.progress import ProgressLine, progress_text
+from animalclf.utils.stall import told_of_stalls
 from animalclf.utils.throttle import Throttle
 
 
@@ -21,6 +25,20 @@ def test_a_plain_line_each_interval(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         lines[1].startswith("reading [images]  1,000/2,000  ") and "images/s" in lines[1] and lines[1].endswith(" left")
     )
+
+
+def test_work_that_stands_still_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stall, "SECONDS", 0.3)
+    with told_of_stalls(lambda: "why") as progressed:
+        for _ in range(100):
+            progressed()
+            time.sleep(0.01)
+        moving = capsys.readouterr().err
+        time.sleep(1)
+    standing = capsys.readouterr().err
+    time.sleep(0.5)
+    assert not moving and set(standing.splitlines()) == {"no progress for 0 s (why)"}
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shown", [True, False])

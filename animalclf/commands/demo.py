@@ -75,15 +75,17 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.demo.dataset import write_demo
     from animalclf.inference.submission import score
-    from animalclf.metrics import PRIMARY
+    from animalclf.metrics import METRICS, PRIMARY
     from animalclf.utils import storage
 
     images = {"images": arguments.images, "test_images": arguments.test_images}
     if not arguments.only_data and (arguments.images, arguments.epochs) == (IMAGES, EPOCHS):
         show_line(f"the demo takes {LENGTH}; stopped, the same command continues it")
     demo_set = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)
-    counts = f"{demo_set['images']:,} training and {demo_set['test_images']:,} test images"
-    show_line(f"{counts} of {len(demo_set['classes'])} animals in {demo_set['root']}")
+    least, most = min(demo_set["counts"].values()), max(demo_set["counts"].values())
+    counts = f"{demo_set['images']:,} training images ({least} to {most} of a class)"
+    counts += f" and {demo_set['test_images']:,} test images of {len(demo_set['classes'])} animals"
+    show_line(f"{counts} in {demo_set['root']}")
     if arguments.only_data:
         return Answer(demo_set)
     keys = comparison(arguments)
@@ -101,7 +103,10 @@ def run(arguments: argparse.Namespace) -> Answer:
     best = max(result.ensembles, key=lambda ensemble: ensemble.metrics[PRIMARY])
     accuracy = score(str(best.submission), storage.join(arguments.data, "answers.csv"))["accuracy"]
     chance = f"chance: {1 / len(demo_set['classes']):.2f}"
-    show_line(f"submission of the {best.name} scored against the answer key: accuracy {accuracy:.4f} ({chance})")
+    show_line(
+        f"submission of the {best.name}, the ensemble of the best validation {METRICS.get(PRIMARY).title}, against "
+        f"the answer key: accuracy {accuracy:.4f} ({chance})"
+    )
     show_line("next: open the report in a browser, and train on your images with: animalclf train --data FOLDER")
     return replace(answer, content={**answer.content, "submission": best.submission, "test_accuracy": accuracy})
 

@@ -18,7 +18,7 @@ import torch
 from ray.util.annotations import RayDeprecationWarning
 
 from animalclf.cluster import configure_ray_data
-from animalclf.cluster_size import cpus_per_node
+from animalclf.cluster_size import cpus_per_node, free_cpus_text
 from animalclf.config import Config
 from animalclf.errors import UserError
 from animalclf.inference.probabilities import batch_outputs, uses_bf16
@@ -29,6 +29,7 @@ from animalclf.training.outputs import Summary
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
 from animalclf.utils.progress import ProgressLine
+from animalclf.utils.stall import told_of_stalls
 from animalclf.utils.text import count_text
 
 BLOCK_BYTES = 64_000_000
@@ -126,10 +127,11 @@ def _collect(job: _Job, count: int, classes: int, check: Callable[[], None]) -> 
     probabilities, summaries = np.zeros((count, classes), np.float32), None
     status = np.full(count, "", object)
     done = 0
-    with ProgressLine(enabled=job.options.progress) as line:
+    with ProgressLine(enabled=job.options.progress) as line, told_of_stalls(free_cpus_text) as progressed:
         line.update("classifying", done, count)
         for block in _blocks(job, count):
             check()
+            progressed()
             probabilities[block["index"]], status[block["index"]] = block["probabilities"], block["status"]
             if "summaries" in block:
                 if summaries is None:

@@ -33,6 +33,7 @@ from animalclf.utils.console import show_line
 from animalclf.utils.interrupts import delayed_interrupt
 from animalclf.utils.progress import ProgressLine
 from animalclf.utils.row_file import Rows, zero_rows
+from animalclf.utils.stall import told_of_stalls
 from animalclf.utils.text import count_text
 
 MIN_CHUNK_IMAGES, MAX_CHUNK_IMAGES = 32, 2048
@@ -239,6 +240,7 @@ def measure_all(
     data.near_duplicates, the signatures uint8 (rows, 1600). `written` is called with the number of each shard that is
     in `out`."""
     from animalclf.cluster import configure_ray_data, ensure_ray
+    from animalclf.cluster_size import free_cpus_text
     from animalclf.raycompat.errors import named_worker_errors
 
     progress("starting Ray", 0)
@@ -256,7 +258,8 @@ def measure_all(
     signatures = zero_rows(len(files), find.SIDE**2) if config.near_duplicates else None
     done = 0
     progress("reading images", done)
-    with named_worker_errors("free memory, and run the same command again"):
+    remedy = "free memory, and run the same command again"
+    with named_worker_errors(remedy), told_of_stalls(free_cpus_text) as progressed:
         for block in blocks.iter_batches(batch_size=None, batch_format="numpy"):
             error = block.pop("error")[0]
             if error:
@@ -268,6 +271,7 @@ def measure_all(
             if (chunk := int(block["shard"].max())) >= 0:
                 written(chunk)
             done += len(block["index"])
+            progressed()
             progress("reading images", done)
     columns = {name: np.concatenate([block[name] for block in measurements]) for name in measurements[0]}
     order = np.argsort(columns.pop("index"))

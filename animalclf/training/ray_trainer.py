@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray.train
 
+from animalclf.cluster_size import free_cpus_text
 from animalclf.config import Config
 from animalclf.data.prepared_set import Prepared
 from animalclf.data.ray_loader import cache_images
@@ -22,17 +23,16 @@ from animalclf.raycompat.errors import causes
 from animalclf.rows import StartupEvent, TrainingResult
 from animalclf.runs import Run
 from animalclf.training.progress import Report, open_mailbox
-from animalclf.training.resources import Workers, cluster_text, input_cpus, scaling
+from animalclf.training.resources import Workers, input_cpus, scaling
 from animalclf.training.reused_worker import ReusingTrainer, reused_mailbox
 from animalclf.training.stop import EndRun, Stopped, Switch
 from animalclf.training.task import Start, Task
 from animalclf.utils.console import show_line
 from animalclf.utils.leftovers import remove_leftovers
 from animalclf.utils.process_variables import process_variables
-from animalclf.utils.throttle import Throttle
+from animalclf.utils.stall import told_of_stalls
 
 POLL_SECONDS, START_POLL_SECONDS = 0.2, 0.05  # between two requests for events of the workers; until the first step
-SILENCE_SECONDS = 60.0  # without an event of the workers, until a warning
 STOP_SECONDS = 30.0  # for the workers to end after an interrupt
 OUT_OF_MEMORY = (  # Ray's own text is 60 lines of statistics
     "the node of a worker is out of memory: free memory there, lower train.batch_size, or in a comparison "
@@ -139,31 +139,28 @@ class FitThread(threading.Thread):
 def _follow(
     fit: FitThread, mailbox: Any, run: Run, workers: Workers, report: Report, begin: Callable[[], None]
 ) -> TrainingResult:
-    """Until the training ends: report its events, check the run folder's lock, warn when the workers are silent. Calls
+    """Until the training ends: report its events, check the run folder's lock, say when the workers are silent. Calls
     `begin` when they have checked the training; they wait for it. Returns the result; raises the training's error."""
-    silence, begun, started = Throttle(SILENCE_SECONDS), False, False
-    silence.reset()
-    while True:
-        run.check_locked()
-        try:
-            outcome = fit.outcome.get(timeout=POLL_SECONDS if started else START_POLL_SECONDS)
-        except queue.Empty:
-            outcome = None
-        checked, events = ray.get(mailbox.take.remote(begun))
-        if checked and not begun:
-            begin()
-            begun = True
-        for event in events:
-            report(event)
-            silence.reset()
-            started = started or not isinstance(event, StartupEvent)
-        if silence.ready():
-            requested = f"{workers.text} requested; the cluster has {cluster_text()}"
-            show_line(f"no progress from the workers for {SILENCE_SECONDS:.0f} s ({requested})")
-        if isinstance(outcome, Exception):
-            raise outcome
-        if outcome is not None:
-            return outcome
+    begun, started = False, False
+    with told_of_stalls(lambda: f"{workers.text} requested; {free_cpus_text()}") as progressed:
+        while True:
+            run.check_locked()
+            try:
+                outcome = fit.outcome.get(timeout=POLL_SECONDS if started else START_POLL_SECONDS)
+            except queue.Empty:
+                outcome = None
+            checked, events = ray.get(mailbox.take.remote(begun))
+            if checked and not begun:
+                begin()
+                begun = True
+            for event in events:
+                report(event)
+                progressed()
+                started = started or not isinstance(event, StartupEvent)
+            if isinstance(outcome, Exception):
+                raise outcome
+            if outcome is not None:
+                return outcome
 
 
 def _stop_workers(switch: Switch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from animalclf.cluster_size import max_resources
+from animalclf.cluster_size import cluster_text, max_resources, resources_text
 from animalclf.data.prepared_set import Prepared
 from animalclf.errors import UserError
 from animalclf.utils import storage
@@ -126,7 +126,7 @@ def preflight(workers: Workers, shared: list[str]) -> str:
     _check_room(workers, cpus, gpus)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     _check_visible(nodes, [path for path in shared if not storage.is_remote(path)])
-    current, largest = cluster_text(), _resources_text(len(nodes), cpus, gpus)
+    current, largest = cluster_text(), resources_text(len(nodes), cpus, gpus)
     return (
         current
         if current == largest
@@ -193,20 +193,6 @@ def _check_visible(nodes: Sequence[Mapping[str, Any]], paths: list[str]) -> None
             raise UserError(
                 f"{missing[0]}: not visible on node {address}; use s3:// or a folder that all {len(nodes)} nodes share"
             )
-
-
-def cluster_text() -> str:
-    """The cluster's current resources: `2 nodes, 16 CPUs, 2 GPUs`."""
-    import ray
-
-    resources = ray.cluster_resources()
-    return _resources_text(
-        sum(node["Alive"] for node in ray.nodes()), int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-    )
-
-
-def _resources_text(nodes: int, cpus: int, gpus: int) -> str:
-    return f"{count_text(nodes, 'node')}, {count_text(cpus, 'CPU')}" + (f", {count_text(gpus, 'GPU')}" if gpus else "")
 
 
 def concurrent_trials(cpus: int, gpus: int, nodes: int, workers: int, requested: int = 0) -> int:
