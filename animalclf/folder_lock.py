@@ -112,13 +112,13 @@ class FolderLock:
     def acquire(self) -> None:
         """Lock the folder for this call, and remove what a killed process left half-written. The lock is renewed until
         `release`. Raises InUseError as `check`, and UserError if the folder cannot be written."""
-        renewal = _Renewal(self, missing_folders(self.root))
+        renewal = _Renewal(self)
         with _threads:
             if self._key in _held:
                 raise InUseError(self.root, LockHolder.this_process([]))
             _held[self._key] = renewal
         try:
-            with _one_at_a_time(self.root):
+            with _one_at_a_time(self.root) as renewal.made_folders:
                 self._check_others()
                 holder = self._holder()
                 if holder and holder.is_this_process:  # an interrupted call did not come to its release
@@ -197,9 +197,10 @@ class FolderLock:
 class _Renewal(threading.Thread):
     """Renews `lock` until `end`, or until another process has taken the folder."""
 
-    def __init__(self, lock: FolderLock, made_folders: list[str]) -> None:
+    def __init__(self, lock: FolderLock) -> None:
         super().__init__(daemon=True)
-        self.lock, self.made_folders, self.renewed = lock, made_folders, time.time()
+        self.lock, self.renewed = lock, time.time()
+        self.made_folders: list[str] = []
         self.lost: LostLockError | None = None
         self._ended = threading.Event()
 
@@ -236,22 +237,24 @@ def locked(root: str) -> Iterator[FolderLock]:
 
 
 @contextmanager
-def _one_at_a_time(root: str, *, make: bool = True) -> Iterator[None]:
+def _one_at_a_time(root: str, *, make: bool = True) -> Iterator[list[str]]:
     """Within the block no other process of this machine is in this block for the same local folder, which is made
-    (`make`)."""
+    (`make`). Yields the folders that were made, from the inside."""
+    made: list[str] = []
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a file system without locks, or a folder that cannot be made: see below
             path = "" if storage.is_remote(root) else storage.filesystem(root)[1]
             for _ in range(REMOVALS if path else 0):
-                if make:
+                if make and (missing := missing_folders(root)):
                     os.makedirs(path, exist_ok=True)
+                    made = max(made, missing, key=len)
                 with contextlib.suppress(FileNotFoundError):  # it was removed by the process that was waited for
                     folder = os.open(path, os.O_RDONLY)
                     stack.callback(os.close, folder)
                     fcntl.flock(folder, fcntl.LOCK_EX)
                     if os.path.samestat(os.fstat(folder), os.stat(path)):
                         break
-        yield
+        yield made
 
 
 def _is_alive(pid: int, started: float, in_boot: str) -> bool:

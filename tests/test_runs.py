@@ -1,5 +1,6 @@
 """The lock of a folder, what a resume may change, and where a moved run looks for its prepared set."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -8,6 +9,7 @@ import shutil
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -22,7 +24,7 @@ from animalclf.config.parsing import LAST_KEY
 from animalclf.data import run_images
 from animalclf.data.sampler import sampling_plan
 from animalclf.errors import UserError
-from animalclf.folder_lock import STALE_SECONDS, LockHolder
+from animalclf.folder_lock import STALE_SECONDS, InUseError, LockHolder, locked
 from animalclf.inference.validation import validation_predictions
 from animalclf.prepare import output_dir
 from animalclf.runs import Run, open_run
@@ -355,6 +357,17 @@ def test_ctrl_c_during_the_last_renewal_releases_the_lock(monkeypatch, tmp_path)
     monkeypatch.undo()
     with folder_lock.locked(str(tmp_path / "out")):
         pass
+
+
+def test_the_folders_that_locks_make_are_removed_whoever_made_them(tmp_path):
+    def lock_often(_):
+        for _ in range(500):
+            with contextlib.suppress(InUseError), locked(str(tmp_path / "a" / "b" / "c")):
+                pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lock_often, range(4)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_waits_for_the_release_of_another_process(tmp_path):
