@@ -281,16 +281,20 @@ def test_console_output_is_a_line_an_epoch_or_a_live_table():
         assert table_text.count("\n") <= 20
 
 
-def test_fitted_heads_have_no_speed():
+def test_fitted_heads_have_no_speed_and_no_epochs():
     screen = io.StringIO()
     table = LiveTable(spec_of(recipes="quick").trials, Console(file=screen, width=100, highlight=False))
     table.show(TrialEntry(slug="quick-s0", name="quick", seed=0, run="", state="running"))
     table.show(TrialProgress("quick-s0", PhaseProgress("heads", 0, 20, 0.0)))
     head = HeadRow("logistic", {}, 1.0, 0.5)
     table.show(TrialProgress("quick-s0", EpochEnd(EpochRow(1, seconds=2.0, images_per_s=50.0, heads=[head]))))
+    table.show(TrialEntry(slug="quick-s0", name="quick", seed=0, run="", state="finished", epochs=1, best=0.5))
     lines = screen.getvalue().splitlines()
-    assert lines[0] == "quick, seed 0: epoch 1/1 fitting the heads, 20 images"
-    assert lines[-1] == "quick, seed 0: epoch 1/1 | inner folds loss 0.0000"
+    assert lines == [
+        "quick, seed 0: fitting the heads, 20 images",
+        "quick, seed 0: heads fitted | inner folds loss 0.0000",
+        "quick, seed 0: finished, best balanced accuracy 0.5000",
+    ]
 
 
 def test_the_plan_line_has_the_memory_of_each_prepared_set(monkeypatch):

@@ -35,7 +35,7 @@ from animalclf.report.sections.model_disagreement import disagreement
 from animalclf.report.sections.throughput import waits_for_images
 from animalclf.report.sections.top_losses import highest_losses
 from animalclf.report.thumbnails import stored_images, thumbnails
-from animalclf.rows import EpochRow, TrialEntry
+from animalclf.rows import CalibrationBin, EpochRow, TrialEntry
 from animalclf.runs import Run
 from animalclf.tuning.conclusion import conclude
 from animalclf.utils import storage
@@ -400,6 +400,16 @@ def test_reference_points_do_not_stretch_the_epochs(tmp_path):
     figure = plots.learning_curves([("big_cnn", big_cnn), ("vgg16", vgg16)], {"big_cnn": points, "vgg16": points})
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[], [10]]
+
+
+def test_no_point_of_the_reliability_diagram_is_of_a_few_images():
+    rows = [(1, 0.1, 0.0), (3, 0.2, 1.0), (9, 0.5, 1 / 3), (20, 0.8, 0.75), (2, 1.0, 0.5)]
+    joined = plots.joined_bins([CalibrationBin(images=n, confidence=c, accuracy=a) for n, c, a in rows])
+    assert [row.images for row in joined] == [13, 22]
+    assert [row.accuracy for row in joined] == pytest.approx([6 / 13, 16 / 22])
+    assert [row.confidence for row in joined] == pytest.approx([5.2 / 13, 18 / 22])
+    assert [row.images for row in plots.joined_bins([CalibrationBin(images=4, confidence=1.0, accuracy=1.0)])] == [4]
+    assert not plots.joined_bins([])
 
 
 @pytest.mark.parametrize("letters", [3, 30, 60])

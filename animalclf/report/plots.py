@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, ParamSpec
 
 import matplotlib
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from animalclf.metrics import METRICS, PRIMARY
-from animalclf.rows import EpochRow, Evaluation, LeaderboardRow
+from animalclf.rows import CalibrationBin, EpochRow, Evaluation, LeaderboardRow
 
 P = ParamSpec("P")
 
@@ -39,6 +39,7 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+JOINED_BINS = 10  # images of a point of the reliability diagram, at least
 UNMARKED_EPOCHS = 30  # from this many epochs on, a curve has no mark at each epoch
 
 
@@ -109,12 +110,13 @@ def _loss_limits(histories: Sequence[tuple[str, Sequence[EpochRow]]]) -> tuple[f
 
 
 def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
-    """Accuracy against confidence of each model (label, metrics): on the diagonal they are equal. Area: images."""
+    """Accuracy against confidence of each model (label, metrics): on the diagonal they are equal. Area: images. Bins of
+    fewer than JOINED_BINS images are joined with others: the accuracy of a few is 0 or 1 by chance."""
     figure = Figure(figsize=(5, 4.6 + 0.12 * len(results)), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
     for number, (label, evaluation) in enumerate(results):
-        bins, colour = evaluation.calibration, COLOURS[number % len(COLOURS)]
+        bins, colour = joined_bins(evaluation.calibration), COLOURS[number % len(COLOURS)]
         confidence, accuracy = [row.confidence for row in bins], [row.accuracy for row in bins]
         areas = [200 * (row.images / evaluation.rows) + 8 for row in bins]
         legend = f"{_shorten(label)} ({evaluation['ece']:.3f})"
@@ -126,6 +128,29 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
     axes.set_ylim(0, 1.02)
     _add_legend(figure, 2, title="calibration error", loc="outside lower center")
     return figure
+
+
+def joined_bins(bins: Iterable[CalibrationBin]) -> list[CalibrationBin]:
+    """`bins`, in the order of their confidence, joined with the next ones until each has JOINED_BINS images; what is
+    left is joined with the last one."""
+    joined: list[CalibrationBin] = []
+    for row in bins:
+        if joined and joined[-1].images < JOINED_BINS:
+            row = _union(joined.pop(), row)
+        joined.append(row)
+    if len(joined) > 1 and joined[-1].images < JOINED_BINS:
+        last = joined.pop()
+        joined[-1] = _union(joined[-1], last)
+    return joined
+
+
+def _union(first: CalibrationBin, second: CalibrationBin) -> CalibrationBin:
+    images = first.images + second.images
+    return CalibrationBin(
+        images=images,
+        confidence=(first.images * first.confidence + second.images * second.confidence) / images,
+        accuracy=(first.images * first.accuracy + second.images * second.accuracy) / images,
+    )
 
 
 def _add_legend(figure: Figure, columns: int, **options: Any) -> None:

@@ -103,7 +103,7 @@ class TrainingDisplay:
         self.log_lines.reset()
         parts = [
             *([part] if part else []),
-            f"epoch {row.epoch:>3}/{self.epochs}",
+            "heads fitted" if row.heads else f"epoch {row.epoch:>3}/{self.epochs}",
             f"{'inner folds' if row.heads else 'train'} loss {row.train_loss:.4f} accuracy {row.train_accuracy:.4f}",
         ]
         if row.val:

@@ -29,7 +29,7 @@ from animalclf.training.stop import EndRun, Stopped, Switch
 from animalclf.training.task import Start, Task
 from animalclf.utils.console import show_line
 from animalclf.utils.leftovers import remove_leftovers
-from animalclf.utils.process_variables import process_variables
+from animalclf.utils.process_variables import runtime_env
 from animalclf.utils.stall import told_of_stalls
 
 POLL_SECONDS, START_POLL_SECONDS = 0.2, 0.05  # between two requests for events of the workers; until the first step
@@ -80,11 +80,8 @@ def train_on_ray(
 
 def _trainer(task: Task, workers: Workers, name: str) -> Any:
     """The trainer of a training. `name`: of Ray Train's folder for temporary files."""
-    # A cluster that cluster.yaml or `ensure_ray` started has these variables in its environment already.
-    variables = process_variables()
-    runtime_env = {} if os.environ.items() >= variables.items() else {"env_vars": variables}
     if workers.reused and workers.maximum == 1:
-        return ReusingTrainer(task, workers.use_gpu, runtime_env)
+        return ReusingTrainer(task, workers.use_gpu)
     from animalclf.raycompat.train_controller import in_process_trainer
 
     options: dict[str, Any] = {}
@@ -101,7 +98,7 @@ def _trainer(task: Task, workers: Workers, name: str) -> Any:
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=tempfile.gettempdir(),  # no checkpoints: they are in the run folder
-            worker_runtime_env=runtime_env,
+            worker_runtime_env=runtime_env(),
             failure_config=ray.train.FailureConfig(
                 max_failures=task.config.train.max_failures, controller_failure_limit=START_ATTEMPTS
             ),

@@ -17,14 +17,20 @@ from animalclf.rows import TrainingResult
 from animalclf.training.progress import open_mailbox
 from animalclf.training.stop import Stopped, end_workers
 from animalclf.training.task import Task
+from animalclf.utils.process_variables import runtime_env
 
 START_SECONDS = 1800.0  # until a worker has room: the cluster may have to start or replace machines first
+ANSWER_SECONDS = 1.0  # of a worker that does not start any more
 _idle: Any = None  # actor handle of the worker of the last training
 _mailbox: Any = None  # actor handle of its mailbox
 
 
 class TrainingWorker:
     """An actor that trains."""
+
+    def import_all(self) -> None:
+        """Import what a training needs, which takes seconds."""
+        import animalclf.training.worker  # noqa: F401
 
     def ready(self) -> None:
         """Returns once the process has started."""
@@ -44,13 +50,25 @@ def reused_mailbox() -> Any:
     return _mailbox
 
 
+def start_worker(use_gpu: bool) -> Any:
+    """Start a worker, which imports what a training needs. Returns its actor handle."""
+    resources = {"num_gpus": 1, "num_cpus": 0} if use_gpu else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+    actor = ray.remote(**resources, runtime_env=runtime_env())(TrainingWorker).remote()
+    actor.import_all.remote()
+    return actor
+
+
+def adopt(actor: Any) -> None:
+    """Let the next training of this process use this worker, which another process has started."""
+    global _idle
+    _idle = actor
+
+
 class ReusingTrainer:
     """Trains as Ray Train's trainers do, on the worker of the last training in this process if it lives."""
 
-    def __init__(self, task: Task, use_gpu: bool, runtime_env: dict[str, Any]) -> None:
-        self.task = task
-        resources = {"num_gpus": 1, "num_cpus": 0} if use_gpu else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
-        self.options = {**resources, "runtime_env": runtime_env}
+    def __init__(self, task: Task, use_gpu: bool) -> None:
+        self.task, self.use_gpu = task, use_gpu
 
     def fit(self) -> Any:
         """Returns an object with the attribute `return_value`, as worker.train_alone. Raises Stopped, UserError if no
@@ -70,7 +88,7 @@ class ReusingTrainer:
         global _idle
         actor, _idle = _idle, None
         if actor is None or not _lives(actor):
-            actor = ray.remote(**self.options)(TrainingWorker).remote()
+            actor = start_worker(self.use_gpu)
         try:
             if not ray.get(self.task.mailbox.enter.remote(actor)):
                 raise Stopped
@@ -84,9 +102,11 @@ class ReusingTrainer:
 
 
 def _lives(actor: Any) -> bool:
-    """Whether the process of `actor` has not ended since its last training."""
+    """Whether the process of `actor` has not ended since its last training; also if it still starts."""
     try:
-        ray.get(actor.ready.remote())
+        ray.get(actor.ready.remote(), timeout=ANSWER_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        return True
     except ray.exceptions.RayActorError:
         return False
     return True

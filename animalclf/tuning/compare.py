@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import ray
 
@@ -26,7 +27,9 @@ from animalclf.runs import Run
 from animalclf.training import checks, launch, mlflow_log
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, concurrent_trials, preflight
+from animalclf.training.reused_worker import start_worker
 from animalclf.training.similar_runs import comparison_expectation
+from animalclf.training.stop import end_workers
 from animalclf.tuning import comparison_dir
 from animalclf.tuning.comparison_dir import Show
 from animalclf.tuning.spec import ComparisonSpec, Trial
@@ -69,7 +72,8 @@ def compare(
     stored = comparison_dir.open_folder(out, resume)
     folder = Run(out)
     folder.lock()
-    try:
+    with ExitStack() as stack:
+        stack.callback(folder.unlock)
         cluster.ensure_ray(workers)
         trial_workers = Workers.fixed(workers, not cpu and cluster_size.max_resources().get("GPU", 0) > 0)
         preflight(trial_workers, [])  # before the preparation, which may take long
@@ -79,10 +83,12 @@ def compare(
         problems = show_problems(prepared[0])
         entries = comparison_dir.known_trials(spec, out, stored)
         ended = [trial.slug in entries and entries[trial.slug].state in comparison_dir.ENDED for trial in spec.trials]
+        max_concurrent = concurrency(workers, trial_workers.use_gpu, max_concurrent)
+        one_worker = workers == max_concurrent == 1 and spec.schedule == "none" and not spec.searching
+        first_worker = stack.enter_context(_worker(trial_workers)) if one_worker and not all(ended) else None
         _check_models(spec, prepared[0], ended)
         weights = {trial.config.model.weights_file for trial in spec.trials} - {""}
         resources = preflight(trial_workers, [out, *(prepared_set.root for prepared_set in prepared), *weights])
-        max_concurrent = concurrency(workers, trial_workers.use_gpu, max_concurrent)
         caches, cache_text = _cache(
             [
                 (trial, prepared_set)
@@ -97,13 +103,24 @@ def compare(
         jobs = _jobs(spec, prepared, caches, ended, storage.join(out, comparison_dir.TRIALS))
         with closing(comparison_dir.TrialTracker(out, compared_data, entries, spec.trials[0].config, show)) as tracker:
             if spec.searching or not all(job.ended for job in jobs):
-                comparison = ComparisonJob(jobs, spec, workers, trial_workers.use_gpu, open_mailbox(), caller().text)
+                settings = workers, trial_workers.use_gpu, open_mailbox(), caller().text, first_worker
+                comparison = ComparisonJob(jobs, spec, *settings)
                 run_trials(comparison, tracker, folder, max_concurrent)
         for url in tracker.new_runs():
             mlflow_log.log_run(Run(url))
         return replace(tracker.summary(), problems=problems)
+
+
+@contextmanager
+def _worker(workers: Workers) -> Iterator[Any]:
+    """A worker for the first trial, which imports what a training needs while this process and Tune start. It ends with
+    the block, if not before."""
+    worker = start_worker(workers.use_gpu)
+    try:
+        yield worker
     finally:
-        folder.unlock()
+        with suppress(ray.exceptions.RayError):
+            end_workers(worker)
 
 
 def _jobs(

@@ -42,7 +42,7 @@ class TrialLine:
 
     name: str
     seed: int
-    epochs: int = 0  # of the whole training; 0: unknown
+    epochs: int = 0  # of the whole training; 0: heads are fitted, in no epochs
     state: str = "waiting"
     reason: str = ""
     epoch: int = 0  # the last finished one
@@ -73,7 +73,7 @@ class LiveTable:
         self.monitor = key.removeprefix("val_")
         self.monitor_title = METRICS.get(self.monitor).title if self.monitor in METRICS else self.monitor
         self.better = min if mode == "min" else max
-        self.epochs = {trial.slug: trial.config.train.epochs for trial in trials}
+        self.epochs = {trial.slug: 0 if trial.config.train.heads else trial.config.train.epochs for trial in trials}
         self.lines: dict[str, TrialLine] = {}
         transient = not console.is_jupyter  # a notebook has the last table: its output area cannot go
         self.live = Live(console=console, auto_refresh=False, transient=transient, vertical_overflow="crop")
@@ -111,9 +111,8 @@ class LiveTable:
         if old_state != line.state and line.state in ("finished", "stopped", "failed"):
             best = "" if line.best is None else f", best {self.monitor_title} {line.best:.4f}"
             reason = f": {line.reason}" if line.reason else ""
-            self._print(
-                f"{_label(line)}: {line.state} after {line.epoch} epoch{'' if line.epoch == 1 else 's'}{best}{reason}"
-            )
+            after = f" after {line.epoch} epoch{'' if line.epoch == 1 else 's'}" if line.epochs else ""
+            self._print(f"{_label(line)}: {line.state}{after}{best}{reason}")
 
     def _enter_part(self, line: TrialLine, part: str | None) -> None:
         """The epochs of each fold begin anew."""
@@ -138,7 +137,7 @@ class LiveTable:
         metric = "" if value is None else f" | val {self.monitor_title} {value:.4f}, best {line.best:.4f}"
         left = "" if line.left is None else f", {duration(line.left)} left"
         part = f"{line.part}, " if line.part else ""
-        epoch = f"{_label(line)}: {part}epoch {line.epoch}/{line.epochs}"
+        epoch = f"{_label(line)}: {part}" + (f"epoch {line.epoch}/{line.epochs}" if line.epochs else "heads fitted")
         loss = f"{'inner folds' if row.heads else 'train'} loss {row.train_loss:.4f}"
         speed = "" if row.heads else f" | {line.speed:,.0f} images/s{left}"  # heads are fitted on features, at once
         self._print(f"{epoch} | {loss}{metric}{speed}")
@@ -152,7 +151,8 @@ class LiveTable:
         if not self.live.is_started and line.progress_lines.ready():
             images = count_text(event.total, "image")
             done = f"{event.done:,} of {images} | {line.speed:,.0f} images/s" if line.speed else images
-            self._print(f"{_label(line)}: epoch {line.epoch + 1}/{line.epochs} {line.phase}, {done}")
+            epoch = f"epoch {line.epoch + 1}/{line.epochs} " if line.epochs else ""
+            self._print(f"{_label(line)}: {epoch}{line.phase}, {done}")
 
     def table(self) -> Table:
         """The trials, the running ones first, as many as fit on the screen."""
@@ -169,7 +169,8 @@ class LiveTable:
             state = Text.assemble((line.phase or line.state, COLOURS[line.state]), reason)
             speed = f"{line.speed:,.0f}" if line.state == "running" and line.speed else ""
             best = "" if line.best is None else f"{line.best:.4f}"
-            table.add_row(Text(line.name), str(line.seed), state, f"{line.epoch}/{line.epochs}", best, speed, left)
+            epoch = f"{line.epoch}/{line.epochs}" if line.epochs else ""
+            table.add_row(Text(line.name), str(line.seed), state, epoch, best, speed, left)
         if len(lines) > fitting:
             table.caption = f"and {len(lines) - fitting} more"
         return table

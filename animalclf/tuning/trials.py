@@ -18,7 +18,7 @@ from animalclf.data.ray_loader import ImageCache
 from animalclf.errors import UserError
 from animalclf.rows import EpochEnd, EpochRow, ProgressEvent, TrialFailure, TrialProgress
 from animalclf.runs import Run
-from animalclf.training import checks, launch, ray_trainer
+from animalclf.training import checks, launch, ray_trainer, reused_worker
 from animalclf.training.best_epoch import is_done
 from animalclf.training.resources import Workers
 from animalclf.training.stop import Stopped, Switch
@@ -53,6 +53,8 @@ class ComparisonJob:
     use_gpu: bool
     mailbox: Any  # actor handle of progress.Mailbox
     command: str
+    first_worker: Any = None
+    """Actor handle of a worker for the first trial, see `reused_worker.start_worker`."""
 
     def job(self, params: Mapping[str, Any]) -> TrialJob:
         """The job of a trial from Tune's parameters: its number, or (searching) the values to try."""
@@ -109,6 +111,8 @@ def _train(job: TrialJob, comparison: ComparisonJob, run: Run, switch: Switch) -
             gpu=comparison.use_gpu,
             command=comparison.command,
         )
+        if comparison.first_worker is not None and job is comparison.jobs[0]:
+            reused_worker.adopt(comparison.first_worker)
         workers = Workers.fixed(comparison.workers, comparison.use_gpu, reused=True)
         ray_trainer.train_on_ray(config, job.prepared, run, workers, on_event, Start(job.cache), switch)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 PROCESS_VARIABLES = {
     # glibc: with more arenas, threads other than the first (Ray Train trains in one) map every allocation above 64 MB
@@ -20,3 +21,10 @@ def process_variables() -> dict[str, str]:
     """PROCESS_VARIABLES, without GOMP_SPINCOUNT if the user has set how threads wait."""
     chosen = not os.environ.keys().isdisjoint(WAITING)
     return {name: value for name, value in PROCESS_VARIABLES.items() if not (chosen and name in WAITING)}
+
+
+def runtime_env() -> dict[str, Any]:
+    """Ray's `runtime_env` of a training worker. Empty in a cluster that cluster.yaml or `ensure_ray` started: it has
+    these variables in its environment, and with a runtime_env a worker starts later."""
+    variables = process_variables()
+    return {} if os.environ.items() >= variables.items() else {"env_vars": variables}
