@@ -167,21 +167,23 @@ def test_asha_stops_a_bad_trial_and_frees_its_resources(tmp_path, comparing, pre
 
 @pytest.mark.ray
 def test_a_killed_trial_fails_and_frees_its_resources(tmp_path, comparing, prepared):
-    """As when the node is out of memory: the process of the trial dies, and with it the controller of its training."""
+    """As when the node is out of memory: the process of a trial dies, and with it the controller of its training."""
     import ray
 
     compare, _ = comparing
-    killed = []
+    killed, workers = [], []
 
     def show(event):
-        if isinstance(event, TrialProgress) and isinstance(event.event, EpochEnd) and not killed:
-            killed.extend(ray_processes("ray::ImplicitFunc"))
-            for trial in killed:
-                os.kill(trial, signal.SIGKILL)
+        if isinstance(event, TrialProgress) and isinstance(event.event, EpochEnd) and event.trial not in killed:
+            killed.append(event.trial)
+            workers.append(len(train_workers()))
+            for process in ray_processes("ray::ImplicitFunc"):
+                os.kill(process, signal.SIGKILL)
 
-    spec = spec_of(recipes="big_cnn", overrides=SLOW | {"train.epochs": 1000})
-    (entry,) = compare(spec, prepared.root, str(tmp_path / "comparison"), show=show).trials
-    assert killed and entry.state == "failed" and "its process died" in entry.reason
+    spec = spec_of(recipes="big_cnn", seeds="2", overrides=SLOW | {"train.epochs": 1000})
+    entries = compare(spec, prepared.root, str(tmp_path / "comparison"), show=show).trials
+    assert len(killed) == 2 and all(entry.state == "failed" and "its process died" in entry.reason for entry in entries)
+    assert workers == [1, 1], "the first trial's worker runs beside the second's"
     assert not remaining(train_workers), "the killed trial's workers still run"
     assert remaining(lambda: ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0)) == 0
 
