@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,26 @@ def test_prediction_end_to_end(untrained_run, image_folder, tmp_path, ray_local)
     ] + ["bad.jpeg"]
     assert dict(line.split(",") for line in lines[1:]) == dict(zip(rows["id"], rows["predicted"], strict=True))
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.ray
+def test_two_threads_predict_one_after_the_other(untrained_run, image_folder, tmp_path, ray_local, monkeypatch):
+    from animalclf.inference.predict import predict
+
+    collect, running, most = classify._collect, [], []
+
+    def counted(*arguments):
+        running.append(1)
+        most.append(len(running))
+        results = collect(*arguments)
+        running.pop()
+        return results
+
+    monkeypatch.setattr(classify, "_collect", counted)
+    with ThreadPoolExecutor(2) as pool:
+        outs = [str(tmp_path / name) for name in "ab"]
+        results = pool.map(lambda out: predict(untrained_run, image_folder[0], out, progress=False), outs)
+    assert [result.images for result in results] == [9, 9] and most == [1, 1]
 
 
 @pytest.mark.ray

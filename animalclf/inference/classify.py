@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ WORKER_DEATHS = (
     ray.exceptions.OutOfMemoryError,
     ray.exceptions.WorkerCrashedError,
 )
+_one_at_a_time = threading.Lock()
+"""Two calls of one process could hold all CPUs between them, one for each model, with none left for reading images."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def classify(
         images = f"{len(paths):,} images of {root}" if len(paths) != 1 else f"1 image, {storage.join(root, paths[0])},"
         show_line(f"{images} with {config.name} on {replicas_text}")
     job = _Job(ray.put((model, summary)), ray.put(PackedTexts.pack(paths)), root, config, replicas, use_gpu, options)
-    return _collect(job, len(paths), model.classes, check)
+    with _one_at_a_time:
+        return _collect(job, len(paths), model.classes, check)
 
 
 def _collect(job: _Job, count: int, classes: int, check: Callable[[], None]) -> Classified:
