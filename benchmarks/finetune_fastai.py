@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastai.vision import all as fastai
 from torch import nn
+
+try:
+    from fastai.vision import all as fastai
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: this benchmark needs fastai; pip install fastai")
 
 from animalclf import config as configuration
 from animalclf.config import Config

@@ -85,7 +85,8 @@ def _text(documented: object) -> str:
 
 
 def _fields(row: type) -> str:
-    return ", ".join(f"`{field.name}`" for field in fields(row))
+    names = [field.name for field in fields(row)] + [n for n, value in vars(row).items() if isinstance(value, property)]
+    return ", ".join(f"`{name}`" for name in names)
 
 
 if __name__ == "__main__":

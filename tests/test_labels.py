@@ -107,7 +107,7 @@ def test_a_run_with_folds_is_judged_by_them(run_with_folds, capsys):
     result = json.loads(output.out.splitlines()[-1])
     assert result["estimated"] == result["likely_wrong"] == 2 and result["contradictory"] == 1
     printed = " ".join(output.err.split())
-    assert "write keep, relabel or drop into its column decision" in printed
+    assert "write keep, relabel or drop into the column `decision`" in printed
     assert "score: the probability of the label minus that of the suggestion; the lowest first" in printed
     table = pd.read_csv(result["table"], keep_default_na=False)
     shown = [line.split("│")[-2].strip() for line in output.err.splitlines() if line.startswith("│") and "-0." in line]

@@ -458,7 +458,7 @@ def test_duplicates_are_counted_without_their_originals(tmp_path):
     storage.write_json(f"{prepared.root}/{prepared_set.INFO}", info | {"duplicates": duplicates})
     run = complete(comparison(tmp_path, 1)[0], prepared=prepared.root)
     page = " ".join(page_of(write_report([run], run.root, title="x")).split())
-    assert "Duplicates of another image: 0 exact, 2 near. Groups of duplicates with their originals: 2, of" in page
+    assert "Duplicates of another image: 0 identical, 2 near. Groups of duplicates with their originals: 2, of" in page
 
 
 def test_an_unfinished_run_has_the_classes_of_its_prepared_set(tmp_path, monkeypatch):

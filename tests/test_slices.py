@@ -111,4 +111,4 @@ def test_the_section_names_the_slices_and_their_number(tmp_path):
     page = storage.read_bytes(write_report([run], run.root, title="x").report).decode()
     section = re.search(r'id="slices">(.*?)</section>', page, re.S).group(1)
     assert re.findall(r"<td>folder: (.*?)</td>", section) == ["&lt;b&gt;in&lt;/b&gt;", "out"]
-    assert "Of 2 slices the lowest is low by chance alone" in section
+    assert "Of 2 slices the lowest would be low by chance alone" in section

@@ -118,8 +118,8 @@ def set_argument(parser: argparse.ArgumentParser) -> None:
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="change one key of the recipe, e.g. --set train.epochs=5; repeatable (`animalclf recipes NAME` explains "
-        "the keys)",
+        help="change one key of the recipe (of all recipes of a comparison), e.g. --set train.epochs=5; repeatable "
+        "(`animalclf recipes NAME` explains the keys)",
     )
 
 

@@ -41,7 +41,7 @@ EXAMPLES = """\
   animalclf compare --data photos/ --file comparison.yaml --out runs/c --predict competition/ --prior uniform
   animalclf compare --data photos/ --recipes big_cnn,vgg16 --seeds 3 --out runs/c --resume     (continue, or add trials)
 a comparison file has the keys recipes, seeds, set, grid, search, samples, searcher and schedule, for example
-  recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {train.epochs: 5}}]"""
+  recipes: [big_cnn, {recipe: vgg16, name: vgg_small, set: {train.epochs: 5, model.weights: vgg16_features.pth}}]"""
 
 
 def add(commands: Commands) -> None:
@@ -106,7 +106,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     check_dry_run(arguments)
     if arguments.dry_run:
         return _plan(arguments, flags)
-    return show(call(api.compare, arguments, **flags))
+    result = call(api.compare, arguments, **flags)
+    answer = show(result)
+    if result.leaderboard.rows and not arguments.predict:
+        show_line(f"next: animalclf predict {result.leaderboard.rows[0].runs[0]} --data IMAGES")
+    return answer
 
 
 def _plan(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> Answer:

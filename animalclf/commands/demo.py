@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     accuracy = score(str(best.submission), storage.join(arguments.data, "answers.csv"))["accuracy"]
     chance = f"chance: {1 / len(demo_set['classes']):.2f}"
     show_line(
-        f"submission of the {best.name}, the ensemble of the best validation {METRICS.get(PRIMARY).title}, against "
+        f"submission of the {best.name}, the ensemble with the best validation {METRICS.get(PRIMARY).title}, against "
         f"the answer key: accuracy {accuracy:.4f} ({chance})"
     )
     show_line("next: open the report in a browser, and train on your images with: animalclf train --data FOLDER")

@@ -52,6 +52,6 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"groups of near-duplicates with different labels: {result.contradictory:,}, listed too")
     if result.listed:
         console.print(worst_table(result))
-        show_line("next: write keep, relabel or drop into its column decision, and train again with")
+        show_line("next: write keep, relabel or drop into the column `decision`, and train again with")
         show_line(f"  --corrections {result.table}")
     return Answer(result.to_dict())

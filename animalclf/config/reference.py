@@ -56,10 +56,11 @@ class RecipeKey:
 
 
 def recipe_summaries() -> list[dict[str, str]]:
-    """The recipes that come with the package, and the family `features`: `recipe` (its name) and `summary` (its first
+    """The recipes that come with the package, and their families: `recipe` (its name) and `summary` (its first
     comment)."""
     summaries = {name: _first_comment(name) for name in recipe_names()}
     summaries[DEFAULT_RECIPE] += " The default."
+    summaries["tuned:BACKBONE"] = "Any backbone, all layers tuned from a fitted head, such as tuned:resnet50."
     summaries["features:BACKBONE"] = f"{DEFAULT_RECIPE} with another backbone, such as features:resnet50."
     return [{"recipe": name, "summary": summary} for name, summary in summaries.items()]
 

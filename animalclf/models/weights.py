@@ -251,7 +251,7 @@ def _read_source(source: str, action: Callable[[], T]) -> T:
     """The result of `action`, which reads `source`. Raises UserError if it cannot be read."""
     try:
         return storage.with_retries(source, action)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"model.weights: {source}: no such file; give the path of a state dict, imagenet, or none"
         ) from error

@@ -16,6 +16,7 @@ from animalclf.training import checks
 from animalclf.training.resources import concurrent_trials
 from animalclf.training.similar_runs import cost_key
 from animalclf.tuning.spec import REDUCTION_FACTOR, ComparisonSpec, Trial, grace_epochs
+from animalclf.tuning.spec_checks import check_models
 
 SHARED = ("start", "Ray", "prepare", "end")  # phases that a comparison has once
 CONCLUSION = 3.0  # leaderboard, ensembles and report, in starts of the command: most of either is imports
@@ -45,6 +46,7 @@ def plan_comparison(
     """The plan of the comparison of `spec`, in which the trials with the slugs `ended` are not trained again.
     `requested`: trials at a time. Raises UserError as `compare` does before it starts."""
     pending = [trial for trial in spec.trials if trial.slug not in ended]
+    check_models(pending, with_files=True)
     count = max(0, spec.samples - len(ended)) if spec.searching else len(pending)
     costs = _costs(pending, count, spec, data, prepared_dir, request)
     machine = request.machine

@@ -133,7 +133,7 @@ def _model_row(
         seeds=[result.seed for result in results],
         runs=[run.root for run in runs],
         metrics=_metrics([result.val for result in results if result.val], validated, positions),
-        best_epoch=_spread(epochs, min(epochs), max(epochs)),
+        best_epoch=None if config.train.heads else _spread(epochs, min(epochs), max(epochs)),
         images_per_s=float(np.mean([result.images_per_s for result in results])),
         seconds_to_best=float(np.mean(seconds)),
         device_seconds_to_best=float(np.mean(device_seconds)),

@@ -39,6 +39,7 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+MANY_LOSSES = 50  # in which an outlier is one
 JOINED_BINS = 10  # images of a point of the reliability diagram, at least
 UNMARKED_EPOCHS = 30  # from this many epochs on, a curve has no mark at each epoch
 
@@ -103,10 +104,11 @@ def learning_curves(
 
 
 def _loss_limits(histories: Sequence[tuple[str, Sequence[EpochRow]]]) -> tuple[float | None, float | None]:
-    """Limits of the loss axis that a single outlier does not stretch."""
+    """Limits of the loss axis that a single outlier among many epochs does not stretch."""
     rows = [row for _, history in histories for row in history]
     losses = [row.train_loss for row in rows] + [row.val["loss"] for row in rows if "loss" in row.val]
-    return 0, (float(np.quantile(losses, 0.98)) * 1.1 or None) if losses else None
+    top = np.quantile(losses, 0.98 if len(losses) >= MANY_LOSSES else 1) if losses else 0
+    return 0, float(top) * 1.1 or None
 
 
 def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:

@@ -24,7 +24,7 @@ from animalclf.errors import UserError
 from animalclf.prepare.problems import show_problems
 from animalclf.rows import ComparedData, ComparisonSummary
 from animalclf.runs import Run
-from animalclf.training import checks, launch, mlflow_log
+from animalclf.training import checks, mlflow_log
 from animalclf.training.progress import open_mailbox
 from animalclf.training.resources import Workers, choose_cache, concurrent_trials, preflight
 from animalclf.training.reused_worker import start_worker
@@ -33,6 +33,7 @@ from animalclf.training.stop import end_workers
 from animalclf.tuning import comparison_dir
 from animalclf.tuning.comparison_dir import Show
 from animalclf.tuning.spec import ComparisonSpec, Trial
+from animalclf.tuning.spec_checks import check_models
 from animalclf.tuning.trials import ComparisonJob, TrialJob
 from animalclf.tuning.tune_run import check_searcher, run_trials
 from animalclf.utils import storage
@@ -77,6 +78,8 @@ def compare(
         cluster.ensure_ray(workers)
         trial_workers = Workers.fixed(workers, not cpu and cluster_size.max_resources().get("GPU", 0) > 0)
         preflight(trial_workers, [])  # before the preparation, which may take long
+        if not stored:
+            check_models(spec.trials, with_files=True)
         spec, prepared = _prepare(spec, data, prepared_dir or storage.join(os.path.dirname(out), "prepared"))
         compared_data = _compared_data(spec, prepared, workers)
         comparison_dir.check_same_data(out, stored, compared_data)
@@ -86,7 +89,8 @@ def compare(
         max_concurrent = concurrency(workers, trial_workers.use_gpu, max_concurrent)
         one_worker = workers == max_concurrent == 1 and spec.schedule == "none" and not spec.searching
         first_worker = stack.enter_context(_worker(trial_workers)) if one_worker and not all(ended) else None
-        _check_models(spec, prepared[0], ended)
+        pending = [trial for trial, done in zip(spec.trials, ended, strict=True) if not done]
+        check_models(pending, len(prepared[0].classes))
         weights = {trial.config.model.weights_file for trial in spec.trials} - {""}
         resources = preflight(trial_workers, [out, *(prepared_set.root for prepared_set in prepared), *weights])
         caches, cache_text = _cache(
@@ -168,15 +172,6 @@ def _prepare(spec: ComparisonSpec, data: str, prepared_dir: str) -> tuple[Compar
         trials.append(Trial(trial.name, replace(config, data=prepared_config.data)))
         prepared_sets.append(by_root.setdefault(prepared.root, prepared))
     return replace(spec, trials=tuple(trials)), prepared_sets
-
-
-def _check_models(spec: ComparisonSpec, prepared: Prepared, ended: Sequence[bool]) -> None:
-    """Raise UserError for a model that cannot be built, and for a file of weights that does not fit, in a trial that is
-    to be trained."""
-    pending = [trial.config for trial, done in zip(spec.trials, ended, strict=True) if not done]
-    models = {(config.model, config.train.heads, config.augment): config for config in pending}
-    for config in models.values():
-        launch.check_model(config, len(prepared.classes), load_weights=True)
 
 
 def _compared_data(spec: ComparisonSpec, prepared: Sequence[Prepared], workers: int) -> ComparedData:

@@ -100,3 +100,22 @@ def check_schedule(spec: ComparisonSpec) -> None:
                 f"searcher optuna: {search_range.key} belongs to the prepared images, which exist before the search; "
                 "use searcher random"
             )
+
+
+def check_models(trials: Sequence[Trial], classes: int = 2, *, with_files: bool = False) -> None:
+    """Raise UserError for a model that cannot be built, and for a file of weights that does not fit, in `trials`
+    (`with_files`: in those with a file of weights)."""
+    from animalclf.training import launch
+
+    if with_files:
+        trials = [trial for trial in trials if trial.config.model.weights_file]
+    models = {(trial.config.model, trial.config.train.heads, trial.config.augment): trial for trial in trials}
+    for trial in models.values():
+        try:
+            launch.check_model(trial.config, classes, load_weights=True)
+        except UserError as error:
+            file = trial.config.model.weights_file
+            if not file or len({other.config.model.name for other in trials if other.config.model.weights_file}) < 2:
+                raise
+            remedy = "--set applies to all recipes; set a key of one recipe in a comparison file (--file)"
+            raise UserError(f"{trial.name}: {error}; {remedy}") from error
