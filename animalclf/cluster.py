@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from animalclf.errors import UserError
@@ -24,6 +24,7 @@ from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
 from animalclf.utils.lasting_thread import in_lasting_thread
 from animalclf.utils.process_variables import process_variables
 from animalclf.utils.ray_address import cluster_address, has_ended, temporary_folder
+from animalclf.utils.shared_scope import SharedScope
 from animalclf.utils.writable import missing_folders, remove_empty
 
 if TYPE_CHECKING:
@@ -249,10 +250,14 @@ def _current_connection() -> str:
     return f"{context.gcs_address} {context.get_job_id()}"
 
 
-@contextmanager
-def restore_settings() -> Iterator[None]:
+def restore_settings() -> AbstractContextManager[None]:
     """Restore, after the block, the environment variables, log levels and Ray Data settings that this module and the
-    libraries set."""
+    libraries set: after the last one of blocks in several threads."""
+    return _restored.entered()
+
+
+@contextmanager
+def _restored_settings() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     data_settings = _data_settings()
     try:
@@ -268,6 +273,9 @@ def restore_settings() -> Iterator[None]:
             for name in current:
                 before = data_settings[name] if data_settings else getattr(defaults, name)
                 setattr(ray.data.DataContext.get_current(), name, before)
+
+
+_restored = SharedScope(_restored_settings)
 
 
 def _data_settings() -> dict[str, object]:

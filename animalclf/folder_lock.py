@@ -69,9 +69,9 @@ class InUseError(UserError):
     """Another running process, `holder`, holds the folder."""
 
     def __init__(self, root: str, holder: LockHolder) -> None:
-        super().__init__(
-            f"{root}: in use by process {holder.pid} on {holder.host}; wait for it, stop it, or choose another --out"
-        )
+        process = f"process {holder.pid} on {holder.host}; wait for it, stop it"
+        user = "another call in this process; wait for it" if holder.is_this_process else process
+        super().__init__(f"{root}: in use by {user}, or choose another --out")
         self.holder = holder
 
 

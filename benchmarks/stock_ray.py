@@ -3,9 +3,9 @@
     python -m benchmarks.stock_ray                    320 images prepared, a tiny training, each patch left out once
     python -m benchmarks.stock_ray --only stock --compare --repeat 5
 
-Seconds of whole commands and of the start of a training, up to its first step; the median of --repeat rounds. The gain
-in images/s is measured by `ANIMALCLF_STOCK_RAY=schedule_tasks_sooner python -m benchmarks.input --no-naive`, against
-the same without the variable.
+Seconds and CPU seconds (see usage.py) of whole commands, and seconds of the start of a training, up to its first step;
+the median of --repeat rounds. The gain in images/s is measured by `ANIMALCLF_STOCK_RAY=schedule_tasks_sooner python -m
+benchmarks.input --no-naive`, against the same without the variable.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 
 from rich.console import Console
@@ -22,6 +21,7 @@ from rich.table import Table
 from animalclf.raycompat.patches import STOCK_RAY_VARIABLE
 from benchmarks.common import animalclf, argument_parser, write_json
 from benchmarks.images import write_demo
+from benchmarks.usage import Watch
 
 PATCHES = [
     "poll_node_start",
@@ -84,22 +84,24 @@ def main() -> None:
 
 
 def measure(switch: str, photos: str, prepared: str, out: str, compare: bool) -> dict[str, float]:
-    """Seconds of each command, and of the start of the training, with ANIMALCLF_STOCK_RAY=`switch`."""
+    """Seconds and CPU seconds of each command, and seconds of the start of the training, with
+    ANIMALCLF_STOCK_RAY=`switch`."""
+    seconds: dict[str, float] = {}
 
-    def timed(*arguments: str) -> tuple[float, str]:
-        started = time.perf_counter()
-        stdout = animalclf(*arguments, **{STOCK_RAY_VARIABLE: switch})
-        return time.perf_counter() - started, stdout
+    def timed(*arguments: str) -> str:
+        with Watch(memory=False) as watch:
+            stdout = animalclf(*arguments, **{STOCK_RAY_VARIABLE: switch})
+        command = arguments[0]
+        seconds[command], seconds[f"{command}, CPU"] = watch.usage.seconds, watch.usage.cpu_seconds
+        return stdout
 
-    seconds = {"prepare": timed("prepare", "--recipe", "big_cnn", "--data", photos, "--out", f"{out}-prepared")[0]}
+    timed("prepare", "--recipe", "big_cnn", "--data", photos, "--out", f"{out}-prepared")
     small = ["--cpu", "--data", prepared, *SETS]
-    seconds["train"], stdout = timed(
-        "train", "--recipe", "big_cnn", "--json", "--workers", "1", "--out", f"{out}-run", *small
-    )
+    stdout = timed("train", "--recipe", "big_cnn", "--json", "--workers", "1", "--out", f"{out}-run", *small)
     seconds["train, to the first step"] = json.loads(stdout)["startup"]["total"]
     if compare:
         trials = ["--recipes", "big_cnn", "--seeds", "4", "--out", f"{out}-comparison"]
-        seconds["compare"] = timed("compare", *trials, *small)[0]
+        timed("compare", *trials, *small)
     return seconds
 
 

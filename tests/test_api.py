@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 import animalclf
 from animalclf import cluster
+from animalclf.api import calls
 from animalclf.cli import main
 from animalclf.data import decode, shards
 from animalclf.data.prepared_set import open_prepared
@@ -27,6 +29,7 @@ from animalclf.demo.dataset import write_demo
 from animalclf.predictions import class_probabilities
 from animalclf.rows import Leaderboard, LeaderboardRow, Spread, VoteResult
 from animalclf.runs import Run
+from animalclf.utils import caller
 
 SMALL = {**LITE, "train.epochs": 1, "train.precision": "fp32"}
 
@@ -295,6 +298,41 @@ def train_with_an_interrupt(data, out):
     result = animalclf.train(data, recipe="demo", out=out, set=settings | {"train.epochs": epochs}, resume=True)
     assert result.epochs == epochs
     return result
+
+
+def test_calls_of_several_threads_know_themselves_and_restore_the_process_after_the_last(monkeypatch):
+    monkeypatch.delenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", raising=False)
+    level = logging.getLogger("ray.data").level
+    first_runs, first_ends, texts = threading.Event(), threading.Event(), {}
+
+    @calls.public
+    def prepare(data):
+        if data == "first":
+            cluster.silence_ray()
+            os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "5"
+            first_runs.set()
+            second_runs.wait(10)
+        else:
+            second_runs.set()
+            first_ends.wait(10)
+        texts[data] = caller.caller().text
+        texts[f"{data} in a thread"] = ThreadPoolExecutor(1).submit(lambda: caller.caller().text).result()
+        texts[f"{data}: level"] = logging.getLogger("ray.data").level
+        raise animalclf.UserError("continue with --resume")
+
+    second_runs = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prepare, "first")
+        assert first_runs.wait(10)
+        second = pool.submit(prepare, "second")
+        assert "resume=True" in str(first.exception())
+        first_ends.set()
+        assert "resume=True" in str(second.exception())
+    assert texts["first"] == "animalclf.prepare(data='first')" == texts["first in a thread"]
+    assert texts["second"] == "animalclf.prepare(data='second')" == texts["second in a thread"]
+    assert texts["first: level"] == texts["second: level"] == logging.CRITICAL
+    assert logging.getLogger("ray.data").level == level and "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S" not in os.environ
+    assert not caller.is_known() and not caller.caller().text.startswith("animalclf.prepare")
 
 
 @pytest.mark.ray

@@ -103,6 +103,11 @@ def test_the_old_flags_of_the_demo_are_accepted(tmp_path, capsys):
     assert "pictures" not in capsys.readouterr().out
 
 
+def test_a_demo_without_test_images_is_refused_before_it_draws(tmp_path, capsys):
+    assert run(f"demo --test-images 0 --data {tmp_path}/demo --out {tmp_path}/out") == 2
+    assert "--test-images 0: at least 1" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_the_demo_compares_without_the_weights_that_are_missing(monkeypatch, capsys):
     missing: set[str] = set()
 

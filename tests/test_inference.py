@@ -324,7 +324,7 @@ def test_prediction_end_to_end(untrained_run, image_folder, tmp_path, ray_local)
 
 
 @pytest.mark.ray
-def test_two_threads_predict_one_after_the_other(untrained_run, image_folder, tmp_path, ray_local, monkeypatch):
+def test_two_threads_predict_one_after_the_other(untrained_run, image_folder, tmp_path, ray_local, monkeypatch, capsys):
     from animalclf.inference.predict import predict
 
     collect, running, most = classify._collect, [], []
@@ -341,6 +341,7 @@ def test_two_threads_predict_one_after_the_other(untrained_run, image_folder, tm
         outs = [str(tmp_path / name) for name in "ab"]
         results = pool.map(lambda out: predict(untrained_run, image_folder[0], out, progress=False), outs)
     assert [result.images for result in results] == [9, 9] and most == [1, 1]
+    assert capsys.readouterr().err.count("waiting for another prediction of this process") == 1
 
 
 @pytest.mark.ray

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torchvision
 
+import animalclf
 from animalclf import architectures
 from animalclf import config as configuration
 from animalclf.config import Model
@@ -399,6 +400,26 @@ def test_wrong_weights_are_refused_before_the_run_folder_is_written(tmp_path, na
         launch.start_training(config, prepared, run, Workers.fixed(1), True, True, lambda event: None)
     run.unlock()
     assert not folder.exists()
+
+
+def test_weights_of_one_recipe_for_all_name_the_recipe_that_they_do_not_fit(tmp_path, monkeypatch):
+    """Before the images are read."""
+    monkeypatch.setattr("animalclf.tuning.compare._prepare", lambda *_: pytest.fail("the images were read"))
+    monkeypatch.setattr("animalclf.tuning.compare.cluster.ensure_ray", lambda *_: None)
+    monkeypatch.setattr("animalclf.tuning.compare.cluster_size.max_resources", dict)
+    monkeypatch.setattr("animalclf.tuning.compare.preflight", lambda *_: "")
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "weights.pth")
+    values = {"model.weights": str(tmp_path / "weights.pth"), "model.input_size": 32}
+    with pytest.raises(UserError, match=r"^vgg16: .* does not fit .*; set applies to all recipes; .*comparison file"):
+        animalclf.compare("photos", recipes=["resnet18", "vgg16"], set=values, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_below_a_file_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    config = configuration.load("resnet18", {"model.weights": str(tmp_path / "file" / "weights.pth")})
+    with pytest.raises(UserError, match=r"^model\.weights: .*file/weights\.pth: no such file"):
+        checks.resolve_config(config)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])  # of DataParallel and torch.compile

@@ -25,7 +25,7 @@ from animalclf.planning import comparison, estimate, images, measure, rehearsal,
 from animalclf.planning.estimate import Setting
 from animalclf.planning.machine import Machine, Node, find_machine, on_worker
 from animalclf.planning.plan import Request, memory_problems, plan, setting_of, worker_count
-from animalclf.planning.show import comparison_lines, size_text, training_table
+from animalclf.planning.show import comparison_lines, training_table
 from animalclf.planning.timeline import MAX_IMAGES, SampleSize, Timeline, feature_seconds, fixed_seconds, of_epochs
 from animalclf.raycompat.patches import OWN_RAY_VARIABLE
 from animalclf.rows import EpochEnd, EpochRow, Measured, PhaseProgress, TrainingPlan
@@ -33,6 +33,7 @@ from animalclf.runs import Run
 from animalclf.training import checkpoint, known_scores, similar_runs
 from animalclf.training.resources import Workers
 from animalclf.utils.console import console
+from animalclf.utils.text import size_text
 
 MACHINE = Machine([Node(2, 0, 16 * 10**9, 4 * 10**9)])
 SETS = {

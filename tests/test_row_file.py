@@ -32,6 +32,17 @@ def test_many_rows_are_in_a_file_without_a_name(monkeypatch: pytest.MonkeyPatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_system_reads_in_parts_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, preadv = RowFile(20, 10), os.preadv
+    values = np.arange(200, dtype=np.uint8).reshape(20, 10)
+    file[np.arange(20)] = values
+    monkeypatch.setattr(os, "preadv", lambda number, parts, position: preadv(number, [parts[0][:7]], position))
+    assert np.array_equal(file[np.arange(3, 20)], values[3:])
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    with pytest.raises(OSError, match="rows 0 to 1 were not read whole"):
+        file[np.arange(1)]
+
+
 def test_rows_are_in_memory_where_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_file, "MAX_BYTES", 100)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from animalclf import api
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     result = call(api.compare, arguments, **flags)
     answer = show(result)
     if result.leaderboard.rows and not arguments.predict:
-        show_line(f"next: animalclf predict {result.leaderboard.rows[0].runs[0]} --data IMAGES")
+        show_line(f"next: animalclf predict {quote(result.leaderboard.rows[0].runs[0])} --data IMAGES")
     return answer
 
 

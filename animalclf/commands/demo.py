@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     from animalclf.utils import storage
 
     images = {"images": arguments.images, "test_images": arguments.test_images}
+    if not arguments.only_data and arguments.test_images < 1:
+        raise UserError(f"--test-images {arguments.test_images}: at least 1, for the submission; or draw --only-data")
     if not arguments.only_data and (arguments.images, arguments.epochs) == (IMAGES, EPOCHS):
         show_line(f"the demo takes {LENGTH}; stopped, the same command continues it")
     demo_set = write_demo(arguments.data, **images, seed=arguments.seed, defects=arguments.defects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from animalclf import api
@@ -53,5 +54,5 @@ def run(arguments: argparse.Namespace) -> Answer:
     if result.listed:
         console.print(worst_table(result))
         show_line("next: write keep, relabel or drop into the column `decision`, and train again with")
-        show_line(f"  --corrections {result.table}")
+        show_line(f"  --corrections {quote(result.table)}")
     return Answer(result.to_dict())

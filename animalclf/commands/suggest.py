@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from animalclf import api
@@ -58,5 +59,5 @@ def run(arguments: argparse.Namespace) -> Answer:
         show_line(f"the {result.labelled:,} labelled images follow them, so that the table is the larger training set")
     else:
         show_line("the labelled images are not in the table, because their folder is gone or in another storage")
-    show_line(f"next: animalclf train --data {result.table} --out NEW_RUN")
+    show_line(f"next: animalclf train --data {quote(result.table)} --out NEW_RUN")
     return Answer(result.to_dict(), exit_code(unreadable=bool(result.unreadable)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from animalclf import api
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         return _plan(arguments)
     result = call(api.train, arguments)
     console.print(results_table(result))
-    show_line(f"next: animalclf predict {result.run} --data IMAGES, or animalclf report {result.run}")
+    show_line(f"next: animalclf predict {quote(result.run)} --data IMAGES, or animalclf report {quote(result.run)}")
     code = exit_code(unreadable=bool(result.problems and result.problems.unreadable))
     return Answer(result.to_dict(), code, evaluation_headline(result.val or result.test), result.run)
 

@@ -9,6 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ WORKER_DEATHS = (
     ray.exceptions.OutOfMemoryError,
     ray.exceptions.WorkerCrashedError,
 )
+WAIT_SECONDS = 1.0  # between two checks of a call that waits for another one
 _one_at_a_time = threading.Lock()
 """Two calls of one process could hold all CPUs between them, one for each model, with none left for reading images."""
 
@@ -122,8 +124,21 @@ def classify(
         images = f"{len(paths):,} images of {root}" if len(paths) != 1 else f"1 image, {storage.join(root, paths[0])},"
         show_line(f"{images} with {config.name} on {replicas_text}")
     job = _Job(ray.put((model, summary)), ray.put(PackedTexts.pack(paths)), root, config, replicas, use_gpu, options)
-    with _one_at_a_time:
+    with _turn(check):
         return _collect(job, len(paths), model.classes, check)
+
+
+@contextmanager
+def _turn(check: Callable[[], None]) -> Iterator[None]:
+    """Within the block no other call of this process classifies. `check` is called while this one waits."""
+    if not _one_at_a_time.acquire(blocking=False):
+        show_line("waiting for another prediction of this process")
+        while not _one_at_a_time.acquire(timeout=WAIT_SECONDS):
+            check()
+    try:
+        yield
+    finally:
+        _one_at_a_time.release()
 
 
 def _collect(job: _Job, count: int, classes: int, check: Callable[[], None]) -> Classified:

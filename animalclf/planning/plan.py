@@ -18,7 +18,7 @@ from animalclf.training.checks import trains_on_features
 from animalclf.training.resources import Workers, choose_cache_in
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
-from animalclf.utils.text import count_text
+from animalclf.utils.text import count_text, size_text
 
 FEATURE_IMAGES, GPU_FEATURE_IMAGES = 128, 512  # of the sample of a training on the features of a frozen base
 FEATURE_BATCH = 32  # at most, of such a sample: the first of its batches warms up
@@ -189,5 +189,5 @@ def memory_problems(config: Config, memory: dict[str, int], room: dict[str, int]
     ):
         need, there = memory.get(name, 0), room.get(name, 0)
         if there and need > LOW_ROOM * there:
-            problems.append(f"memory: {need / 1e9:.1f} GB are needed, {what} has {there / 1e9:.1f} GB; {remedy}")
+            problems.append(f"memory: {size_text(need)} are needed, {what} has {size_text(there)}; {remedy}")
     return problems

@@ -9,18 +9,10 @@ from rich.text import Text
 
 from animalclf.rows import ComparisonPlan, TrainingPlan
 from animalclf.utils.console import duration
-from animalclf.utils.text import count_text
+from animalclf.utils.text import count_text, size_text
 
 SHORTEST = 0.5  # seconds of a phase that is shown
 NAMES = {"worker": "each worker", "total": "all processes", "object_store": "images in the object store", "gpu": "GPU"}
-
-
-def size_text(size: float) -> str:
-    """`1.2 GB`, `340 MB`, `12 kB`."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.{1 if size < 10 * unit else 0}f} {name}"
-    return f"{size:.0f} B"
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

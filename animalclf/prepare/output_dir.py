@@ -16,6 +16,7 @@ from animalclf.folder_lock import FolderLock, InUseError, LostLockError
 from animalclf.folder_lock import locked as locked_folder
 from animalclf.utils import storage
 from animalclf.utils.console import show_line
+from animalclf.utils.text import size_text
 
 SHEET = "near_duplicates.png"
 OLD_SHEET = "copies.png"
@@ -85,7 +86,7 @@ def reserve(out: str, size: int) -> None:
     free = size if storage.is_remote(out) else shutil.disk_usage(out).free
     if size > free:
         raise UserError(
-            f"{out}: the prepared images need {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; "
+            f"{out}: the prepared images need {size_text(size)}, and {size_text(free)} are free; "
             "free space, choose another folder, or store smaller images with --set data.stored_size=..."
         )
 

@@ -33,6 +33,7 @@ from animalclf.training.context import TrainContext
 from animalclf.training.feature_cache import base_facts, machine_lock
 from animalclf.training.frozen_features import with_recorded_rows
 from animalclf.training.train_state import new_model
+from animalclf.utils.text import size_text
 
 MAX_FILES = 4  # of a node; the oldest go
 BYTES = 2  # of a bfloat16
@@ -88,8 +89,8 @@ def check_room(size: int, folder: str | None = None) -> None:
     free = shutil.disk_usage(folder).free - FREE_BYTES
     if size > free:
         raise UserError(
-            f"train.cached_views: the maps take {size / 1e9:.1f} GB, {folder} has room for "
-            f"{max(free, 0) / 1e9:.1f} GB; set a smaller train.cached_views, or the environment variable "
+            f"train.cached_views: the maps take {size_text(size)}, {folder} has room for "
+            f"{size_text(max(free, 0))}; set a smaller train.cached_views, or the environment variable "
             f"{CACHE_VARIABLE} to another folder"
         )
 

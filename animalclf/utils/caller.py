@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import psutil
@@ -23,17 +24,18 @@ class Caller:
     """Seconds since 1970."""
 
 
-_current: Caller | None = None  # not a context variable: threads of the call see it too
+_of_thread: ContextVar[Caller | None] = ContextVar("caller", default=None)
+_running: list[Caller] = []  # of all threads; the first is that of threads which a call has started
 
 
 def caller() -> Caller:
     """The running command or call; outside of both, this process."""
-    return _current or _process()
+    return _of_thread.get() or (_running[0] if _running else _process())
 
 
 def is_known() -> bool:
-    """Whether a command or a call runs."""
-    return _current is not None
+    """Whether a command or a call runs in this thread."""
+    return _of_thread.get() is not None
 
 
 def _process() -> Caller:
@@ -52,13 +54,17 @@ def _typed(argv: list[str]) -> list[str]:
 def set_caller(text: str = "") -> Iterator[None]:
     """Within this block the caller is the call `text`, which starts now, or (without `text`) this process's command. In
     nested blocks the outer one wins."""
-    global _current
-    outer = _current
-    _current = outer or (Caller(redact_command(text), time.time()) if text else _process())
+    if _of_thread.get():
+        yield
+        return
+    this = Caller(redact_command(text), time.time()) if text else _process()
+    token = _of_thread.set(this)
+    _running.append(this)
     try:
         yield
     finally:
-        _current = outer
+        _running.remove(this)
+        _of_thread.reset(token)
 
 
 def seconds_since_start() -> float:

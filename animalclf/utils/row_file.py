@@ -36,9 +36,11 @@ class RowFile:
         taken = np.empty((len(rows), self.width), np.uint8)
         edges = [*np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist(), len(rows)]
         for start, stop in pairwise(edges):
-            part = taken[start:stop].reshape(-1).data
-            if os.preadv(self.file.fileno(), [part], int(rows[start]) * self.width) != len(part):
-                raise OSError(f"{self.file.name}: rows {start} to {stop} were not read whole")
+            part, position = taken[start:stop].reshape(-1).data, int(rows[start]) * self.width
+            while len(part):  # a read ends at 2 GB
+                if not (count := os.preadv(self.file.fileno(), [part], position)):
+                    raise OSError(f"{self.file.name}: rows {start} to {stop} were not read whole")
+                part, position = part[count:], position + count
         return taken
 
 

@@ -52,6 +52,14 @@ def count_clause(number: int, noun: str, clause: str) -> str:
     return f"{count_text(number, noun)} {verb} {rest}"
 
 
+def size_text(size: float) -> str:
+    """`1.2 GB`, `340 MB`, `12 kB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.{1 if size < 10 * unit else 0}f} {name}"
+    return f"{size:.0f} B"
+
+
 def percent(value: float, digits: int = 1) -> str:
     """`93.3 %` of the fraction 0.933."""
     return f"{100 * value:.{digits}f} %"
