@@ -138,7 +138,7 @@ def test_the_command_lists_the_recipes(capsys):
     assert main(["recipes", "--json"]) == 0
     output = capsys.readouterr()
     listed = json.loads(output.out)["recipes"]
-    assert [row["recipe"] for row in listed] == [*RECIPES, "features:BACKBONE"]
+    assert [row["recipe"] for row in listed] == [*RECIPES, "features:BACKBONE", "tuned:BACKBONE"]
     for row in listed[:-1]:
         summary = row["summary"].removesuffix(" The default.")
         assert summary.endswith(".") and opening(row["recipe"])[0].startswith(f"# {summary}")

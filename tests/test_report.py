@@ -261,7 +261,7 @@ def test_a_single_epoch_has_no_learning_curve(tmp_path):
     assert 'id="learning_curves"' not in page_of(write_report([first], first.root, title="x"))
     page = page_of(write_report([first, second], str(tmp_path), title="x"))
     section = re.search(r'id="learning_curves">(.*?)</section>', page, re.S).group(1)
-    assert "without a curve: big_cnn, seed 0." in section and ">vgg16</text>" in section
+    assert "One epoch only, no curve: big_cnn, seed 0." in section and ">vgg16</text>" in section
     assert ">big_cnn</text>" not in section
 
 

@@ -60,8 +60,8 @@ def recipe_summaries() -> list[dict[str, str]]:
     comment)."""
     summaries = {name: _first_comment(name) for name in recipe_names()}
     summaries[DEFAULT_RECIPE] += " The default."
-    summaries["tuned:BACKBONE"] = "Any backbone, all layers tuned from a fitted head, such as tuned:resnet50."
     summaries["features:BACKBONE"] = f"{DEFAULT_RECIPE} with another backbone, such as features:resnet50."
+    summaries["tuned:BACKBONE"] = "Any backbone, all layers tuned from a fitted head, such as tuned:resnet50."
     return [{"recipe": name, "summary": summary} for name, summary in summaries.items()]
 
 
