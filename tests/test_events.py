@@ -1,6 +1,7 @@
 """Runs in other tools: TensorBoard's event files, MLflow."""
 
 import contextlib
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -39,6 +40,21 @@ def scalars(file: Path) -> dict[tuple[str, int], float]:
         values |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
         at += 16 + length
     return values
+
+
+def test_an_interrupt_during_the_import_of_tensorboard_is_not_lost(tmp_path, monkeypatch):
+    """The C code of protobuf, which imports modules too, drops every error."""
+
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name == "tensorboardX.summary":
+                with contextlib.suppress(BaseException):
+                    signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "tensorboardX.summary", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        write_events(Run(str(tmp_path)), ROWS[0])
 
 
 def test_every_epoch_has_its_event_file_under_standard_names(tmp_path):

@@ -12,6 +12,7 @@ import time
 from animalclf.rows import EpochRow
 from animalclf.runs import Run
 from animalclf.utils import storage
+from animalclf.utils.interrupts import delayed_interrupt
 
 # Metric of an epoch's row -> tag, named as other tools name them.
 TAGS = {
@@ -32,8 +33,9 @@ def scalars(row: EpochRow) -> dict[str, float]:
 
 def write_events(run: Run, row: EpochRow) -> None:
     """Write the event file of an epoch. The step is the epoch, from 1."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.summary import scalar
+    with delayed_interrupt():  # protobuf imports modules from C, which drops any error
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
 
     now = time.time()
     events = [Event(wall_time=now, file_version="brain.Event:2")]
