@@ -20,7 +20,7 @@ from animalclf.raycompat.signals import kept_handler
 from animalclf.raycompat.train_controller import STRUCTURED_LOGGING
 from animalclf.utils.console import show_line
 from animalclf.utils.environment import restored, set_variables
-from animalclf.utils.interrupts import blocked_sigterm, own_sigterm
+from animalclf.utils.interrupts import blocked_sigterm, delayed_interrupt, own_sigterm
 from animalclf.utils.lasting_thread import in_lasting_thread
 from animalclf.utils.process_variables import process_variables
 from animalclf.utils.ray_address import cluster_address, has_ended, temporary_folder
@@ -96,6 +96,8 @@ def ensure_ray(workers: int = 0) -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     cpus = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
+    with delayed_interrupt():  # protobuf imports modules from C, which drops any error
+        import ray  # noqa: F401
     with _connecting:
         if _is_usable(cpus):
             return
