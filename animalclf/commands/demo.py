@@ -105,9 +105,10 @@ def run(arguments: argparse.Namespace) -> Answer:
     best = max(result.ensembles, key=lambda ensemble: ensemble.metrics[PRIMARY])
     accuracy = score(str(best.submission), storage.join(arguments.data, "answers.csv"))["accuracy"]
     chance = f"chance: {1 / len(demo_set['classes']):.2f}"
+    title = METRICS.get(PRIMARY).title
     show_line(
-        f"submission of the {best.name}, the ensemble with the best validation {METRICS.get(PRIMARY).title}, against "
-        f"the answer key: accuracy {accuracy:.4f} ({chance})"
+        f"submission of the {best.name}, which has the best validation {title}, against the answer key: accuracy "
+        f"{accuracy:.4f} ({chance})"
     )
     show_line("next: open the report in a browser, and train on your images with: animalclf train --data FOLDER")
     return replace(answer, content={**answer.content, "submission": best.submission, "test_accuracy": accuracy})
