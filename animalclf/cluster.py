@@ -96,7 +96,7 @@ def ensure_ray(workers: int = 0) -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     cpus = max(os.cpu_count() or 1, max(workers, 1) + CPUS_FOR_DATA)
-    with delayed_interrupt():  # protobuf imports modules from C, which drops any error
+    with delayed_interrupt():
         import ray  # noqa: F401
     with _connecting:
         if _is_usable(cpus):

@@ -43,7 +43,7 @@ def scalars(file: Path) -> dict[tuple[str, int], float]:
 
 
 def test_an_interrupt_during_the_import_of_tensorboard_is_not_lost(tmp_path, monkeypatch):
-    """The C code of protobuf, which imports modules too, drops every error."""
+    """Code that an import runs may drop it."""
 
     class Finder:
         def find_spec(self, name, path, target=None):

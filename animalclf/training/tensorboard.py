@@ -33,7 +33,7 @@ def scalars(row: EpochRow) -> dict[str, float]:
 
 def write_events(run: Run, row: EpochRow) -> None:
     """Write the event file of an epoch. The step is the epoch, from 1."""
-    with delayed_interrupt():  # protobuf imports modules from C, which drops any error
+    with delayed_interrupt():  # the first epoch has just ended, and a Ctrl-C may come now
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
