@@ -42,26 +42,6 @@ CPUS_FOR_DATA = 1  # logical CPUs for input tasks, in addition to those of the t
 # A custom resource of a local Ray, requested by tasks that load images. If they requested CPUs, they would delay the
 # start of the training workers.
 LOADING_RESOURCE = "loading"
-SYSTEM_CONFIG = {
-    # Ray's start waits for the workers that it starts in advance: without end if one of them dies, or takes longer than
-    # a minute on a busy machine. Without them, the first tasks start workers, and Ray replaces those that die.
-    "prestart_worker_first_driver": False,
-    # Ray ends a worker process after one idle second by default; starting another takes two seconds or more.
-    "idle_worker_killing_time_threshold_ms": 60_000,
-    # Only the dashboard uses metrics, and a local Ray has none. They take 1 % of two cores.
-    "enable_metrics_collection": False,
-    "task_events_report_interval_ms": 0,
-    # Ray gives its workers niceness 15, so that busy neighbours on the machine slow training down.
-    "worker_niceness": 0,
-    # Repeats of a task whose worker Ray ends for memory, over one minute; Ray repeats it without end.
-    "task_oom_retries": 6,
-    # Between SIGTERM, which the processes of a local Ray ignore, and SIGKILL; by default 5 s. With Ray 2.56 the workers
-    # of a stopped training would train on for so long.
-    "kill_worker_timeout_milliseconds": 100,
-    # Ray's node looks for its own object store before that listens, and by default looks again after a second.
-    "raylet_client_connect_timeout_milliseconds": 20,
-    "raylet_client_num_connect_attempts": 500,
-}
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # delay until a dead worker or the end of a run is noticed; default 2
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then the cluster is checked again; see ray_trainer.START_ATTEMPTS
@@ -178,7 +158,7 @@ def start_local(cpus: int, **options: Any) -> None:
     global _own_connection, _session
     import ray
 
-    from animalclf.raycompat.local_start import end_at_once, quick_start
+    from animalclf.raycompat.local_start import SYSTEM_CONFIG, end_at_once, quick_start
 
     for name, value in {**process_variables(), OWN_RAY_VARIABLE: "1"}.items():
         _environment_before.setdefault(name, os.environ.get(name))

@@ -21,6 +21,27 @@ MEMORY_SECONDS = 60.0  # between two lines about ended workers
 LOW_MEMORY = "running low on memory"  # in Ray's message
 RAYS_SECONDS, START_SECONDS = 30.0, 300.0  # for its node to start: Ray's own limit, and that of this package
 VERSIONS = ("2.56", "2.58", "2.60")
+# Of a local Ray, in place of Ray's own values.
+SYSTEM_CONFIG = {
+    # Ray's start waits for the workers that it starts in advance: without end if one of them dies, or takes longer than
+    # a minute on a busy machine. Without them, the first tasks start workers, and Ray replaces those that die.
+    "prestart_worker_first_driver": False,
+    # Ray ends a worker process after one idle second by default; starting another takes two seconds or more.
+    "idle_worker_killing_time_threshold_ms": 60_000,
+    # Only the dashboard uses metrics, and a local Ray has none. They take 1 % of two cores.
+    "enable_metrics_collection": False,
+    "task_events_report_interval_ms": 0,
+    # Ray gives its workers niceness 15, so that busy neighbours on the machine slow training down.
+    "worker_niceness": 0,
+    # Repeats of a task whose worker Ray ends for memory, over one minute; Ray repeats it without end.
+    "task_oom_retries": 6,
+    # Between SIGTERM, which the processes of a local Ray ignore, and SIGKILL; by default 5 s. With Ray 2.56 the workers
+    # of a stopped training would train on for so long.
+    "kill_worker_timeout_milliseconds": 100,
+    # Ray's node looks for its own object store before that listens, and by default looks again after a second.
+    "raylet_client_connect_timeout_milliseconds": 20,
+    "raylet_client_num_connect_attempts": 500,
+}
 # A process that does nothing until its parent, or the command (whose id is its argument), ends.
 IDLE = """\
 import os, sys, time
