@@ -30,7 +30,7 @@ def cpus_per_node() -> list[int]:
 
 
 def free_cpus_text() -> str:
-    """Why tasks may wait: `the cluster has 2 nodes, 16 CPUs, 1.5 of them free`, and what a cluster without a free CPU
+    """Why tasks may wait: `the cluster has 2 nodes, 16 CPUs, 1.5 CPUs free`, and what a cluster without a free CPU
     means; `Ray does not answer` for an error of Ray."""
     import ray
 

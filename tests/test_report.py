@@ -402,12 +402,12 @@ def test_reference_points_do_not_stretch_the_epochs(tmp_path):
     assert [list(line.get_xdata()) for line in crosses] == [[], [10]]
 
 
-def test_no_point_of_the_reliability_diagram_is_of_a_few_images():
+def test_neighbours_of_few_images_are_joined_in_the_reliability_diagram():
     rows = [(1, 0.1, 0.0), (3, 0.2, 1.0), (9, 0.5, 1 / 3), (20, 0.8, 0.75), (2, 1.0, 0.5)]
     joined = plots.joined_bins([CalibrationBin(images=n, confidence=c, accuracy=a) for n, c, a in rows])
-    assert [row.images for row in joined] == [13, 22]
-    assert [row.accuracy for row in joined] == pytest.approx([6 / 13, 16 / 22])
-    assert [row.confidence for row in joined] == pytest.approx([5.2 / 13, 18 / 22])
+    assert [row.images for row in joined] == [13, 20, 2]
+    assert [row.accuracy for row in joined] == pytest.approx([6 / 13, 0.75, 0.5])
+    assert [row.confidence for row in joined] == pytest.approx([5.2 / 13, 0.8, 1.0])
     assert [row.images for row in plots.joined_bins([CalibrationBin(images=4, confidence=1.0, accuracy=1.0)])] == [4]
     assert not plots.joined_bins([])
 

@@ -40,7 +40,7 @@ STYLE: Any = {
     "axes.facecolor": "none",
 }
 MANY_LOSSES = 50  # in which an outlier is one
-JOINED_BINS = 10  # images of a point of the reliability diagram, at least
+JOINED_BINS = 10  # images, up to which bins of the reliability diagram are joined
 UNMARKED_EPOCHS = 30  # from this many epochs on, a curve has no mark at each epoch
 
 
@@ -112,8 +112,8 @@ def _loss_limits(histories: Sequence[tuple[str, Sequence[EpochRow]]]) -> tuple[f
 
 
 def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
-    """Accuracy against confidence of each model (label, metrics): on the diagonal they are equal. Area: images. Bins of
-    fewer than JOINED_BINS images are joined with others: the accuracy of a few is 0 or 1 by chance."""
+    """Accuracy against confidence of each model (label, metrics): on the diagonal they are equal. Area: images.
+    Neighbouring bins of few images are joined (`joined_bins`): the accuracy of a few is 0 or 1 by chance."""
     figure = Figure(figsize=(5, 4.6 + 0.12 * len(results)), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
@@ -133,16 +133,13 @@ def calibration(results: Sequence[tuple[str, Evaluation]]) -> Figure:
 
 
 def joined_bins(bins: Iterable[CalibrationBin]) -> list[CalibrationBin]:
-    """`bins`, in the order of their confidence, joined with the next ones until each has JOINED_BINS images; what is
-    left is joined with the last one."""
+    """`bins`, in the order of their confidence: neighbours with fewer than JOINED_BINS images are joined until they
+    have as many. One beside larger ones stays: joined, it would vanish in them."""
     joined: list[CalibrationBin] = []
     for row in bins:
-        if joined and joined[-1].images < JOINED_BINS:
+        if joined and max(joined[-1].images, row.images) < JOINED_BINS:
             row = _union(joined.pop(), row)
         joined.append(row)
-    if len(joined) > 1 and joined[-1].images < JOINED_BINS:
-        last = joined.pop()
-        joined[-1] = _union(joined[-1], last)
     return joined
 
 
